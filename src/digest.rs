@@ -1,0 +1,134 @@
+//! Digests: BLAKE3 of files, of keys, and of logical content.
+//!
+//! Content digests cover what a file means (pixels, labels, columns), not how it is encoded, so that a newer compressor
+//! or another shard size changes nothing. A table is digested row by row, and the row digests in order: rows can be
+//! hashed on any thread.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::{Error, Result};
+
+/// A 256-bit BLAKE3 digest, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of a value's compact JSON text.
+    pub fn of_json(value: &serde_json::Value) -> Digest {
+        Digest::of(value.to_string().as_bytes())
+    }
+
+    /// The digest of a file's bytes, read in blocks.
+    pub fn of_file(path: &Path) -> Result<Digest> {
+        let file = std::fs::File::open(path).map_err(Error::io(path, "open it"))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file).map_err(Error::io(path, "read it"))?;
+        Ok(Digest(*hasher.finalize().as_bytes()))
+    }
+
+    /// The first twelve digits, for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Digest, String> {
+        blake3::Hash::from_hex(text).map(|hash| Digest(*hash.as_bytes())).map_err(|e| e.to_string())
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Builds one digest out of parts, each framed by its length, so that no two sequences of parts collide.
+#[derive(Default, Clone)]
+pub struct Parts(blake3::Hasher);
+
+impl Parts {
+    /// Adds a byte string.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Parts {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    /// Adds a list of integers.
+    pub fn integers(&mut self, values: &[i64]) -> &mut Parts {
+        self.0.update(&(values.len() as u64).to_le_bytes());
+        for value in values {
+            self.0.update(&value.to_le_bytes());
+        }
+        self
+    }
+
+    /// Adds another digest.
+    pub fn digest(&mut self, digest: &Digest) -> &mut Parts {
+        self.0.update(&digest.0);
+        self
+    }
+
+    /// The digest of all parts so far.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_survives_its_text_form() {
+        let digest = Digest::of(b"abc");
+        // BLAKE3's published digest of "abc"
+        assert_eq!(digest.to_string(), "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85");
+        assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+        assert!("6437".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn parts_are_framed() {
+        let joined = |parts: &[&[u8]]| {
+            let mut all = Parts::default();
+            parts.iter().for_each(|part| {
+                all.bytes(part);
+            });
+            all.finish()
+        };
+        assert_ne!(joined(&[b"ab", b"c"]), joined(&[b"a", b"bc"]));
+        assert_ne!(joined(&[b"ab"]), joined(&[b"ab", b""]));
+    }
+}

@@ -1,0 +1,5 @@
+pub mod digest;
+pub mod error;
+pub mod files;
+pub mod progress;
+pub mod rng;
