@@ -40,6 +40,11 @@ pub enum Error {
     /// A value that cannot work.
     #[error("`{key}`: found {found}; expected {expected}")]
     ConfigValue { key: String, found: String, expected: String },
+
+    // ---- plan
+    /// The pool of glyphs cannot serve every class.
+    #[error("{pool} holds no digit {digit}; every digit from 0 to 9 is needed")]
+    GlyphsMissing { digit: u8, pool: String },
 }
 
 impl Error {

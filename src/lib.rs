@@ -1,5 +1,11 @@
+pub mod augment;
+pub mod dataset;
 pub mod digest;
 pub mod error;
 pub mod files;
+pub mod plan;
 pub mod progress;
+pub mod raw;
 pub mod rng;
+pub mod shards;
+pub mod tables;

@@ -1,0 +1,55 @@
+//! Shards: the Parquet files that the pipeline publishes and trains on. One schema, one writer, one reader; the stages
+//! dataset and augment write them, augment, train, evaluate and report read them.
+
+pub mod reader;
+pub mod schema;
+pub mod writer;
+
+pub use reader::{Shards, read_split};
+pub use schema::Layout;
+pub use writer::{Cut, Samples, Written, write_split};
+
+/// The folder of the shards below a stage's folder.
+pub const DATA: &str = "data";
+
+/// The name of one shard out of `of`, as Hugging Face names them.
+pub fn file_name(split: &str, number: usize, of: usize) -> String {
+    format!("{split}-{number:05}-of-{of:05}.parquet")
+}
+
+/// A split in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Split {
+    /// Image height in pixels.
+    pub height: usize,
+    /// Image width in pixels.
+    pub width: usize,
+    /// Digits per image: the heads of a network.
+    pub digits: usize,
+    /// Grey pixels, row-major: `height * width` per sample.
+    pub images: Vec<u8>,
+    /// Digit at each position, left to right: `digits` per sample.
+    pub targets: Vec<u8>,
+    /// Class of each sample.
+    pub labels: Vec<i64>,
+    /// Index of each sample in its class.
+    pub index: Vec<i64>,
+}
+
+impl Split {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The pixels of one sample.
+    pub fn image(&self, i: usize) -> &[u8] {
+        let area = self.height * self.width;
+        &self.images[i * area..(i + 1) * area]
+    }
+}
