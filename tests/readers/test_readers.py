@@ -325,7 +325,7 @@ def test_boxes_are_the_tight_boxes_of_the_ink(tables, pixels, split):
 
 
 def test_the_pixels_are_the_reference_generators(card, tables, pixels):
-    if "not MNIST" in card[1]:
+    if "not MNIST" in " ".join(card[1].split()):
         assert not os.environ.get("MULTIDIGIT_REQUIRE_MNIST"), "the card says that the glyphs are not MNIST's"
         pytest.skip("the card says that the glyphs are not MNIST's: the reference digests are those of MNIST")
     with GOLDEN.open(newline="") as file:
