@@ -41,6 +41,14 @@ pub enum Error {
     #[error("`{key}`: found {found}; expected {expected}")]
     ConfigValue { key: String, found: String, expected: String },
 
+    // ---- pipeline
+    /// A stage was asked for alone, or content was to be pinned, and what it reads is not fresh.
+    #[error("{stage}: its input {input} is stale ({why}); run `multidigit run {input}` first")]
+    InputStale { stage: &'static str, input: &'static str, why: String },
+    /// Verification found differences; they were listed.
+    #[error("{differences} differences; what stands is not what its records and pipeline.lock say")]
+    Differences { differences: usize },
+
     // ---- plan
     /// The pool of glyphs cannot serve every class.
     #[error("{pool} holds no digit {digit}; every digit from 0 to 9 is needed")]

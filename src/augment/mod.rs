@@ -211,9 +211,10 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
 }
 
 /// The digest of the epochs that stand in a folder, computed from their shards.
-pub fn digest_of(folder: &Path, config: &Config, progress: &Progress) -> Result<Digest> {
-    let epoch = |epoch| Shards::open(&folder.join(epoch_folder(epoch)).join(DATA), "train")?.digest(progress);
-    Ok(digest(&(0..config.epochs).map(epoch).collect::<Result<Vec<Digest>>>()?))
+pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
+    let epochs = (0..).map(epoch_folder).map(|epoch| folder.join(epoch)).take_while(|epoch| epoch.is_dir());
+    let read = |epoch: std::path::PathBuf| Shards::open(&epoch.join(DATA), "train")?.digest(progress);
+    Ok(digest(&epochs.map(read).collect::<Result<Vec<Digest>>>()?))
 }
 
 fn digest(epochs: &[Digest]) -> Digest {
