@@ -1,7 +1,9 @@
 pub mod digest;
 pub mod error;
+pub mod evaluate;
 pub mod files;
 pub mod nn;
 pub mod progress;
 pub mod rng;
 pub mod shards;
+pub mod train;

@@ -71,8 +71,9 @@ pub fn load(path: &Path) -> Result<(Network, Description)> {
     let description: Description = serde_json::from_str(text)
         .map_err(|e| Error::format(path, format!("metadata `{text}` ({e})"), "a description of the network"))?;
     let Shape { digits, height, width, .. } = description.shape;
-    if !(1..=MAX_DIGITS).contains(&digits) || height > MAX_SIZE || width > MAX_SIZE {
-        let expected = format!("at most {MAX_DIGITS} digits and {MAX_SIZE} pixels");
+    let sizes = 1..=MAX_SIZE;
+    if !(1..=MAX_DIGITS).contains(&digits) || !sizes.contains(&height) || !sizes.contains(&width) {
+        let expected = format!("1 to {MAX_DIGITS} digits and 1 to {MAX_SIZE} pixels in each direction");
         return Err(Error::format(path, format!("{digits} digits on {height}x{width} pixels"), expected));
     }
     // dropout has no part in evaluation, and the seed's values are all replaced
