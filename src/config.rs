@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::{augment, dataset, evaluate, files, plan, raw, report, train};
+use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// The configuration file that is looked for by default.
 pub const FILE: &str = "pipeline.yaml";
@@ -38,7 +38,14 @@ impl Config {
     /// Reads a configuration file, if there is one, applies overrides of the form `key.path=value`, and validates.
     pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
         let mut config = match path {
-            Some(path) => Config::parse(&files::read_text(path)?, &path.display().to_string())?,
+            Some(path) => {
+                let origin = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|error| Error::ConfigSyntax {
+                    origin: origin.clone(),
+                    message: format!("cannot read it: {error}"),
+                })?;
+                Config::parse(&text, &origin)?
+            }
             None => Config::default(),
         };
         for text in overrides {
@@ -92,6 +99,8 @@ impl Config {
         self.dataset.validate()?;
         self.augment.validate()?;
         self.train.validate()?;
+        let [height, width] = self.plan.image_size;
+        self.train.model.check_image_size(height, width)?;
         self.evaluate.validate()
     }
 
@@ -263,15 +272,9 @@ mod tests {
         let off = set("augment.affine=null").unwrap();
         assert_eq!(off.with("augment.affine.shear=5").unwrap().augment.affine.unwrap().shear, 5.0);
         let refusal = |text| set(text).unwrap_err().to_string();
-        assert_eq!(
-            refusal("plan.sead=7"),
-            "--set plan.sead=7: unknown key `plan.sead`; did you mean `plan.seed`?"
-        );
+        assert_eq!(refusal("plan.sead=7"), "--set plan.sead=7: unknown key `plan.sead`; did you mean `plan.seed`?");
         assert_eq!(refusal("plan.seed"), "--set plan.seed: expected key.path=value");
-        assert_eq!(
-            refusal("plan.seed.x=1"),
-            "--set plan.seed.x=1: `plan.seed` is a value and has no key `x`"
-        );
+        assert_eq!(refusal("plan.seed.x=1"), "--set plan.seed.x=1: `plan.seed` is a value and has no key `x`");
         assert!(refusal("plan.seed=many").starts_with("--set plan.seed=many: invalid type: string \"many\""));
     }
 

@@ -156,6 +156,25 @@ pub enum Error {
     /// A mirror that cannot be spoken with.
     #[error("`{url}`: not reached: {message}")]
     MirrorUnreached { url: String, message: String },
+
+    // ---- train and evaluate
+    /// A loss that is NaN or infinite.
+    #[error(
+        "training stopped at step {step}: the loss is {loss} at learning rate {rate}; weights saved before stay; try a smaller `train.learning_rate`, or another `train.seed`"
+    )]
+    NotFinite { step: u64, loss: f64, rate: f64 },
+    /// A split that has to hold images holds none.
+    #[error("the {split} split holds no images; give it a share in `plan.split.ratio`")]
+    EmptySplit { split: String },
+    /// The tensor library refused an operation, which is a defect of this program.
+    #[error("a tensor operation failed: {message}; please report this")]
+    Tensor { message: String },
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(source: candle_core::Error) -> Error {
+        Error::Tensor { message: source.to_string() }
+    }
 }
 
 impl Error {

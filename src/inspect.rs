@@ -32,7 +32,10 @@ fn idx_header(path: &Path) -> Result<String> {
     Ok(format!(
         "{}: IDX, {}\nelements: {}\ndimensions: {}\n",
         path.display(),
-        header.kind,
+        match header.kind {
+            Some(kind) => kind.name().to_owned(),
+            None => "neither MNIST images nor labels".to_owned(),
+        },
         header.element,
         dimensions.join(" x ")
     ))

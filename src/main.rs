@@ -58,9 +58,9 @@ fn run(cli: Cli) -> Result<()> {
     let lock_file = file.unwrap_or(default).with_file_name(lock::FILE);
     let pipeline = Pipeline::new(config, global.raw, global.artifacts, lock_file);
     match cli.command {
-        Command::Run(run) => pipeline.run(&run.into(), &progress, &mut |stage, outcome| {
-            print(&results::outcome(stage, outcome))
-        }),
+        Command::Run(run) => {
+            pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))
+        }
         Command::Status => print(&results::status(&pipeline.status()?)),
         Command::Lock => print(&format!("wrote {}\n", pipeline.lock()?.display())),
         Command::Verify => {

@@ -98,7 +98,9 @@ pub fn text() -> String {
         .into_iter()
         .map(|stage| match stage.inputs() {
             [] => format!("{stage}\n"),
-            inputs => format!("{stage:9} <- {}\n", inputs.iter().map(|input| input.name()).collect::<Vec<_>>().join(", ")),
+            inputs => {
+                format!("{stage:9} <- {}\n", inputs.iter().map(|input| input.name()).collect::<Vec<_>>().join(", "))
+            }
         })
         .collect()
 }

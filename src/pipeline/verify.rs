@@ -48,20 +48,13 @@ impl Pipeline {
         Ok(verdicts)
     }
 
-    fn verify_one(
-        &self,
-        stage: Stage,
-        folder: PathBuf,
-        lock: Option<&Lock>,
-        progress: &Progress,
-    ) -> Result<Verdict> {
+    fn verify_one(&self, stage: Stage, folder: PathBuf, lock: Option<&Lock>, progress: &Progress) -> Result<Verdict> {
         let run = folder.file_name().unwrap_or_default().to_string_lossy();
         let name = match stage {
             Stage::Train | Stage::Evaluate => format!("{stage}/{run}"),
             _ => stage.to_string(),
         };
-        let mut verdict =
-            Verdict { name, files: 0, content: Digest::of(b""), pinned: None, differences: Vec::new() };
+        let mut verdict = Verdict { name, files: 0, content: Digest::of(b""), pinned: None, differences: Vec::new() };
         let mut differ = |difference: String| verdict.differences.push(difference);
         let record = match record::Record::read(&folder) {
             Ok(Some(record)) => record,

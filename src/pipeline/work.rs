@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::shards::{DATA, Split, read_split};
+use crate::train::Pixels;
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// What a stage's record keeps of its answer.
@@ -69,8 +70,8 @@ impl Pipeline {
         let data = self.folder(Stage::Dataset).join(DATA);
         let train = read_split(&data, "train", config.samples)?;
         let val = read_split(&data, "val", None)?;
-        let stored = self.folder(Stage::Augment);
-        let pixels = |epoch: usize| -> Result<Pixels> {
+        let (train, stored) = (&train, self.folder(Stage::Augment));
+        let pixels = |epoch: usize| -> Result<Pixels<'_>> {
             if !config.augment {
                 return Ok(Box::new(|row, out| out.copy_from_slice(train.image(row))));
             }
@@ -80,10 +81,10 @@ impl Pipeline {
                 return Ok(Box::new(move |row, out| out.copy_from_slice(epoch.image(row))));
             }
             let augmenter = Augmenter::new(&self.config.augment, epoch);
-            Ok(Box::new(move |row, out| augment_row(&augmenter, &train, row, out)))
+            Ok(Box::new(move |row, out| augment_row(&augmenter, train, row, out)))
         };
-        let summary = train::run(config, &train, &val, &pixels, out, progress)?;
-        Ok(Done { content: None, rows: summary.epochs as u64, facts: json!(summary) })
+        let summary = train::run(config, train, &val, &pixels, out, progress)?;
+        Ok(Done { content: None, rows: summary.epochs.len() as u64, facts: json!(summary) })
     }
 
     fn evaluate_work(&self, out: &Path, progress: &Progress) -> Result<Done> {

@@ -22,7 +22,8 @@ use crate::error::{Error, Result};
 use crate::files::{self, FolderLock};
 use crate::progress::Progress;
 use fetch::{Limits, Mirror};
-use glyphs::{Files, Glyphs, read_pool};
+use glyphs::read_pool;
+pub use glyphs::{Files, Glyphs, SIDE};
 use layout::PARTS;
 
 /// Names mirrors that are tried before those of the configuration.

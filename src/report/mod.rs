@@ -7,13 +7,15 @@
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
-use minijinja::{AutoEscape, Environment, context};
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::card;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Metrics};
 use crate::files;
+use crate::plan::Facts;
 use crate::plan::split::NAMES;
 use crate::plan::table;
 use crate::raw::Source;
@@ -41,6 +43,21 @@ pub struct Run {
     pub evaluate: Option<PathBuf>,
 }
 
+/// What the page says.
+#[derive(Serialize)]
+struct Page {
+    title: String,
+    facts: Facts,
+    /// Name and samples of each split.
+    splits: Vec<(&'static str, u64)>,
+    synthetic: bool,
+    glyph_digest: String,
+    leakage: String,
+    /// The picture of the data set, base64.
+    montage: String,
+    runs: Vec<RunView>,
+}
+
 /// What the page says of a run.
 #[derive(Serialize)]
 struct RunView {
@@ -62,24 +79,21 @@ pub fn run(dataset: &Path, runs: &[Run], out: &Path) -> Result<()> {
     let montage = files::read(&dataset.join(card::MONTAGE))?;
     files::write(&figures.join(card::MONTAGE), &montage)?;
     let runs = runs.iter().map(|run| view(run, &figures)).collect::<Result<Vec<RunView>>>()?;
-    let splits: Vec<(&str, &u64)> = NAMES.into_iter().zip(facts.counts.as_array()).collect();
-    let page = context! {
-        title => card::title(facts.plan.digits),
-        facts,
-        splits,
-        synthetic => facts.glyphs.name == Source::Synthetic.name(),
-        glyph_digest => facts.glyphs.digest.short(),
-        leakage => facts.leakage_sentence(),
-        montage => base64::prelude::BASE64_STANDARD.encode(&montage),
+    let page = Page {
+        title: card::title(facts.plan.digits),
+        splits: NAMES.into_iter().zip(facts.counts.as_array().map(|&count| count)).collect(),
+        synthetic: facts.glyphs.name == Source::Synthetic.name(),
+        glyph_digest: facts.glyphs.digest.short(),
+        leakage: facts.leakage_sentence(),
+        montage: base64::prelude::BASE64_STANDARD.encode(&montage),
         runs,
+        facts,
     };
     let mut templates = Environment::new();
     templates.set_auto_escape_callback(|_| AutoEscape::Html);
-    templates.set_trim_blocks(true);
-    templates.set_lstrip_blocks(true);
     let html = templates
         .add_template(FILE, include_str!("page.html"))
-        .and_then(|()| templates.get_template(FILE)?.render(page))
+        .and_then(|()| templates.get_template(FILE)?.render(Serde(page)))
         .map_err(|error| Error::Io {
             path: out.join(FILE),
             action: "render it",

@@ -1,8 +1,8 @@
 //! Curves over epochs, as SVG by kuva: a kept crate without dependencies that draws axes, legends and ticks.
 
-use kuva::prelude::{Layout, Plot};
 use kuva::plot::LinePlot;
 use kuva::plot::scatter::ScatterPlot;
+use kuva::prelude::{Layout, Plot};
 use kuva::render_to_svg;
 
 use crate::train::metrics::Epoch;

@@ -15,7 +15,10 @@ fn bad_flags_and_bad_settings_exit_with_2() {
     assert_eq!(home.call(&["run", "--single"]).code, Some(2));
     assert_eq!(home.call(&["status", "--threads", "0"]).code, Some(2));
     let (code, stderr) = refusal(&home, &["status", "--set", "plan.sed=1"]);
-    assert_eq!((code, stderr.as_str()), (Some(2), "error: --set plan.sed=1: unknown key `plan.sed`; did you mean `plan.seed`?\n"));
+    assert_eq!(
+        (code, stderr.as_str()),
+        (Some(2), "error: --set plan.sed=1: unknown key `plan.sed`; did you mean `plan.seed`?\n")
+    );
     let (code, stderr) = refusal(&home, &["run", "--set", "plan.image_size=[64, 40]"]);
     let message = "error: `plan.image_size`: found width 40 for 2 digits; expected 56 to 65535\n";
     assert_eq!((code, stderr.as_str()), (Some(2), message));
@@ -69,7 +72,8 @@ fn inspect_tells_of_shards_and_idx_files_and_refuses_others() {
     let glyphs = super::synthetic_raw().join("synthetic/train-images-idx3-ubyte.gz");
     let header = home.ok(&["inspect", glyphs.to_str().unwrap()]);
     assert!(header.contains("dimensions: 60000 x 28 x 28"), "{header}");
-    for (name, bytes) in [("empty", &b""[..]), ("text", b"hello"), ("cut.parquet", b"PAR1PAR1"), ("x.gz", b"\x1f\x8b")] {
+    for (name, bytes) in [("empty", &b""[..]), ("text", b"hello"), ("cut.parquet", b"PAR1PAR1"), ("x.gz", b"\x1f\x8b")]
+    {
         std::fs::write(home.path(name), bytes).unwrap();
         let answer = home.call(&["inspect", name]);
         assert_eq!(answer.code, Some(1), "{name}: {}", answer.stderr);

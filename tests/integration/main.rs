@@ -86,10 +86,7 @@ fn synthetic_raw() -> &'static Path {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("integration");
         std::fs::create_dir_all(&home).expect("a folder for the glyphs");
         let answer = Answer::of(
-            bare(&home)
-                .args(["run", "raw", "--set", "raw.source=synthetic"])
-                .output()
-                .expect("the program starts"),
+            bare(&home).args(["run", "raw", "--set", "raw.source=synthetic"]).output().expect("the program starts"),
         );
         assert_eq!(answer.code, Some(0), "{}", answer.stderr);
         home.join("raw")

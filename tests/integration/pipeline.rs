@@ -81,7 +81,8 @@ fn content_does_not_depend_on_storage() {
     let content = |out: &str| out.split("content ").nth(3).map(|rest| rest[..12].to_owned());
     let plain = home.ok(&["run", "dataset"]);
     let settings = ["dataset.rows_per_shard=70", "dataset.compression=snappy", "dataset.pixels=true"];
-    let arguments: Vec<&str> = ["run", "dataset", "--force"].into_iter().chain(settings.iter().flat_map(|s| ["--set", s])).collect();
+    let arguments: Vec<&str> =
+        ["run", "dataset", "--force"].into_iter().chain(settings.iter().flat_map(|s| ["--set", s])).collect();
     let other = home.ok(&arguments);
     assert!(content(&plain).is_some());
     assert_eq!(content(&plain), content(&other));

@@ -1,0 +1,167 @@
+//! The layers that the networks are made of: parameters under their names, and what they do to activations.
+
+use candle_core::{Device, Tensor, Var};
+use rand::Rng;
+
+use super::Mode;
+use super::cpu::finish::Finish;
+use super::cpu::norm::{Statistics, affine};
+use super::ops::{self, Floats};
+use super::store::Store;
+use crate::error::Result;
+use crate::rng::Streams;
+
+/// The weight of a new batch in the running statistics; PyTorch's default.
+const MOMENTUM: f64 = 0.1;
+
+/// A convolution with a square kernel.
+pub struct Conv {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv {
+    /// `kernel` x `kernel`, no padding, with bias.
+    pub fn new(store: &mut Store, name: &str, inputs: usize, outputs: usize, kernel: usize) -> Result<Conv> {
+        let fan_in = inputs * kernel * kernel;
+        let weight = store.uniform(format!("{name}.weight"), &[outputs, inputs, kernel, kernel], fan_in)?;
+        let bias = Some(store.uniform(format!("{name}.bias"), &[outputs], fan_in)?);
+        Ok(Conv { weight, bias, stride: 1, padding: 0 })
+    }
+
+    /// Without bias, and padded so that stride 1 keeps the size.
+    pub fn padded(store: &mut Store, name: &str, channels: [usize; 2], kernel: usize, stride: usize) -> Result<Conv> {
+        let [inputs, outputs] = channels;
+        let shape = [outputs, inputs, kernel, kernel];
+        let weight = store.uniform(format!("{name}.weight"), &shape, inputs * kernel * kernel)?;
+        Ok(Conv { weight, bias: None, stride, padding: kernel / 2 })
+    }
+
+    /// `(images, height, width, inputs)` to `(images, lines, columns, outputs)`.
+    pub fn forward(&self, input: &Tensor, finish: Finish) -> Result<Tensor> {
+        Ok(ops::conv(input, &self.weight, self.bias.as_ref(), self.stride, self.padding, finish)?)
+    }
+}
+
+/// A batch norm after a convolution.
+pub struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Var,
+    running_var: Var,
+}
+
+impl Norm {
+    /// For so many channels.
+    pub fn new(store: &mut Store, name: &str, channels: usize) -> Result<Norm> {
+        Ok(Norm {
+            weight: store.constant(format!("{name}.weight"), &[channels], 1.0)?,
+            bias: store.constant(format!("{name}.bias"), &[channels], 0.0)?,
+            running_mean: store.buffer(format!("{name}.running_mean"), &[channels], 0.0)?,
+            running_var: store.buffer(format!("{name}.running_var"), &[channels], 1.0)?,
+        })
+    }
+
+    /// The norm of the convolution of `input`, then `finish`. Training normalises by the batch's statistics and moves the
+    /// running ones; evaluation uses the running ones, folded into the convolution, and has no gradient.
+    pub fn forward(&self, input: &Tensor, conv: &Conv, mode: Mode, finish: Finish) -> Result<Tensor> {
+        match mode {
+            Mode::Train { .. } => {
+                let input = conv.forward(input, Finish::Plain)?;
+                let count = input.elem_count() / self.weight.elem_count();
+                let (output, batch) = ops::batch_norm(&input, &self.weight, &self.bias, finish)?;
+                // the running variance is PyTorch's: unbiased, though the batch is normalised by the biased one
+                let unbiased = count as f64 / (count.max(2) - 1) as f64;
+                follow(&self.running_mean, batch.mean.iter().copied())?;
+                follow(&self.running_var, batch.variance.iter().map(|variance| variance * unbiased))?;
+                Ok(output)
+            }
+            Mode::Eval => {
+                let wide =
+                    |var: &Var| Ok::<_, candle_core::Error>(Floats::of(var)?.iter().map(|v| f64::from(*v)).collect());
+                let running = Statistics { mean: wide(&self.running_mean)?, variance: wide(&self.running_var)? };
+                let (scale, shift) = affine(&running, &Floats::of(&self.weight)?, &Floats::of(&self.bias)?);
+                let mut weight = Floats::of(&conv.weight)?.to_vec();
+                let depth = weight.len() / scale.len();
+                for (weight, scale) in weight.chunks_exact_mut(depth).zip(&scale) {
+                    weight.iter_mut().for_each(|weight| *weight *= scale);
+                }
+                let bias = match &conv.bias {
+                    Some(bias) => {
+                        Floats::of(bias)?.iter().zip(scale.iter().zip(&shift)).map(|(b, (k, s))| b * k + s).collect()
+                    }
+                    None => shift,
+                };
+                let weight = Tensor::from_vec(weight, conv.weight.shape(), &Device::Cpu)?;
+                let bias = Tensor::from_vec(bias, scale.len(), &Device::Cpu)?;
+                Ok(ops::conv(&input.detach(), &weight, Some(&bias), conv.stride, conv.padding, finish)?)
+            }
+        }
+    }
+}
+
+fn follow(running: &Var, batch: impl Iterator<Item = f64>) -> Result<()> {
+    let moved = |(old, new): (&f32, f64)| (f64::from(*old) * (1.0 - MOMENTUM) + new * MOMENTUM) as f32;
+    let values: Vec<f32> = Floats::of(running)?.iter().zip(batch).map(moved).collect();
+    Ok(running.set(&Tensor::from_vec(values, running.shape(), &Device::Cpu)?)?)
+}
+
+/// A fully connected layer.
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// From `inputs` features to `outputs`.
+    pub fn new(store: &mut Store, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
+        Ok(Linear {
+            weight: store.uniform(format!("{name}.weight"), &[outputs, inputs], inputs)?,
+            bias: store.uniform(format!("{name}.bias"), &[outputs], inputs)?,
+        })
+    }
+
+    /// `(images, inputs)` to `(images, outputs)`.
+    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(input, &self.weight, &self.bias)?)
+    }
+}
+
+/// In training, drops each element with probability `rate` and scales the others by `1 / (1 - rate)`. What is dropped
+/// follows from seed, step, the layer's name and the row in the batch.
+pub fn dropout(input: &Tensor, rate: f64, name: &str, mode: Mode) -> Result<Tensor> {
+    let Mode::Train { seed, step } = mode else { return Ok(input.clone()) };
+    if rate == 0.0 {
+        return Ok(input.clone());
+    }
+    let (rows, columns) = input.dims2()?;
+    let streams = Streams::new(seed, &format!("dropout/{name}"), step);
+    let (dropped, kept) = ((rate * 2f64.powi(32)) as u64, (1.0 / (1.0 - rate)) as f32);
+    let mut factors = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        let mut rng = streams.at(row as u64);
+        factors.extend((0..columns).map(|_| if u64::from(rng.next_u32()) < dropped { 0.0 } else { kept }));
+    }
+    Ok(ops::scale_each(input, factors)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropout_keeps_the_mean_in_training_and_everything_in_evaluation() {
+        let input = Tensor::full(1f32, (64, 512), &Device::Cpu).unwrap();
+        let drop = |step, rate| dropout(&input, rate, "fc2", Mode::Train { seed: 7, step }).unwrap();
+        let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let first = values(drop(1, 0.25));
+        assert_eq!(first, values(drop(1, 0.25)));
+        assert_ne!(first, values(drop(2, 0.25)));
+        let dropped = first.iter().filter(|v| **v == 0.0).count() as f64 / 32768.0;
+        assert!((dropped - 0.25).abs() < 4.0 * (0.25f64 * 0.75 / 32768.0).sqrt(), "{dropped}"); // four standard errors
+        assert!(first.iter().all(|v| *v == 0.0 || *v == 1.0 / 0.75));
+        assert_eq!(values(dropout(&input, 0.25, "fc2", Mode::Eval).unwrap()), vec![1.0; 32768]);
+    }
+}

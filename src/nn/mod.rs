@@ -1,0 +1,165 @@
+//! What training is made of: kernels, operators with gradients, layers, the three networks, parameters, optimiser.
+//!
+//! A network takes `(images, height, width, 1)` normalised floats and gives a `(images, 10)` tensor of logits per digit.
+//! Whether it trains or evaluates is an argument of every forward pass. This module knows no files but weights and no
+//! data set.
+
+pub mod cpu;
+pub mod layers;
+pub mod loss;
+pub mod networks;
+pub mod ops;
+pub mod optim;
+pub mod store;
+pub mod weights;
+
+use std::fmt;
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use self::networks::{AlexNet, Fcn, ResNet};
+use self::store::Store;
+use crate::error::{Error, Result};
+
+/// The classes of a head: the ten digits.
+pub const CLASSES: usize = 10;
+
+/// The share of features that AlexNet drops in training, as in the paper.
+pub const DROPOUT: f64 = 0.5;
+
+/// A network's architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Model {
+    /// Five convolutions and three fully connected layers, with dropout; 3,464,084 parameters for two digits.
+    AlexNet,
+    /// Residual blocks with batch norm; 11,177,940 parameters for two digits.
+    ResNet,
+    /// Convolutions with batch norm alone; 1,761,364 parameters for two digits.
+    Fcn,
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Model::AlexNet => "alexnet",
+            Model::ResNet => "resnet",
+            Model::Fcn => "fcn",
+        })
+    }
+}
+
+impl Model {
+    /// Whether it normalises by the statistics of a batch, which one image alone does not have.
+    pub fn has_batch_norm(self) -> bool {
+        matches!(self, Model::ResNet | Model::Fcn)
+    }
+
+    /// Refuses a size of images that the network cannot take.
+    pub fn check_image_size(self, height: usize, width: usize) -> Result<()> {
+        let expected = match self {
+            Model::AlexNet if AlexNet::extent(height).min(AlexNet::extent(width)) == 0 => {
+                "images of at least 44x44 pixels, or another model"
+            }
+            Model::Fcn if (Fcn::extent(height), Fcn::extent(width)) != (1, 1) => {
+                "images of 60 to 67 pixels in height and width, or another model"
+            }
+            Model::ResNet if height.min(width) == 0 => "images of at least one pixel",
+            _ => return Ok(()),
+        };
+        Err(Error::value(
+            "train.model",
+            format!("{self} for images of {height}x{width} pixels (height x width)"),
+            expected,
+        ))
+    }
+}
+
+/// What a forward pass is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Training: dropout, drawn from seed and step, and batch norm by the batch, which moves the running statistics.
+    Train {
+        /// The run's seed.
+        seed: u64,
+        /// The number of the optimiser's step.
+        step: u64,
+    },
+    /// Evaluation: no dropout, batch norm by the running statistics, each image for itself; no gradients.
+    Eval,
+}
+
+/// What a network is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// The architecture.
+    pub model: Model,
+    /// Digits per image: the number of heads.
+    pub digits: usize,
+    /// Height of the images in pixels.
+    pub height: usize,
+    /// Width of the images in pixels.
+    pub width: usize,
+}
+
+/// A network with its parameters.
+pub struct Network {
+    shape: Shape,
+    store: Store,
+    layers: Layers,
+}
+
+enum Layers {
+    AlexNet(AlexNet),
+    ResNet(ResNet),
+    Fcn(Fcn),
+}
+
+impl Network {
+    /// A fresh network whose parameters are drawn from `seed`; `dropout` is for AlexNet alone.
+    pub fn new(shape: Shape, seed: u64, dropout: f64) -> Result<Network> {
+        let Shape { model, digits, height, width } = shape;
+        model.check_image_size(height, width)?;
+        let mut store = Store::new(seed);
+        let layers = match model {
+            Model::AlexNet => Layers::AlexNet(AlexNet::new(&mut store, digits, height, width, dropout)?),
+            Model::ResNet => Layers::ResNet(ResNet::new(&mut store, digits)?),
+            Model::Fcn => Layers::Fcn(Fcn::new(&mut store, digits)?),
+        };
+        Ok(Network { shape, store, layers })
+    }
+
+    /// What it is made for.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Its parameters and buffers.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The logits `(images, 10)` of each digit for `(images, height, width, 1)`.
+    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+        match &self.layers {
+            Layers::AlexNet(net) => net.forward(input, mode),
+            Layers::ResNet(net) => net.forward(input, mode),
+            Layers::Fcn(net) => net.forward(input, mode),
+        }
+    }
+}
+
+/// The sum over the heads of the mean cross entropy; `targets` is the digit at each position, image by image.
+pub fn loss(logits: &[Tensor], targets: &[u8]) -> Result<Tensor> {
+    let digits = logits.len();
+    let mut sum: Option<Tensor> = None;
+    for (head, logits) in logits.iter().enumerate() {
+        let loss = ops::cross_entropy(logits, targets.iter().skip(head).step_by(digits).copied().collect())?;
+        sum = Some(match sum {
+            Some(sum) => (sum + loss)?,
+            None => loss,
+        });
+    }
+    sum.ok_or_else(|| Error::Tensor { message: "a loss of no heads".to_owned() })
+}

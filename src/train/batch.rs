@@ -1,0 +1,182 @@
+//! From pixels to what a network takes, and a network's scores on a split.
+
+use candle_core::{Device, Tensor};
+use rand::Rng;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::nn::loss::{argmax, cross_entropy};
+use crate::nn::ops::Floats;
+use crate::nn::{CLASSES, Mode, Network};
+use crate::rng;
+use crate::shards::Split;
+
+/// The normalised value of each grey value: `(grey / 255 - mean) / std`, in f32 as PyTorch does.
+pub struct Normalise([f32; 256]);
+
+impl Normalise {
+    /// From the mean and standard deviation of pixels in 0..=1.
+    pub fn new(mean: f64, std: f64) -> Normalise {
+        Normalise(std::array::from_fn(|grey| (grey as f32 / 255.0 - mean as f32) / std as f32))
+    }
+
+    /// A batch `(images, height, width, 1)`; `fill(i, pixels)` gives the pixels of its i-th image, on any thread.
+    pub fn batch(
+        &self,
+        images: usize,
+        [height, width]: [usize; 2],
+        fill: impl Fn(usize, &mut [u8]) + Sync,
+    ) -> Result<Tensor> {
+        let mut values = vec![0f32; images * height * width];
+        values.par_chunks_mut(height * width).enumerate().for_each_init(
+            || vec![0u8; height * width],
+            |pixels, (i, values)| {
+                fill(i, pixels);
+                values.iter_mut().zip(pixels).for_each(|(value, grey)| *value = self.0[usize::from(*grey)]);
+            },
+        );
+        Ok(Tensor::from_vec(values, (images, height, width, 1), &Device::Cpu)?)
+    }
+}
+
+/// The order in which an epoch meets its images: a Fisher-Yates shuffle from a stream of its own.
+pub fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
+    let mut rng = rng::stream(seed, "train/order", epoch as u64, 0);
+    let mut order: Vec<usize> = (0..images).collect();
+    for i in (1..images).rev() {
+        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64; // 0..=i, biased by less than 2^-40
+        order.swap(i, j as usize);
+    }
+    order
+}
+
+/// Cuts an order into batches; a single image left over joins the batch before it, as batch norm needs two.
+pub fn batches(order: &[usize], size: usize) -> Vec<&[usize]> {
+    let mut batches: Vec<&[usize]> = order.chunks(size).collect();
+    if size > 1 && batches.len() > 1 && order.len() % size == 1 {
+        batches.truncate(batches.len() - 2);
+        batches.push(&order[batches.len() * size..]);
+    }
+    batches
+}
+
+/// How well logits fit the targets of their images.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scores {
+    /// Images.
+    pub images: usize,
+    /// Sum over images and heads of the cross entropy.
+    pub loss: f64,
+    /// Images with all digits right.
+    pub correct: usize,
+    /// Images with the right digit, per position.
+    pub correct_digits: Vec<usize>,
+    /// The digits found, position by position, image by image.
+    pub predicted: Vec<u8>,
+}
+
+impl Scores {
+    /// Adds a batch.
+    pub fn add(&mut self, logits: &[Tensor], targets: &[u8]) -> Result<()> {
+        let digits = logits.len();
+        let rows = logits.iter().map(Floats::of).collect::<Result<Vec<_>, _>>()?;
+        self.correct_digits.resize(digits, 0);
+        for (image, targets) in targets.chunks_exact(digits).enumerate() {
+            let mut right = 0;
+            for (head, target) in targets.iter().enumerate() {
+                let row = &rows[head][image * CLASSES..][..CLASSES];
+                self.loss += cross_entropy(row, *target);
+                let digit = argmax(row);
+                self.predicted.push(digit);
+                self.correct_digits[head] += usize::from(digit == *target);
+                right += usize::from(digit == *target);
+            }
+            self.correct += usize::from(right == digits);
+            self.images += 1;
+        }
+        Ok(())
+    }
+
+    /// Mean over the images of the loss, summed over the heads.
+    pub fn mean_loss(&self) -> f64 {
+        self.loss / self.images as f64
+    }
+
+    /// Share of images with all digits right.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.images as f64
+    }
+}
+
+/// The scores of a network, in evaluation mode, on the first `images` images of a split. `done` hears of each batch.
+pub fn score(
+    network: &Network,
+    normalise: &Normalise,
+    split: &Split,
+    images: usize,
+    batch: usize,
+    mut done: impl FnMut(usize) -> Result<()>,
+) -> Result<Scores> {
+    let mut scores = Scores::default();
+    for start in (0..images).step_by(batch.max(1)) {
+        let count = batch.min(images - start);
+        let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(start + i));
+        let input = normalise.batch(count, [split.height, split.width], fill)?;
+        let logits = network.forward(&input, Mode::Eval)?;
+        scores.add(&logits, &split.targets[start * split.digits..(start + count) * split.digits])?;
+        done(count)?;
+    }
+    Ok(scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_a_permutation_of_its_own_for_each_epoch() {
+        let first = order(1, 1, 1000);
+        let mut sorted = first.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..1000).collect::<Vec<_>>());
+        assert_eq!(first, order(1, 1, 1000));
+        assert_ne!(first, order(1, 2, 1000));
+        assert_ne!(first, order(2, 1, 1000));
+    }
+
+    #[test]
+    fn batches_hold_every_image_and_none_holds_one_alone() {
+        let order: Vec<usize> = (0..9).collect();
+        let lengths = |size, images| batches(&order[..images], size).iter().map(|b| b.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(4, 8), [4, 4]);
+        assert_eq!(lengths(4, 9), [4, 5]);
+        assert_eq!(lengths(7, 9), [7, 2]);
+        assert_eq!(lengths(8, 9), [9]);
+        assert_eq!(lengths(1, 3), [1, 1, 1]);
+        assert_eq!(lengths(64, 9), [9]);
+        assert_eq!(batches(&order, 4).concat(), order);
+    }
+
+    #[test]
+    fn normalised_values_are_torchvisions() {
+        let table = Normalise::new(0.1307, 0.3081).0;
+        // (0 - 0.1307) / 0.3081 and (1 - 0.1307) / 0.3081, rounded to f32
+        assert!((table[0] - -0.424_212_9).abs() < 1e-6 && (table[255] - 2.821_486_5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn scores_are_those_worked_by_hand() {
+        let row = |digit: usize| (0..CLASSES).map(move |class| if class == digit { 9f32.ln() } else { 0.0 });
+        let head = |digits: [usize; 2]| {
+            Tensor::from_vec(digits.into_iter().flat_map(row).collect::<Vec<_>>(), (2, CLASSES), &Device::Cpu).unwrap()
+        };
+        let mut scores = Scores::default();
+        scores.add(&[head([3, 7]), head([1, 2])], &[3, 1, 7, 5]).unwrap();
+        assert_eq!((scores.images, scores.correct, scores.correct_digits.as_slice()), (2, 1, [2, 1].as_slice()));
+        assert_eq!(scores.predicted, [3, 1, 7, 2]);
+        // odds 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
+        let expected = 3.0 * 2f64.ln() + 18f64.ln();
+        assert!((scores.loss - expected).abs() < 1e-6 && (scores.mean_loss() - expected / 2.0).abs() < 1e-6);
+        assert_eq!(scores.accuracy(), 0.5);
+    }
+}
