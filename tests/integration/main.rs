@@ -3,6 +3,8 @@
 mod command_line;
 mod floors;
 mod golden;
+mod learning;
+mod networks;
 mod pipeline;
 mod training;
 
@@ -48,11 +50,12 @@ impl Home {
 
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = bare(self.folder.path());
-        command.args(arguments).args(&self.settings);
+        let (word, rest) = arguments.split_at(1);
+        command.args(word).args(&self.settings).args(rest); // of two settings of one key the later holds
         command
     }
 
-    /// Runs the program with the home's settings after the arguments.
+    /// Runs the program with the home's settings.
     fn call<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Answer {
         Answer::of(self.command(arguments).output().expect("the program starts"))
     }
