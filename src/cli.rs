@@ -22,7 +22,7 @@ pub struct Global {
     /// Configuration file [default: pipeline.yaml, where there is one, else the built-in defaults]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Override a setting; repeatable. The value is YAML: --set plan.seed=7 --set plan.image_size=[64,100]
+    /// Override a setting; repeatable. The value is YAML: `--set 'plan.image_size=[64, 100]'`
     #[arg(long = "set", global = true, value_name = "KEY.PATH=VALUE")]
     pub overrides: Vec<String>,
     /// Folder of the glyph files

@@ -187,7 +187,10 @@ mod tests {
         Config { samples_per_class, split: Split { by, ..Split::default() }, ..Config::default() }
     }
 
-    fn images(plan: &Plan) -> BTreeSet<(u32, u32, Vec<u32>, Vec<u16>, Vec<u16>)> {
+    /// Label, index, sources, y and x of a row.
+    type Image = (u32, u32, Vec<u32>, Vec<u16>, Vec<u16>);
+
+    fn images(plan: &Plan) -> BTreeSet<Image> {
         let row = |rows: &Rows, i: usize| {
             let cells = i * rows.digits..(i + 1) * rows.digits;
             let (sources, y, x) = (&rows.sources[cells.clone()], &rows.y[cells.clone()], &rows.x[cells]);

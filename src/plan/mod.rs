@@ -124,7 +124,7 @@ impl Config {
             let found = format!("{} samples for each number of {digits} digits", self.samples_per_class);
             return Err(Error::value("plan.samples_per_class", found, format!("at most {MAX_SAMPLES} samples in all")));
         }
-        if height < SIDE || height > MAX_SIDE {
+        if !(SIDE..=MAX_SIDE).contains(&height) {
             return Err(Error::value("plan.image_size", format!("height {height}"), format!("{SIDE} to {MAX_SIDE}")));
         }
         if width / digits < SIDE || width > MAX_SIDE {
@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn impossible_settings_are_refused_by_name() {
-        let cases: [(fn(&mut Config), &str); 9] = [
+        type Case = (fn(&mut Config), &'static str);
+        let cases: [Case; 9] = [
             (|c| c.digits = 0, "`plan.digits`: found 0; expected at least 1"),
             (|c| c.samples_per_class = 0, "`plan.samples_per_class`: found 0; expected at least 1"),
             (

@@ -44,7 +44,10 @@ pub fn multiply(a: Matrix, b: Matrix, c: &mut [f32], add: bool) {
         return;
     }
     if k == 0 {
-        return if add { () } else { c.fill(0.0) };
+        if !add {
+            c.fill(0.0);
+        }
+        return;
     }
     for matrix in [a, b] {
         assert!(
