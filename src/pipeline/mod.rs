@@ -4,7 +4,7 @@
 //! beside its target and takes the target's place as a whole, record included, so a kill at any moment leaves the last
 //! good state. A stage that runs again and gives the same content leaves everything below it fresh.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -36,8 +36,8 @@ pub struct Pipeline {
     raw: PathBuf,
     artifacts: PathBuf,
     lock_file: PathBuf,
-    /// Glyphs that a stage of this process has already read.
-    glyphs: OnceCell<Glyphs>,
+    /// The glyphs, between the stage that verified them and the one that renders them.
+    glyphs: RefCell<Option<Glyphs>>,
 }
 
 /// Which stages to bring up to date, and how.
@@ -78,7 +78,7 @@ pub enum Outcome {
 impl Pipeline {
     /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`.
     pub fn new(config: Config, raw: PathBuf, artifacts: PathBuf, lock_file: PathBuf) -> Pipeline {
-        Pipeline { config, raw, artifacts, lock_file, glyphs: OnceCell::new() }
+        Pipeline { config, raw, artifacts, lock_file, glyphs: RefCell::new(None) }
     }
 
     /// The folder in which a stage's output stands.
@@ -306,15 +306,6 @@ impl Pipeline {
         record.write(build.path())?;
         build.commit()?;
         Ok(record)
-    }
-
-    /// The glyphs, read once in this process.
-    fn glyphs(&self) -> Result<&Glyphs> {
-        if self.glyphs.get().is_none() {
-            let glyphs = Glyphs::read(&raw::locate(&self.config.raw, &self.raw)?)?;
-            let _ = self.glyphs.set(glyphs); // nobody else fills it: the cell is not shared between threads
-        }
-        Ok(self.glyphs.get().expect("it was just filled"))
     }
 }
 

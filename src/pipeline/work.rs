@@ -40,7 +40,9 @@ impl Pipeline {
     fn raw_work(&self, progress: &Progress) -> Result<Done> {
         let output = raw::run(&self.config.raw, &self.raw, progress)?;
         let facts = json!({"glyphs": self.config.raw.source.name()});
-        Ok(Done { content: Some(output.digest), rows: output.glyphs as u64, facts })
+        let rows = output.glyphs.len() as u64;
+        self.glyphs.replace(Some(output.glyphs));
+        Ok(Done { content: Some(output.digest), rows, facts })
     }
 
     fn plan_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
@@ -54,7 +56,12 @@ impl Pipeline {
 
     fn dataset_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
         let plan = self.folder(Stage::Plan).join(plan::FILE);
-        let content = dataset::run(&self.config.dataset, &plan, self.glyphs()?, out, progress)?;
+        // In hand if `raw` ran in this process; nobody needs them after this stage.
+        let glyphs = match self.glyphs.take() {
+            Some(glyphs) => glyphs,
+            None => raw::Glyphs::read(&raw::locate(&self.config.raw, &self.raw)?)?,
+        };
+        let content = dataset::run(&self.config.dataset, &plan, &glyphs, out, progress)?;
         Ok(Done { content: Some(content), rows: self.config.plan.counts().iter().sum(), facts: Value::Null })
     }
 

@@ -2,6 +2,8 @@
 //!
 //! It reads the four files at once, straight into the pool. What is a glyph and what is a split does not matter here.
 
+use std::fmt;
+
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -22,12 +24,19 @@ const BLOCK: usize = 1 << 18;
 pub(super) type Sha = [u8; 32];
 
 /// The pool: training images first, then test images, numbered `0..len`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Glyphs {
     /// `n * 784` bytes, row-major, 0 is background.
     pixels: Vec<u8>,
     /// `n` bytes, each 0 to 9.
     labels: Vec<u8>,
+}
+
+/// The count alone: millions of pixels say nothing in a message.
+impl fmt::Debug for Glyphs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Glyphs({})", self.len())
+    }
 }
 
 impl Glyphs {

@@ -127,14 +127,14 @@ impl Source {
 }
 
 /// What the stage leaves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Output {
     /// Where the files stand.
     pub files: Files,
     /// The digest of their content, as [`Glyphs::digest`] has it.
     pub digest: Digest,
-    /// The number of glyphs, training and test images together.
-    pub glyphs: usize,
+    /// The glyphs, training and test images together: whoever needs them next need not read them again.
+    pub glyphs: Glyphs,
 }
 
 /// Finds the four files of a source, where `raw` is the raw folder. It looks at names only.
@@ -170,7 +170,7 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
                     return Err(Error::MnistDigest { path: path.clone(), found, expected });
                 }
             }
-            Ok(Output { digest: glyphs.digest(), glyphs: glyphs.len(), files })
+            Ok(Output { digest: glyphs.digest(), glyphs, files })
         }
         Source::Synthetic => {
             let folder = config.source.folder(raw);
@@ -182,12 +182,12 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
                 return Ok(output); // drawn by the run that had the lock before
             }
             let glyphs = synthetic::write(&folder, progress)?;
-            Ok(Output { digest: glyphs.digest(), glyphs: glyphs.len(), files: locate(config, raw)? })
+            Ok(Output { digest: glyphs.digest(), glyphs, files: locate(config, raw)? })
         }
         Source::Folder(_) => {
             let files = locate(config, raw)?;
             let glyphs = Glyphs::read(&files)?;
-            Ok(Output { digest: glyphs.digest(), glyphs: glyphs.len(), files })
+            Ok(Output { digest: glyphs.digest(), glyphs, files })
         }
     }
 }
@@ -197,7 +197,7 @@ fn synthetic_output(config: &Config, raw: &Path) -> Option<Output> {
     let files = locate(config, raw).ok()?;
     let glyphs = Glyphs::read(&files).ok()?;
     let digest = glyphs.digest();
-    (digest.to_string() == synthetic::DIGEST).then(|| Output { digest, glyphs: glyphs.len(), files })
+    (digest.to_string() == synthetic::DIGEST).then_some(Output { digest, glyphs, files })
 }
 
 /// Tries the mirrors in order, each for all that is still missing.

@@ -47,7 +47,7 @@ fn real_mnist_is_fetched_from_a_folder_verified_and_read() {
     let config = config("mnist", &["no/such/folder"]);
     let output = run_here(&config, raw.path(), &format!(" ,{}, ", mirror.display())).unwrap();
     assert_eq!(output.files, locate(&config, raw.path()).unwrap());
-    assert_eq!(output.glyphs, 70_000);
+    assert_eq!(output.glyphs.len(), 70_000);
     let glyphs = Glyphs::read(&output.files).unwrap();
     assert_eq!(glyphs.digest(), output.digest);
     // The first labels, and images per digit, as published with the set
@@ -168,7 +168,7 @@ fn a_folder_is_read_in_place() {
     let before = files::entries(&source).unwrap();
     let output = run_here(&config(source.to_str().unwrap(), &[]), &home.path().join("raw"), "").unwrap();
     let glyphs = Glyphs::new([[1; 784], [1; 784], [2; 784]].concat(), vec![3, 4, 5]);
-    assert_eq!((output.glyphs, output.digest), (3, glyphs.digest()));
+    assert_eq!((output.glyphs.len(), output.digest), (3, glyphs.digest()));
     assert!(Glyphs::read(&output.files).unwrap() == glyphs);
     assert_eq!(files::entries(&source).unwrap(), before);
     assert!(!home.path().join("raw").exists());
@@ -179,7 +179,7 @@ fn the_synthetic_set_is_drawn_once_and_mended() {
     let home = tempfile::tempdir().unwrap();
     let config = config("synthetic", &[]);
     let output = run_here(&config, home.path(), "").unwrap();
-    assert_eq!((output.glyphs, output.digest.to_string().as_str()), (70_000, synthetic::DIGEST));
+    assert_eq!((output.glyphs.len(), output.digest.to_string().as_str()), (70_000, synthetic::DIGEST));
     assert!(output.files.paths.iter().all(|path| path.parent() == Some(&home.path().join("synthetic"))));
     let stamps = || output.files.paths.each_ref().map(|path| files::Stamp::of(path).unwrap());
     let first = stamps();
