@@ -15,6 +15,7 @@ use self::batch::{Normalise, Scores, batches, order, score};
 use self::metrics::Epoch;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::nn::cpu::memory;
 use crate::nn::optim::{Adam, Plateau};
 use crate::nn::weights::{self, Description};
 use crate::nn::{self, DROPOUT, Mode, Model, Network, Shape};
@@ -157,6 +158,7 @@ pub fn run(
             return Err(Error::EmptySplit { split: name.to_owned() });
         }
     }
+    memory::keep_freed();
     let (digits, size) = (train.digits, [train.height, train.width]);
     let shape = Shape { model: config.model, digits, height: train.height, width: train.width };
     let network = Network::new(shape, config.seed, DROPOUT)?;

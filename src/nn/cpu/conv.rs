@@ -191,29 +191,27 @@ impl Conv {
         });
     }
 
-    /// The weight `(outputs, inputs, kernel, kernel)` as `(depth, outputs)`.
-    fn weight_by_depth(&self, weight: &[f32]) -> Vec<f32> {
-        let (area, mut by_depth) = (self.kernel * self.kernel, vec![0.0; weight.len()]);
-        for (output, weight) in weight.chunks_exact(self.depth()).enumerate() {
-            for (input, weight) in weight.chunks_exact(area).enumerate() {
-                for (place, value) in weight.iter().enumerate() {
-                    by_depth[(place * self.inputs + input) * self.outputs + output] = *value;
-                }
+    /// The weight `(outputs, inputs, kernel, kernel)` as `(outputs, depth)`.
+    fn weight_by_output(&self, weight: &[f32]) -> Vec<f32> {
+        let (depth, area) = (self.depth(), self.kernel * self.kernel);
+        let mut by_output = vec![0.0; weight.len()];
+        by_output.par_chunks_mut(depth).zip(weight.par_chunks(depth)).for_each(|(to, from)| {
+            for (input, from) in from.chunks_exact(area).enumerate() {
+                from.iter().enumerate().for_each(|(place, value)| to[place * self.inputs + input] = *value);
             }
-        }
-        by_depth
+        });
+        by_output
     }
 
-    /// The reverse of [`Conv::weight_by_depth`].
-    fn weight_by_output(&self, by_depth: &[f32]) -> Vec<f32> {
-        let (area, mut weight) = (self.kernel * self.kernel, vec![0.0; by_depth.len()]);
-        for (output, weight) in weight.chunks_exact_mut(self.depth()).enumerate() {
-            for (input, weight) in weight.chunks_exact_mut(area).enumerate() {
-                for (place, value) in weight.iter_mut().enumerate() {
-                    *value = by_depth[(place * self.inputs + input) * self.outputs + output];
-                }
+    /// The reverse of [`Conv::weight_by_output`].
+    fn weight_as_stored(&self, by_output: &[f32]) -> Vec<f32> {
+        let (depth, area) = (self.depth(), self.kernel * self.kernel);
+        let mut weight = vec![0.0; by_output.len()];
+        weight.par_chunks_mut(depth).zip(by_output.par_chunks(depth)).for_each(|(to, from)| {
+            for (input, to) in to.chunks_exact_mut(area).enumerate() {
+                to.iter_mut().enumerate().for_each(|(place, value)| *value = from[place * self.inputs + input]);
             }
-        }
+        });
         weight
     }
 
@@ -227,7 +225,7 @@ impl Conv {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(input.len(), self.images * image_in);
         assert_eq!(weight.len(), self.outputs * depth);
-        let weight = self.weight_by_depth(weight);
+        let weight = transposed(&self.weight_by_output(weight), depth);
         let weight = Matrix::new(&weight, depth, self.outputs);
         let pooled = self.finish == Finish::ReluPool;
         let mut values = vec![0.0; self.images * image_out];
@@ -293,8 +291,7 @@ impl Conv {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(output.len(), self.images * image_out);
         assert_eq!(grad.len(), output.len());
-        let by_output = self.weight_by_depth(weight);
-        let by_output = Matrix::new(&by_output, depth, self.outputs).transposed();
+        let by_output = if want_input { self.weight_by_output(weight) } else { Vec::new() };
         let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
         let chunks = self.images.div_ceil(chunk);
         let mut input_grad = vec![0.0; if want_input { input.len() } else { 0 }];
@@ -306,10 +303,12 @@ impl Conv {
                 let images = chunk.min(self.images - index * chunk);
                 let input = &input[index * chunk * image_in..];
                 let start = index * chunk * image_out;
+                // Zeros are written, not only asked for: pages that are read before they are written cost two faults.
+                input_grad.fill(0.0);
                 let mut weight_grad = vec![0.0; depth * self.outputs];
                 let mut bias_grad = vec![0.0f64; self.outputs];
                 SCRATCH.with_borrow_mut(|scratch| {
-                    for tile in self.tiles(images) {
+                    for (number, tile) in self.tiles(images).into_iter().enumerate() {
                         let rows = tile.images * tile.lines * self.columns();
                         let written = self.written(&tile);
                         let (from, to) = (start + written.start, start + written.end);
@@ -336,9 +335,9 @@ impl Conv {
                         let before = Matrix::new(before, rows, self.outputs);
                         let columns = first(&mut scratch.columns, rows * depth);
                         self.lay_out(&tile, input, columns);
-                        multiply(Matrix::new(columns, rows, depth).transposed(), before, &mut weight_grad, true);
+                        multiply(before.transposed(), Matrix::new(columns, rows, depth), &mut weight_grad, number > 0);
                         if want_input {
-                            multiply(before, by_output, columns, false);
+                            multiply(before, Matrix::new(&by_output, self.outputs, depth), columns, false);
                             self.add_back(&tile, columns, input_grad);
                         }
                     }
@@ -348,11 +347,25 @@ impl Conv {
             .collect();
         let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Gradients {
-            weight: self.weight_by_output(&sum_in_order(&weights)),
+            weight: self.weight_as_stored(&sum_in_order(&weights)),
             bias: sum_in_order(&biases),
             input: want_input.then_some(input_grad),
         }
     }
+}
+
+/// A matrix, given row by row, transposed; in blocks that suit the cache.
+fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
+    let rows = matrix.len() / columns;
+    let mut transposed = vec![0.0; matrix.len()];
+    transposed.par_chunks_mut(16 * rows).enumerate().for_each(|(block, to)| {
+        let first = block * 16;
+        let count = to.len() / rows;
+        for (row, from) in matrix.chunks_exact(columns).enumerate() {
+            from[first..first + count].iter().enumerate().for_each(|(i, value)| to[i * rows + row] = *value);
+        }
+    });
+    transposed
 }
 
 /// Adds the rows of a matrix to `sums`: in f32 over a few rows, in f64 over all.
