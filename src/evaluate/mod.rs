@@ -109,8 +109,8 @@ impl SplitMetrics {
     }
 }
 
-/// Evaluates the network in the file `weights` on `splits`, named; writes `metrics.json` and `predictions.parquet` into the
-/// folder `out`.
+/// Evaluates the network in the file `weights` on `splits`, named; writes `metrics.json` and `predictions.parquet` into
+/// the folder `out`.
 ///
 /// # Errors
 /// [`Error::Format`] for weights that are damaged, or of a network for other images than the splits hold.

@@ -1,7 +1,7 @@
 //! The stage `train`: a network, fitted to the training split, scored on the validation split after every epoch.
 //!
-//! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads no
-//! shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
+//! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads
+//! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
 
 pub mod batch;
 pub mod metrics;
@@ -36,7 +36,8 @@ pub struct Config {
     pub epochs: usize,
     /// Images per step of the optimiser.
     pub batch_size: usize,
-    /// The learning rate that Adam begins with; it falls to a tenth when the validation loss has not fallen for two epochs.
+    /// The learning rate that Adam begins with; it falls to a tenth when the validation loss has not fallen for two
+    /// epochs.
     pub learning_rate: f64,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
@@ -120,8 +121,8 @@ impl Config {
     }
 }
 
-/// `epoch_images(epoch, position, out)` fills `out` with the pixels that the sample at `position` of the training split has
-/// in that epoch (counted from 0), augmented or plain. It is called from several threads.
+/// `epoch_images(epoch, position, out)` fills `out` with the pixels that the sample at `position` of the training split
+/// has in that epoch (counted from 0), augmented or plain. It is called from several threads.
 pub type Pixels<'a> = dyn Fn(usize, usize, &mut [u8]) + Sync + 'a;
 
 /// What a run came to.
@@ -139,7 +140,8 @@ pub struct Summary {
     pub best_epoch: usize,
 }
 
-/// Trains, and writes `metrics.csv`, `weights/best.safetensors` and `weights/last.safetensors` into the empty folder `out`.
+/// Trains, and writes `metrics.csv`, `weights/best.safetensors` and `weights/last.safetensors` into the empty folder
+/// `out`.
 ///
 /// # Errors
 /// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`];
@@ -229,8 +231,8 @@ pub fn run(
 
 fn sentence(row: &Epoch, epochs: usize) -> String {
     format!(
-        "epoch {}/{epochs}: train loss {:.4}, accuracy {:.2}%; val loss {:.4}, accuracy {:.2}%; learning rate {}; {:.0} \
-         images/s, {:.1} s",
+        "epoch {}/{epochs}: train loss {:.4}, accuracy {:.2}%; val loss {:.4}, accuracy {:.2}%; learning rate {}; \
+         {:.0} images/s, {:.1} s",
         row.epoch,
         row.train_loss,
         100.0 * row.train_accuracy,

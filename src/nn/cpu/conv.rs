@@ -1,4 +1,5 @@
-//! Convolution by matrix products: columns are laid out a tile of output positions at a time, small enough for the cache.
+//! Convolution by matrix products: columns are laid out a tile of output positions at a time, small enough for the
+//! cache.
 //!
 //! The tiles, and the chunks of images that weight gradients are summed over, follow from the shape alone.
 
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 
 use super::finish::{self, Finish};
 use super::gemm::{Matrix, multiply};
-use super::{CHUNKS, sum_in_order};
+use super::{CHUNKS, layout, sum_in_order};
 
 /// Rows that a matrix product should have at least: below it, packing the weights costs more than it gains.
 const TILE_ROWS: usize = 256;
@@ -191,41 +192,18 @@ impl Conv {
         });
     }
 
-    /// The weight `(outputs, inputs, kernel, kernel)` as `(outputs, depth)`.
-    fn weight_by_output(&self, weight: &[f32]) -> Vec<f32> {
-        let (depth, area) = (self.depth(), self.kernel * self.kernel);
-        let mut by_output = vec![0.0; weight.len()];
-        by_output.par_chunks_mut(depth).zip(weight.par_chunks(depth)).for_each(|(to, from)| {
-            for (input, from) in from.chunks_exact(area).enumerate() {
-                from.iter().enumerate().for_each(|(place, value)| to[place * self.inputs + input] = *value);
-            }
-        });
-        by_output
-    }
-
-    /// The reverse of [`Conv::weight_by_output`].
-    fn weight_as_stored(&self, by_output: &[f32]) -> Vec<f32> {
-        let (depth, area) = (self.depth(), self.kernel * self.kernel);
-        let mut weight = vec![0.0; by_output.len()];
-        weight.par_chunks_mut(depth).zip(by_output.par_chunks(depth)).for_each(|(to, from)| {
-            for (input, to) in to.chunks_exact_mut(area).enumerate() {
-                to.iter_mut().enumerate().for_each(|(place, value)| *value = from[place * self.inputs + input]);
-            }
-        });
-        weight
-    }
-
     /// Whether the matrix of columns is the input itself.
     fn is_pointwise(&self) -> bool {
         (self.kernel, self.stride, self.padding) == (1, 1, 0)
     }
 
-    /// The output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)` and `bias`.
+    /// The output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)` and
+    /// `bias`.
     pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(input.len(), self.images * image_in);
         assert_eq!(weight.len(), self.outputs * depth);
-        let weight = transposed(&self.weight_by_output(weight), depth);
+        let weight = layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth);
         let weight = Matrix::new(&weight, depth, self.outputs);
         let pooled = self.finish == Finish::ReluPool;
         let mut values = vec![0.0; self.images * image_out];
@@ -291,7 +269,7 @@ impl Conv {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(output.len(), self.images * image_out);
         assert_eq!(grad.len(), output.len());
-        let by_output = if want_input { self.weight_by_output(weight) } else { Vec::new() };
+        let by_output = if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
         let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
         let chunks = self.images.div_ceil(chunk);
         let mut input_grad = vec![0.0; if want_input { input.len() } else { 0 }];
@@ -347,25 +325,11 @@ impl Conv {
             .collect();
         let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Gradients {
-            weight: self.weight_as_stored(&sum_in_order(&weights)),
+            weight: layout::channel_first(&sum_in_order(&weights), self.kernel, self.inputs),
             bias: sum_in_order(&biases),
             input: want_input.then_some(input_grad),
         }
     }
-}
-
-/// A matrix, given row by row, transposed; in blocks that suit the cache.
-fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
-    let rows = matrix.len() / columns;
-    let mut transposed = vec![0.0; matrix.len()];
-    transposed.par_chunks_mut(16 * rows).enumerate().for_each(|(block, to)| {
-        let first = block * 16;
-        let count = to.len() / rows;
-        for (row, from) in matrix.chunks_exact(columns).enumerate() {
-            from[first..first + count].iter().enumerate().for_each(|(i, value)| to[i * rows + row] = *value);
-        }
-    });
-    transposed
 }
 
 /// Adds the rows of a matrix to `sums`: in f32 over a few rows, in f64 over all.

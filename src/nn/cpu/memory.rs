@@ -1,8 +1,8 @@
 //! Keeping freed memory for the next step, where the system's allocator can be told to.
 //!
-//! Every step frees and allocates the same tens of buffers of up to some 100 MB. glibc gives such sizes back to the system
-//! at once, and the system then zeroes the pages again, one fault each: a sixth of the time of a step of the small
-//! networks, a third of the ResNet's.
+//! Every step frees and allocates the same tens of buffers of up to some 100 MB. glibc gives such sizes back to the
+//! system at once, and the system then zeroes the pages again, one fault each: a sixth of the time of a step of the
+//! small networks, a third of the ResNet's.
 
 /// Tells glibc to keep what is freed; does nothing elsewhere. It holds for the whole process, from the first call on.
 pub fn keep_freed() {

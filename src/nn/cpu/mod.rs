@@ -1,13 +1,15 @@
 //! The arithmetic of the networks on the CPU: pure functions of slices.
 //!
-//! Activations are channels-last, `(image, line, column, channel)`, so that a row of an image-to-columns matrix is a few
-//! copies of contiguous floats. Rayon works across images; a matrix product itself is single-threaded. Every sum over
-//! images runs over chunks whose bounds depend on the shapes alone, and the chunks are added in order: the number of
-//! threads cannot change a bit of any result. Nothing here knows tensors, gradients' bookkeeping or parameters' names.
+//! Activations are channels-last, `(image, line, column, channel)`, so that a row of an image-to-columns matrix is a
+//! few copies of contiguous floats. Rayon works across images; a matrix product itself is single-threaded. Every sum
+//! over images runs over chunks whose bounds depend on the shapes alone, and the chunks are added in order: the number
+//! of threads cannot change a bit of any result. Nothing here knows tensors, gradients' bookkeeping or parameters'
+//! names.
 
 pub mod conv;
 pub mod finish;
 pub mod gemm;
+mod layout;
 pub mod linear;
 pub mod memory;
 pub mod norm;
