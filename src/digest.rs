@@ -85,15 +85,6 @@ impl Parts {
         self
     }
 
-    /// Adds a list of integers.
-    pub fn integers(&mut self, values: &[i64]) -> &mut Parts {
-        self.0.update(&(values.len() as u64).to_le_bytes());
-        for value in values {
-            self.0.update(&value.to_le_bytes());
-        }
-        self
-    }
-
     /// Adds another digest.
     pub fn digest(&mut self, digest: &Digest) -> &mut Parts {
         self.0.update(&digest.0);

@@ -222,7 +222,7 @@ mod tests {
             fs::write(build.path().join(round), round).unwrap();
             build.commit().unwrap();
             assert_eq!(walk(&target).unwrap(), [PathBuf::from(round)]);
-            assert_eq!(entries(home.path()).unwrap(), [target.clone()]);
+            assert_eq!(entries(home.path()).unwrap(), std::slice::from_ref(&target));
         }
     }
 

@@ -1,1 +1,85 @@
-fn main() {}
+//! Parse, run, print the error once, leave with the exit code: 0 ok, 1 a stage failed, 2 bad flags or configuration,
+//! 130 interrupted.
+
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use multidigit::cli::{Cli, Command, completions, man};
+use multidigit::config::{self, Config};
+use multidigit::error::{Error, Result};
+use multidigit::pipeline::{Pipeline, lock, stage};
+use multidigit::progress::Progress;
+use multidigit::terminal::{Terminal, catch_signals};
+use multidigit::{inspect, results};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // whoever read our output has seen enough
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            match error {
+                Error::Interrupted => ExitCode::from(130),
+                _ if error.is_configuration() => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Dag { mermaid: true } => return print(&stage::mermaid()),
+        Command::Dag { mermaid: false } => return print(&stage::text()),
+        Command::Inspect { file } => return print(&inspect::inspect(&file)?),
+        Command::Schema => return print(&format!("{:#}\n", Config::schema())),
+        Command::Completions { shell } => return write(&completions(shell)),
+        Command::Man => return write(&man().map_err(Error::io(Path::new("the manual page"), "write it"))?),
+        _ => {}
+    }
+    let global = cli.global;
+    let default = Path::new(config::FILE);
+    let file = global.config.as_deref().or(default.exists().then_some(default));
+    let config = Config::load(file, &global.overrides)?;
+    if let Command::ShowConfig = cli.command {
+        return print(&config.document());
+    }
+    if let Some(threads) = global.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
+    }
+    catch_signals();
+    let terminal = Terminal::new(global.quiet, !global.no_progress);
+    let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
+    let progress = Progress::new(&sink);
+    let lock_file = file.unwrap_or(default).with_file_name(lock::FILE);
+    let pipeline = Pipeline::new(config, global.raw, global.artifacts, lock_file);
+    match cli.command {
+        Command::Run(run) => {
+            pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))
+        }
+        Command::Status => print(&results::status(&pipeline.status()?)),
+        Command::Lock => print(&format!("wrote {}\n", pipeline.lock()?.display())),
+        Command::Verify => {
+            let verdicts = pipeline.verify(&progress)?;
+            print(&results::verdicts(&verdicts))?;
+            match verdicts.iter().map(|verdict| verdict.differences.len()).sum() {
+                0 => Ok(()),
+                differences => Err(Error::Differences { differences }),
+            }
+        }
+        _ => Ok(()), // answered above
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    write(text.as_bytes())
+}
+
+fn write(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(Error::io(Path::new("standard output"), "write to it"))
+}

@@ -81,6 +81,19 @@ pub struct Metrics {
     pub splits: Vec<SplitMetrics>,
 }
 
+/// The file of [`Metrics`].
+pub const FILE: &str = "metrics.json";
+
+impl Metrics {
+    /// Reads the numbers of an evaluated run.
+    pub fn read(path: &Path) -> Result<Metrics> {
+        let refuse = |e: serde_json::Error| {
+            Error::format(path, format!("not metrics ({e})"), "what `evaluate` writes; evaluate the run again")
+        };
+        serde_json::from_str(&files::read_text(path)?).map_err(refuse)
+    }
+}
+
 /// The results on one split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SplitMetrics {
@@ -157,7 +170,7 @@ pub fn run(
     let all =
         Metrics { model: shape.model, parameters: network.store().count(), epoch: description.epoch, splits: metrics };
     let text = serde_json::to_string_pretty(&all).expect("numbers and names are JSON");
-    files::write(&out.join("metrics.json"), format!("{text}\n").as_bytes())?;
+    files::write(&out.join(FILE), format!("{text}\n").as_bytes())?;
     Ok(all.splits)
 }
 

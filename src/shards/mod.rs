@@ -1,37 +1,55 @@
-//! A split of the data set in memory.
+//! Shards: the Parquet files that the pipeline publishes and trains on. One schema, one writer, one reader; the stages
+//! dataset and augment write them, augment, train, evaluate and report read them.
+
+pub mod reader;
+pub mod schema;
+pub mod writer;
+
+pub use reader::{Shards, read_split};
+pub use schema::Layout;
+pub use writer::{Cut, Samples, Written, write_split};
+
+/// The folder of the shards below a stage's folder.
+pub const DATA: &str = "data";
+
+/// The name of one shard out of `of`, as Hugging Face names them.
+pub fn file_name(split: &str, number: usize, of: usize) -> String {
+    format!("{split}-{number:05}-of-{of:05}.parquet")
+}
 
 /// A split in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Split {
-    /// Height of every image in pixels.
+    /// Image height in pixels.
     pub height: usize,
-    /// Width of every image in pixels.
+    /// Image width in pixels.
     pub width: usize,
-    /// Digits per image, which is the number of heads that a network for it needs.
+    /// Digits per image: the heads of a network.
     pub digits: usize,
-    /// Grey values, `len * height * width`.
+    /// Grey pixels, row-major: `height * width` per sample.
     pub images: Vec<u8>,
-    /// The digit at each position, `len * digits`.
+    /// Digit at each position, left to right: `digits` per sample.
     pub targets: Vec<u8>,
-    /// The class of each image.
+    /// Class of each sample.
     pub labels: Vec<i64>,
-    /// The index of each image in its class.
+    /// Index of each sample in its class.
     pub index: Vec<i64>,
 }
 
 impl Split {
-    /// The number of images.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether it holds no image.
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The pixels of one image, row by row.
+    /// The pixels of one sample.
     pub fn image(&self, i: usize) -> &[u8] {
-        let pixels = self.height * self.width;
-        &self.images[i * pixels..(i + 1) * pixels]
+        let area = self.height * self.width;
+        &self.images[i * area..(i + 1) * area]
     }
 }

@@ -121,12 +121,15 @@ impl Config {
     }
 }
 
-/// `epoch_images(epoch, position, out)` fills `out` with the pixels that the sample at `position` of the training split
-/// has in that epoch (counted from 0), augmented or plain. It is called from several threads.
-pub type Pixels<'a> = dyn Fn(usize, usize, &mut [u8]) + Sync + 'a;
+/// `pixels(position, out)` fills `out` with the pixels that the sample at `position` of the training split has in one
+/// epoch, augmented or plain. It is called from several threads.
+pub type Pixels<'a> = Box<dyn Fn(usize, &mut [u8]) + Sync + 'a>;
+
+/// The folder of a run's weights, below the run's folder.
+pub const WEIGHTS: &str = "weights";
 
 /// What a run came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Values that training moved.
     pub parameters: usize,
@@ -141,16 +144,16 @@ pub struct Summary {
 }
 
 /// Trains, and writes `metrics.csv`, `weights/best.safetensors` and `weights/last.safetensors` into the empty folder
-/// `out`.
+/// `out`. `epoch_pixels(epoch)` gives the pixels of an epoch, counted from 0; it is called once as the epoch begins.
 ///
 /// # Errors
 /// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`];
 /// [`Error::Interrupted`].
-pub fn run(
+pub fn run<'a>(
     config: &Config,
     train: &Split,
     val: &Split,
-    pixels: &Pixels,
+    epoch_pixels: &dyn Fn(usize) -> Result<Pixels<'a>>,
     out: &Path,
     progress: &Progress,
 ) -> Result<Summary> {
@@ -168,7 +171,7 @@ pub fn run(
     let images = config.samples.unwrap_or(train.len()).min(train.len());
     let (mut adam, mut schedule) = (Adam::new(network.store()), Plateau::new(config.learning_rate));
     let (mut step, mut epochs, mut best_epoch, mut best_loss) = (0, Vec::new(), 0, f64::INFINITY);
-    let folder = out.join("weights");
+    let folder = out.join(WEIGHTS);
     files::create_dir(&folder)?;
     let save = |name, epoch| {
         let description = Description { shape, mean: config.mean, std: config.std, epoch };
@@ -178,10 +181,11 @@ pub fn run(
     for epoch in 0..config.epochs {
         let (begun, rate) = (Instant::now(), schedule.rate());
         progress.begin(&format!("epoch {}/{}", epoch + 1, config.epochs), images as u64, "images")?;
+        let pixels = epoch_pixels(epoch)?;
         let mut scores = Scores::default();
         let order = order(config.seed, epoch, images);
         for batch in batches(&order, config.batch_size) {
-            let input = normalise.batch(batch.len(), size, |i, into| pixels(epoch, batch[i], into))?;
+            let input = normalise.batch(batch.len(), size, |i, into| pixels(batch[i], into))?;
             let targets: Vec<u8> =
                 batch.iter().flat_map(|i| &train.targets[i * digits..(i + 1) * digits]).copied().collect();
             let logits = network.forward(&input, Mode::Train { seed: config.seed, step })?;
@@ -223,7 +227,7 @@ pub fn run(
             save("best.safetensors", best_epoch)?;
         }
         epochs.push(row);
-        metrics::write(&out.join("metrics.csv"), &epochs)?;
+        metrics::write(&out.join(metrics::FILE), &epochs)?;
     }
     save("last.safetensors", config.epochs)?;
     Ok(Summary { parameters: network.store().count(), images, steps: step, epochs, best_epoch })

@@ -100,7 +100,11 @@ fn compare(model: Model, allowed: Allowed) {
     for (step, entry) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let logits = network.forward(&input, Mode::Train { seed: 0, step: step as u64 }).unwrap();
         let loss = nn::loss(&logits, &targets).unwrap();
-        near(&format!("loss {step}"), error(&values(&[loss.clone()]), &numbers(&entry["loss"])), allowed.losses);
+        near(
+            &format!("loss {step}"),
+            error(&values(std::slice::from_ref(&loss)), &numbers(&entry["loss"])),
+            allowed.losses,
+        );
         let gradients = loss.backward().unwrap();
         if step == 0 {
             near("training logits", error(&values(&logits), &numbers(&entry["train_logits"])), allowed.train_logits);

@@ -9,7 +9,7 @@ use multidigit::nn::{Model, weights};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::shards::Split;
-use multidigit::train::{self, Config};
+use multidigit::train::{self, Config, Pixels};
 use rand::Rng;
 
 /// Images with one bar per digit, whose height tells which digit it is, over noise.
@@ -39,9 +39,13 @@ fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     split
 }
 
+/// The pixels as they are, in every epoch.
+fn plain(split: &Split) -> Pixels<'_> {
+    Box::new(|i, out| out.copy_from_slice(split.image(i)))
+}
+
 fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::Summary, Error> {
-    let pixels = |_: usize, i: usize, out: &mut [u8]| out.copy_from_slice(train.image(i));
-    train::run(config, train, val, &pixels, out, &Progress::silent())
+    train::run(config, train, val, &|_| Ok(plain(train)), out, &Progress::silent())
 }
 
 fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
@@ -129,9 +133,12 @@ fn weights_are_the_same_bits_on_one_thread_on_two_and_again() {
 fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     let (train, val) = (bars(1, 9, 8, 8), bars(2, 3, 8, 8));
     let asked = Mutex::new(Vec::new());
-    let pixels = |epoch: usize, i: usize, out: &mut [u8]| {
-        asked.lock().unwrap().push((epoch, i));
-        out.copy_from_slice(train.image(i));
+    let pixels = |epoch: usize| -> Result<Pixels<'_>, Error> {
+        let (asked, train) = (&asked, &train);
+        Ok(Box::new(move |i, out| {
+            asked.lock().unwrap().push((epoch, i));
+            out.copy_from_slice(train.image(i));
+        }))
     };
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 4, samples: Some(7), ..Config::default() };
     let home = tempfile::tempdir().unwrap();
@@ -145,7 +152,7 @@ fn every_epoch_asks_for_the_pixels_of_every_image_once() {
 fn progress_tells_every_batch_and_stops_the_run_when_asked() {
     let (train, val) = (bars(1, 12, 8, 8), bars(2, 3, 8, 8));
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 4, ..Config::default() };
-    let pixels = |_: usize, i: usize, out: &mut [u8]| out.copy_from_slice(train.image(i));
+    let pixels = |_: usize| Ok(plain(&train));
     let events = Mutex::new(Vec::new());
     let run = |go_on: &(dyn Fn(&Event) -> bool + Sync)| {
         let home = tempfile::tempdir().unwrap();

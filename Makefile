@@ -1,0 +1,82 @@
+# Every way to work on this project, a target each; `make` alone lists them.
+#
+# Options of the pipeline are given as variables, each passed on only where it is set:
+#     make train MODEL=alexnet EPOCHS=1 LR=5e-4 BATCH=64 DEVICE=cpu SEED=0
+#     make dataset SET="plan.seed=7 plan.samples_per_class=100"     any other key of pipeline.yaml, without spaces in it
+#     make dataset ARGS="--force --threads 2"                       any other flag of the program
+# The builds are cargo's own to keep fresh, the stages' outputs the program's: nothing here is a file target.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help build dataset augment train evaluate report quickstart test check bench clean
+# The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+PYTHON ?= python3
+
+# One word of the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+set_key = $(if $(strip $(2)),--set $(call quoted,$(1)=$(strip $(2))))
+
+TRAIN_SETS = $(call set_key,train.model,$(MODEL)) $(call set_key,train.epochs,$(EPOCHS)) \
+	$(call set_key,train.learning_rate,$(LR)) $(call set_key,train.batch_size,$(BATCH)) \
+	$(call set_key,train.device,$(DEVICE)) $(call set_key,train.seed,$(SEED))
+SETS = $(foreach pair,$(SET),--set $(call quoted,$(pair)))
+MULTIDIGIT = $(CARGO) run --release --locked --quiet --
+
+# A short training, for a look at the whole pipeline on a machine without an accelerator.
+QUICKSTART_SETS = --set train.model=fcn --set train.epochs=1 --set train.samples=12800 --set train.learning_rate=1e-3
+
+help: ## list these targets
+	@echo 'multidigit: make TARGET [MODEL=.. EPOCHS=.. LR=.. BATCH=.. DEVICE=.. SEED=..] [SET="key=value ..."] [ARGS="--flag .."]'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build the program (release)
+	$(CARGO) build --release --locked
+
+dataset: build ## write the Parquet shards and their card: artifacts/dataset
+	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)
+
+augment: build ## write augmented epochs of the training images: artifacts/augment
+	$(MULTIDIGIT) run augment $(SETS) $(ARGS)
+
+train: build ## train one network: artifacts/train/RUN
+	$(MULTIDIGIT) run train $(TRAIN_SETS) $(SETS) $(ARGS)
+
+evaluate: build ## measure a trained network, named by the variables it was trained with: artifacts/evaluate/RUN
+	$(MULTIDIGIT) run evaluate $(TRAIN_SETS) $(SETS) $(ARGS)
+
+report: build ## write the page with curves and numbers: artifacts/report
+	$(MULTIDIGIT) run report $(TRAIN_SETS) $(SETS) $(ARGS)
+
+quickstart: build ## everything at full data size with a short training, ending in the report
+	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)
+	$(MULTIDIGIT) run train evaluate report $(QUICKSTART_SETS) $(TRAIN_SETS) $(SETS) $(ARGS)
+	@pages="$$(find artifacts/report/ -type f -name '*.html' 2>/dev/null | sort)"; \
+	if [ -z "$$pages" ]; then echo 'quickstart: artifacts/report holds no page' >&2; exit 1; fi; \
+	printf 'quickstart: done. Open %s\n' "$$pages"
+
+test: ## run every test; those on the official MNIST files need MULTIDIGIT_TEST_MNIST=FOLDER
+	$(CARGO) test --release --locked
+	@if [ -n "$${MULTIDIGIT_TEST_MNIST:-}" ]; then \
+		printf 'make test: all passed, with the MNIST files in %s\n' "$$MULTIDIGIT_TEST_MNIST"; \
+	else \
+		echo 'make test: all passed; the tests on the official MNIST files were skipped, as MULTIDIGIT_TEST_MNIST names no folder'; \
+	fi
+
+check: ## what must hold before a commit: format, lints, documentation, tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --locked
+	@$(MAKE) --no-print-directory test
+
+bench: ## measure, and write the figures to artifacts/bench.json
+	began="$$(date +%s)" && \
+	$(CARGO) bench --locked && \
+	$(PYTHON) scripts/bench_json.py --since "$$began" --out artifacts/bench.json
+
+clean: ## remove what the pipeline wrote
+	@if [ -d artifacts ]; then find artifacts/ -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf -- {} +; fi
+	@echo 'clean: artifacts/ is empty but for its README.md; raw/ (downloads) and target/ (the build) are left'

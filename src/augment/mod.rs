@@ -1,0 +1,252 @@
+//! The stage `augment`: the training split with rotation, affine map and erasing, as shards of the same schema.
+//!
+//! In: the dataset's train shards. Out: `epoch-NNN/data/train-*.parquet`. Parameters are drawn, then applied; they are
+//! keyed by (seed, epoch, sample), where a sample is its class and its index, so neither order nor threads matter.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Parts};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::plan::facts;
+use crate::progress::Progress;
+use crate::shards::{DATA, Shards, write_split};
+use crate::tables::Compression;
+
+pub mod apply;
+pub mod draw;
+
+/// The section `augment`: the paper's recipe. An operator that is null is off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Epochs to store as shards, for other tools or for replay; training computes the epochs beyond in flight.
+    pub epochs: usize,
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Rotation about the centre.
+    pub rotation: Option<Rotation>,
+    /// Translation, scaling and shearing, after the rotation.
+    pub affine: Option<Affine>,
+    /// Erasing of a rectangle, last.
+    pub erasing: Option<Erasing>,
+}
+
+/// Rotation by a uniform angle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rotation {
+    /// Largest angle in degrees, either way.
+    pub degrees: f64,
+}
+
+/// A random affine map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Affine {
+    /// Largest shift along x and y, as shares of width and height; rounded to whole pixels.
+    pub translate: [f64; 2],
+    /// Smallest and largest magnification.
+    pub scale: [f64; 2],
+    /// Largest shear along x in degrees, either way.
+    pub shear: f64,
+}
+
+/// Erasing of a random rectangle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Erasing {
+    /// Probability that the operator is applied at all; it multiplies with the next.
+    pub apply_probability: f64,
+    /// Probability of the erasing itself.
+    pub probability: f64,
+    /// Smallest and largest area, as shares of the image.
+    pub scale: [f64; 2],
+    /// Smallest and largest height over width.
+    pub ratio: [f64; 2],
+    /// Grey of the rectangle, 0 to 255; 33 is the mean of MNIST, 0 after normalisation.
+    pub value: u8,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            epochs: 1,
+            seed: 0,
+            rotation: Some(Rotation::default()),
+            affine: Some(Affine::default()),
+            erasing: Some(Erasing::default()),
+        }
+    }
+}
+
+impl Default for Rotation {
+    fn default() -> Rotation {
+        Rotation { degrees: 15.0 }
+    }
+}
+
+impl Default for Affine {
+    fn default() -> Affine {
+        Affine { translate: [0.1, 0.1], scale: [0.9, 1.1], shear: 10.0 }
+    }
+}
+
+impl Default for Erasing {
+    fn default() -> Erasing {
+        Erasing { apply_probability: 0.5, probability: 0.5, scale: [0.02, 0.1], ratio: [0.3, 3.3], value: 33 }
+    }
+}
+
+impl Config {
+    /// Checks everything that can be known before any work.
+    pub fn validate(&self) -> Result<()> {
+        let within = |key: &str, value: f64, low: f64, high: f64| match (low..=high).contains(&value) {
+            true => Ok(()),
+            false => Err(Error::value(key, value, format!("{low} to {high}"))),
+        };
+        let range =
+            |key: &str, [low, high]: [f64; 2], least: f64, most: f64| match least <= low && low <= high && high <= most
+            {
+                true => Ok(()),
+                false => Err(Error::value(
+                    key,
+                    format!("[{low}, {high}]"),
+                    format!("two numbers in ascending order, {least} to {most}"),
+                )),
+            };
+        if let Some(rotation) = &self.rotation {
+            within("augment.rotation.degrees", rotation.degrees, 0.0, 360.0)?;
+        }
+        if let Some(affine) = &self.affine {
+            within("augment.affine.translate", affine.translate[0], 0.0, 1.0)?;
+            within("augment.affine.translate", affine.translate[1], 0.0, 1.0)?;
+            range("augment.affine.scale", affine.scale, 0.01, 100.0)?;
+            within("augment.affine.shear", affine.shear, 0.0, 89.0)?;
+        }
+        if let Some(erasing) = &self.erasing {
+            within("augment.erasing.apply_probability", erasing.apply_probability, 0.0, 1.0)?;
+            within("augment.erasing.probability", erasing.probability, 0.0, 1.0)?;
+            range("augment.erasing.scale", erasing.scale, 0.0, 1.0)?;
+            range("augment.erasing.ratio", erasing.ratio, 0.01, 100.0)?;
+        }
+        Ok(())
+    }
+}
+
+/// The augmentation of one epoch: draws and applies.
+pub struct Augmenter {
+    config: Config,
+    draws: draw::Draws,
+}
+
+impl Augmenter {
+    /// The augmentation of an epoch, counted from 0.
+    pub fn new(config: &Config, epoch: usize) -> Augmenter {
+        Augmenter { config: config.clone(), draws: draw::Draws::new(config.seed, epoch as u64) }
+    }
+
+    /// Augments the sample (class, index), an image of `height * width` pixels, into `out`.
+    pub fn apply(
+        &self,
+        (label, index): (i64, i64),
+        pixels: &[u8],
+        (height, width): (usize, usize),
+        out: &mut [u8],
+        scratch: &mut apply::Scratch,
+    ) {
+        let params = self.draws.params(&self.config, sample_id(label, index), height, width);
+        apply::apply(&params, pixels, height, width, out, scratch);
+    }
+}
+
+/// A sample's number in the random streams; class and index fit 32 bits each in every plan.
+fn sample_id(label: i64, index: i64) -> u64 {
+    (label as u64) << 32 | (index as u64 & 0xffff_ffff)
+}
+
+/// The folder of one epoch below the stage's folder.
+pub fn epoch_folder(epoch: usize) -> String {
+    format!("epoch-{epoch:03}")
+}
+
+/// Writes `config.epochs` epochs of the train shards in `dataset` (a folder of the stage dataset) into `out`; returns
+/// the digest of all samples. Boxes are null: ink moves with the pixels.
+pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> Result<Digest> {
+    let shards = Shards::open(&dataset.join(DATA), "train")?;
+    let layout = shards.layout();
+    let groups = shards.groups();
+    let provenance = shards.first().value(facts::KEY).unwrap_or_default().to_owned();
+    progress.begin("augment", shards.rows() * config.epochs as u64, "images")?;
+    let mut epochs = Vec::new();
+    for epoch in 0..config.epochs {
+        let data = out.join(epoch_folder(epoch)).join(DATA);
+        files::create_dir(&data)?;
+        let augmenter = Augmenter::new(config, epoch);
+        let mut positions = shards.positions();
+        let next = |_| Ok(positions.next().expect("there is a position for every row group"));
+        let render = |position| {
+            let mut samples = shards.read(position)?;
+            let mut scratch = apply::Scratch::default();
+            let mut images = vec![0; samples.images.len()];
+            let area = layout.height * layout.width;
+            for (row, out) in images.chunks_exact_mut(area).enumerate() {
+                let sample = (samples.labels[row], samples.index[row]);
+                let pixels = &samples.images[row * area..(row + 1) * area];
+                augmenter.apply(sample, pixels, (layout.height, layout.width), out, &mut scratch);
+            }
+            samples.images = images;
+            samples.boxes = None;
+            Ok(samples)
+        };
+        let metadata = [(facts::KEY, provenance.clone())];
+        let zstd = Compression::Zstd;
+        let written = write_split(&data, "train", layout, &metadata, zstd, &groups, next, render, progress)?;
+        epochs.push(written.digest);
+    }
+    progress.end();
+    Ok(digest(&epochs))
+}
+
+/// The digest of the epochs that stand in a folder, computed from their shards.
+pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
+    let epochs = (0..).map(epoch_folder).map(|epoch| folder.join(epoch)).take_while(|epoch| epoch.is_dir());
+    let read = |epoch: std::path::PathBuf| Shards::open(&epoch.join(DATA), "train")?.digest(progress);
+    Ok(digest(&epochs.map(read).collect::<Result<Vec<Digest>>>()?))
+}
+
+fn digest(epochs: &[Digest]) -> Digest {
+    let mut content = Parts::default();
+    epochs.iter().for_each(|epoch| {
+        content.digest(epoch);
+    });
+    content.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_parameters_are_refused_by_name() {
+        let refusal = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.validate().unwrap_err().to_string()
+        };
+        assert_eq!(
+            refusal(|c| c.erasing.as_mut().unwrap().probability = -0.1),
+            "`augment.erasing.probability`: found -0.1; expected 0 to 1"
+        );
+        assert_eq!(
+            refusal(|c| c.affine.as_mut().unwrap().scale = [1.1, 0.9]),
+            "`augment.affine.scale`: found [1.1, 0.9]; expected two numbers in ascending order, 0.01 to 100"
+        );
+        assert_eq!(
+            refusal(|c| c.rotation.as_mut().unwrap().degrees = f64::NAN),
+            "`augment.rotation.degrees`: found NaN; expected 0 to 360"
+        );
+    }
+}

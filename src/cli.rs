@@ -1,0 +1,129 @@
+//! The command line, nothing else: words and flags in, one typed value out.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::pipeline::{Request, Stage};
+
+/// Multi-digit MNIST: exact, staged, reproducible data and training.
+#[derive(Debug, Parser)]
+#[command(name = "multidigit", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Configuration file [default: pipeline.yaml, where there is one, else the built-in defaults]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Override a setting; repeatable. The value is YAML: `--set 'plan.image_size=[64, 100]'`
+    #[arg(long = "set", global = true, value_name = "KEY.PATH=VALUE")]
+    pub overrides: Vec<String>,
+    /// Folder of the glyph files
+    #[arg(long, global = true, value_name = "DIR", default_value = "raw")]
+    pub raw: PathBuf,
+    /// Folder of everything that is made
+    #[arg(long, global = true, value_name = "DIR", default_value = "artifacts")]
+    pub artifacts: PathBuf,
+    /// Threads to compute with [default: one per core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print results, warnings and errors only
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// Show no progress bars
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring stages, and whatever they need, up to date; without a name: all
+    Run(Run),
+    /// Tell of every stage whether it is fresh, or why not
+    Status,
+    /// Print the graph of the stages
+    Dag {
+        /// As a Mermaid diagram, for Markdown
+        #[arg(long)]
+        mermaid: bool,
+    },
+    /// Recompute all digests and compare them with the records and pipeline.lock
+    Verify,
+    /// Write pipeline.lock from what stands
+    Lock,
+    /// Show what is in a Parquet or IDX file
+    Inspect {
+        /// A shard, any other Parquet file, or an IDX file (also with .gz)
+        file: PathBuf,
+    },
+    /// Print the configuration as it is resolved, with its documentation
+    ShowConfig,
+    /// Print the JSON Schema of pipeline.yaml
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff
+    Man,
+}
+
+/// Which stages to run, and how.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// raw, plan, dataset, augment, train, evaluate, report
+    #[arg(value_name = "STAGE")]
+    pub stages: Vec<Stage>,
+    /// Run even what is fresh
+    #[arg(long)]
+    pub force: bool,
+    /// These stages alone; their inputs must be fresh
+    #[arg(long, requires = "stages")]
+    pub single: bool,
+    /// Also every stage below the named ones
+    #[arg(long, requires = "stages")]
+    pub downstream: bool,
+    /// Say what would run and why, and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl From<Run> for Request {
+    fn from(run: Run) -> Request {
+        let Run { stages, force, single, downstream, dry_run } = run;
+        Request { stages, force, single, downstream, dry_run }
+    }
+}
+
+/// The completion script for a shell.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut out = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "multidigit", &mut out);
+    out
+}
+
+/// The manual page.
+pub fn man() -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut out)?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

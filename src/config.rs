@@ -1,0 +1,286 @@
+//! `pipeline.yaml` as one typed value: a section for each stage, overrides from the command line, validation.
+//!
+//! Defaults and their documentation live with the stages; what is written here is how a file and `--set` become a
+//! [`Config`], and how a [`Config`] is written out again with its documentation.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::{augment, dataset, evaluate, plan, raw, report, train};
+
+/// The configuration file that is looked for by default.
+pub const FILE: &str = "pipeline.yaml";
+
+/// Settings of all stages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the glyphs come from.
+    pub raw: raw::Config,
+    /// What is composed, and how it is split: all randomness of the data set.
+    pub plan: plan::Config,
+    /// How the shards are stored; none of it changes a pixel.
+    pub dataset: dataset::Config,
+    /// Augmentation of the training split: the paper's recipe. An operator that is null is off.
+    pub augment: augment::Config,
+    /// Training of one network.
+    pub train: train::Config,
+    /// Evaluation of a trained network.
+    pub evaluate: evaluate::Config,
+    /// The page that shows it all.
+    pub report: report::Config,
+}
+
+impl Config {
+    /// Reads a configuration file, if there is one, applies overrides of the form `key.path=value`, and validates.
+    pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
+        let mut config = match path {
+            Some(path) => {
+                let origin = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|error| Error::ConfigSyntax {
+                    origin: origin.clone(),
+                    message: format!("cannot read it: {error}"),
+                })?;
+                Config::parse(&text, &origin)?
+            }
+            None => Config::default(),
+        };
+        for text in overrides {
+            config = config.with(text)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads YAML text; `origin` names it in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<Config> {
+        let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
+        if text.lines().all(is_blank) {
+            return Ok(Config::default());
+        }
+        serde_saphyr::from_str(text).map_err(|error| {
+            let error = error.without_snippet();
+            let origin = match error.location() {
+                Some(place) => format!("{origin}:{}", place.line()),
+                None => origin.to_owned(),
+            };
+            match error {
+                serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
+                    unknown(origin, field, expected.iter().map(|&key| key.to_owned()))
+                }
+                other => Error::ConfigSyntax { origin, message: other.to_string() },
+            }
+        })
+    }
+
+    /// The configuration with one override, `key.path=value`; the value is YAML.
+    pub fn with(&self, text: &str) -> Result<Config> {
+        let origin = format!("--set {text}");
+        let syntax = |message: String| Error::ConfigSyntax { origin: origin.clone(), message };
+        let (path, value) = text.split_once('=').ok_or_else(|| syntax("expected key.path=value".into()))?;
+        let value: Value = match value.trim() {
+            "" => Value::Null,
+            value => serde_saphyr::from_str(value)
+                .map_err(|error| syntax(format!("not a YAML value: {}", error.without_snippet())))?,
+        };
+        let mut tree = serde_json::to_value(self).expect("a configuration is plain data");
+        let default = serde_json::to_value(Config::default()).expect("a configuration is plain data");
+        *place(&mut tree, &default, path.trim(), &origin)? = value;
+        serde_json::from_value(tree).map_err(|error| syntax(error.to_string()))
+    }
+
+    /// Checks everything that can be known before any work.
+    pub fn validate(&self) -> Result<()> {
+        self.raw.validate()?;
+        self.plan.validate()?;
+        self.dataset.validate()?;
+        self.augment.validate()?;
+        self.train.validate()?;
+        let [height, width] = self.plan.image_size;
+        self.train.model.check_image_size(height, width)?;
+        self.evaluate.validate()
+    }
+
+    /// The configuration as YAML, every key under its documentation.
+    pub fn document(&self) -> String {
+        let schema = schemars::schema_for!(Config).to_value();
+        let value = serde_json::to_value(self).expect("a configuration is plain data");
+        let mut out = String::from(HEADER);
+        if let Value::Object(sections) = &value {
+            for (name, section) in sections {
+                out.push('\n');
+                entry(&mut out, name, section, &schema, &schema, 0);
+            }
+        }
+        out
+    }
+
+    /// The JSON Schema of a configuration file.
+    pub fn schema() -> Value {
+        schemars::schema_for!(Config).to_value()
+    }
+}
+
+const HEADER: &str = "# The pipeline, a section for each stage. Every value here is the default: a file needs only what differs.\n\
+    # `multidigit show-config` prints this with overrides applied, `multidigit schema` prints its JSON Schema.\n";
+
+/// Columns of a documentation line.
+const DOCUMENT_WIDTH: usize = 110;
+
+/// Finds the place of a dotted path. Where a value on the way is null, the default's object takes its place.
+fn place<'a>(tree: &'a mut Value, default: &Value, path: &str, origin: &str) -> Result<&'a mut Value> {
+    let mut here = tree;
+    let mut default = default.clone();
+    let keys: Vec<&str> = path.split('.').collect();
+    for (depth, key) in keys.iter().enumerate() {
+        default = default.get(key).cloned().unwrap_or(Value::Null);
+        let before = keys[..depth].join(".");
+        let Value::Object(map) = here else {
+            let message = format!("`{before}` is a value and has no key `{key}`");
+            return Err(Error::ConfigSyntax { origin: origin.to_owned(), message });
+        };
+        let prefix = if before.is_empty() { String::new() } else { format!("{before}.") };
+        if !map.contains_key(*key) {
+            let valid: Vec<String> = map.keys().map(|valid| format!("{prefix}{valid}")).collect();
+            return Err(unknown(origin.to_owned(), &format!("{prefix}{key}"), valid.into_iter()));
+        }
+        here = &mut map[*key];
+        if here.is_null() && depth + 1 < keys.len() {
+            *here = default.clone();
+        }
+    }
+    Ok(here)
+}
+
+/// The error for a key that does not exist, with the nearest one that does.
+fn unknown(origin: String, key: &str, valid: impl Iterator<Item = String>) -> Error {
+    let valid: Vec<String> = valid.collect();
+    let nearest = valid
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
+        .min()
+        .filter(|(distance, _)| *distance <= 3.max(key.len() / 3))
+        .map(|(_, candidate)| candidate.clone());
+    Error::ConfigKey { origin, key: key.to_owned(), nearest, valid }
+}
+
+/// Writes one key with its documentation above it, and what is below it.
+fn entry(out: &mut String, name: &str, value: &Value, parent: &Value, root: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    let schema = &parent["properties"][name];
+    let description = schema["description"].as_str().unwrap_or_default();
+    for line in wrap(description, DOCUMENT_WIDTH - 2 - indent.len()) {
+        out.push_str(&format!("{indent}# {line}\n"));
+    }
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            out.push_str(&format!("{indent}{name}:\n"));
+            let own = resolve(schema, root);
+            map.iter().for_each(|(key, value)| entry(out, key, value, own, root, depth + 1));
+        }
+        value => out.push_str(&format!("{indent}{name}: {}\n", scalar(value))),
+    }
+}
+
+/// The schema behind references and options.
+fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return root.pointer(reference.trim_start_matches('#')).unwrap_or(schema);
+    }
+    for list in ["anyOf", "allOf", "oneOf"] {
+        if let Some(option) = schema[list].as_array().and_then(|all| all.iter().find(|s| s["$ref"].is_string())) {
+            return resolve(option, root);
+        }
+    }
+    schema
+}
+
+/// A value on one line of YAML: JSON, but for words that need no quotes.
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) if is_plain(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(scalar).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => Value::Object(Map::clone(map)).to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether YAML reads a text as that text without quotes.
+fn is_plain(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
+    let url = text.starts_with("https://") && text.chars().all(|c| word(c) || c == ':');
+    let reads_back = serde_saphyr::from_str::<Value>(text).is_ok_and(|value| value == *text);
+    (url || text.chars().all(word)) && text.starts_with(|c: char| c.is_ascii_alphabetic()) && reads_back
+}
+
+/// Breaks a text into lines of at most `width` columns, at spaces.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_file_is_the_documented_default() {
+        let committed = include_str!("../pipeline.yaml");
+        assert_eq!(Config::parse(committed, FILE).unwrap(), Config::default());
+        assert_eq!(committed, Config::default().document(), "write it anew: multidigit show-config > pipeline.yaml");
+    }
+
+    #[test]
+    fn every_key_is_documented() {
+        let document = Config::default().document();
+        let lines: Vec<&str> = document.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            if !line.trim().is_empty() && !line.trim_start().starts_with('#') {
+                assert!(lines[number - 1].trim_start().starts_with("# "), "no documentation above {line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_line_and_nearest_key() {
+        let refusal = |text| Config::parse(text, "p.yaml").unwrap_err().to_string();
+        assert_eq!(refusal("plan:\n  digits: 2\n  sead: 7\n"), "p.yaml:3: unknown key `sead`; did you mean `seed`?");
+        assert_eq!(
+            refusal("zzzzzzzzzz: 1\n"),
+            "p.yaml:1: unknown key `zzzzzzzzzz`; valid keys are raw, plan, dataset, augment, train, evaluate, report"
+        );
+    }
+
+    #[test]
+    fn an_override_takes_yaml_and_refuses_by_name() {
+        let set = |text| Config::default().with(text);
+        assert_eq!(set("plan.seed=7").unwrap().plan.seed, 7);
+        assert_eq!(set("plan.image_size=[64, 100]").unwrap().plan.image_size, [64, 100]);
+        assert_eq!(set("augment.affine=").unwrap().augment.affine, None);
+        let off = set("augment.affine=null").unwrap();
+        assert_eq!(off.with("augment.affine.shear=5").unwrap().augment.affine.unwrap().shear, 5.0);
+        let refusal = |text| set(text).unwrap_err().to_string();
+        assert_eq!(refusal("plan.sead=7"), "--set plan.sead=7: unknown key `plan.sead`; did you mean `plan.seed`?");
+        assert_eq!(refusal("plan.seed"), "--set plan.seed: expected key.path=value");
+        assert_eq!(refusal("plan.seed.x=1"), "--set plan.seed.x=1: `plan.seed` is a value and has no key `x`");
+        assert!(refusal("plan.seed=many").starts_with("--set plan.seed=many: invalid type: string \"many\""));
+    }
+
+    #[test]
+    fn a_document_reads_back_as_the_same_configuration() {
+        let config = Config::default().with("raw.source='a: b'").unwrap().with("augment.erasing=null").unwrap();
+        assert_eq!(Config::parse(&config.document(), "document").unwrap(), config);
+    }
+}

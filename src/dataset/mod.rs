@@ -1,0 +1,123 @@
+//! The stage `dataset`: renders the plan into the shards that are published.
+//!
+//! In: `plan.parquet` and the glyphs. Out: `data/{train,val,test}-*.parquet`, a dataset card `README.md`, and
+//! `montage.png`. Rendering is a pure function of a plan row; rows stream through, so memory does not grow with them.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Parts};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::plan::{facts, split, table};
+use crate::progress::Progress;
+use crate::raw::Glyphs;
+use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
+use crate::tables::Compression;
+
+pub mod card;
+pub mod montage;
+pub mod render;
+
+/// The section `dataset`: how the shards are stored. None of it changes a pixel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Rows per shard at most; the shards of a split are of equal size.
+    pub rows_per_shard: usize,
+    /// Rows per row group at most: the unit that readers fetch, and that shuffled reading should hold several of.
+    pub row_group_rows: usize,
+    /// Compression of the Parquet pages.
+    pub compression: Compression,
+    /// Add a column `pixels` with the raw bytes of each image (row-major), for readers without a PNG decoder.
+    pub pixels: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { rows_per_shard: 16_000, row_group_rows: 1000, compression: Compression::Zstd, pixels: false }
+    }
+}
+
+impl Config {
+    /// Checks everything that can be known before any work.
+    pub fn validate(&self) -> Result<()> {
+        for (key, value) in
+            [("dataset.rows_per_shard", self.rows_per_shard), ("dataset.row_group_rows", self.row_group_rows)]
+        {
+            if value == 0 {
+                return Err(Error::value(key, 0, "at least 1"));
+            }
+        }
+        Ok(())
+    }
+
+    fn cut(&self) -> Cut {
+        Cut { rows_per_shard: self.rows_per_shard, row_group_rows: self.row_group_rows }
+    }
+}
+
+/// Renders the plan in `plan` into `out`; returns the digest of all samples.
+pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: &Progress) -> Result<Digest> {
+    let data = out.join(DATA);
+    files::create_dir(&data)?;
+    let facts = table::facts(&crate::tables::Table::open(plan)?)?;
+    if facts.glyphs.count != glyphs.len() {
+        let found = format!("made for {} glyphs", facts.glyphs.count);
+        return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));
+    }
+    let [height, width] = facts.plan.image_size;
+    let layout = Layout { digits: facts.plan.digits, height, width, pixels: config.pixels };
+    let provenance = serde_json::to_string(&facts).expect("facts are plain data");
+    let metadata = [(facts::KEY, provenance)];
+    let mut picks = montage::Picks::new(facts.plan.classes());
+    let mut written: Vec<Written> = Vec::new();
+    progress.begin("dataset", facts.counts.as_array().into_iter().sum(), "images")?;
+    for (number, name) in split::NAMES.into_iter().enumerate() {
+        let mut rows = table::Reader::open(plan, name)?;
+        let groups = config.cut().groups(rows.len());
+        let next = |n: usize| {
+            let rows = rows.take(n)?;
+            picks.look(&rows, number);
+            Ok(rows)
+        };
+        let render = |rows| Ok(render::render(&rows, height, width, glyphs));
+        written.push(write_split(
+            &data,
+            name,
+            &layout,
+            &metadata,
+            config.compression,
+            &groups,
+            next,
+            render,
+            progress,
+        )?);
+    }
+    let (picked, splits) = picks.finish(layout.digits);
+    let samples = render::render(&picked, height, width, glyphs);
+    let picture = out.join(card::MONTAGE);
+    montage::draw(&samples, &splits, height, width).save(&picture).map_err(|e| Error::Io {
+        path: picture,
+        action: "write it",
+        source: std::io::Error::other(e),
+    })?;
+    files::write(&out.join("README.md"), card::card(&facts, &layout, &written).as_bytes())?;
+    progress.end();
+    Ok(digest(written.iter().map(|split| split.digest)))
+}
+
+/// The digest of a data set that stands in a folder, computed from its shards.
+pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
+    let splits = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name)?.digest(progress));
+    Ok(digest(splits.into_iter().collect::<Result<Vec<Digest>>>()?.into_iter()))
+}
+
+fn digest(splits: impl Iterator<Item = Digest>) -> Digest {
+    let mut content = Parts::default();
+    for (name, digest) in split::NAMES.iter().zip(splits) {
+        content.bytes(name.as_bytes()).digest(&digest);
+    }
+    content.finish()
+}

@@ -1,0 +1,123 @@
+//! The picture of a data set: one sample for each of up to a hundred classes, framed in the colour of its split, with
+//! the boxes of its digits.
+
+use image::{Rgb, RgbImage};
+use imageproc::drawing::draw_hollow_rect_mut;
+use imageproc::rect::Rect;
+
+use crate::plan::rows::Rows;
+use crate::shards::Samples;
+
+/// The most samples in the picture.
+pub const MOST: u64 = 100;
+const COLUMNS: usize = 10;
+const FRAME: usize = 3;
+const GAP: usize = 3;
+const BACKGROUND: Rgb<u8> = Rgb([255, 255, 255]);
+const BOX: Rgb<u8> = Rgb([200, 60, 60]);
+/// Frames of train, val and test; the card names the colours.
+const SPLITS: [Rgb<u8>; 3] = [Rgb([150, 150, 150]), Rgb([40, 110, 220]), Rgb([240, 150, 30])];
+
+/// Picks the rows of the picture as a plan passes by: the first sample of up to [`MOST`] classes, evenly spaced.
+pub struct Picks {
+    classes: u64,
+    /// Picked rows with the number of their split.
+    picked: Vec<(Rows, usize)>,
+}
+
+impl Picks {
+    /// Nothing picked yet, out of so many classes.
+    pub fn new(classes: u64) -> Picks {
+        Picks { classes, picked: Vec::new() }
+    }
+
+    /// Looks through the next rows of a split.
+    pub fn look(&mut self, rows: &Rows, split: usize) {
+        let step = self.classes.div_ceil(MOST);
+        for row in (0..rows.len()).filter(|&row| rows.index[row] == 0) {
+            if u64::from(rows.labels[row]).is_multiple_of(step) {
+                let mut one = Rows::new(rows.digits);
+                one.push_from(rows, row);
+                self.picked.push((one, split));
+            }
+        }
+    }
+
+    /// The picked rows by class, with the numbers of their splits.
+    pub fn finish(mut self, digits: usize) -> (Rows, Vec<usize>) {
+        self.picked.sort_by_key(|(rows, _)| rows.labels[0]);
+        let mut all = Rows::new(digits);
+        let splits = self.picked.iter().map(|(_, split)| *split).collect();
+        self.picked.into_iter().for_each(|(rows, _)| all.append(rows));
+        (all, splits)
+    }
+}
+
+/// Draws samples of `height * width` pixels in a grid of ten columns. `splits` has the number of each sample's split.
+pub fn draw(samples: &Samples, splits: &[usize], height: usize, width: usize) -> RgbImage {
+    let lines = splits.len().div_ceil(COLUMNS);
+    let (cell_width, cell_height) = (width + 2 * FRAME + GAP, height + 2 * FRAME + GAP);
+    let columns = COLUMNS.min(splits.len());
+    let size = (columns * cell_width + GAP, lines * cell_height + GAP);
+    let mut picture = RgbImage::from_pixel(size.0 as u32, size.1 as u32, BACKGROUND);
+    for (i, (pixels, &split)) in samples.images.chunks_exact(height * width).zip(splits).enumerate() {
+        let (left, top) = (GAP + i % COLUMNS * cell_width, GAP + i / COLUMNS * cell_height);
+        for ring in 0..FRAME {
+            let (w, h) = (width + 2 * (FRAME - ring), height + 2 * (FRAME - ring));
+            outline(&mut picture, [left + ring, top + ring, w, h], SPLITS[split]);
+        }
+        let (left, top) = (left + FRAME, top + FRAME);
+        for (at, &grey) in pixels.iter().enumerate() {
+            picture.put_pixel((left + at % width) as u32, (top + at / width) as u32, Rgb([grey; 3]));
+        }
+        let digits = samples.digits.len() / splits.len();
+        let boxes = samples.boxes.as_deref().unwrap_or_default();
+        for ink in boxes.chunks_exact(4).skip(i * digits).take(digits) {
+            let [x, y, w, h] = [ink[0], ink[1], ink[2], ink[3]].map(|value| value as usize);
+            // one pixel outside the ink where there is room, so that the outline hides none of it
+            let (x0, y0) = (x.saturating_sub(1), y.saturating_sub(1));
+            let (x1, y1) = ((x + w + 1).min(width), (y + h + 1).min(height));
+            outline(&mut picture, [left + x0, top + y0, x1 - x0, y1 - y0], BOX);
+        }
+    }
+    picture
+}
+
+fn outline(picture: &mut RgbImage, [x, y, width, height]: [usize; 4], colour: Rgb<u8>) {
+    let area = Rect::at(x as i32, y as i32).of_size((width as u32).max(1), (height as u32).max(1));
+    draw_hollow_rect_mut(picture, area, colour);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picks_are_the_first_samples_of_evenly_spaced_classes() {
+        let mut picks = Picks::new(1000);
+        let rows = Rows {
+            digits: 1,
+            labels: vec![20, 7, 10, 10],
+            index: vec![0, 0, 1, 0],
+            sources: vec![0, 1, 2, 3],
+            y: vec![0; 4],
+            x: vec![0; 4],
+        };
+        picks.look(&rows, 2);
+        let (picked, splits) = picks.finish(1);
+        assert_eq!((picked.labels, picked.sources, splits), (vec![10, 20], vec![3, 0], vec![2, 2]));
+    }
+
+    #[test]
+    fn a_sample_is_framed_in_the_colour_of_its_split() {
+        let samples =
+            Samples { digits: vec![1], boxes: Some(vec![2, 2, 1, 1]), images: vec![9; 36], ..Samples::default() };
+        let picture = draw(&samples, &[1], 6, 6);
+        assert_eq!(picture.dimensions(), (18, 18));
+        assert_eq!(*picture.get_pixel(0, 0), BACKGROUND);
+        assert_eq!(*picture.get_pixel(3, 3), SPLITS[1]);
+        assert_eq!(*picture.get_pixel(6, 6), Rgb([9; 3]));
+        assert_eq!(*picture.get_pixel(7, 7), BOX);
+        assert_eq!(*picture.get_pixel(8, 8), Rgb([9; 3]));
+    }
+}

@@ -1,0 +1,92 @@
+//! From plan rows to samples: a pure function of rows and glyphs, so any part of a data set can be made anywhere.
+
+use crate::plan::rows::{Rows, digits_of};
+use crate::raw::{Glyphs, SIDE};
+use crate::shards::Samples;
+
+/// Renders rows into images of `height * width` pixels: each glyph overwrites its 28x28 cell of a black canvas.
+pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samples {
+    let digits = rows.digits;
+    let mut images = vec![0; rows.len() * height * width];
+    let mut boxes = Vec::with_capacity(rows.len() * digits * 4);
+    for (row, canvas) in images.chunks_exact_mut(height * width).enumerate() {
+        for place in 0..digits {
+            let cell = row * digits + place;
+            let glyph = glyphs.image(rows.sources[cell] as usize);
+            let top = usize::from(rows.y[cell]);
+            let left = place * width / digits + usize::from(rows.x[cell]);
+            for (line, pixels) in glyph.chunks_exact(SIDE).enumerate() {
+                let start = (top + line) * width + left;
+                canvas[start..start + SIDE].copy_from_slice(pixels);
+            }
+            let [x, y, w, h] = ink_box(glyph);
+            boxes.extend([left as i64 + x, top as i64 + y, w, h]);
+        }
+    }
+    let widen = |values: &[u32]| values.iter().map(|&value| i64::from(value)).collect();
+    Samples {
+        labels: widen(&rows.labels),
+        index: widen(&rows.index),
+        digits: rows.labels.iter().flat_map(|&label| digits_of(label, digits)).map(i64::from).collect(),
+        sources: widen(&rows.sources),
+        boxes: Some(boxes),
+        images,
+    }
+}
+
+/// The smallest box around all pixels above 0 of a 28x28 glyph: x, y, width, height; all zero for a blank glyph.
+pub fn ink_box(glyph: &[u8]) -> [i64; 4] {
+    let mut columns = [0_u8; SIDE];
+    let mut rows = [0_u8; SIDE];
+    for (line, ink) in glyph.chunks_exact(SIDE).zip(&mut rows) {
+        for (pixel, column) in line.iter().zip(&mut columns) {
+            *column |= pixel;
+            *ink |= pixel;
+        }
+    }
+    let extent = |inked: &[u8; SIDE]| {
+        let first = inked.iter().position(|&ink| ink > 0)?;
+        let last = inked.iter().rposition(|&ink| ink > 0)?;
+        Some((first as i64, (last + 1 - first) as i64))
+    };
+    match (extent(&columns), extent(&rows)) {
+        (Some((x, width)), Some((y, height))) => [x, y, width, height],
+        _ => [0; 4],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_box_is_tight_around_the_ink() {
+        let mut glyph = [0; SIDE * SIDE];
+        assert_eq!(ink_box(&glyph), [0, 0, 0, 0]);
+        glyph[3 * SIDE + 5] = 1;
+        assert_eq!(ink_box(&glyph), [5, 3, 1, 1]);
+        glyph[10 * SIDE + 27] = 255;
+        assert_eq!(ink_box(&glyph), [5, 3, 23, 8]);
+    }
+
+    #[test]
+    fn glyphs_land_in_their_cells_of_a_wide_image() {
+        // Three cells in 88 columns begin at 0, 29 and 58: the width is not divisible by the digits.
+        let pixels: Vec<u8> = (1..=3).flat_map(|grey| [grey; SIDE * SIDE]).collect();
+        let glyphs = Glyphs::new(pixels, vec![0, 1, 2]);
+        let rows = Rows {
+            digits: 3,
+            labels: vec![12],
+            index: vec![4],
+            sources: vec![0, 1, 2],
+            y: vec![0, 2, 1],
+            x: vec![0, 0, 1],
+        };
+        let samples = render(&rows, 30, 88, &glyphs);
+        assert_eq!(samples.digits, [0, 1, 2]);
+        assert_eq!(samples.boxes.unwrap(), [0, 0, 28, 28, 29, 2, 28, 28, 59, 1, 28, 28]);
+        let at = |x: usize, y: usize| samples.images[y * 88 + x];
+        assert_eq!([at(0, 0), at(27, 27), at(28, 0), at(29, 1), at(29, 2), at(56, 29)], [1, 1, 0, 0, 2, 2]);
+        assert_eq!([at(58, 1), at(59, 0), at(59, 1), at(86, 28), at(87, 28), at(86, 29)], [0, 0, 3, 3, 0, 0]);
+    }
+}

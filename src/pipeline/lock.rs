@@ -1,0 +1,102 @@
+//! `pipeline.lock`: the content digests of raw, plan, dataset and augment, committed with the configuration, so that
+//! whoever runs the same configuration can tell that the same data came out.
+//!
+//! A pin holds for the settings under which it was made. Under others it says nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::key::settings_digest;
+use super::stage::Stage;
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The lock file beside the configuration.
+pub const FILE: &str = "pipeline.lock";
+
+/// Pinned content, by stage.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// What the file is.
+    about: String,
+    /// Pins, by stage.
+    stages: BTreeMap<Stage, Pin>,
+}
+
+/// The content of one stage under some settings.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    /// Digest of the settings and versions of the stage and everything upstream.
+    settings: Digest,
+    /// Digest of the logical content.
+    content: Digest,
+}
+
+impl Lock {
+    /// Reads a lock file; `None` where there is none.
+    pub fn read(path: &Path) -> Result<Option<Lock>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let refuse = |e: serde_json::Error| {
+            Error::format(path, format!("not a lock file ({e})"), "what `multidigit lock` writes")
+        };
+        serde_json::from_str(&files::read_text(path)?).map(Some).map_err(refuse)
+    }
+
+    /// Pins content under a configuration.
+    pub fn new(config: &Config, content: impl IntoIterator<Item = (Stage, Digest)>) -> Lock {
+        let pin = |(stage, content)| (stage, Pin { settings: settings_digest(stage, config), content });
+        Lock {
+            about: "Digests of logical content (pixels, labels, columns), written by `multidigit lock`.".into(),
+            stages: content.into_iter().map(pin).collect(),
+        }
+    }
+
+    /// Writes the lock file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("a lock is plain data");
+        files::write(path, format!("{text}\n").as_bytes())
+    }
+
+    /// The content that a stage must have under a configuration; `None` where nothing is pinned for it.
+    pub fn expected(&self, stage: Stage, config: &Config) -> Option<Digest> {
+        let pin = self.stages.get(&stage)?;
+        (pin.settings == settings_digest(stage, config)).then_some(pin.content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_holds_for_its_settings_only() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(FILE);
+        let mut config = Config::default();
+        let lock = Lock::new(&config, [(Stage::Plan, Digest::of(b"plan"))]);
+        lock.write(&path).unwrap();
+        let lock = Lock::read(&path).unwrap().unwrap();
+        assert_eq!(lock.expected(Stage::Plan, &config), Some(Digest::of(b"plan")));
+        assert_eq!(lock.expected(Stage::Dataset, &config), None);
+        config.plan.seed = 7;
+        assert_eq!(lock.expected(Stage::Plan, &config), None);
+    }
+
+    #[test]
+    fn a_lock_that_is_no_lock_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(FILE);
+        assert_eq!(Lock::read(&path).unwrap(), None);
+        std::fs::write(&path, "raw: 1").unwrap();
+        let error = Lock::read(&path).unwrap_err().to_string();
+        assert!(error.contains("not a lock file") && error.ends_with("expected what `multidigit lock` writes"));
+    }
+}

@@ -1,0 +1,356 @@
+//! The pipeline: which stages run, in which order, and which are fresh. The only code that knows two stages.
+//!
+//! A stage is fresh if its record's key equals the key of now and every output stands as recorded. It builds in a folder
+//! beside its target and takes the target's place as a whole, record included, so a kill at any moment leaves the last
+//! good state. A stage that runs again and gives the same content leaves everything below it fresh.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files::{self, Build, FolderLock};
+use crate::progress::Progress;
+use crate::raw::{self, Glyphs};
+
+pub mod key;
+pub mod lock;
+pub mod record;
+pub mod stage;
+mod verify;
+mod work;
+
+use key::Key;
+use lock::Lock;
+pub use record::Record;
+pub use stage::Stage;
+pub use verify::Verdict;
+use work::Done;
+
+/// A configured pipeline over two folders.
+pub struct Pipeline {
+    config: Config,
+    raw: PathBuf,
+    artifacts: PathBuf,
+    lock_file: PathBuf,
+    /// The glyphs, between the stage that verified them and the one that renders them.
+    glyphs: RefCell<Option<Glyphs>>,
+}
+
+/// Which stages to bring up to date, and how.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Request {
+    /// The named stages; none: all.
+    pub stages: Vec<Stage>,
+    /// Run even what is fresh.
+    pub force: bool,
+    /// Only the named stages; their inputs must be fresh.
+    pub single: bool,
+    /// Also everything below the named stages.
+    pub downstream: bool,
+    /// Say what would run, and run nothing.
+    pub dry_run: bool,
+}
+
+/// Whether a stage's output stands as it should.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Freshness {
+    /// It does; here is its record.
+    Fresh(Box<Record>),
+    /// It does not, and why.
+    Stale(Vec<String>),
+}
+
+/// What became of a stage in a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Nothing was to be done.
+    Fresh(Box<Record>),
+    /// It ran, for these reasons; `pinned` tells whether its content is that of `pipeline.lock`, where that pins it.
+    Ran { reasons: Vec<String>, record: Box<Record>, pinned: Option<bool> },
+    /// It would run, for these reasons.
+    WouldRun(Vec<String>),
+}
+
+impl Pipeline {
+    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`.
+    pub fn new(config: Config, raw: PathBuf, artifacts: PathBuf, lock_file: PathBuf) -> Pipeline {
+        Pipeline { config, raw, artifacts, lock_file, glyphs: RefCell::new(None) }
+    }
+
+    /// The folder in which a stage's output stands.
+    pub fn folder(&self, stage: Stage) -> PathBuf {
+        let folder = self.artifacts.join(stage.name());
+        match stage {
+            Stage::Train | Stage::Evaluate => folder.join(self.config.train.run_name()),
+            _ => folder,
+        }
+    }
+
+    /// Brings stages up to date and tells of each as soon as it is done.
+    pub fn run(
+        &self,
+        request: &Request,
+        progress: &Progress,
+        tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>,
+    ) -> Result<()> {
+        let _lock = match request.dry_run {
+            true => None,
+            false => Some(self.lock_folders()?),
+        };
+        let pinned = Lock::read(&self.lock_file)?;
+        let mut pending = BTreeSet::new();
+        let selected = selection(request);
+        if request.single {
+            self.require_fresh_inputs(&selected)?;
+        }
+        for stage in selected {
+            let outcome = match self.freshness(stage, &pending)? {
+                Freshness::Fresh(record) if !request.force => Outcome::Fresh(record),
+                freshness => {
+                    let reasons = match freshness {
+                        Freshness::Fresh(_) => vec!["--force".to_owned()],
+                        Freshness::Stale(reasons) => reasons,
+                    };
+                    if request.dry_run {
+                        pending.insert(stage);
+                        Outcome::WouldRun(reasons)
+                    } else {
+                        progress.note(&format!("{stage}: {}", reasons.join("; ")));
+                        let record = self.perform(stage, progress)?;
+                        let expected = pinned.as_ref().and_then(|lock| lock.expected(stage, &self.config));
+                        let pinned = expected.map(|content| content == record.content);
+                        Outcome::Ran { reasons, record: Box::new(record), pinned }
+                    }
+                }
+            };
+            tell(stage, &outcome)?;
+        }
+        Ok(())
+    }
+
+    /// The freshness of every stage, in order, as it stands.
+    pub fn status(&self) -> Result<Vec<(Stage, Freshness)>> {
+        let mut stale = BTreeSet::new();
+        let mut all = Vec::new();
+        for stage in Stage::ALL {
+            let freshness = self.freshness(stage, &stale)?;
+            if matches!(freshness, Freshness::Stale(_)) {
+                stale.insert(stage);
+            }
+            all.push((stage, freshness));
+        }
+        Ok(all)
+    }
+
+    /// Writes `pipeline.lock` from what stands; the pinned stages must be fresh. Returns its path.
+    pub fn lock(&self) -> Result<&Path> {
+        let _lock = self.lock_folders()?;
+        self.require_fresh(&Stage::PINNED, "lock")?;
+        let content = Stage::PINNED.into_iter().filter_map(|stage| Some((stage, self.record(stage).ok()??.content)));
+        Lock::new(&self.config, content).write(&self.lock_file)?;
+        Ok(&self.lock_file)
+    }
+
+    /// Takes the artifacts folder for this process, and clears what killed runs left there.
+    fn lock_folders(&self) -> Result<FolderLock> {
+        let lock = FolderLock::take(&self.artifacts)?;
+        for folder in [self.artifacts.clone(), self.artifacts.join("train"), self.artifacts.join("evaluate")] {
+            files::sweep(&folder)?;
+        }
+        Ok(lock)
+    }
+
+    fn require_fresh_inputs(&self, stages: &[Stage]) -> Result<()> {
+        for &stage in stages {
+            let inputs: Vec<Stage> = stage.inputs().iter().copied().filter(|input| !stages.contains(input)).collect();
+            self.require_fresh(&inputs, stage.name())?;
+        }
+        Ok(())
+    }
+
+    fn require_fresh(&self, inputs: &[Stage], wanted_by: &'static str) -> Result<()> {
+        for (input, freshness) in self.status()? {
+            if let Freshness::Stale(reasons) = freshness
+                && inputs.contains(&input)
+            {
+                return Err(Error::InputStale { stage: wanted_by, input: input.name(), why: reasons.join("; ") });
+            }
+        }
+        Ok(())
+    }
+
+    /// The stage's record; one that is not readable is as good as none.
+    fn record(&self, stage: Stage) -> Result<Option<Record>> {
+        Record::read(&self.folder(stage))
+    }
+
+    /// The folder below which a stage's outputs are named.
+    fn base(&self, stage: Stage) -> Result<PathBuf> {
+        match stage {
+            Stage::Raw => {
+                let files = raw::locate(&self.config.raw, &self.raw)?;
+                Ok(files.paths[0].parent().unwrap_or(Path::new(".")).to_owned())
+            }
+            _ => Ok(self.folder(stage)),
+        }
+    }
+
+    /// The key of a stage under the records that stand; the names of inputs that have none.
+    fn key(&self, stage: Stage) -> Result<(Key, Vec<String>)> {
+        let mut inputs = BTreeMap::new();
+        let mut missing = Vec::new();
+        for &input in stage.inputs() {
+            match Record::read(&self.folder(input)) {
+                Ok(Some(record)) => {
+                    let name = match input {
+                        Stage::Train | Stage::Evaluate => format!("{input}/{}", self.config.train.run_name()),
+                        _ => input.name().to_owned(),
+                    };
+                    inputs.insert(name, record.content);
+                }
+                _ => missing.push(input.name().to_owned()),
+            }
+        }
+        if stage == Stage::Report {
+            inputs.extend(self.run_contents()?);
+        }
+        let settings = key::settings(stage, &self.config);
+        Ok((Key { version: stage.version(), settings, inputs }, missing))
+    }
+
+    /// Content of every trained and evaluated run that stands: the report shows them all.
+    fn run_contents(&self) -> Result<Vec<(String, Digest)>> {
+        let mut runs = Vec::new();
+        for stage in [Stage::Train, Stage::Evaluate] {
+            for folder in self.run_folders(stage)? {
+                if let Ok(Some(record)) = Record::read(&folder) {
+                    let run = folder.file_name().unwrap_or_default().to_string_lossy();
+                    runs.push((format!("{stage}/{run}"), record.content));
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The folders of all runs of a stage (train or evaluate) that have a record.
+    fn run_folders(&self, stage: Stage) -> Result<Vec<PathBuf>> {
+        let mut folders = files::entries(&self.artifacts.join(stage.name()))?;
+        folders.retain(|folder| folder.join(record::FILE).exists());
+        Ok(folders)
+    }
+
+    /// The content of a stage that has run.
+    fn content(&self, stage: Stage) -> Result<Digest> {
+        match self.record(stage)? {
+            Some(record) => Ok(record.content),
+            None => Err(Error::format(&self.folder(stage), "no record", "the output of a run")),
+        }
+    }
+
+    /// Whether a stage is fresh, if the stages in `pending` are not.
+    fn freshness(&self, stage: Stage, pending: &BTreeSet<Stage>) -> Result<Freshness> {
+        let mut record = match self.record(stage) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(Freshness::Stale(vec!["has not run yet".to_owned()])),
+            Err(error) => return Ok(Freshness::Stale(vec![error.to_string()])),
+        };
+        let (key, missing) = self.key(stage)?;
+        let mut reasons = key.reasons_against(&record.key);
+        let inputs = stage.inputs().iter().filter(|input| pending.contains(input));
+        reasons.extend(inputs.map(|input| format!("input {input} is stale")));
+        reasons.extend(missing.into_iter().map(|input| format!("input {input} is not there")));
+        if reasons.is_empty() {
+            match self.base(stage) {
+                Ok(base) => {
+                    let look = record.look(&base)?;
+                    reasons.extend(look.differences);
+                    // Renewed stamps spare the next look the reading; a folder that cannot be written is no reason to fail.
+                    if look.refreshed && reasons.is_empty() {
+                        let _ = record.write(&self.folder(stage));
+                    }
+                }
+                Err(error) => reasons.push(error.to_string()),
+            }
+        }
+        match reasons.is_empty() {
+            true => Ok(Freshness::Fresh(Box::new(record))),
+            false => Ok(Freshness::Stale(reasons)),
+        }
+    }
+
+    /// Runs one stage, whose inputs are fresh, and puts its output and record in place.
+    fn perform(&self, stage: Stage, progress: &Progress) -> Result<Record> {
+        let started = Instant::now();
+        let target = self.folder(stage);
+        files::create_dir(target.parent().unwrap_or(&self.artifacts))?;
+        let build = Build::beside(&target)?;
+        let Done { content, rows, facts } = self.work(stage, build.path(), progress)?;
+        let (key, _) = self.key(stage)?;
+        let outputs = match stage {
+            Stage::Raw => {
+                let base = self.base(stage)?;
+                let files = raw::locate(&self.config.raw, &self.raw)?;
+                let names = files.paths.iter().filter_map(|path| path.file_name().map(PathBuf::from));
+                record::outputs(&base, &names.collect::<Vec<_>>())?
+            }
+            _ => record::outputs(build.path(), &files::walk(build.path())?)?,
+        };
+        let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        let content = content.unwrap_or_else(|| Digest::of_json(&serde_json::json!(content_of(&outputs))));
+        let seconds = started.elapsed().as_secs_f64();
+        let record = Record { key, content, outputs, rows, facts, seconds, finished };
+        record.write(build.path())?;
+        build.commit()?;
+        Ok(record)
+    }
+}
+
+/// The content of a stage that has no logical one: its files.
+fn content_of(outputs: &[record::Output]) -> Vec<(&str, Digest)> {
+    outputs.iter().map(|output| (output.path.as_str(), output.digest)).collect()
+}
+
+/// The stages of a request, in order.
+fn selection(request: &Request) -> Vec<Stage> {
+    let named = |stage: &Stage| request.stages.is_empty() || request.stages.contains(stage);
+    let mut selected: BTreeSet<Stage> = Stage::ALL.into_iter().filter(named).collect();
+    if request.downstream {
+        let below = Stage::ALL.into_iter().filter(|stage| selected.iter().any(|&named| stage.needs(named)));
+        selected.extend(below.collect::<Vec<_>>());
+    }
+    if !request.single {
+        selected = selected.into_iter().flat_map(Stage::with_upstream).collect();
+    }
+    selected.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use Stage::*;
+
+    use super::*;
+
+    fn selected(stages: &[Stage], change: fn(&mut Request)) -> Vec<Stage> {
+        let mut request = Request { stages: stages.to_vec(), ..Request::default() };
+        change(&mut request);
+        selection(&request)
+    }
+
+    #[test]
+    fn a_stage_brings_what_it_needs_and_no_more() {
+        assert_eq!(selected(&[Dataset], |_| ()), [Raw, Plan, Dataset]);
+        assert_eq!(selected(&[], |_| ()), Stage::ALL);
+    }
+
+    #[test]
+    fn single_is_the_stage_alone_and_downstream_all_below() {
+        assert_eq!(selected(&[Dataset], |r| r.single = true), [Dataset]);
+        assert_eq!(selected(&[Evaluate], |r| r.downstream = true), Stage::ALL.to_vec());
+        let both = |request: &mut Request| (request.single, request.downstream) = (true, true);
+        assert_eq!(selected(&[Train], both), [Train, Evaluate, Report]);
+    }
+}

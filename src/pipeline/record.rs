@@ -1,0 +1,160 @@
+//! Records: what a stage left, beside what it left.
+//!
+//! A record is written last into the folder under construction and takes its place together with the outputs, so that
+//! there is no moment at which one speaks of the other falsely.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::key::Key;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files::{self, Stamp};
+
+/// The record's file in a stage's folder.
+pub const FILE: &str = "record.json";
+
+/// What a stage left, and what it depended on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What the output depends on.
+    pub key: Key,
+    /// Digest of the logical content (pixels, labels, columns).
+    pub content: Digest,
+    /// The files that were written.
+    pub outputs: Vec<Output>,
+    /// Samples, glyphs or epochs in them, by the stage's nature.
+    pub rows: u64,
+    /// What is worth knowing of the output, in the stage's own words.
+    pub facts: Value,
+    /// How long the stage took.
+    pub seconds: f64,
+    /// When it ended, in seconds since 1970.
+    pub finished: u64,
+}
+
+/// A file that a stage wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// Its path below the stage's base folder, with forward slashes.
+    pub path: String,
+    /// Size, time and inode at the last look.
+    pub stamp: Stamp,
+    /// Digest of its bytes.
+    pub digest: Digest,
+}
+
+impl Record {
+    /// Reads the record in a stage's folder; `None` where there is none.
+    pub fn read(folder: &Path) -> Result<Option<Record>> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = files::read_text(&path)?;
+        let refuse = |e: serde_json::Error| {
+            Error::format(&path, format!("not a record ({e})"), "a record of this version; run the stage again")
+        };
+        serde_json::from_str(&text).map(Some).map_err(refuse)
+    }
+
+    /// Writes the record into a stage's folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("a record is plain data");
+        files::write(&folder.join(FILE), text.as_bytes())
+    }
+
+    /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode
+    /// changed; `refreshed` tells that stamps were renewed and the record is worth writing again.
+    pub fn look(&mut self, base: &Path) -> Result<Look> {
+        let mut look = Look::default();
+        for output in &mut self.outputs {
+            let path = base.join(&output.path);
+            if !path.is_file() {
+                look.differences.push(format!("output {} is missing", output.path));
+                continue;
+            }
+            let stamp = Stamp::of(&path)?;
+            if stamp == output.stamp {
+                continue;
+            }
+            if stamp.bytes != output.stamp.bytes || Digest::of_file(&path)? != output.digest {
+                look.differences.push(format!("output {} was changed", output.path));
+            } else {
+                output.stamp = stamp;
+                look.refreshed = true;
+            }
+        }
+        Ok(look)
+    }
+}
+
+/// What a look at the outputs found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Differences from the record, in words.
+    pub differences: Vec<String>,
+    /// Whether stamps were renewed.
+    pub refreshed: bool,
+}
+
+/// Describes files below `base`.
+pub fn outputs(base: &Path, paths: &[PathBuf]) -> Result<Vec<Output>> {
+    use rayon::prelude::*;
+    let describe = |path: &PathBuf| {
+        let full = base.join(path);
+        let name: Vec<String> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        Ok(Output { path: name.join("/"), stamp: Stamp::of(&full)?, digest: Digest::of_file(&full)? })
+    };
+    paths.par_iter().map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(base: &Path) -> Record {
+        let key = Key { version: 1, settings: Value::Null, inputs: Default::default() };
+        let outputs = outputs(base, &files::walk(base).unwrap()).unwrap();
+        let content = Digest::of(b"");
+        Record { key, content, outputs, rows: 0, facts: Value::Null, seconds: 0.0, finished: 0 }
+    }
+
+    #[test]
+    fn a_record_survives_its_file() {
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(Record::read(home.path()).unwrap(), None);
+        let record = record(home.path());
+        record.write(home.path()).unwrap();
+        assert_eq!(Record::read(home.path()).unwrap(), Some(record));
+    }
+
+    #[test]
+    fn a_record_that_is_no_record_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join(FILE), "{").unwrap();
+        let error = Record::read(home.path()).unwrap_err().to_string();
+        assert!(error.contains("not a record"), "{error}");
+    }
+
+    #[test]
+    fn a_touched_file_is_read_again_and_a_changed_one_is_named() {
+        let home = tempfile::tempdir().unwrap();
+        let (a, b) = (home.path().join("a"), home.path().join("b"));
+        std::fs::write(&a, "same").unwrap();
+        std::fs::write(&b, "before").unwrap();
+        let mut record = record(home.path());
+        assert_eq!(record.look(home.path()).unwrap(), Look::default());
+        std::fs::remove_file(&a).unwrap();
+        std::fs::write(&a, "same").unwrap(); // another inode or time
+        record.outputs[0].stamp.modified_ns = 0;
+        assert_eq!(record.look(home.path()).unwrap(), Look { differences: vec![], refreshed: true });
+        std::fs::write(&b, "After!").unwrap();
+        record.outputs[1].stamp.modified_ns = 0;
+        std::fs::remove_file(&a).unwrap();
+        let differences = record.look(home.path()).unwrap().differences;
+        assert_eq!(differences, ["output a is missing", "output b was changed"]);
+    }
+}

@@ -1,0 +1,129 @@
+//! Calling the stages: what each one is given, and what is kept of its answer.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Pipeline, Stage};
+use crate::augment::Augmenter;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::shards::{DATA, Split, read_split};
+use crate::train::Pixels;
+use crate::{augment, dataset, evaluate, plan, raw, report, train};
+
+/// What a stage's record keeps of its answer.
+pub(super) struct Done {
+    /// Digest of the logical content; `None` if the files speak for themselves.
+    pub content: Option<Digest>,
+    /// Samples, glyphs or epochs.
+    pub rows: u64,
+    /// What is worth knowing.
+    pub facts: Value,
+}
+
+impl Pipeline {
+    /// Runs a stage into an empty folder.
+    pub(super) fn work(&self, stage: Stage, out: &Path, progress: &Progress) -> Result<Done> {
+        match stage {
+            Stage::Raw => self.raw_work(progress),
+            Stage::Plan => self.plan_work(out, progress),
+            Stage::Dataset => self.dataset_work(out, progress),
+            Stage::Augment => self.augment_work(out, progress),
+            Stage::Train => self.train_work(out, progress),
+            Stage::Evaluate => self.evaluate_work(out, progress),
+            Stage::Report => self.report_work(out),
+        }
+    }
+
+    fn raw_work(&self, progress: &Progress) -> Result<Done> {
+        let output = raw::run(&self.config.raw, &self.raw, progress)?;
+        let facts = json!({"glyphs": self.config.raw.source.name()});
+        let rows = output.glyphs.len() as u64;
+        self.glyphs.replace(Some(output.glyphs));
+        Ok(Done { content: Some(output.digest), rows, facts })
+    }
+
+    fn plan_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
+        let labels = raw::Glyphs::read_labels(&raw::locate(&self.config.raw, &self.raw)?)?;
+        let digest = self.content(Stage::Raw)?;
+        let glyphs = plan::Glyphs { name: self.config.raw.source.name(), digest, count: labels.len() };
+        let (facts, content) = plan::run(&self.config.plan, glyphs, &labels, out, progress)?;
+        let rows = facts.counts.as_array().into_iter().sum();
+        Ok(Done { content: Some(content), rows, facts: json!(facts) })
+    }
+
+    fn dataset_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
+        let plan = self.folder(Stage::Plan).join(plan::FILE);
+        // In hand if `raw` ran in this process; nobody needs them after this stage.
+        let glyphs = match self.glyphs.take() {
+            Some(glyphs) => glyphs,
+            None => raw::Glyphs::read(&raw::locate(&self.config.raw, &self.raw)?)?,
+        };
+        let content = dataset::run(&self.config.dataset, &plan, &glyphs, out, progress)?;
+        Ok(Done { content: Some(content), rows: self.config.plan.counts().iter().sum(), facts: Value::Null })
+    }
+
+    fn augment_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
+        let dataset = self.folder(Stage::Dataset);
+        let content = augment::run(&self.config.augment, &dataset, out, progress)?;
+        let rows = self.config.plan.counts()[0] * self.config.augment.epochs as u64;
+        Ok(Done { content: Some(content), rows, facts: Value::Null })
+    }
+
+    fn train_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
+        let config = &self.config.train;
+        let data = self.folder(Stage::Dataset).join(DATA);
+        let train = read_split(&data, "train", config.samples)?;
+        let val = read_split(&data, "val", None)?;
+        let (train, stored) = (&train, self.folder(Stage::Augment));
+        let pixels = |epoch: usize| -> Result<Pixels<'_>> {
+            if !config.augment {
+                return Ok(Box::new(|row, out| out.copy_from_slice(train.image(row))));
+            }
+            if epoch < self.config.augment.epochs {
+                let folder = stored.join(augment::epoch_folder(epoch)).join(DATA);
+                let epoch = read_split(&folder, "train", config.samples)?;
+                return Ok(Box::new(move |row, out| out.copy_from_slice(epoch.image(row))));
+            }
+            let augmenter = Augmenter::new(&self.config.augment, epoch);
+            Ok(Box::new(move |row, out| augment_row(&augmenter, train, row, out)))
+        };
+        let summary = train::run(config, train, &val, &pixels, out, progress)?;
+        Ok(Done { content: None, rows: summary.epochs.len() as u64, facts: json!(summary) })
+    }
+
+    fn evaluate_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
+        let config = &self.config.evaluate;
+        let data = self.folder(Stage::Dataset).join(DATA);
+        let weights = self.folder(Stage::Train).join(train::WEIGHTS).join(config.weights.file());
+        let val = read_split(&data, "val", config.samples)?;
+        let test = read_split(&data, "test", config.samples)?;
+        let metrics = evaluate::run(config, &weights, &[("val", &val), ("test", &test)], out, progress)?;
+        Ok(Done { content: None, rows: (val.len() + test.len()) as u64, facts: json!(metrics) })
+    }
+
+    fn report_work(&self, out: &Path) -> Result<Done> {
+        let runs = self.runs()?;
+        report::run(&self.folder(Stage::Dataset), &runs, out)?;
+        Ok(Done { content: None, rows: runs.len() as u64, facts: Value::Null })
+    }
+
+    /// Every run that stands, by name.
+    fn runs(&self) -> Result<Vec<report::Run>> {
+        let mut runs = Vec::new();
+        for folder in self.run_folders(Stage::Train)? {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let evaluate = self.run_folders(Stage::Evaluate)?.into_iter().find(|e| e.file_name() == folder.file_name());
+            runs.push(report::Run { name, train: folder, evaluate });
+        }
+        Ok(runs)
+    }
+}
+
+fn augment_row(augmenter: &Augmenter, split: &Split, row: usize, out: &mut [u8]) {
+    let sample = (split.labels[row], split.index[row]);
+    let mut scratch = augment::apply::Scratch::default();
+    augmenter.apply(sample, split.image(row), (split.height, split.width), out, &mut scratch);
+}

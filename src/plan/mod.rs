@@ -1,0 +1,214 @@
+//! The stage `plan`: all randomness of composition, and the split, in one small table that anyone can query.
+//!
+//! In: the labels of the glyph pool. Out: `plan.parquet`, one row per sample. Everything expensive comes later and is a
+//! pure function of these rows, so it runs on any number of threads, in any order, and gives the same bytes.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::raw::SIDE;
+
+pub mod compose;
+pub mod facts;
+pub mod numpy;
+pub mod rows;
+pub mod split;
+pub mod table;
+
+pub use facts::{Facts, Glyphs};
+
+/// The file that the stage writes.
+pub const FILE: &str = "plan.parquet";
+
+/// The most samples that a plan may hold; rows are numbered by 32 bits.
+pub const MAX_SAMPLES: u64 = u32::MAX as u64;
+
+/// The largest image side, in pixels; offsets are kept in 16 bits.
+pub const MAX_SIDE: usize = 65_535;
+
+/// The section `plan`: what is composed, and how it is split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Digits per image; there is a class for every number of so many digits.
+    pub digits: usize,
+    /// Height and width of an image in pixels: height at least 28, width at least 28 per digit.
+    pub image_size: [usize; 2],
+    /// Images per class.
+    pub samples_per_class: u64,
+    /// Seed of the composition and the split; 123 is the reference generator's default.
+    pub seed: u32,
+    /// How the samples are divided between train, val and test.
+    pub split: Split,
+    /// Order of the rows inside a split. shuffled: seeded, so that the first rows already show all classes; class:
+    /// ascending by class and index.
+    pub order: Order,
+}
+
+/// The division between train, val and test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Split {
+    /// What is divided. class: whole classes, as the reference generator and the paper do, so that val and test show
+    /// digit pairs that train never showed; sample: each class's samples (the very same images); source: as sample,
+    /// but the glyphs are divided first, so that no glyph serves two splits.
+    pub by: split::By,
+    /// Shares of train, val and test, as whole numbers.
+    pub ratio: [u32; 3],
+}
+
+/// The order of rows inside a split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// seeded
+    Shuffled,
+    /// ascending by class and index
+    Class,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            digits: 2,
+            image_size: [64, 64],
+            samples_per_class: 1000,
+            seed: 123,
+            split: Split::default(),
+            order: Order::Shuffled,
+        }
+    }
+}
+
+impl Default for Split {
+    fn default() -> Split {
+        Split { by: split::By::Class, ratio: [64, 16, 20] }
+    }
+}
+
+impl Config {
+    /// Number of classes: 10 to the number of digits. Meaningful for a valid configuration.
+    pub fn classes(&self) -> u64 {
+        10_u64.pow(self.digits as u32)
+    }
+
+    /// Rows of train, val and test. Meaningful for a valid configuration.
+    pub fn counts(&self) -> [u64; 3] {
+        match self.split.by {
+            split::By::Class => {
+                split::reference_counts(self.split.ratio, self.classes()).map(|n| n * self.samples_per_class)
+            }
+            _ => split::exact_counts(self.split.ratio, self.samples_per_class).map(|n| n * self.classes()),
+        }
+    }
+
+    /// Checks everything that can be known before any work.
+    pub fn validate(&self) -> Result<()> {
+        let [height, width] = self.image_size;
+        let digits = self.digits;
+        let samples = u32::try_from(digits)
+            .ok()
+            .and_then(|digits| 10_u64.checked_pow(digits))
+            .and_then(|classes| classes.checked_mul(self.samples_per_class));
+        if digits == 0 {
+            return Err(Error::value("plan.digits", digits, "at least 1"));
+        }
+        if self.samples_per_class == 0 {
+            return Err(Error::value("plan.samples_per_class", 0, "at least 1"));
+        }
+        if samples.is_none_or(|samples| samples > MAX_SAMPLES) {
+            let found = format!("{} samples for each number of {digits} digits", self.samples_per_class);
+            return Err(Error::value("plan.samples_per_class", found, format!("at most {MAX_SAMPLES} samples in all")));
+        }
+        if !(SIDE..=MAX_SIDE).contains(&height) {
+            return Err(Error::value("plan.image_size", format!("height {height}"), format!("{SIDE} to {MAX_SIDE}")));
+        }
+        if width / digits < SIDE || width > MAX_SIDE {
+            let (found, least) = (format!("width {width} for {digits} digits"), SIDE * digits);
+            return Err(Error::value("plan.image_size", found, format!("{least} to {MAX_SIDE}")));
+        }
+        let ratio = self.split.ratio;
+        if ratio.iter().all(|&part| part == 0) {
+            return Err(Error::value("plan.split.ratio", format!("{ratio:?}"), "shares that do not sum to 0"));
+        }
+        match self.counts().iter().position(|&count| count == 0) {
+            Some(empty) => {
+                let found = format!("{ratio:?}, which leaves `{}` empty", split::NAMES[empty]);
+                Err(Error::value("plan.split.ratio", found, "at least one class (or sample) for each split"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Composes the plan and writes it to `out`. `glyphs` says what the pool is, `labels` are the labels of its glyphs, in
+/// order. Returns the facts (which the file holds too) and the digest of the rows.
+pub fn run(config: &Config, glyphs: Glyphs, labels: &[u8], out: &Path, progress: &Progress) -> Result<(Facts, Digest)> {
+    let samples = config.counts().iter().sum();
+    progress.begin("plan", samples, "samples")?;
+    let plan = compose::compose(config, labels)?;
+    let facts = Facts::new(config, glyphs, &plan);
+    let digest = table::write(&out.join(FILE), &facts, &plan)?;
+    progress.advance(samples)?;
+    progress.end();
+    Ok((facts, digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_default_is_the_papers_and_valid() {
+        let config = Config::default();
+        config.validate().unwrap();
+        assert_eq!(config.counts(), [64_000, 16_000, 20_000]);
+    }
+
+    #[test]
+    fn impossible_settings_are_refused_by_name() {
+        type Case = (fn(&mut Config), &'static str);
+        let cases: [Case; 9] = [
+            (|c| c.digits = 0, "`plan.digits`: found 0; expected at least 1"),
+            (|c| c.samples_per_class = 0, "`plan.samples_per_class`: found 0; expected at least 1"),
+            (
+                |c| c.samples_per_class = u64::MAX,
+                "`plan.samples_per_class`: found 18446744073709551615 samples for each number of 2 digits; \
+                 expected at most 4294967295 samples in all",
+            ),
+            (
+                |c| c.digits = 19,
+                "`plan.samples_per_class`: found 1000 samples for each number of 19 digits; \
+                 expected at most 4294967295 samples in all",
+            ),
+            (|c| c.image_size = [27, 64], "`plan.image_size`: found height 27; expected 28 to 65535"),
+            (|c| c.image_size = [64, 55], "`plan.image_size`: found width 55 for 2 digits; expected 56 to 65535"),
+            (
+                |c| c.image_size = [64, 70_000],
+                "`plan.image_size`: found width 70000 for 2 digits; expected 56 to 65535",
+            ),
+            (
+                |c| c.split.ratio = [0, 0, 0],
+                "`plan.split.ratio`: found [0, 0, 0]; expected shares that do not sum to 0",
+            ),
+            (
+                |c| c.split.ratio = [4, 0, 1],
+                "`plan.split.ratio`: found [4, 0, 1], which leaves `val` empty; \
+                 expected at least one class (or sample) for each split",
+            ),
+        ];
+        for (change, message) in cases {
+            assert_eq!(refusal(change), message);
+        }
+    }
+}

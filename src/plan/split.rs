@@ -1,0 +1,85 @@
+//! Which samples belong to train, val and test: counts and assignments, pure functions of ratio and seed.
+
+use serde::{Deserialize, Serialize};
+
+use super::numpy;
+use crate::rng;
+use rand::Rng;
+
+/// The splits in their fixed order; their positions serve as numbers everywhere.
+pub const NAMES: [&str; 3] = ["train", "val", "test"];
+
+/// What is divided between train, val and test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// whole classes, as the reference generator and the paper do: val and test show digit pairs that train never showed
+    Class,
+    /// each class's samples: the very same images as `class`, every class in every split
+    Sample,
+    /// as `sample`, but the source glyphs are divided first: no glyph serves two splits
+    Source,
+}
+
+/// The reference's counts for a list of classes: `int(a / (a + b + c) * n)`, in its own floating-point arithmetic (29 of
+/// 100 classes at ratio 29 is 28), the rest to test.
+pub fn reference_counts(ratio: [u32; 3], n: u64) -> [u64; 3] {
+    let total: f64 = ratio.iter().map(|&part| f64::from(part)).sum();
+    let share = |part: u32| (f64::from(part) / total * n as f64) as u64;
+    let (train, val) = (share(ratio[0]), share(ratio[1]));
+    [train, val, n.saturating_sub(train + val)]
+}
+
+/// Exact counts for samples or glyphs: `floor(part * n / total)` in integers, the rest to test.
+pub fn exact_counts(ratio: [u32; 3], n: u64) -> [u64; 3] {
+    let total: u128 = ratio.iter().map(|&part| u128::from(part)).sum();
+    let share = |part: u32| (u128::from(part) * u128::from(n) / total) as u64;
+    let (train, val) = (share(ratio[0]), share(ratio[1]));
+    [train, val, n.saturating_sub(train + val)]
+}
+
+/// Divides `items` after a seeded shuffle: the first `counts[0]` go to train, and so on. The items keep their order
+/// inside a split.
+pub fn divide<T: Copy + Ord>(items: &[T], counts: [u64; 3], seed: u32, purpose: &str, index: u64) -> [Vec<T>; 3] {
+    let mut rng = rng::stream(u64::from(seed), purpose, 0, index);
+    let mut shuffled = items.to_vec();
+    numpy::shuffle(|| rng.next_u32(), &mut shuffled);
+    let (train, rest) = shuffled.split_at(counts[0] as usize);
+    let (val, test) = rest.split_at(counts[1] as usize);
+    [train, val, test].map(|part| {
+        let mut part = part.to_vec();
+        part.sort_unstable();
+        part
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_ratio_gives_64_16_20_classes() {
+        assert_eq!(reference_counts([64, 16, 20], 100), [64, 16, 20]);
+        assert_eq!(reference_counts([64, 16, 20], 10), [6, 1, 3]);
+    }
+
+    #[test]
+    fn class_counts_round_as_python_does() {
+        // python: int(29 / (29 + 1 + 70) * 100) == 28, since 29 / 100 * 100 is 28.999999999999996
+        assert_eq!(reference_counts([29, 1, 70], 100), [28, 1, 71]);
+        assert_eq!(exact_counts([29, 1, 70], 100), [29, 1, 70]);
+    }
+
+    #[test]
+    fn a_division_loses_and_repeats_nothing() {
+        let items: Vec<u32> = (0..50).collect();
+        let parts = divide(&items, [30, 8, 12], 1, "test", 0);
+        assert_eq!(parts.each_ref().map(Vec::len), [30, 8, 12]);
+        let mut all = parts.concat();
+        all.sort_unstable();
+        assert_eq!(all, items);
+        assert_eq!(parts, divide(&items, [30, 8, 12], 1, "test", 0));
+        assert_ne!(parts, divide(&items, [30, 8, 12], 2, "test", 0));
+        assert_ne!(parts, divide(&items, [30, 8, 12], 1, "test", 1));
+    }
+}

@@ -1,0 +1,189 @@
+//! `plan.parquet`: writing a plan, and reading it back in pieces, so that a plan of any length passes through little
+//! memory.
+//!
+//! Columns: `split` string, `label` int64, `digits` int64 list, `index` int64, `source_index` int64 list, `y` and `x`
+//! int64 lists. Rows are ordered by split (train, val, test); no row group holds rows of two splits.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+
+use super::compose::Plan;
+use super::facts::{Facts, KEY};
+use super::rows::{Rows, digits_of};
+use super::split;
+use crate::digest::{Digest, Parts};
+use crate::error::{Error, Result};
+use crate::tables::{Compression, Table, int_field, ints, list_field, lists, properties};
+
+/// Rows per row group.
+const ROW_GROUP: usize = 65_536;
+
+/// Writes a plan whole; returns the digest of its rows.
+pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
+    let digits = facts.plan.digits;
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("split", DataType::Utf8, true),
+        int_field("label"),
+        list_field("digits", digits),
+        int_field("index"),
+        list_field("source_index", digits),
+        list_field("y", digits),
+        list_field("x", digits),
+    ]));
+    let text = serde_json::to_string(facts).expect("facts are plain data");
+    let properties = properties(Compression::Zstd, &[(KEY, text)]).set_max_row_group_row_count(None).build();
+    let file = File::create(path).map_err(Error::io(path, "create it"))?;
+    let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(Error::parquet(path))?;
+    let mut content = Parts::default();
+    for (name, rows) in split::NAMES.iter().zip(plan) {
+        for first in (0..rows.len()).step_by(ROW_GROUP) {
+            let n = ROW_GROUP.min(rows.len() - first);
+            let (own, cells) = (first..first + n, first * digits..(first + n) * digits);
+            let spelled: Vec<u8> = rows.labels[own.clone()].iter().flat_map(|&l| digits_of(l, digits)).collect();
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, n))),
+                ints(&rows.labels[own.clone()]),
+                lists(&spelled, digits),
+                ints(&rows.index[own]),
+                lists(&rows.sources[cells.clone()], digits),
+                lists(&rows.y[cells.clone()], digits),
+                lists(&rows.x[cells], digits),
+            ];
+            let batch = RecordBatch::try_new(schema.clone(), columns).map_err(Error::parquet(path))?;
+            writer.write(&batch).and_then(|()| writer.flush()).map_err(Error::parquet(path))?;
+        }
+        digest(&mut content, name, rows);
+    }
+    writer.close().map_err(Error::parquet(path))?;
+    Ok(content.finish())
+}
+
+/// The digest of the rows of a plan that stands in a file.
+pub fn digest_of(path: &Path) -> Result<Digest> {
+    let mut content = Parts::default();
+    for name in split::NAMES {
+        let mut reader = Reader::open(path, name)?;
+        let rows = reader.take(reader.len() as usize)?;
+        digest(&mut content, name, &rows);
+    }
+    Ok(content.finish())
+}
+
+fn digest(content: &mut Parts, name: &str, rows: &Rows) {
+    content.bytes(name.as_bytes());
+    for column in [&rows.labels, &rows.index, &rows.sources] {
+        content.bytes(&column.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+    }
+    for column in [&rows.y, &rows.x] {
+        content.bytes(&column.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+    }
+}
+
+/// The facts in the metadata of a Parquet file of ours (a plan or a shard).
+pub fn facts(table: &Table) -> Result<Facts> {
+    let expected = format!("metadata `{KEY}` as this version writes it; make the file again");
+    let text =
+        table.value(KEY).ok_or_else(|| Error::format(table.path(), format!("no metadata `{KEY}`"), &expected))?;
+    serde_json::from_str(text)
+        .map_err(|e| Error::format(table.path(), format!("metadata `{KEY}` is not readable ({e})"), expected))
+}
+
+/// Reads one split of a plan, row after row.
+pub struct Reader {
+    table: Table,
+    facts: Facts,
+    rows: u64,
+    batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
+    buffer: Rows,
+}
+
+impl Reader {
+    /// Opens one split (`train`, `val` or `test`) of a plan.
+    pub fn open(path: &Path, split: &str) -> Result<Reader> {
+        let table = Table::open(path)?;
+        let facts = facts(&table)?;
+        facts.plan.validate().map_err(|e| Error::format(path, e.to_string(), "a plan that this program wrote"))?;
+        let position = split::NAMES.iter().position(|&name| name == split).unwrap_or(split::NAMES.len());
+        let counts = facts.counts.as_array().map(|&n| n);
+        let (first, rows) = (counts[..position].iter().sum::<u64>(), counts[position]);
+        // which row groups are this split's follows from the counts
+        let (mut groups, mut at) = (Vec::new(), 0);
+        for (group, n) in table.row_groups().into_iter().enumerate() {
+            if at >= first && at < first + rows {
+                groups.push(group);
+            }
+            at += n as u64;
+        }
+        if at != counts.iter().sum::<u64>() {
+            return Err(Error::format(path, format!("{at} rows"), format!("{} rows", counts.iter().sum::<u64>())));
+        }
+        let columns = ["label", "index", "source_index", "y", "x"];
+        let batches = Box::new(table.read(&columns, groups, ROW_GROUP)?);
+        let buffer = Rows::new(facts.plan.digits);
+        Ok(Reader { table, facts, rows, batches, buffer })
+    }
+
+    /// The facts of the plan.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Rows of the split.
+    pub fn len(&self) -> u64 {
+        self.rows
+    }
+
+    /// Whether the split has none.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// The next `n` rows.
+    pub fn take(&mut self, n: usize) -> Result<Rows> {
+        while self.buffer.len() < n {
+            match self.batches.next() {
+                Some(batch) => self.buffer.append(decode(&self.table, &batch?, &self.facts)?),
+                None => {
+                    let found = format!("{} rows where {n} are due", self.buffer.len());
+                    return Err(Error::format(self.table.path(), found, "as many rows as its metadata says"));
+                }
+            }
+        }
+        Ok(self.buffer.take_front(n))
+    }
+}
+
+/// Rows out of a batch, every value within what the facts allow.
+fn decode(table: &Table, batch: &RecordBatch, facts: &Facts) -> Result<Rows> {
+    let plan = &facts.plan;
+    let [height, width] = plan.image_size;
+    let room = [height, width / plan.digits].map(|size| (size - crate::raw::SIDE) as i64);
+    let small = |name: &str, values: Vec<i64>, max: i64| -> Result<Vec<u32>> {
+        match values.iter().find(|&&value| value < 0 || value > max) {
+            Some(value) => Err(Error::format(table.path(), format!("{name} {value}"), format!("0 to {max}"))),
+            None => Ok(values.into_iter().map(|value| value as u32).collect()),
+        }
+    };
+    let cells = |name: &str, max: i64| -> Result<Vec<u32>> {
+        let (values, length) = table.lists(batch, name)?;
+        if length != plan.digits {
+            let found = format!("column `{name}` has lists of {length}");
+            return Err(Error::format(table.path(), found, format!("lists of {}", plan.digits)));
+        }
+        small(name, values, max)
+    };
+    let narrow = |values: Vec<u32>| values.into_iter().map(|value| value as u16).collect();
+    Ok(Rows {
+        digits: plan.digits,
+        labels: small("label", table.ints(batch, "label")?, plan.classes() as i64 - 1)?,
+        index: small("index", table.ints(batch, "index")?, plan.samples_per_class as i64 - 1)?,
+        sources: cells("source_index", facts.glyphs.count as i64 - 1)?,
+        y: narrow(cells("y", room[0])?),
+        x: narrow(cells("x", room[1])?),
+    })
+}

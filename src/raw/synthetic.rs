@@ -1,0 +1,151 @@
+//! The synthetic set: 60,000 + 10,000 drawn digits as four IDX files, for machines without a network, and for tests.
+//!
+//! It has the shape of MNIST, so that every number downstream is alike, but nobody wrote these digits: whatever is
+//! published from them must say so. The set has no settings; its content is pinned by a digest.
+
+use std::io::Write;
+use std::path::Path;
+
+use byteorder::{BigEndian, WriteBytesExt};
+use flate2::{Compression, GzBuilder};
+use rand::Rng;
+use rayon::prelude::*;
+
+use super::glyphs::{Glyphs, SIDE};
+use super::layout::PARTS;
+use super::strokes;
+use crate::error::Result;
+use crate::files;
+use crate::progress::Progress;
+use crate::rng::{Streams, stream};
+
+/// Digest of the set's pixels and labels, as [`Glyphs::digest`] has it.
+pub const DIGEST: &str = "f237ae49a2f9854316bb838ed2ea41e56bb898dd24a1c624a2d118fc05ae7d72";
+const SEED: u64 = 28;
+const TRAIN: usize = 60_000;
+const TEST: usize = 10_000;
+const PIXELS: usize = SIDE * SIDE;
+/// Glyphs between two reports of progress.
+const BLOCK: usize = 1_000;
+/// Bytes that are packed into one gzip member.
+const MEMBER: usize = 10_000 * PIXELS;
+
+/// Draws the set, writes its four files into `folder`, and returns it.
+pub fn write(folder: &Path, progress: &Progress) -> Result<Glyphs> {
+    let mut labels = Vec::with_capacity(TRAIN + TEST);
+    for (split, count) in [(0, TRAIN), (1, TEST)] {
+        labels.extend(shuffled_labels(split, count));
+    }
+    let pixels = draw(&labels, progress)?;
+
+    let (train_pixels, test_pixels) = pixels.split_at(TRAIN * PIXELS);
+    let (train_labels, test_labels) = labels.split_at(TRAIN);
+    let side = SIDE as u32;
+    let contents = [
+        idx(&[TRAIN as u32, side, side], train_pixels),
+        idx(&[TRAIN as u32], train_labels),
+        idx(&[TEST as u32, side, side], test_pixels),
+        idx(&[TEST as u32], test_labels),
+    ];
+    for (part, content) in PARTS.iter().zip(contents) {
+        files::write(&folder.join(part.packed_name()), &content)?;
+    }
+    Ok(Glyphs::new(pixels, labels))
+}
+
+/// As many of each digit as of any other, in a random order.
+fn shuffled_labels(split: u64, count: usize) -> Vec<u8> {
+    let mut labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+    let mut rng = stream(SEED, "raw/synthetic/labels", 0, split);
+    for i in (1..count).rev() {
+        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64;
+        labels.swap(i, j as usize);
+    }
+    labels
+}
+
+fn draw(labels: &[u8], progress: &Progress) -> Result<Vec<u8>> {
+    progress.begin("drawing synthetic glyphs", labels.len() as u64, "glyphs")?;
+    let streams = Streams::new(SEED, "raw/synthetic/glyph", 0);
+    let mut pixels = vec![0; labels.len() * PIXELS];
+    (pixels.par_chunks_mut(BLOCK * PIXELS).zip(labels.par_chunks(BLOCK)).enumerate()).try_for_each(
+        |(block, (pixels, labels))| {
+            for (i, (glyph, &label)) in pixels.chunks_exact_mut(PIXELS).zip(labels).enumerate() {
+                strokes::draw(label, &mut streams.at((block * BLOCK + i) as u64), glyph);
+            }
+            progress.advance(labels.len() as u64)
+        },
+    )?;
+    progress.end();
+    Ok(pixels)
+}
+
+/// An IDX file of bytes, packed. Long bodies are packed in parallel, as gzip members that every reader joins.
+fn idx(dimensions: &[u32], body: &[u8]) -> Vec<u8> {
+    let mut head = vec![0, 0, 0x08, dimensions.len() as u8];
+    for &dimension in dimensions {
+        head.write_u32::<BigEndian>(dimension).expect("a vector takes every write");
+    }
+    let members: Vec<Vec<u8>> = body
+        .par_chunks(MEMBER)
+        .enumerate()
+        .map(|(i, part)| {
+            // The time in the header stays 0: equal content, equal bytes.
+            let mut packer = GzBuilder::new().write(Vec::new(), Compression::fast());
+            let head: &[u8] = if i == 0 { &head } else { &[] };
+            packer.write_all(head).and_then(|()| packer.write_all(part)).expect("a vector takes every write");
+            packer.finish().expect("a vector takes every write")
+        })
+        .collect();
+    members.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::raw::glyphs::Files;
+
+    #[test]
+    fn the_set_is_the_pinned_one_and_its_files_give_it_back() {
+        let home = tempfile::tempdir().unwrap();
+        let drawn = write(home.path(), &Progress::silent()).unwrap();
+        assert_eq!(drawn.digest().to_string(), DIGEST);
+        assert!(Glyphs::read(&Files::find(home.path()).unwrap()).unwrap() == drawn);
+        let again = tempfile::tempdir().unwrap();
+        write(again.path(), &Progress::silent()).unwrap();
+        for part in PARTS {
+            let digest = |folder: &Path| Digest::of_file(&folder.join(part.packed_name())).unwrap();
+            assert_eq!(digest(home.path()), digest(again.path()), "{}", part.name);
+        }
+    }
+
+    #[test]
+    fn labels_are_balanced_and_shuffled() {
+        let labels = shuffled_labels(0, TRAIN);
+        let count = |part: &[u8], digit| part.iter().filter(|&&label| label == digit).count();
+        assert!((0..10).all(|digit| count(&labels, digit) == TRAIN / 10));
+        // 6,000 draws of a tenth: 5 standard deviations are 116
+        assert!((0..10).all(|digit| count(&labels[..6_000], digit).abs_diff(600) < 116));
+        assert_ne!(labels[..TEST], shuffled_labels(1, TEST));
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let labels = shuffled_labels(1, 3_000);
+        let draw_on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| draw(&labels, &Progress::silent()).unwrap())
+        };
+        assert!(draw_on(1) == draw_on(3));
+    }
+
+    #[test]
+    fn drawing_can_be_interrupted() {
+        let stop = |_: crate::progress::Event| false;
+        let home = tempfile::tempdir().unwrap();
+        let error = write(home.path(), &Progress::new(&stop)).err().unwrap();
+        assert!(matches!(error, crate::error::Error::Interrupted));
+        assert!(files::entries(home.path()).unwrap().is_empty());
+    }
+}

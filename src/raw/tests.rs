@@ -1,0 +1,239 @@
+use std::fs;
+use std::io::Write;
+
+use super::*;
+use crate::raw::idx::tests::{file, packed};
+
+/// The folder with the real MNIST files, from MULTIDIGIT_TEST_MNIST. Without it a test of real data says that it is
+/// skipped, unless MULTIDIGIT_REQUIRE_MNIST is 1.
+pub(crate) fn mnist(test: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("MULTIDIGIT_TEST_MNIST").map(PathBuf::from);
+    if folder.is_none() {
+        let required = std::env::var_os("MULTIDIGIT_REQUIRE_MNIST").is_some_and(|value| value == "1");
+        assert!(!required, "{test}: MULTIDIGIT_REQUIRE_MNIST is 1, but MULTIDIGIT_TEST_MNIST names no folder");
+        // not eprintln, which the test runner hides for a test that passes
+        writeln!(std::io::stderr(), "{test}: skipped, as MULTIDIGIT_TEST_MNIST names no folder with the MNIST files")
+            .unwrap();
+    }
+    folder
+}
+
+fn config(source: &str, mirrors: &[&str]) -> Config {
+    Config { source: source.to_owned().into(), mirrors: mirrors.iter().map(|&mirror| mirror.to_owned()).collect() }
+}
+
+fn run_here(config: &Config, raw: &Path, first: &str) -> Result<Output> {
+    run_with(config, raw, first, &Limits::DEFAULT, &Progress::silent())
+}
+
+/// A sound set of three glyphs that is not MNIST.
+fn write_small_set(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    fs::write(folder.join("train-images.idx3-ubyte"), file(&[2, 28, 28], &[1; 1568])).unwrap();
+    fs::write(folder.join("train-labels.idx1-ubyte"), file(&[2], &[3, 4])).unwrap();
+    fs::write(folder.join("t10k-images-idx3-ubyte.gz"), packed(&file(&[1, 28, 28], &[2; 784]))).unwrap();
+    fs::write(folder.join("t10k-labels-idx1-ubyte.gz"), packed(&file(&[1], &[5]))).unwrap();
+}
+
+/// A message with the folder's path cut to `HOME`.
+fn text(error: Error, home: &Path) -> String {
+    error.to_string().replace(&home.display().to_string(), "HOME")
+}
+
+#[test]
+fn real_mnist_is_fetched_from_a_folder_verified_and_read() {
+    let Some(mirror) = mnist("real_mnist_is_fetched_from_a_folder_verified_and_read") else { return };
+    let raw = tempfile::tempdir().unwrap();
+    let config = config("mnist", &["no/such/folder"]);
+    let output = run_here(&config, raw.path(), &format!(" ,{}, ", mirror.display())).unwrap();
+    assert_eq!(output.files, locate(&config, raw.path()).unwrap());
+    assert_eq!(output.glyphs.len(), 70_000);
+    let glyphs = Glyphs::read(&output.files).unwrap();
+    assert_eq!(glyphs.digest(), output.digest);
+    // The first labels, and images per digit, as published with the set
+    assert_eq!((&glyphs.labels()[..5], glyphs.label(60_000)), ([5, 0, 4, 1, 9].as_slice(), 7));
+    let count = |digit: u8| glyphs.labels()[..60_000].iter().filter(|&&label| label == digit).count();
+    assert_eq!(
+        std::array::from_fn(|digit| count(digit as u8)),
+        [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    );
+    // what stands is used again, with no mirror at all
+    assert_eq!(run_here(&self::config("mnist", &[]), raw.path(), "").unwrap(), output);
+}
+
+#[test]
+fn files_are_found_under_either_naming_packed_first() {
+    let home = tempfile::tempdir().unwrap();
+    let found = || {
+        let files = Files::find(home.path())?;
+        Ok::<_, Vec<&str>>(files.paths.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()))
+    };
+    fs::create_dir(home.path().join("train-images-idx3-ubyte.gz")).unwrap(); // no file
+    fs::write(home.path().join("t10k-images.idx3-ubyte"), "").unwrap();
+    assert_eq!(found(), Err(vec!["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"]));
+    for (suffix, first) in [(".idx#-ubyte", 0), ("-idx#-ubyte", 1), (".idx#-ubyte.gz", 2), ("-idx#-ubyte.gz", 3)] {
+        let names = ["train-images 3", "train-labels 1", "t10k-images 3", "t10k-labels 1"].map(|name| {
+            let (stem, rank) = name.split_once(' ').unwrap();
+            format!("{stem}{}", suffix.replace('#', rank))
+        });
+        for name in names.iter().filter(|name| !home.path().join(name).is_dir()) {
+            fs::write(home.path().join(name), "").unwrap();
+        }
+        let mut expected = names;
+        if first == 3 {
+            expected[0] = "train-images.idx3-ubyte.gz".to_owned();
+        }
+        assert_eq!(found(), Ok(expected));
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_with_a_way_out() {
+    let home = tempfile::tempdir().unwrap();
+    write_small_set(home.path());
+    fs::remove_file(home.path().join("t10k-labels-idx1-ubyte.gz")).unwrap();
+    fs::remove_file(home.path().join("train-images.idx3-ubyte")).unwrap();
+    let missing = "missing train-images-idx3-ubyte, t10k-labels-idx1-ubyte, under either naming, with or without .gz";
+    assert_eq!(
+        text(locate(&config("mnist", &[]), home.path()).unwrap_err(), home.path()),
+        format!("`HOME`: {missing}; run the stage `raw`, which fetches them")
+    );
+    let source = home.path().to_str().unwrap();
+    assert_eq!(
+        text(run_here(&config(source, &[]), Path::new("raw"), "").unwrap_err(), home.path()),
+        format!("`HOME`: {missing}; set raw.source to mnist, synthetic, or a folder that holds all four")
+    );
+    assert_eq!(
+        text(locate(&config("synthetic", &[]), home.path()).unwrap_err(), home.path()),
+        "`HOME/synthetic`: missing train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, \
+         t10k-labels-idx1-ubyte, under either naming, with or without .gz; run the stage `raw`, which draws them"
+    );
+}
+
+#[test]
+fn when_no_mirror_helps_each_one_is_named_with_its_error() {
+    let home = tempfile::tempdir().unwrap();
+    let mirror = home.path().join("mirror");
+    write_small_set(&mirror);
+    let raw = home.path().join("raw");
+    let found = run_here(&config("mnist", &["no/such/folder"]), &raw, mirror.to_str().unwrap()).unwrap_err();
+    let digest = sha_of_file(&mirror.join("train-images.idx3-ubyte"));
+    let missing =
+        "missing train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte";
+    let ways = "either put the four files in `HOME/raw` (with or without .gz), or let the program draw digits: --set \
+                raw.source=synthetic";
+    assert_eq!(
+        text(found, home.path()),
+        format!(
+            "`HOME/raw`: {missing}, and no mirror gave them:\n  \
+             `HOME/mirror/train-images.idx3-ubyte`: SHA-256 {digest} (unpacked); expected MNIST's \
+             ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db\n  \
+             `no/such/folder`: holds no train-images-idx3-ubyte, under either naming, with or without .gz\n{ways}"
+        )
+    );
+    assert_eq!(files::walk(&raw).unwrap(), Vec::<PathBuf>::new());
+    assert_eq!(
+        text(run_here(&config("mnist", &[]), &raw, "").unwrap_err(), home.path()),
+        format!("`HOME/raw`: {missing}, and no mirror gave them: none is set\n{ways}")
+    );
+}
+
+fn sha_of_file(path: &Path) -> String {
+    use sha2::Digest;
+    fetch::hex(&sha2::Sha256::digest(fs::read(path).unwrap()).into())
+}
+
+#[test]
+fn another_set_under_mnists_names_is_refused_and_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    write_small_set(home.path());
+    let before = files::entries(home.path()).unwrap();
+    let digest = sha_of_file(&home.path().join("train-images.idx3-ubyte"));
+    assert_eq!(
+        text(run_here(&config("mnist", &[]), home.path(), "").unwrap_err(), home.path()),
+        format!(
+            "`HOME/train-images.idx3-ubyte`: SHA-256 {digest} (unpacked); expected MNIST's \
+             ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db: either remove the file, or, if another \
+             set is meant, put it in a folder of its own and set raw.source to that folder"
+        )
+    );
+    assert_eq!(files::entries(home.path()).unwrap(), before);
+}
+
+#[test]
+fn a_folder_is_read_in_place() {
+    let home = tempfile::tempdir().unwrap();
+    let source = home.path().join("kmnist");
+    write_small_set(&source);
+    let before = files::entries(&source).unwrap();
+    let output = run_here(&config(source.to_str().unwrap(), &[]), &home.path().join("raw"), "").unwrap();
+    let glyphs = Glyphs::new([[1; 784], [1; 784], [2; 784]].concat(), vec![3, 4, 5]);
+    assert_eq!((output.glyphs.len(), output.digest), (3, glyphs.digest()));
+    assert!(Glyphs::read(&output.files).unwrap() == glyphs);
+    assert_eq!(files::entries(&source).unwrap(), before);
+    assert!(!home.path().join("raw").exists());
+}
+
+#[test]
+fn the_synthetic_set_is_drawn_once_and_mended() {
+    let home = tempfile::tempdir().unwrap();
+    let config = config("synthetic", &[]);
+    let output = run_here(&config, home.path(), "").unwrap();
+    assert_eq!((output.glyphs.len(), output.digest.to_string().as_str()), (70_000, synthetic::DIGEST));
+    assert!(output.files.paths.iter().all(|path| path.parent() == Some(&home.path().join("synthetic"))));
+    let stamps = || output.files.paths.each_ref().map(|path| files::Stamp::of(path).unwrap());
+    let first = stamps();
+    assert_eq!(run_here(&config, home.path(), "").unwrap(), output);
+    assert_eq!(stamps(), first);
+    fs::write(&output.files.paths[1], "damage").unwrap();
+    assert_eq!(run_here(&config, home.path(), "").unwrap(), output);
+    assert_eq!(Glyphs::read(&output.files).unwrap().digest(), output.digest);
+}
+
+#[test]
+fn a_killed_download_leaves_nothing_that_the_next_run_keeps() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join(".train-images-idx3-ubyte.gz.new"), "half").unwrap();
+    assert!(run_here(&config("mnist", &[]), home.path(), "").is_err());
+    assert_eq!(files::entries(home.path()).unwrap(), [home.path().join(".lock")]);
+}
+
+#[test]
+fn a_source_is_a_plain_text_in_the_configuration() {
+    let read = |json| serde_json::from_value::<Config>(json).map_err(|error| error.to_string());
+    assert_eq!(read(serde_json::json!({})).unwrap(), Config::default());
+    let config = read(serde_json::json!({"source": "data/kmnist", "mirrors": []})).unwrap();
+    assert_eq!(config, Config { source: Source::Folder("data/kmnist".into()), mirrors: Vec::new() });
+    assert_eq!(serde_json::to_value(&config).unwrap(), serde_json::json!({"source": "data/kmnist", "mirrors": []}));
+    assert_eq!(serde_json::to_value(Config::default()).unwrap()["source"], "mnist");
+    assert_eq!(read(serde_json::json!({"source": "synthetic"})).unwrap().source, Source::Synthetic);
+    assert!(read(serde_json::json!({"sauce": "mnist"})).unwrap_err().contains("unknown field `sauce`"));
+    let schema = schemars::schema_for!(Config);
+    assert_eq!(schema.pointer("/properties/source/type"), Some(&"string".into()));
+    assert_eq!(schema.pointer("/properties/source/default"), Some(&"mnist".into()));
+}
+
+#[test]
+fn a_source_is_published_without_its_path() {
+    assert_eq!(Source::Mnist.name(), "MNIST");
+    assert_eq!(Source::Synthetic.name(), "synthetic glyphs");
+    assert_eq!(Source::Folder("/home/someone/kmnist/".into()).name(), "kmnist");
+    assert_eq!(Source::Folder("..".into()).name(), "a local folder");
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_before_any_work() {
+    let message = |source, mirror| config(source, &[mirror]).validate().unwrap_err().to_string();
+    assert_eq!(message("", "x"), "`raw.source`: found an empty text; expected mnist, synthetic or a folder");
+    let expected = "expected an https:// address or a folder (http:// only for 127.0.0.1 and localhost)";
+    assert_eq!(
+        message("mnist", "http://example.org/"),
+        format!("`raw.mirrors`: found `http://example.org/`; {expected}")
+    );
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(
+        run_here(&config("mnist", &[]), home.path(), "ftp://example.org").unwrap_err().to_string(),
+        format!("`MULTIDIGIT_MIRRORS`: found `ftp://example.org`; {expected}")
+    );
+    Config::default().validate().unwrap();
+}

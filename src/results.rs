@@ -1,0 +1,91 @@
+//! The results of commands as text for stdout: one line per stage, then what is to be said of it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::pipeline::{Freshness, Outcome, Record, Stage, Verdict};
+use crate::plan::Facts;
+
+/// What became of a stage in a run.
+pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Fresh(record) => format!("{stage:9} fresh      {}\n", amount(stage, record)),
+        Outcome::WouldRun(reasons) => format!("{stage:9} would run  {}\n", reasons.join("; ")),
+        Outcome::Ran { record, pinned, .. } => {
+            let pinned = match pinned {
+                None => "",
+                Some(true) => ", as pipeline.lock pins it",
+                Some(false) => ", NOT the content that pipeline.lock pins",
+            };
+            let (amount, content) = (amount(stage, record), record.content.short());
+            format!("{stage:9} done       {amount} in {:.2} s, content {content}{pinned}\n", record.seconds)
+        }
+    }
+}
+
+/// The freshness of every stage.
+pub fn status(all: &[(Stage, Freshness)]) -> String {
+    let mut out = String::new();
+    for (stage, freshness) in all {
+        match freshness {
+            Freshness::Stale(reasons) => out.push_str(&format!("{stage:9} stale  {}\n", reasons.join("; "))),
+            Freshness::Fresh(record) => {
+                let (amount, age) = (amount(*stage, record), age(record.finished));
+                let content = record.content.short();
+                out.push_str(&format!("{stage:9} fresh  {amount}, content {content}, made {age} ago\n"));
+                for line in remarks(*stage, record) {
+                    out.push_str(&format!("{:9}        {line}\n", ""));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// What verification found.
+pub fn verdicts(verdicts: &[Verdict]) -> String {
+    let mut out = String::new();
+    for verdict in verdicts {
+        let (name, content) = (&verdict.name, verdict.content.short());
+        if verdict.differences.is_empty() {
+            let pinned = if verdict.pinned == Some(true) { ", as pipeline.lock pins it" } else { "" };
+            out.push_str(&format!("{name:9} ok         {} files, content {content}{pinned}\n", verdict.files));
+        } else {
+            out.push_str(&format!("{name:9} DIFFERENT  {}\n", verdict.differences.join("; ")));
+        }
+    }
+    out
+}
+
+/// What the facts of a stage say beyond its amount.
+fn remarks(stage: Stage, record: &Record) -> Vec<String> {
+    match (stage, serde_json::from_value::<Facts>(record.facts.clone())) {
+        (Stage::Plan, Ok(facts)) => {
+            let [train, val, test] = facts.counts.as_array();
+            let counts = format!("train {train}, val {val}, test {test}; glyphs: {}", facts.glyphs.name);
+            vec![counts, facts.leakage_sentence()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn amount(stage: Stage, record: &Record) -> String {
+    let rows = record.rows;
+    match stage {
+        Stage::Raw => format!("{rows} glyphs ({})", record.facts["glyphs"].as_str().unwrap_or("unknown")),
+        Stage::Plan => format!("{rows} samples"),
+        Stage::Dataset | Stage::Augment => format!("{rows} images"),
+        Stage::Train => format!("{rows} epoch{}", if rows == 1 { "" } else { "s" }),
+        Stage::Evaluate => format!("{rows} predictions"),
+        Stage::Report => format!("{rows} run{}", if rows == 1 { "" } else { "s" }),
+    }
+}
+
+fn age(finished: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    match now.saturating_sub(finished) {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7_200 => format!("{} min", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}

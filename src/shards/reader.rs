@@ -1,0 +1,226 @@
+//! Reading shards: whole splits into memory for training, row groups one by one for everything that streams.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
+use image::codecs::png::PngDecoder;
+use image::{ColorType, ImageDecoder};
+use rayon::prelude::*;
+
+use super::schema::Layout;
+use super::writer::{Samples, row_digests};
+use super::{Split, file_name};
+use crate::digest::{Digest, Parts};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::progress::Progress;
+use crate::tables::Table;
+
+/// The most pixels that an image may have: a header that promises more is not believed.
+const MAX_PIXELS: u64 = 1 << 26;
+
+/// The shards of a split in a folder (the one that holds the Parquet files), in order; all of them must be there.
+pub fn find(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
+    let stem = format!("{split}-");
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&stem) && name.ends_with(".parquet")
+    };
+    let found: Vec<PathBuf> = files::entries(folder)?.into_iter().filter(is_ours).collect();
+    let expected: Vec<PathBuf> =
+        (0..found.len()).map(|number| folder.join(file_name(split, number, found.len()))).collect();
+    if found.is_empty() || found != expected {
+        let found = match found.len() {
+            0 => format!("no shards of `{split}`"),
+            n => format!("{n} shards of `{split}` whose names do not form one set"),
+        };
+        return Err(Error::format(folder, found, format!("{split}-00000-of-0000N.parquet, N files; make them again")));
+    }
+    Ok(found)
+}
+
+/// The row groups of a split, in order, and what all its samples have in common.
+pub struct Shards {
+    tables: Vec<Table>,
+    layout: Layout,
+}
+
+impl Shards {
+    /// Opens the shards of one split; the layout is read from the first row group.
+    pub fn open(folder: &Path, split: &str) -> Result<Shards> {
+        let tables = find(folder, split)?.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
+        let first = &tables[0];
+        let batch = first.read(&["image", "digits"], vec![0], 1)?.next().transpose()?;
+        let Some(batch) = batch.filter(|batch| batch.num_rows() > 0) else {
+            return Err(Error::format(first.path(), "no rows", "at least one sample"));
+        };
+        let (width, height) = decoder(first, png_of(first, &batch, 0)?)?.dimensions();
+        let digits = first.lists(&batch, "digits")?.1;
+        let layout = Layout { digits, height: height as usize, width: width as usize, pixels: first.has("pixels") };
+        Ok(Shards { tables, layout })
+    }
+
+    /// What all samples have in common.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The first shard, whose metadata speaks for all.
+    pub fn first(&self) -> &Table {
+        &self.tables[0]
+    }
+
+    /// Rows in all shards.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(Table::rows).sum()
+    }
+
+    /// Rows of each row group of each shard.
+    pub fn groups(&self) -> Vec<Vec<usize>> {
+        self.tables.iter().map(Table::row_groups).collect()
+    }
+
+    /// All row groups as (shard, row group), in order.
+    pub fn positions(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let counts: Vec<usize> = self.tables.iter().map(|table| table.row_groups().len()).collect();
+        counts.into_iter().enumerate().flat_map(|(shard, groups)| (0..groups).map(move |group| (shard, group)))
+    }
+
+    /// The samples of one row group, images decoded.
+    pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
+        let table = &self.tables[shard];
+        let names = ["image", "label", "digits", "index", "source_index", "boxes"];
+        let rows = table.row_groups()[group];
+        let mut samples = Samples::default();
+        for batch in table.read(&names, vec![group], rows.max(1))? {
+            let batch = batch?;
+            samples.labels.extend(table.ints(&batch, "label")?);
+            samples.index.extend(table.ints(&batch, "index")?);
+            samples.digits.extend(self.cells(table, &batch, "digits")?);
+            samples.sources.extend(self.cells(table, &batch, "source_index")?);
+            samples.boxes = boxes(table, &batch)?;
+            self.decode(table, &batch, &mut samples.images)?;
+        }
+        Ok(samples)
+    }
+
+    /// The digest of all samples, as the writer computed it.
+    pub fn digest(&self, progress: &Progress) -> Result<Digest> {
+        let mut content = Parts::default();
+        let positions: Vec<(usize, usize)> = self.positions().collect();
+        for wave in positions.chunks(4 * rayon::current_num_threads()) {
+            let digests = wave
+                .par_iter()
+                .map(|&position| Ok(row_digests(&self.layout, &self.read(position)?)))
+                .collect::<Result<Vec<Vec<Digest>>>>()?;
+            for digest in digests.iter().flatten() {
+                content.digest(digest);
+            }
+            progress.advance(digests.iter().map(|group| group.len() as u64).sum())?;
+        }
+        Ok(content.finish())
+    }
+
+    fn cells(&self, table: &Table, batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
+        let (values, length) = table.lists(batch, name)?;
+        if length != self.layout.digits {
+            let expected = format!("lists of {}, as in the first shard", self.layout.digits);
+            return Err(Error::format(table.path(), format!("column `{name}` has lists of {length}"), expected));
+        }
+        Ok(values)
+    }
+
+    fn decode(&self, table: &Table, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
+        let Layout { height, width, .. } = self.layout;
+        for row in 0..batch.num_rows() {
+            let decoder = decoder(table, png_of(table, batch, row)?)?;
+            if decoder.dimensions() != (width as u32, height as u32) {
+                let (w, h) = decoder.dimensions();
+                let expected = format!("{width}x{height} pixels, as in the first shard");
+                return Err(Error::format(table.path(), format!("an image of {w}x{h} pixels"), expected));
+            }
+            let start = out.len();
+            out.resize(start + height * width, 0);
+            decoder.read_image(&mut out[start..]).map_err(|e| unreadable(table, &e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a split into memory, or its first `limit` rows; images are decoded once, on all threads.
+pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Split> {
+    let shards = Shards::open(folder, split)?;
+    let layout = shards.layout();
+    let limit = limit.unwrap_or(usize::MAX);
+    let mut wanted = Vec::new();
+    let mut rows = 0;
+    for (position, n) in shards.positions().zip(shards.groups().concat()) {
+        if rows >= limit {
+            break;
+        }
+        wanted.push(position);
+        rows += n;
+    }
+    let parts = wanted.into_par_iter().map(|position| shards.read(position)).collect::<Result<Vec<Samples>>>()?;
+    let rows = rows.min(limit);
+    let area = layout.height * layout.width;
+    let mut out = Split { height: layout.height, width: layout.width, digits: layout.digits, ..Split::default() };
+    out.images.reserve_exact(rows * area);
+    for part in parts {
+        let n = part.labels.len().min(rows - out.labels.len());
+        for &digit in &part.digits[..n * layout.digits] {
+            let digit = u8::try_from(digit).ok().filter(|&digit| digit < 10);
+            out.targets.push(digit.ok_or_else(|| {
+                Error::format(shards.first().path(), "a digit outside 0 to 9", "column `digits` with digits")
+            })?);
+        }
+        out.labels.extend_from_slice(&part.labels[..n]);
+        out.index.extend_from_slice(&part.index[..n]);
+        out.images.extend_from_slice(&part.images[..n * area]);
+    }
+    Ok(out)
+}
+
+/// The encoded image of one row.
+fn png_of<'a>(table: &Table, batch: &'a RecordBatch, row: usize) -> Result<&'a [u8]> {
+    let column = table.column(batch, "image")?;
+    let bytes = column.as_struct_opt().and_then(|image| image.column_by_name("bytes")?.as_binary_opt::<i32>());
+    match bytes.filter(|bytes| bytes.is_valid(row)) {
+        Some(bytes) => Ok(bytes.value(row)),
+        None => Err(table.wrong("image", column, "struct<bytes: binary, path: string> without nulls")),
+    }
+}
+
+fn decoder<'a>(table: &Table, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
+    let decoder = PngDecoder::new(Cursor::new(png)).map_err(|e| unreadable(table, &e))?;
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        let found = format!("an image of {width}x{height} pixels");
+        return Err(Error::format(table.path(), found, format!("at most {MAX_PIXELS} pixels")));
+    }
+    match decoder.color_type() {
+        ColorType::L8 => Ok(decoder),
+        other => Err(Error::format(table.path(), format!("an image in {other:?}"), "8-bit grey PNGs")),
+    }
+}
+
+fn unreadable(table: &Table, error: &image::ImageError) -> Error {
+    Error::format(table.path(), format!("an image that is not readable ({error})"), "8-bit grey PNGs")
+}
+
+/// The boxes of a batch; none where the column is null.
+fn boxes(table: &Table, batch: &RecordBatch) -> Result<Option<Vec<i64>>> {
+    let column = table.column(batch, "boxes")?;
+    if column.null_count() == column.len() {
+        return Ok(None);
+    }
+    let inner = column.as_fixed_size_list_opt().filter(|list| list.null_count() == 0).and_then(|list| {
+        let DataType::FixedSizeList(..) = list.value_type() else { return None };
+        let values = list.values().as_fixed_size_list().values().clone();
+        let ints = values.as_primitive_opt::<arrow::datatypes::Int64Type>()?;
+        (ints.null_count() == 0).then(|| ints.values().to_vec())
+    });
+    inner.map(Some).ok_or_else(|| table.wrong("boxes", column, "four int64 per digit"))
+}

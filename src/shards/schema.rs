@@ -1,0 +1,133 @@
+//! The one schema of our shards, in Arrow and in the words of Hugging Face `datasets`.
+//!
+//! `datasets` decodes a column by itself only where the Arrow field is exactly what it would write: every field nullable,
+//! `image` a struct of `bytes` and `path` in that order, labels `int64`. The other readers do not mind.
+
+use arrow::datatypes::{DataType, Field, Metadata, Schema};
+use serde_json::{Value, json};
+
+use crate::tables::{int_field, item, list_field};
+
+/// The metadata key under which `datasets` looks for its features.
+pub const FEATURES_KEY: &str = "huggingface";
+
+/// What all samples of a set of shards have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Digits per image.
+    pub digits: usize,
+    /// Image height in pixels.
+    pub height: usize,
+    /// Image width in pixels.
+    pub width: usize,
+    /// Whether there is a column `pixels` of raw bytes beside the PNG.
+    pub pixels: bool,
+}
+
+impl Layout {
+    /// Names of all classes, in order: the digits they spell.
+    pub fn classes(&self) -> Vec<String> {
+        (0..10_u64.pow(self.digits as u32)).map(|label| self.class_name(label as i64)).collect()
+    }
+
+    /// The name of one class.
+    pub fn class_name(&self, label: i64) -> String {
+        format!("{label:0width$}", width = self.digits)
+    }
+
+    /// The Arrow schema, with the features of `datasets` as its metadata.
+    pub fn schema(&self) -> Schema {
+        let image = vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)];
+        let boxes = DataType::FixedSizeList(item(list_field("", 4).data_type().clone()), self.digits as i32);
+        let mut fields = vec![
+            Field::new("image", DataType::Struct(image.into()), true),
+            int_field("label"),
+            list_field("digits", self.digits),
+            int_field("index"),
+            list_field("source_index", self.digits),
+            Field::new("boxes", boxes, true),
+        ];
+        if self.pixels {
+            fields.push(Field::new("pixels", DataType::Binary, true));
+        }
+        Schema::new_with_metadata(
+            fields,
+            [(FEATURES_KEY.to_owned(), self.features())].into_iter().collect::<Metadata>(),
+        )
+    }
+
+    /// The features of `datasets` as its metadata key holds them. `Sequence`, since the newer `List` breaks versions
+    /// before 4.
+    pub fn features(&self) -> String {
+        let digit_names: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
+        let int = json!({"dtype": "int64", "_type": "Value"});
+        let sequence =
+            |feature: Value, length: usize| json!({"feature": feature, "length": length, "_type": "Sequence"});
+        let class_label = |names: Vec<String>| json!({"names": names, "_type": "ClassLabel"});
+        let mut features = json!({
+            "image": {"mode": "L", "_type": "Image"},
+            "label": class_label(self.classes()),
+            "digits": sequence(class_label(digit_names), self.digits),
+            "index": int,
+            "source_index": sequence(int.clone(), self.digits),
+            "boxes": sequence(sequence(int.clone(), 4), self.digits),
+        });
+        if self.pixels {
+            features["pixels"] = json!({"dtype": "binary", "_type": "Value"});
+        }
+        json!({"info": {"features": features}}).to_string()
+    }
+
+    /// The same features as the YAML header of a dataset card has them, indented below `dataset_info`.
+    pub fn card_features(&self) -> String {
+        let names = |indent: &str, names: &[String]| -> String {
+            names.iter().enumerate().map(|(i, name)| format!("{indent}'{i}': '{name}'\n")).collect()
+        };
+        let digit_names: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
+        let n = self.digits;
+        let mut text = format!(
+            "  features:\n  - name: image\n    dtype:\n      image:\n        mode: L\n\
+             \x20 - name: label\n    dtype:\n      class_label:\n        names:\n{}\
+             \x20 - name: digits\n    sequence:\n      class_label:\n        names:\n{}    length: {n}\n\
+             \x20 - name: index\n    dtype: int64\n\
+             \x20 - name: source_index\n    sequence: int64\n    length: {n}\n\
+             \x20 - name: boxes\n    sequence:\n      sequence: int64\n      length: 4\n    length: {n}\n",
+            names("          ", &self.classes()),
+            names("          ", &digit_names),
+        );
+        if self.pixels {
+            text.push_str("  - name: pixels\n    dtype: binary\n");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_names_are_padded_to_the_number_of_digits() {
+        let layout = Layout { digits: 3, height: 28, width: 84, pixels: false };
+        let classes = layout.classes();
+        assert_eq!((classes.len(), classes[7].as_str(), classes[999].as_str()), (1000, "007", "999"));
+    }
+
+    #[test]
+    fn the_features_are_those_that_datasets_understands() {
+        let layout = Layout { digits: 1, height: 28, width: 28, pixels: true };
+        let names = r#"["0","1","2","3","4","5","6","7","8","9"]"#;
+        let expected = format!(
+            "{{\"info\":{{\"features\":{{\
+             \"image\":{{\"mode\":\"L\",\"_type\":\"Image\"}},\
+             \"label\":{{\"names\":{names},\"_type\":\"ClassLabel\"}},\
+             \"digits\":{{\"feature\":{{\"names\":{names},\"_type\":\"ClassLabel\"}},\"length\":1,\"_type\":\"Sequence\"}},\
+             \"index\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\
+             \"source_index\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":1,\"_type\":\"Sequence\"}},\
+             \"boxes\":{{\"feature\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":4,\"_type\":\"Sequence\"}},\
+             \"length\":1,\"_type\":\"Sequence\"}},\
+             \"pixels\":{{\"dtype\":\"binary\",\"_type\":\"Value\"}}}}}}}}"
+        );
+        assert_eq!(layout.features(), expected);
+    }
+}

@@ -1,0 +1,257 @@
+//! Writing shards: rows are rendered, encoded and compressed by row group on all threads, and appended in order, so that
+//! the bytes do not depend on the number of threads and memory does not grow with the number of rows.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, FixedSizeListArray, StringArray, StructArray};
+use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::datatypes::{DataType, Schema};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use rayon::prelude::*;
+
+use super::schema::{FEATURES_KEY, Layout};
+use crate::digest::{Digest, Parts};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::tables::{Compression, ints, item, lists, properties};
+
+/// Samples of one row group, as columns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Samples {
+    /// Class of each sample.
+    pub labels: Vec<i64>,
+    /// Index of each sample in its class.
+    pub index: Vec<i64>,
+    /// Digits of each sample, left to right: `digits` per sample.
+    pub digits: Vec<i64>,
+    /// Glyph number of each digit: `digits` per sample.
+    pub sources: Vec<i64>,
+    /// Box of each digit's ink, `x, y, width, height` in pixels: `4 * digits` per sample. None where boxes are unknown.
+    pub boxes: Option<Vec<i64>>,
+    /// Grey pixels, row-major: `height * width` per sample.
+    pub images: Vec<u8>,
+}
+
+/// How rows are cut into shards and row groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Rows per shard at most.
+    pub rows_per_shard: usize,
+    /// Rows per row group at most.
+    pub row_group_rows: usize,
+}
+
+impl Cut {
+    /// Row groups per shard for so many rows: shards of equal size up to one row.
+    pub fn groups(&self, rows: u64) -> Vec<Vec<usize>> {
+        let shards = rows.div_ceil(self.rows_per_shard as u64).max(1);
+        let shard_rows = (0..shards).map(|i| rows / shards + u64::from(i < rows % shards));
+        let group = self.row_group_rows as u64;
+        shard_rows
+            .map(|n| (0..n).step_by(self.row_group_rows).map(|first| group.min(n - first) as usize).collect())
+            .collect()
+    }
+}
+
+/// What was written of one split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The shards, in order.
+    pub files: Vec<PathBuf>,
+    /// Rows in all of them.
+    pub rows: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Digest of the samples: pixels and every column, row by row.
+    pub digest: Digest,
+}
+
+/// Writes the shards of one split into `folder`. `groups` gives the rows of each row group of each shard. `next` hands
+/// out the material of the next row group, in order; `render` makes samples of it, on any thread.
+#[allow(clippy::too_many_arguments)] // each is one plain word of the task, used at one place
+pub fn write_split<T: Send>(
+    folder: &Path,
+    split: &str,
+    layout: &Layout,
+    metadata: &[(&str, String)],
+    compression: Compression,
+    groups: &[Vec<usize>],
+    mut next: impl FnMut(usize) -> Result<T>,
+    render: impl Fn(T) -> Result<Samples> + Sync,
+    progress: &Progress,
+) -> Result<Written> {
+    let mut metadata = metadata.to_vec();
+    metadata.push((FEATURES_KEY, layout.features()));
+    let schema = Arc::new(layout.schema());
+    let properties = properties(compression, &metadata)
+        .set_max_row_group_row_count(None)
+        // PNGs and paths never repeat: a dictionary of them would be thrown away
+        .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "bytes".into()]), false)
+        .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "path".into()]), false)
+        .set_column_dictionary_enabled(ColumnPath::from("pixels"), false)
+        .build();
+    let mut written = Written { files: Vec::new(), rows: 0, bytes: 0, digest: Digest::of(b"") };
+    let mut content = Parts::default();
+    for (number, shard) in groups.iter().enumerate() {
+        let path = folder.join(super::file_name(split, number, groups.len()));
+        let file = File::create(&path).map_err(Error::io(&path, "create it"))?;
+        let (mut writer, factory) = ArrowWriter::try_new(file, schema.clone(), Some(properties.clone()))
+            .and_then(ArrowWriter::into_serialized_writer)
+            .map_err(Error::parquet(&path))?;
+        // A wave keeps every thread busy, and bounds what waits to be appended.
+        let wave_groups = 4 * rayon::current_num_threads();
+        let mut position = 0;
+        for wave in shard.chunks(wave_groups) {
+            let material = wave.iter().map(|&rows| next(rows)).collect::<Result<Vec<T>>>()?;
+            let encoded = material
+                .into_par_iter()
+                .enumerate()
+                .map(|(i, material)| encode(&path, layout, &schema, &factory, position + i, render(material)?))
+                .collect::<Result<Vec<Encoded>>>()?;
+            position += wave.len();
+            for group in encoded {
+                let rows = group.digests.len() as u64;
+                append(&mut writer, group.columns).map_err(Error::parquet(&path))?;
+                group.digests.iter().for_each(|digest| {
+                    content.digest(digest);
+                });
+                written.rows += rows;
+                progress.advance(rows)?;
+            }
+        }
+        writer.close().map_err(Error::parquet(&path))?;
+        written.bytes += path.metadata().map_err(Error::io(&path, "look at it"))?.len();
+        written.files.push(path);
+    }
+    written.digest = content.finish();
+    Ok(written)
+}
+
+fn append(writer: &mut SerializedFileWriter<File>, columns: Vec<ArrowColumnChunk>) -> parquet::errors::Result<()> {
+    let mut group = writer.next_row_group()?;
+    for column in columns {
+        column.append_to_row_group(&mut group)?;
+    }
+    group.close().map(drop)
+}
+
+/// A row group, ready to be appended.
+struct Encoded {
+    columns: Vec<ArrowColumnChunk>,
+    digests: Vec<Digest>,
+}
+
+fn encode(
+    path: &Path,
+    layout: &Layout,
+    schema: &Schema,
+    factory: &ArrowRowGroupWriterFactory,
+    group: usize,
+    samples: Samples,
+) -> Result<Encoded> {
+    let digests = row_digests(layout, &samples);
+    let columns = arrays(layout, samples).map_err(Error::parquet(path))?;
+    let write = || -> parquet::errors::Result<Vec<ArrowColumnChunk>> {
+        let mut writers = factory.create_column_writers(group)?.into_iter();
+        let mut chunks = Vec::new();
+        for (field, column) in schema.fields().iter().zip(&columns) {
+            for (leaf, mut writer) in compute_leaves(field, column)?.into_iter().zip(&mut writers) {
+                writer.write(&leaf)?;
+                chunks.push(writer.close()?);
+            }
+        }
+        Ok(chunks)
+    };
+    Ok(Encoded { columns: write().map_err(Error::parquet(path))?, digests })
+}
+
+/// One digest per sample, over its columns and the digest of its pixels: pixels are hashed apart, since BLAKE3 is fast on
+/// whole kilobytes that begin where its input begins.
+pub fn row_digests(layout: &Layout, samples: &Samples) -> Vec<Digest> {
+    let (n, area) = (layout.digits, layout.height * layout.width);
+    let mut columns = Vec::new();
+    (0..samples.labels.len())
+        .map(|row| {
+            let cells = row * n..(row + 1) * n;
+            let boxes = samples.boxes.as_ref().map_or(&[][..], |boxes| &boxes[4 * cells.start..4 * cells.end]);
+            columns.clear();
+            for list in [
+                &[samples.labels[row], samples.index[row]],
+                &samples.digits[cells.clone()],
+                &samples.sources[cells],
+                boxes,
+            ] {
+                columns.extend_from_slice(&(list.len() as u64).to_le_bytes());
+                columns.extend(list.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            let pixels = Digest::of(&samples.images[row * area..(row + 1) * area]);
+            Parts::default().bytes(&columns).digest(&pixels).finish()
+        })
+        .collect()
+}
+
+/// The columns of the schema, in its order.
+fn arrays(layout: &Layout, samples: Samples) -> Result<Vec<ArrayRef>, arrow::error::ArrowError> {
+    let (n, rows) = (layout.digits, samples.labels.len());
+    let area = layout.height * layout.width;
+    let mut png = Vec::with_capacity(rows * area / 4);
+    let mut offsets = vec![0];
+    for image in samples.images.chunks_exact(area) {
+        // Without a filter, and with the encoder's fast mode: images that are mostly black come out small at once,
+        // and the page compression above takes the rest.
+        PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::NoFilter)
+            .write_image(image, layout.width as u32, layout.height as u32, ExtendedColorType::L8)
+            .map_err(|e| arrow::error::ArrowError::ExternalError(Box::new(e)))?;
+        offsets.push(i32::try_from(png.len()).map_err(|_| {
+            arrow::error::ArrowError::InvalidArgumentError("a row group holds over 2 GiB of images".into())
+        })?);
+    }
+    let bytes = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(png), None)?;
+    let name = |row: usize| format!("{}_{}.png", samples.index[row], layout.class_name(samples.labels[row]));
+    let paths = StringArray::from_iter_values((0..rows).map(name));
+    let DataType::Struct(image_fields) = layout.schema().field(0).data_type().clone() else {
+        unreachable!("the schema's first field is the image struct")
+    };
+    let boxes: ArrayRef = {
+        let inner = item(lists::<i64>(&[], 4).data_type().clone());
+        match &samples.boxes {
+            Some(boxes) => Arc::new(FixedSizeListArray::try_new(inner, n as i32, lists(boxes, 4), None)?),
+            None => Arc::new(FixedSizeListArray::new_null(inner, n as i32, rows)),
+        }
+    };
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(StructArray::try_new(image_fields, vec![Arc::new(bytes), Arc::new(paths)], None)?),
+        ints(&samples.labels),
+        lists(&samples.digits, n),
+        ints(&samples.index),
+        lists(&samples.sources, n),
+        boxes,
+    ];
+    if layout.pixels {
+        let lengths = std::iter::repeat_n(area, rows);
+        let raw = BinaryArray::try_new(OffsetBuffer::from_lengths(lengths), Buffer::from_vec(samples.images), None)?;
+        columns.push(Arc::new(raw));
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_of_equal_size_and_cut_into_row_groups() {
+        let cut = Cut { rows_per_shard: 10, row_group_rows: 4 };
+        assert_eq!(cut.groups(21), [vec![4, 3], vec![4, 3], vec![4, 3]]);
+        assert_eq!(cut.groups(20), [vec![4, 4, 2], vec![4, 4, 2]]);
+        assert_eq!(cut.groups(3), [vec![3]]);
+        assert_eq!(cut.groups(11), [vec![4, 2], vec![4, 1]]);
+    }
+}

@@ -1,0 +1,194 @@
+//! Parquet plumbing that every table of ours shares: writer settings, integer columns, and reading columns back with
+//! errors that name the file, the column, what was found and what was expected.
+//!
+//! All fields are nullable and all integers are `int64`: the forms that every reader of Parquet takes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::{self, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The writer's name in our files: it names the format, not the crate's version, so that an upgrade changes no byte.
+pub const CREATED_BY: &str = "multidigit version 1";
+
+/// How Parquet pages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Zstandard, level 1
+    Zstd,
+    /// faster, larger
+    Snappy,
+    /// none
+    Uncompressed,
+}
+
+/// Writer settings: our name, the compression, and metadata as (key, value).
+pub fn properties(compression: Compression, metadata: &[(&str, String)]) -> WriterPropertiesBuilder {
+    let pairs = metadata.iter().map(|(key, value)| KeyValue::new((*key).to_owned(), value.clone())).collect();
+    WriterProperties::builder()
+        .set_created_by(CREATED_BY.to_owned())
+        .set_compression(match compression {
+            Compression::Zstd => basic::Compression::ZSTD(ZstdLevel::default()),
+            Compression::Snappy => basic::Compression::SNAPPY,
+            Compression::Uncompressed => basic::Compression::UNCOMPRESSED,
+        })
+        .set_key_value_metadata(Some(pairs))
+}
+
+/// A column of integers.
+pub fn int_field(name: &str) -> Field {
+    Field::new(name, DataType::Int64, true)
+}
+
+/// A column of integer lists of one length.
+pub fn list_field(name: &str, length: usize) -> Field {
+    Field::new(name, list_type(length), true)
+}
+
+fn list_type(length: usize) -> DataType {
+    DataType::FixedSizeList(item(DataType::Int64), length as i32)
+}
+
+/// The element of a list, by the name that Arrow gives it.
+pub fn item(data_type: DataType) -> FieldRef {
+    Arc::new(Field::new("item", data_type, true))
+}
+
+/// Values for an [`int_field`].
+pub fn ints<T: Into<i64> + Copy>(values: &[T]) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(values.iter().map(|&value| value.into())))
+}
+
+/// Values for a [`list_field`], row after row.
+pub fn lists<T: Into<i64> + Copy>(values: &[T], length: usize) -> ArrayRef {
+    Arc::new(FixedSizeListArray::new(item(DataType::Int64), length as i32, ints(values), None))
+}
+
+/// A Parquet file that is open for reading; its footer is read once.
+#[derive(Clone)]
+pub struct Table {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+}
+
+impl Table {
+    /// Opens a file and reads its footer.
+    pub fn open(path: &Path) -> Result<Table> {
+        let file = File::open(path).map_err(Error::io(path, "open it"))?;
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(Error::parquet(path))?;
+        Ok(Table { path: path.to_owned(), metadata })
+    }
+
+    /// Where the file stands.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's own metadata: schema, row groups, key-value pairs.
+    pub fn metadata(&self) -> &ArrowReaderMetadata {
+        &self.metadata
+    }
+
+    /// Rows in the file.
+    pub fn rows(&self) -> u64 {
+        self.metadata.metadata().file_metadata().num_rows().max(0) as u64
+    }
+
+    /// Rows of each row group.
+    pub fn row_groups(&self) -> Vec<usize> {
+        self.metadata.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize).collect()
+    }
+
+    /// The value of a metadata key.
+    pub fn value(&self, key: &str) -> Option<&str> {
+        let pairs = self.metadata.metadata().file_metadata().key_value_metadata()?;
+        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+    }
+
+    /// Whether the file has a column of that name.
+    pub fn has(&self, column: &str) -> bool {
+        self.metadata.schema().column_with_name(column).is_some()
+    }
+
+    /// Reads some columns of some row groups, in batches of at most `batch` rows.
+    pub fn read(
+        &self,
+        columns: &[&str],
+        row_groups: Vec<usize>,
+        batch: usize,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+        if let Some(missing) = columns.iter().find(|column| !self.has(column)) {
+            let expected = format!("the columns {}", columns.join(", "));
+            return Err(Error::format(&self.path, format!("no column `{missing}`"), expected));
+        }
+        let path = self.path.clone();
+        let file = File::open(&path).map_err(Error::io(&path, "open it"))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        let reader = builder
+            .with_projection(mask)
+            .with_row_groups(row_groups)
+            .with_batch_size(batch)
+            .build()
+            .map_err(Error::parquet(&path))?;
+        Ok(reader.map(move |batch| batch.map_err(Error::parquet(&path))))
+    }
+
+    /// The integers of a column without nulls.
+    pub fn ints(&self, batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
+        let column = self.column(batch, name)?;
+        let values = column.as_primitive_opt::<Int64Type>();
+        match values.filter(|values| values.null_count() == 0) {
+            Some(values) => Ok(values.values().to_vec()),
+            None => Err(self.wrong(name, column, "int64 without nulls")),
+        }
+    }
+
+    /// The integers of a column of lists without nulls, row after row, and the lists' length. Lists of any Arrow form
+    /// will do if they have one length.
+    pub fn lists(&self, batch: &RecordBatch, name: &str) -> Result<(Vec<i64>, usize)> {
+        let column = self.column(batch, name)?;
+        let refuse = || self.wrong(name, column, "lists of int64 of one length, without nulls");
+        let (values, length) = if let Some(list) = column.as_fixed_size_list_opt() {
+            let length = list.value_length() as usize;
+            (list.values().slice(list.value_offset_at(0), list.len() * length), length)
+        } else if let Some(list) = column.as_list_opt::<i32>() {
+            let length = if list.is_empty() { 0 } else { list.value_length(0) as usize };
+            if (0..list.len()).any(|row| list.value_length(row) as usize != length) {
+                return Err(refuse());
+            }
+            let first = list.value_offsets().first().copied().unwrap_or(0) as usize;
+            (list.values().slice(first, list.len() * length), length)
+        } else {
+            return Err(refuse());
+        };
+        match values.as_primitive_opt::<Int64Type>() {
+            Some(ints) if ints.null_count() == 0 && column.null_count() == 0 => Ok((ints.values().to_vec(), length)),
+            _ => Err(refuse()),
+        }
+    }
+
+    /// A column by name.
+    pub fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+        batch
+            .column_by_name(name)
+            .ok_or_else(|| Error::format(&self.path, format!("no column `{name}`"), format!("a column `{name}`")))
+    }
+
+    /// The error for a column of another form.
+    pub fn wrong(&self, name: &str, column: &ArrayRef, expected: &str) -> Error {
+        let found = format!("column `{name}` is {} with {} nulls", column.data_type(), column.null_count());
+        Error::format(&self.path, found, expected)
+    }
+}

@@ -1,0 +1,81 @@
+//! Progress on a terminal: bars and notes on stderr, and the signal that asks to stop.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::progress::Event;
+
+/// Whether Ctrl-C was pressed.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on Ctrl-C (and SIGTERM) asks the work to stop at the next good place; the second one ends the process.
+pub fn catch_signals() {
+    let asked = || {
+        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    };
+    if let Err(error) = ctrlc::set_handler(asked) {
+        eprintln!("warning: Ctrl-C ends the program at once: {error}");
+    }
+}
+
+/// Where events go.
+pub struct Terminal {
+    quiet: bool,
+    bars: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Terminal {
+    /// `quiet` keeps notes back, `bars` allows progress bars where stderr is a terminal.
+    pub fn new(quiet: bool, bars: bool) -> Terminal {
+        Terminal { quiet, bars: bars && !quiet, bar: Mutex::new(None) }
+    }
+
+    /// Shows an event; answers whether to go on.
+    pub fn show(&self, event: Event) -> bool {
+        // Another thread's panic while it drew leaves a bar that is still good to draw on.
+        let mut bar = self.bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        match event {
+            Event::Begin { what, total, unit } => {
+                if let Some(old) = bar.take() {
+                    old.finish_and_clear();
+                }
+                *bar = Some(self.new_bar(what, total, unit));
+            }
+            Event::Advance(units) => bar.iter().for_each(|bar| bar.inc(units)),
+            Event::Detail(text) => bar.iter().for_each(|bar| bar.set_message(text.to_owned())),
+            Event::End => {
+                if let Some(bar) = bar.take() {
+                    bar.finish_and_clear();
+                }
+            }
+            Event::Note(_) if self.quiet => {}
+            Event::Note(sentence) => print_above(bar.as_ref(), sentence),
+            Event::Warn(sentence) => print_above(bar.as_ref(), &format!("warning: {sentence}")),
+        }
+        !INTERRUPTED.load(Ordering::SeqCst)
+    }
+
+    fn new_bar(&self, what: &str, total: u64, unit: &str) -> ProgressBar {
+        let target = if self.bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let counts = match unit {
+            "bytes" => "{bytes}/{total_bytes} ({bytes_per_sec}, {eta})".to_owned(),
+            _ => format!("{{human_pos}}/{{human_len}} {unit} ({{per_sec}}, {{eta}})"),
+        };
+        let template = format!("{{prefix:>12}} [{{bar:30}}] {counts} {{msg}}");
+        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(what.to_owned())
+    }
+}
+
+/// A line on stderr, above the bar if there is one.
+fn print_above(bar: Option<&ProgressBar>, line: &str) {
+    match bar {
+        Some(bar) => bar.suspend(|| eprintln!("{line}")),
+        None => eprintln!("{line}"),
+    }
+}

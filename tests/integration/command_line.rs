@@ -1,0 +1,83 @@
+//! Words, flags, exit codes.
+
+use super::{Answer, Home, bare};
+
+fn refusal(home: &Home, arguments: &[&str]) -> (Option<i32>, String) {
+    let answer = home.call(arguments);
+    (answer.code, answer.stderr)
+}
+
+#[test]
+fn bad_flags_and_bad_settings_exit_with_2() {
+    let home = Home::new();
+    assert_eq!(Answer::of(bare(home.folder.path()).output().unwrap()).code, Some(2));
+    assert_eq!(home.call(&["run", "nonsense"]).code, Some(2));
+    assert_eq!(home.call(&["run", "--single"]).code, Some(2));
+    assert_eq!(home.call(&["status", "--threads", "0"]).code, Some(2));
+    let (code, stderr) = refusal(&home, &["status", "--set", "plan.sed=1"]);
+    assert_eq!(
+        (code, stderr.as_str()),
+        (Some(2), "error: --set plan.sed=1: unknown key `plan.sed`; did you mean `plan.seed`?\n")
+    );
+    let (code, stderr) = refusal(&home, &["run", "--set", "plan.image_size=[64, 40]"]);
+    let message = "error: `plan.image_size`: found width 40 for 2 digits; expected 56 to 65535\n";
+    assert_eq!((code, stderr.as_str()), (Some(2), message));
+    let (code, stderr) = refusal(&home, &["status", "--config", "absent.yaml"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("error: absent.yaml: cannot read it"), "{stderr}");
+}
+
+#[test]
+fn a_configuration_file_is_read_and_its_mistakes_are_placed() {
+    let home = Home::new();
+    std::fs::write(home.path("pipeline.yaml"), "plan:\n  seed: 7\n").unwrap();
+    assert!(home.ok(&["show-config"]).contains("\n  seed: 7\n"));
+    std::fs::write(home.path("other.yaml"), "plan:\n  seed: 7\n  digit: 2\n").unwrap();
+    let (code, stderr) = refusal(&home, &["show-config", "--config", "other.yaml"]);
+    let message = "error: other.yaml:3: unknown key `digit`; did you mean `digits`?\n";
+    assert_eq!((code, stderr.as_str()), (Some(2), message));
+    for broken in ["plan: [", "plan: {seed: many}", "- 1", "\u{0}"] {
+        std::fs::write(home.path("other.yaml"), broken).unwrap();
+        assert_eq!(home.call(&["show-config", "--config", "other.yaml"]).code, Some(2), "{broken}");
+    }
+}
+
+#[test]
+fn what_is_printed_for_other_programs_is_well_formed() {
+    let home = Home::new();
+    assert!(home.ok(&["dag"]).contains("dataset   <- raw, plan\n"));
+    assert!(home.ok(&["dag", "--mermaid"]).starts_with("graph LR\n    raw --> plan\n"));
+    let schema: serde_json::Value = serde_json::from_str(&home.ok(&["schema"])).unwrap();
+    assert!(schema["properties"]["plan"].is_object());
+    assert!(home.ok(&["completions", "bash"]).contains("multidigit"));
+    assert!(home.ok(&["man"]).contains(".TH multidigit"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    use std::process::Stdio;
+    let mut child = bare(Home::new().folder.path()).arg("schema").stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn inspect_tells_of_shards_and_idx_files_and_refuses_others() {
+    let home = Home::new();
+    home.ok(&["run", "dataset"]);
+    let shard = home.ok(&["inspect", "artifacts/dataset/data/val-00000-of-00001.parquet"]);
+    for words in ["rows: 320 in 1 row groups", "created by: multidigit", "boxes: FixedSizeList", "huggingface: {"] {
+        assert!(shard.contains(words), "{words}: {shard}");
+    }
+    let glyphs = super::synthetic_raw().join("synthetic/train-images-idx3-ubyte.gz");
+    let header = home.ok(&["inspect", glyphs.to_str().unwrap()]);
+    assert!(header.contains("dimensions: 60000 x 28 x 28"), "{header}");
+    for (name, bytes) in [("empty", &b""[..]), ("text", b"hello"), ("cut.parquet", b"PAR1PAR1"), ("x.gz", b"\x1f\x8b")]
+    {
+        std::fs::write(home.path(name), bytes).unwrap();
+        let answer = home.call(&["inspect", name]);
+        assert_eq!(answer.code, Some(1), "{name}: {}", answer.stderr);
+        assert!(answer.stderr.starts_with(&format!("error: `{name}`: ")), "{}", answer.stderr);
+    }
+    assert_eq!(home.call(&["inspect", "absent"]).code, Some(1));
+}

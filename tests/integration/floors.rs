@@ -1,0 +1,85 @@
+//! The floors of the house: a module imports its own folder and lower floors only.
+
+use std::path::Path;
+
+/// Floors from the ground up; modules of one floor do not import each other.
+const FLOORS: [&[&str]; 8] = [
+    &["digest", "error", "files", "progress", "rng", "tables", "shards"],
+    &["raw", "plan", "dataset", "augment", "nn"],
+    &["train"],
+    &["evaluate"],
+    &["report"],
+    &["config"],
+    &["pipeline"],
+    &["cli", "inspect", "results", "terminal"],
+];
+
+/// Plain data types that one stage hands the next on the same floor: (module, what it may import).
+const HANDED_ON: [(&str, &[&str]); 3] =
+    [("plan", &["raw::SIDE"]), ("dataset", &["raw::", "plan::"]), ("augment", &["plan::facts"])];
+
+fn floor(module: &str) -> usize {
+    let found = FLOORS.iter().position(|floor| floor.contains(&module));
+    found.unwrap_or_else(|| panic!("`{module}` stands on no floor: name it in tests/integration/floors.rs"))
+}
+
+/// The paths after `crate::` in a file, but for its tests.
+fn imports(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let mut found = Vec::new();
+    for part in code.split("crate::").skip(1) {
+        match part.strip_prefix('{') {
+            Some(list) => {
+                let list = list.split(';').next().unwrap_or_default();
+                found.extend(list.trim_end_matches('}').split(',').map(|name| name.trim().to_owned()));
+            }
+            None => found.push(part.chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect()),
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+fn check(path: &Path, module: &str, breaches: &mut Vec<String>) {
+    if path.is_dir() {
+        let mut entries: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        return entries.iter().for_each(|entry| check(entry, module, breaches));
+    }
+    if path.extension().is_none_or(|extension| extension != "rs") {
+        return;
+    }
+    for import in imports(&std::fs::read_to_string(path).unwrap()) {
+        let other = import.split("::").next().unwrap_or_default().trim_end_matches('}');
+        let allowed = other == module
+            || floor(other) < floor(module)
+            || floor(module) == 0 && floor(other) == 0
+            || floor(module) == 7 && floor(other) == 7
+            || HANDED_ON.iter().any(|(m, others)| *m == module && others.iter().any(|o| import.starts_with(o)));
+        if !allowed {
+            breaches.push(format!("{}: imports {import}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn no_module_imports_a_higher_floor() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut breaches = Vec::new();
+    for entry in std::fs::read_dir(&source).unwrap() {
+        let path = entry.unwrap().path();
+        let module = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if !["lib", "main"].contains(&module.as_str()) {
+            check(&path, &module, &mut breaches);
+        }
+    }
+    assert!(breaches.is_empty(), "{breaches:#?}");
+}
+
+#[test]
+fn imports_are_found_in_lists_and_alone() {
+    let text = "use crate::{augment, raw::{self, Glyphs}};\nlet x = crate::plan::split::NAMES;\n#[cfg(test)]\nmod tests {\nuse crate::cli;";
+    let names: Vec<String> = imports(text).iter().map(|i| i.split("::").next().unwrap().to_owned()).collect();
+    assert!(names.contains(&"augment".to_owned()) && names.contains(&"raw".to_owned()));
+    assert!(names.contains(&"plan".to_owned()) && !names.contains(&"cli".to_owned()));
+}
