@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use multidigit::nn::cpu::memory;
 use multidigit::nn::optim::Adam;
 use multidigit::nn::{self, DROPOUT, Mode, Model, Network, Shape};
 
@@ -18,6 +19,7 @@ fn input(images: usize) -> Tensor {
 }
 
 fn bench(c: &mut Criterion) {
+    memory::keep_freed(); // as the stages do
     for model in [Model::AlexNet, Model::Fcn, Model::ResNet] {
         let shape = Shape { model, digits: 2, height: 64, width: 64 };
         let network = Network::new(shape, 0, DROPOUT).expect("64x64 suits every network");

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::Model;
+use crate::nn::cpu::memory;
 use crate::nn::weights;
 use crate::progress::Progress;
 use crate::shards::Split;
@@ -121,8 +122,8 @@ impl SplitMetrics {
     }
 }
 
-/// Evaluates the network in the file `weights` on `splits`, named; writes `metrics.json` and `predictions.parquet` into the
-/// folder `out`.
+/// Evaluates the network in the file `weights` on `splits`, named; writes `metrics.json` and `predictions.parquet` into
+/// the folder `out`.
 ///
 /// # Errors
 /// [`Error::Format`] for weights that are damaged, or of a network for other images than the splits hold.
@@ -147,6 +148,7 @@ pub fn run(
             return Err(Error::format(weights, format!("a network for {}", text(ours)), expected));
         }
     }
+    memory::keep_freed();
     let normalise = Normalise::new(description.mean, description.std);
     let (mut metrics, mut table) = (Vec::new(), Vec::new());
     for (name, split) in splits {

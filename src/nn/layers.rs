@@ -6,7 +6,8 @@ use rand::Rng;
 use super::Mode;
 use super::cpu::finish::Finish;
 use super::cpu::norm::{Statistics, affine};
-use super::ops::{self, Floats};
+use super::floats::Floats;
+use super::ops;
 use super::store::Store;
 use crate::error::Result;
 use crate::rng::Streams;
@@ -64,8 +65,8 @@ impl Norm {
         })
     }
 
-    /// The norm of the convolution of `input`, then `finish`. Training normalises by the batch's statistics and moves the
-    /// running ones; evaluation uses the running ones, folded into the convolution, and has no gradient.
+    /// The norm of the convolution of `input`, then `finish`. Training normalises by the batch's statistics and moves
+    /// the running ones; evaluation uses the running ones, folded into the convolution, and has no gradient.
     pub fn forward(&self, input: &Tensor, conv: &Conv, mode: Mode, finish: Finish) -> Result<Tensor> {
         match mode {
             Mode::Train { .. } => {

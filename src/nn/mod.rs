@@ -1,10 +1,11 @@
 //! What training is made of: kernels, operators with gradients, layers, the three networks, parameters, optimiser.
 //!
-//! A network takes `(images, height, width, 1)` normalised floats and gives a `(images, 10)` tensor of logits per digit.
-//! Whether it trains or evaluates is an argument of every forward pass. This module knows no files but weights and no
-//! data set.
+//! A network takes `(images, height, width, 1)` normalised floats and gives a `(images, 10)` tensor of logits per
+//! digit. Whether it trains or evaluates is an argument of every forward pass. This module knows no files but weights
+//! and no data set.
 
 pub mod cpu;
+pub mod floats;
 pub mod layers;
 pub mod loss;
 pub mod networks;

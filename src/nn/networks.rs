@@ -1,6 +1,7 @@
 //! The three networks, layer by layer, under the names that their PyTorch counterparts use.
 //!
-//! Activations are `(images, height, width, channels)`; the order in which layers are made is the order of the parameters.
+//! Activations are `(images, height, width, channels)`; the order in which layers are made is the order of the
+//! parameters.
 
 use candle_core::Tensor;
 

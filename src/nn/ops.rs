@@ -1,55 +1,19 @@
 //! The operators of the networks as tensor operations with gradients: the bridge between tensors and [`super::cpu`].
 //!
-//! All are custom operations, because the stock ones are slow on the CPU, or have wrong gradients (the maximum pool), or
-//! others than PyTorch's (ReLU at 0). What a backward pass needs from the forward pass stays in the operation itself.
+//! All are custom operations, because the stock ones are slow on the CPU, or have wrong gradients (the maximum pool),
+//! or others than PyTorch's (ReLU at 0). What a backward pass needs from the forward pass stays in the operation
+//! itself.
 
-use std::ops::{Deref, Range};
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 use super::cpu::conv::Conv;
 use super::cpu::finish::{Finish, relu, relu_gradient};
 use super::cpu::linear::Linear;
 use super::cpu::norm::{Norm, Output, Statistics};
+use super::floats::{Floats, floats, tensor};
 use super::loss;
-
-/// The elements of a contiguous f32 tensor on the CPU, borrowed.
-pub struct Floats<'a> {
-    storage: Box<dyn Deref<Target = Storage> + 'a>,
-    range: Range<usize>,
-}
-
-impl Floats<'_> {
-    /// The elements of `tensor`; an error for one that is strided, of another type or elsewhere.
-    pub fn of(tensor: &Tensor) -> Result<Floats<'_>> {
-        let (storage, layout) = tensor.storage_and_layout();
-        let Storage::Cpu(CpuStorage::F32(_)) = &*storage else { bail!("expected an f32 tensor on the CPU") };
-        let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected a contiguous tensor") };
-        let range = start..end;
-        Ok(Floats { storage: Box::new(storage), range })
-    }
-}
-
-impl Deref for Floats<'_> {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        match &**self.storage {
-            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
-            _ => unreachable!("checked when it was made"),
-        }
-    }
-}
-
-fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected a contiguous tensor") };
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
-
-fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
-    Tensor::from_vec(values, shape.into(), &Device::Cpu)
-}
 
 /// Convolution of `(images, height, width, inputs)` with `(outputs, inputs, kernel, kernel)`, then `finish`.
 pub fn conv(

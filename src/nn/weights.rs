@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor, Var};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::ops::Floats;
+use super::floats::Floats;
 use super::{Network, Shape};
 use crate::error::{Error, Result};
 use crate::files;

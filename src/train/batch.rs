@@ -5,8 +5,8 @@ use rand::Rng;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::nn::floats::Floats;
 use crate::nn::loss::{argmax, cross_entropy};
-use crate::nn::ops::Floats;
 use crate::nn::{CLASSES, Mode, Network};
 use crate::rng;
 use crate::shards::Split;

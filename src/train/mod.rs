@@ -1,7 +1,7 @@
 //! The stage `train`: a network, fitted to the training split, scored on the validation split after every epoch.
 //!
-//! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads no
-//! shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
+//! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads
+//! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
 
 pub mod batch;
 pub mod metrics;
@@ -15,6 +15,7 @@ use self::batch::{Normalise, Scores, batches, order, score};
 use self::metrics::Epoch;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::nn::cpu::memory;
 use crate::nn::optim::{Adam, Plateau};
 use crate::nn::weights::{self, Description};
 use crate::nn::{self, DROPOUT, Mode, Model, Network, Shape};
@@ -35,7 +36,8 @@ pub struct Config {
     pub epochs: usize,
     /// Images per step of the optimiser.
     pub batch_size: usize,
-    /// The learning rate that Adam begins with; it falls to a tenth when the validation loss has not fallen for two epochs.
+    /// The learning rate that Adam begins with; it falls to a tenth when the validation loss has not fallen for two
+    /// epochs.
     pub learning_rate: f64,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
@@ -141,8 +143,8 @@ pub struct Summary {
     pub best_epoch: usize,
 }
 
-/// Trains, and writes `metrics.csv`, `weights/best.safetensors` and `weights/last.safetensors` into the empty folder `out`.
-/// `epoch_pixels(epoch)` gives the pixels of an epoch, counted from 0; it is called once as the epoch begins.
+/// Trains, and writes `metrics.csv`, `weights/best.safetensors` and `weights/last.safetensors` into the empty folder
+/// `out`. `epoch_pixels(epoch)` gives the pixels of an epoch, counted from 0; it is called once as the epoch begins.
 ///
 /// # Errors
 /// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`];
@@ -161,6 +163,7 @@ pub fn run<'a>(
             return Err(Error::EmptySplit { split: name.to_owned() });
         }
     }
+    memory::keep_freed();
     let (digits, size) = (train.digits, [train.height, train.width]);
     let shape = Shape { model: config.model, digits, height: train.height, width: train.width };
     let network = Network::new(shape, config.seed, DROPOUT)?;
@@ -232,8 +235,8 @@ pub fn run<'a>(
 
 fn sentence(row: &Epoch, epochs: usize) -> String {
     format!(
-        "epoch {}/{epochs}: train loss {:.4}, accuracy {:.2}%; val loss {:.4}, accuracy {:.2}%; learning rate {}; {:.0} \
-         images/s, {:.1} s",
+        "epoch {}/{epochs}: train loss {:.4}, accuracy {:.2}%; val loss {:.4}, accuracy {:.2}%; learning rate {}; \
+         {:.0} images/s, {:.1} s",
         row.epoch,
         row.train_loss,
         100.0 * row.train_accuracy,

@@ -54,11 +54,11 @@ fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
 
 #[test]
 fn training_learns_bars_and_evaluation_reads_back_what_it_learned() {
-    let (train, val) = (bars(1, 640, 60, 60), bars(2, 200, 60, 60));
+    let (train, val) = (bars(1, 320, 60, 60), bars(2, 200, 60, 60));
     let home = tempfile::tempdir().unwrap();
-    let config = Config { model: Model::Fcn, epochs: 3, learning_rate: 1e-3, ..Config::default() };
+    let config = Config { model: Model::Fcn, epochs: 3, batch_size: 32, learning_rate: 1e-3, ..Config::default() };
     let summary = train_plainly(&config, &train, &val, home.path()).unwrap();
-    assert_eq!((summary.images, summary.steps, summary.epochs.len()), (640, 30, 3));
+    assert_eq!((summary.images, summary.steps, summary.epochs.len()), (320, 30, 3));
     let last = &summary.epochs[2];
     assert!(last.val_accuracy > 0.95 && last.train_accuracy > 0.9, "{last:?}");
 
@@ -76,7 +76,7 @@ fn training_learns_bars_and_evaluation_reads_back_what_it_learned() {
     assert_eq!(metrics[0].accuracy, best.val_accuracy);
     // other batches, the same sums but for their rounding
     assert!((metrics[0].loss / best.val_loss - 1.0).abs() < 1e-5);
-    assert_eq!((metrics[0].samples, metrics[1].samples, metrics[1].split.as_str()), (200, 640, "test"));
+    assert_eq!((metrics[0].samples, metrics[1].samples, metrics[1].split.as_str()), (200, 320, "test"));
     let written: Metrics = serde_json::from_slice(&std::fs::read(home.path().join("metrics.json")).unwrap()).unwrap();
     assert_eq!(
         written,

@@ -3,6 +3,7 @@
 mod command_line;
 mod floors;
 mod golden;
+mod kernels;
 mod learning;
 mod networks;
 mod pipeline;

@@ -1,8 +1,9 @@
 //! The networks against what PyTorch computes, in f64, for the same weights and the same batch.
 //!
-//! `fixtures/models` holds PyTorch's figures; weights and batch are a formula of a stream's number and an index, so that
-//! both sides make them without files. PyTorch in f32 differs from PyTorch in f64 as well: a tolerance here is five times
-//! the error measured there for that kind of number, or 1e-5 (a few dozen roundings of f32) where that is smaller.
+//! `fixtures/models` holds PyTorch's figures; weights and batch are a formula of a stream's number and an index, so
+//! that both sides make them without files. PyTorch in f32 differs from PyTorch in f64 as well: a tolerance here is
+//! five times the error measured there for that kind of number, or 1e-5 (a few dozen roundings of f32) where that is
+//! smaller.
 
 use candle_core::{Device, Tensor};
 use multidigit::nn::optim::Adam;

@@ -1,4 +1,5 @@
-//! Convolution by matrix products: columns are laid out a tile of output positions at a time, small enough for the cache.
+//! Convolution by matrix products: columns are laid out a tile of output positions at a time, small enough for the
+//! cache.
 //!
 //! The tiles, and the chunks of images that weight gradients are summed over, follow from the shape alone.
 
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 
 use super::finish::{self, Finish};
 use super::gemm::{Matrix, multiply};
-use super::{CHUNKS, sum_in_order};
+use super::{CHUNKS, layout, sum_in_order};
 
 /// Rows that a matrix product should have at least: below it, packing the weights costs more than it gains.
 const TILE_ROWS: usize = 256;
@@ -191,43 +192,18 @@ impl Conv {
         });
     }
 
-    /// The weight `(outputs, inputs, kernel, kernel)` as `(depth, outputs)`.
-    fn weight_by_depth(&self, weight: &[f32]) -> Vec<f32> {
-        let (area, mut by_depth) = (self.kernel * self.kernel, vec![0.0; weight.len()]);
-        for (output, weight) in weight.chunks_exact(self.depth()).enumerate() {
-            for (input, weight) in weight.chunks_exact(area).enumerate() {
-                for (place, value) in weight.iter().enumerate() {
-                    by_depth[(place * self.inputs + input) * self.outputs + output] = *value;
-                }
-            }
-        }
-        by_depth
-    }
-
-    /// The reverse of [`Conv::weight_by_depth`].
-    fn weight_by_output(&self, by_depth: &[f32]) -> Vec<f32> {
-        let (area, mut weight) = (self.kernel * self.kernel, vec![0.0; by_depth.len()]);
-        for (output, weight) in weight.chunks_exact_mut(self.depth()).enumerate() {
-            for (input, weight) in weight.chunks_exact_mut(area).enumerate() {
-                for (place, value) in weight.iter_mut().enumerate() {
-                    *value = by_depth[(place * self.inputs + input) * self.outputs + output];
-                }
-            }
-        }
-        weight
-    }
-
     /// Whether the matrix of columns is the input itself.
     fn is_pointwise(&self) -> bool {
         (self.kernel, self.stride, self.padding) == (1, 1, 0)
     }
 
-    /// The output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)` and `bias`.
+    /// The output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)` and
+    /// `bias`.
     pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(input.len(), self.images * image_in);
         assert_eq!(weight.len(), self.outputs * depth);
-        let weight = self.weight_by_depth(weight);
+        let weight = layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth);
         let weight = Matrix::new(&weight, depth, self.outputs);
         let pooled = self.finish == Finish::ReluPool;
         let mut values = vec![0.0; self.images * image_out];
@@ -293,8 +269,7 @@ impl Conv {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(output.len(), self.images * image_out);
         assert_eq!(grad.len(), output.len());
-        let by_output = self.weight_by_depth(weight);
-        let by_output = Matrix::new(&by_output, depth, self.outputs).transposed();
+        let by_output = if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
         let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
         let chunks = self.images.div_ceil(chunk);
         let mut input_grad = vec![0.0; if want_input { input.len() } else { 0 }];
@@ -306,10 +281,12 @@ impl Conv {
                 let images = chunk.min(self.images - index * chunk);
                 let input = &input[index * chunk * image_in..];
                 let start = index * chunk * image_out;
+                // Zeros are written, not only asked for: pages that are read before they are written cost two faults.
+                input_grad.fill(0.0);
                 let mut weight_grad = vec![0.0; depth * self.outputs];
                 let mut bias_grad = vec![0.0f64; self.outputs];
                 SCRATCH.with_borrow_mut(|scratch| {
-                    for tile in self.tiles(images) {
+                    for (number, tile) in self.tiles(images).into_iter().enumerate() {
                         let rows = tile.images * tile.lines * self.columns();
                         let written = self.written(&tile);
                         let (from, to) = (start + written.start, start + written.end);
@@ -336,9 +313,9 @@ impl Conv {
                         let before = Matrix::new(before, rows, self.outputs);
                         let columns = first(&mut scratch.columns, rows * depth);
                         self.lay_out(&tile, input, columns);
-                        multiply(Matrix::new(columns, rows, depth).transposed(), before, &mut weight_grad, true);
+                        multiply(before.transposed(), Matrix::new(columns, rows, depth), &mut weight_grad, number > 0);
                         if want_input {
-                            multiply(before, by_output, columns, false);
+                            multiply(before, Matrix::new(&by_output, self.outputs, depth), columns, false);
                             self.add_back(&tile, columns, input_grad);
                         }
                     }
@@ -348,7 +325,7 @@ impl Conv {
             .collect();
         let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Gradients {
-            weight: self.weight_by_output(&sum_in_order(&weights)),
+            weight: layout::channel_first(&sum_in_order(&weights), self.kernel, self.inputs),
             bias: sum_in_order(&biases),
             input: want_input.then_some(input_grad),
         }

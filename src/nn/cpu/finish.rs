@@ -1,8 +1,8 @@
 //! What happens to the output of a convolution or a batch norm before it is written: nothing, ReLU, or ReLU and a 2x2
 //! maximum. Fused, so that the largest activations need not exist.
 //!
-//! The maximum comes first here and ReLU second: the values and gradients are those of the other order, for a quarter of
-//! the work. Windows do not overlap; of an odd size the last line or column is in no window (PyTorch's floor mode).
+//! The maximum comes first here and ReLU second: the values and gradients are those of the other order, for a quarter
+//! of the work. Windows do not overlap; of an odd size the last line or column is in no window (PyTorch's floor mode).
 //! Of equal values the first of the window counts, as in PyTorch. ReLU has derivative 0 at 0. NaN passes through.
 
 /// The end of an operator.

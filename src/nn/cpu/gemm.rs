@@ -54,8 +54,8 @@ pub fn multiply(a: Matrix, b: Matrix, c: &mut [f32], add: bool) {
             (matrix.rows - 1) * matrix.row_stride + (matrix.columns - 1) * matrix.column_stride < matrix.data.len()
         );
     }
-    // SAFETY: the assertions above say that every element that the shapes and strides reach lies in its slice, and `c` is
-    // borrowed mutably, so that it overlaps neither operand.
+    // SAFETY: the assertions above say that every element that the shapes and strides reach lies in its slice, and `c`
+    // is borrowed mutably, so that it overlaps neither operand.
     unsafe {
         gemm::gemm(
             m,

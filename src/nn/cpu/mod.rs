@@ -1,14 +1,17 @@
 //! The arithmetic of the networks on the CPU: pure functions of slices.
 //!
-//! Activations are channels-last, `(image, line, column, channel)`, so that a row of an image-to-columns matrix is a few
-//! copies of contiguous floats. Rayon works across images; a matrix product itself is single-threaded. Every sum over
-//! images runs over chunks whose bounds depend on the shapes alone, and the chunks are added in order: the number of
-//! threads cannot change a bit of any result. Nothing here knows tensors, gradients' bookkeeping or parameters' names.
+//! Activations are channels-last, `(image, line, column, channel)`, so that a row of an image-to-columns matrix is a
+//! few copies of contiguous floats. Rayon works across images; a matrix product itself is single-threaded. Every sum
+//! over images runs over chunks whose bounds depend on the shapes alone, and the chunks are added in order: the number
+//! of threads cannot change a bit of any result. Nothing here knows tensors, gradients' bookkeeping or parameters'
+//! names.
 
 pub mod conv;
 pub mod finish;
 pub mod gemm;
+mod layout;
 pub mod linear;
+pub mod memory;
 pub mod norm;
 
 /// The most chunks that a sum over images is cut into: enough to keep some cores busy, few enough that a sum of weight
@@ -18,10 +21,11 @@ const CHUNKS: usize = 8;
 /// Adds equally long parts in their order.
 fn sum_in_order(parts: &[Vec<f32>]) -> Vec<f32> {
     use rayon::prelude::*;
-    let mut sum = vec![0.0; parts.first().map_or(0, Vec::len)];
+    let Some((first, others)) = parts.split_first() else { return Vec::new() };
+    let mut sum = first.clone();
     let block = 1 << 14;
     sum.par_chunks_mut(block).enumerate().for_each(|(i, sum)| {
-        for part in parts {
+        for part in others {
             for (sum, value) in sum.iter_mut().zip(&part[i * block..]) {
                 *sum += value;
             }

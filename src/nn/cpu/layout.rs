@@ -1,0 +1,41 @@
+//! Weights of convolutions in other orders: channel first, as they are kept, and channel last, as the products want
+//! them.
+
+use rayon::prelude::*;
+
+/// `(outputs, inputs, kernel, kernel)` as `(outputs, kernel, kernel, inputs)`.
+pub fn channel_last(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
+    let (area, mut moved) = (kernel * kernel, vec![0.0; weight.len()]);
+    moved.par_chunks_mut(area * inputs).zip(weight.par_chunks(area * inputs)).for_each(|(to, from)| {
+        for (input, from) in from.chunks_exact(area).enumerate() {
+            from.iter().enumerate().for_each(|(place, value)| to[place * inputs + input] = *value);
+        }
+    });
+    moved
+}
+
+/// The reverse of [`channel_last`].
+pub fn channel_first(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
+    let (area, mut moved) = (kernel * kernel, vec![0.0; weight.len()]);
+    moved.par_chunks_mut(area * inputs).zip(weight.par_chunks(area * inputs)).for_each(|(to, from)| {
+        for (input, to) in to.chunks_exact_mut(area).enumerate() {
+            to.iter_mut().enumerate().for_each(|(place, value)| *value = from[place * inputs + input]);
+        }
+    });
+    moved
+}
+
+/// A matrix, given row by row, transposed; a line of the cache's width at a time.
+pub fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
+    const BLOCK: usize = 16;
+    let rows = matrix.len() / columns;
+    let mut transposed = vec![0.0; matrix.len()];
+    transposed.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, to)| {
+        let start = block * BLOCK;
+        let count = to.len() / rows;
+        for (row, from) in matrix.chunks_exact(columns).enumerate() {
+            from[start..start + count].iter().enumerate().for_each(|(i, value)| to[i * rows + row] = *value);
+        }
+    });
+    transposed
+}

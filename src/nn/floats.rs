@@ -1,0 +1,44 @@
+//! Between tensors and slices: the only place that looks into a tensor's storage.
+
+use std::ops::{Deref, Range};
+
+use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
+
+/// The elements of a contiguous f32 tensor on the CPU, borrowed.
+pub struct Floats<'a> {
+    storage: Box<dyn Deref<Target = Storage> + 'a>,
+    range: Range<usize>,
+}
+
+impl Floats<'_> {
+    /// The elements of `tensor`; an error for one that is strided, of another type or elsewhere.
+    pub fn of(tensor: &Tensor) -> Result<Floats<'_>> {
+        let (storage, layout) = tensor.storage_and_layout();
+        let Storage::Cpu(CpuStorage::F32(_)) = &*storage else { bail!("expected an f32 tensor on the CPU") };
+        let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected a contiguous tensor") };
+        let range = start..end;
+        Ok(Floats { storage: Box::new(storage), range })
+    }
+}
+
+impl Deref for Floats<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &**self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
+            _ => unreachable!("checked when it was made"),
+        }
+    }
+}
+
+/// The elements of an operand of a custom operation.
+pub fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected a contiguous tensor") };
+    Ok(&storage.as_slice::<f32>()?[start..end])
+}
+
+/// A tensor on the CPU.
+pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &Device::Cpu)
+}
