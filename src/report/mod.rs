@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ struct Page {
     synthetic: bool,
     glyph_digest: String,
     leakage: String,
-    /// The picture of the data set, base64.
+    /// The picture of the data set: PNG in base64.
     montage: String,
     runs: Vec<RunView>,
 }
@@ -62,10 +63,12 @@ struct Page {
 #[derive(Serialize)]
 struct RunView {
     name: String,
-    model: String,
+    /// What was evaluated, in words; empty if nothing was.
+    evaluated: String,
     epochs: usize,
     last: Epoch,
     splits: Vec<evaluate::SplitMetrics>,
+    /// Curves: SVG in base64. As pictures, since inlined SVGs would share their ids.
     accuracy_plot: String,
     loss_plot: String,
 }
@@ -85,7 +88,7 @@ pub fn run(dataset: &Path, runs: &[Run], out: &Path) -> Result<()> {
         synthetic: facts.glyphs.name == Source::Synthetic.name(),
         glyph_digest: facts.glyphs.digest.short(),
         leakage: facts.leakage_sentence(),
-        montage: base64::prelude::BASE64_STANDARD.encode(&montage),
+        montage: BASE64_STANDARD.encode(&montage),
         runs,
         facts,
     };
@@ -109,18 +112,25 @@ fn view(run: &Run, figures: &Path) -> Result<RunView> {
         return Err(Error::format(&table, "no epochs", "at least one; train the run again"));
     };
     let evaluated = run.evaluate.as_deref().map(|folder| Metrics::read(&folder.join(evaluate::FILE))).transpose()?;
-    let accuracy_plot = plots::curves("joint accuracy", &epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
-    let loss_plot = plots::curves("loss", &epochs, |epoch| (epoch.train_loss, epoch.val_loss));
+    let accuracy_plot =
+        plots::curves("joint accuracy", Some(1.0), &epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
+    let loss_plot = plots::curves("loss", None, &epochs, |epoch| (epoch.train_loss, epoch.val_loss));
     for (kind, plot) in [("accuracy", &accuracy_plot), ("loss", &loss_plot)] {
         files::write(&figures.join(format!("{}-{kind}.svg", run.name)), plot.as_bytes())?;
     }
     Ok(RunView {
         name: run.name.clone(),
-        model: evaluated.as_ref().map(|metrics| metrics.model.to_string()).unwrap_or_default(),
+        evaluated: evaluated.as_ref().map(evaluated_on).unwrap_or_default(),
         epochs: epochs.len(),
         splits: evaluated.map(|metrics| metrics.splits).unwrap_or_default(),
         last,
-        accuracy_plot,
-        loss_plot,
+        accuracy_plot: BASE64_STANDARD.encode(accuracy_plot),
+        loss_plot: BASE64_STANDARD.encode(loss_plot),
     })
+}
+
+/// How many images of each split were looked at, with which weights.
+fn evaluated_on(metrics: &Metrics) -> String {
+    let splits: Vec<String> = metrics.splits.iter().map(|s| format!("{} {} images", s.samples, s.split)).collect();
+    format!("{}, with the weights of epoch {}", splits.join(" and "), metrics.epoch)
 }

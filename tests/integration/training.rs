@@ -22,7 +22,7 @@ fn the_whole_pipeline_runs_and_is_fresh_afterwards() {
         assert!(run.join(weights).exists(), "{weights}");
     }
     let page = fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
-    for words in ["fcn-lr0.0005-seed0", "Synthetic glyphs", "<svg", "DoubleMNIST"] {
+    for words in ["fcn-lr0.0005-seed0", "Synthetic glyphs", "data:image/svg+xml", "DoubleMNIST"] {
         assert!(page.contains(words), "{words}");
     }
     let second = home.ok(&["run"]);
