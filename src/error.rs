@@ -226,3 +226,32 @@ fn listed(errors: &[Error]) -> String {
         _ => errors.iter().map(|error| format!("\n  {error}")).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_ground_read_as_documented() {
+        let path = Path::new("a/b");
+        let refused = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let cases = [
+            (Error::io(path, "read it")(refused), "`a/b`: cannot read it: permission denied"),
+            (Error::format(path, "3 rows", "4 rows"), "`a/b`: 3 rows; expected 4 rows"),
+            (Error::parquet(path)("no footer"), "`a/b`: not readable as Parquet: no footer"),
+            (
+                Error::Busy { path: path.into() },
+                "`a/b`: another run is at work in this folder; wait until it ends, or give this one another --artifacts",
+            ),
+            (Error::Interrupted, "interrupted; what was finished before stays"),
+            (
+                Error::Differences { differences: 2 },
+                "2 differences; what stands is not what its records and pipeline.lock say",
+            ),
+        ];
+        for (error, message) in cases {
+            assert_eq!(error.to_string(), message);
+            assert!(!error.is_configuration());
+        }
+    }
+}

@@ -224,3 +224,157 @@ fn boxes(table: &Table, batch: &RecordBatch) -> Result<Option<Vec<i64>>> {
     });
     inner.map(Some).ok_or_else(|| table.wrong("boxes", column, "four int64 per digit"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, BinaryArray, StringArray, StructArray};
+    use arrow::datatypes::{Field, Schema};
+    use parquet::arrow::ArrowWriter;
+
+    use super::super::write_split;
+    use super::*;
+    use crate::tables::{Compression, ints, lists};
+
+    const LAYOUT: Layout = Layout { digits: 2, height: 3, width: 5, pixels: false };
+
+    fn samples(rows: std::ops::Range<i64>) -> Samples {
+        let n = rows.clone().count();
+        Samples {
+            labels: rows.clone().map(|row| row % 100).collect(),
+            index: rows.clone().collect(),
+            digits: rows.clone().flat_map(|row| [row % 100 / 10, row % 10]).collect(),
+            sources: vec![7; 2 * n],
+            boxes: Some(rows.clone().flat_map(|row| [row; 8]).collect()),
+            images: rows.flat_map(|row| [row as u8; 15]).collect(),
+        }
+    }
+
+    fn write(folder: &Path, groups: &[Vec<usize>], boxes: bool) -> Digest {
+        let mut first = 0;
+        let next = |n: usize| {
+            let range = first..first + n as i64;
+            first += n as i64;
+            Ok(range)
+        };
+        let render = |range| {
+            let mut samples = samples(range);
+            samples.boxes = samples.boxes.filter(|_| boxes);
+            Ok(samples)
+        };
+        let (metadata, silent) = ([("key", "value".to_owned())], Progress::silent());
+        write_split(folder, "val", &LAYOUT, &metadata, Compression::Zstd, groups, next, render, &silent).unwrap().digest
+    }
+
+    #[test]
+    fn what_was_written_is_read_with_the_same_digest_however_it_is_cut() {
+        let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let digest = write(a.path(), &[vec![4, 3], vec![4, 2]], true);
+        assert_eq!(digest, write(b.path(), &[vec![13]], true));
+        for home in [&a, &b] {
+            let shards = Shards::open(home.path(), "val").unwrap();
+            assert_eq!((shards.layout(), shards.rows()), (&LAYOUT, 13));
+            assert_eq!(shards.first().value("key"), Some("value"));
+            assert_eq!(shards.digest(&Progress::silent()).unwrap(), digest);
+        }
+        let whole = Shards::open(b.path(), "val").unwrap().read((0, 0)).unwrap();
+        assert_eq!(whole, samples(0..13));
+        let split = read_split(a.path(), "val", Some(9)).unwrap();
+        assert_eq!((split.len(), split.index[8], split.image(8)), (9, 8, &[8; 15][..]));
+        assert_eq!(split.targets[2 * 8..], [0, 8]);
+    }
+
+    #[test]
+    fn boxes_may_be_unknown() {
+        let home = tempfile::tempdir().unwrap();
+        let digest = write(home.path(), &[vec![3]], false);
+        let shards = Shards::open(home.path(), "val").unwrap();
+        assert_eq!(shards.read((0, 0)).unwrap().boxes, None);
+        assert_eq!(shards.digest(&Progress::silent()).unwrap(), digest);
+    }
+
+    #[test]
+    fn an_incomplete_set_of_shards_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let refusal =
+            || Shards::open(home.path(), "val").err().unwrap().to_string().replace(home.path().to_str().unwrap(), "F");
+        let expected = "expected val-00000-of-0000N.parquet, N files; make them again";
+        assert_eq!(refusal(), format!("`F`: no shards of `val`; {expected}"));
+        write(home.path(), &[vec![2], vec![2]], true);
+        std::fs::remove_file(home.path().join("val-00000-of-00002.parquet")).unwrap();
+        assert_eq!(refusal(), format!("`F`: 1 shards of `val` whose names do not form one set; {expected}"));
+    }
+
+    /// A shard of one row with columns of the test's making.
+    fn shard(folder: &Path, png: &[u8], label: ArrayRef, digits: ArrayRef) {
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![png]));
+        let path: ArrayRef = Arc::new(StringArray::from_iter_values(["p"]));
+        let field = |name: &str, array: &ArrayRef| Arc::new(Field::new(name, array.data_type().clone(), true));
+        let image =
+            StructArray::from(vec![(field("bytes", &bytes), bytes.clone()), (field("path", &path), path.clone())]);
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("image", Arc::new(image)),
+            ("label", label),
+            ("digits", digits),
+            ("index", ints(&[0])),
+            ("source_index", lists(&[1, 2], 2)),
+            ("boxes", ints(&[0])),
+        ];
+        let fields: Vec<_> = columns.iter().map(|(name, array)| field(name, array)).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let batch =
+            RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, array)| array).collect()).unwrap();
+        let file = std::fs::File::create(folder.join("val-00000-of-00001.parquet")).unwrap();
+        let mut writer = ArrowWriter::try_new(file, schema, None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn png(colour: image::ExtendedColorType, width: u32, bytes: &[u8]) -> Vec<u8> {
+        use image::ImageEncoder;
+        let mut out = Vec::new();
+        image::codecs::png::PngEncoder::new(&mut out).write_image(bytes, width, 1, colour).unwrap();
+        out
+    }
+
+    #[test]
+    fn columns_of_another_form_are_refused_by_name() {
+        let home = tempfile::tempdir().unwrap();
+        let grey = png(image::ExtendedColorType::L8, 2, &[1, 2]);
+        let refusal = |png: &[u8], label: ArrayRef, digits: ArrayRef| {
+            shard(home.path(), png, label, digits);
+            let read = Shards::open(home.path(), "val").and_then(|shards| shards.read((0, 0)).map(drop));
+            read.err().unwrap().to_string().split("parquet`: ").nth(1).unwrap().to_owned()
+        };
+        let text: ArrayRef = Arc::new(StringArray::from_iter_values(["7"]));
+        assert_eq!(
+            refusal(&grey, text, lists(&[0, 7], 2)),
+            "column `label` is Utf8 with 0 nulls; expected int64 without nulls"
+        );
+        assert_eq!(
+            refusal(&grey, ints(&[7]), ints(&[7])),
+            "column `digits` is Int64 with 0 nulls; expected lists of int64 of one length, without nulls"
+        );
+        assert_eq!(
+            refusal(&grey, ints(&[7]), lists(&[0, 0, 7], 3)),
+            "column `source_index` has lists of 2; expected lists of 3, as in the first shard"
+        );
+        assert_eq!(
+            refusal(&grey, ints(&[7]), lists(&[0, 7], 2)),
+            "column `boxes` is Int64 with 0 nulls; expected four int64 per digit"
+        );
+        let colour = png(image::ExtendedColorType::Rgb8, 1, &[1, 2, 3]);
+        assert_eq!(refusal(&colour, ints(&[7]), lists(&[0, 7], 2)), "an image in Rgb8; expected 8-bit grey PNGs");
+        let broken = refusal(b"no picture", ints(&[7]), lists(&[0, 7], 2));
+        assert!(broken.starts_with("an image that is not readable (") && broken.ends_with("expected 8-bit grey PNGs"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_parquet_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("val-00000-of-00001.parquet"), "nonsense").unwrap();
+        let message = Shards::open(home.path(), "val").err().unwrap().to_string();
+        assert!(message.contains("val-00000-of-00001.parquet`: not readable as Parquet: "), "{message}");
+    }
+}
