@@ -35,7 +35,7 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
          about MNIST"
             .to_owned()
     } else {
-        format!("{} glyphs of {}", facts.glyphs.count, facts.glyphs.name)
+        format!("{} glyphs of the {} (not MNIST as verified by the program)", facts.glyphs.count, facts.glyphs.name)
     };
     let split_sentence = match plan.split.by {
         By::Class => "Whole classes are divided, so val and test show digit combinations that train never showed.",

@@ -105,14 +105,16 @@ impl From<Source> for String {
 }
 
 impl Source {
-    /// The name to publish: of a folder only its own name, as its path is nobody's business.
+    /// The name to publish: of a folder only its own name, as its path is nobody's business, and marked as one, so that a
+    /// folder called MNIST is not taken for the verified files.
     pub fn name(&self) -> String {
         match self {
             Source::Mnist => "MNIST".to_owned(),
             Source::Synthetic => "synthetic glyphs".to_owned(),
-            Source::Folder(path) => {
-                path.file_name().map_or_else(|| "a local folder".to_owned(), |name| name.to_string_lossy().into_owned())
-            }
+            Source::Folder(path) => match path.file_name() {
+                Some(name) => format!("folder {}", name.to_string_lossy()),
+                None => "a local folder".to_owned(),
+            },
         }
     }
 

@@ -217,7 +217,7 @@ fn a_source_is_a_plain_text_in_the_configuration() {
 fn a_source_is_published_without_its_path() {
     assert_eq!(Source::Mnist.name(), "MNIST");
     assert_eq!(Source::Synthetic.name(), "synthetic glyphs");
-    assert_eq!(Source::Folder("/home/someone/kmnist/".into()).name(), "kmnist");
+    assert_eq!(Source::Folder("/home/someone/kmnist/".into()).name(), "folder kmnist");
     assert_eq!(Source::Folder("..".into()).name(), "a local folder");
 }
 
