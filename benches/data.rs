@@ -23,7 +23,9 @@ fn bench(c: &mut Criterion) {
 
     let mut group = c.benchmark_group("data");
     group.sample_size(20).throughput(Throughput::Elements(SAMPLES));
-    group.bench_function("plan", |b| b.iter(|| compose(&config, glyphs.labels()).expect("the plan is valid")));
+    group.bench_function("plan", |b| {
+        b.iter(|| compose(&config, glyphs.labels(), &Progress::silent()).expect("the plan is valid"))
+    });
     let out = home.path().join("dataset");
     group.bench_function("dataset", |b| {
         let config = dataset::Config::default();

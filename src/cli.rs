@@ -111,10 +111,17 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     out
 }
 
-/// The manual page.
+/// The manual page: that of the program, and the arguments of every command after it.
 pub fn man() -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut out)?;
+    let program = Cli::command();
+    clap_mangen::Man::new(program.clone()).render(&mut out)?;
+    for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
+        let page = clap_mangen::Man::new(command.clone());
+        out.extend_from_slice(format!(".SH \"MULTIDIGIT {}\"\n", command.get_name().to_uppercase()).as_bytes());
+        page.render_description_section(&mut out)?;
+        page.render_options_section(&mut out)?;
+    }
     Ok(out)
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -19,19 +19,38 @@ pub const FILE: &str = "pipeline.yaml";
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the glyphs come from.
+    #[serde(deserialize_with = "or_default")]
+    #[schemars(with = "raw::Config")]
     pub raw: raw::Config,
     /// What is composed, and how it is split: all randomness of the data set.
+    #[serde(deserialize_with = "or_default")]
+    #[schemars(with = "plan::Config")]
     pub plan: plan::Config,
     /// How the shards are stored; none of it changes a pixel.
+    #[serde(deserialize_with = "or_default")]
+    #[schemars(with = "dataset::Config")]
     pub dataset: dataset::Config,
     /// Augmentation of the training split: the paper's recipe. An operator that is null is off.
+    #[serde(deserialize_with = "or_default")]
+    #[schemars(with = "augment::Config")]
     pub augment: augment::Config,
     /// Training of one network.
+    #[serde(deserialize_with = "or_default")]
+    #[schemars(with = "train::Config")]
     pub train: train::Config,
     /// Evaluation of a trained network.
+    #[serde(deserialize_with = "or_default")]
+    #[schemars(with = "evaluate::Config")]
     pub evaluate: evaluate::Config,
     /// The page that shows it all.
+    #[serde(deserialize_with = "or_default")]
+    #[schemars(with = "report::Config")]
     pub report: report::Config,
+}
+
+/// A section that is there with nothing in it is the section's default.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Config {
@@ -61,7 +80,8 @@ impl Config {
         if text.lines().all(is_blank) {
             return Ok(Config::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| {
+        let read: Result<Option<Config>, _> = serde_saphyr::from_str(text);
+        read.map(Option::unwrap_or_default).map_err(|error| {
             let error = error.without_snippet();
             let origin = match error.location() {
                 Some(place) => format!("{origin}:{}", place.line()),
@@ -70,6 +90,13 @@ impl Config {
             match error {
                 serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => {
                     unknown(origin, field, expected.iter().map(|&key| key.to_owned()))
+                }
+                serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+                    let message = format!("key `{}` stands there twice", key.as_deref().unwrap_or("?"));
+                    Error::ConfigSyntax { origin, message }
+                }
+                serde_saphyr::Error::MultipleDocuments { .. } => {
+                    Error::ConfigSyntax { origin, message: "more than one YAML document; expected one".into() }
                 }
                 other => Error::ConfigSyntax { origin, message: other.to_string() },
             }
@@ -96,11 +123,9 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         self.raw.validate()?;
         self.plan.validate()?;
-        self.dataset.validate()?;
+        self.dataset.validate(&self.plan)?;
         self.augment.validate()?;
         self.train.validate()?;
-        let [height, width] = self.plan.image_size;
-        self.train.model.check_image_size(height, width)?;
         self.evaluate.validate()
     }
 
@@ -276,6 +301,20 @@ mod tests {
         assert_eq!(refusal("plan.seed"), "--set plan.seed: expected key.path=value");
         assert_eq!(refusal("plan.seed.x=1"), "--set plan.seed.x=1: `plan.seed` is a value and has no key `x`");
         assert!(refusal("plan.seed=many").starts_with("--set plan.seed=many: invalid type: string \"many\""));
+    }
+
+    #[test]
+    fn what_is_left_empty_is_the_default() {
+        for text in ["", "# nothing", "---", "null", "plan:", "plan:\n  # digits: 3\nreport: ~", "raw: {}"] {
+            assert_eq!(Config::parse(text, "p").unwrap(), Config::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_of_yaml_are_told_in_our_words() {
+        let refusal = |text| Config::parse(text, "p").unwrap_err().to_string();
+        assert_eq!(refusal("plan:\n  seed: 1\n  seed: 2\n"), "p:3: key `seed` stands there twice");
+        assert_eq!(refusal("plan:\n  seed: 1\n---\nplan:\n"), "p:4: more than one YAML document; expected one");
     }
 
     #[test]

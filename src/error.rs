@@ -46,7 +46,7 @@ pub enum Error {
     #[error("{stage}: its input {input} is stale ({why}); run `multidigit run {input}` first")]
     InputStale { stage: &'static str, input: &'static str, why: String },
     /// Verification found differences; they were listed.
-    #[error("{differences} differences; what stands is not what its records and pipeline.lock say")]
+    #[error("differences found: {differences}; what stands is not what its records and pipeline.lock say")]
     Differences { differences: usize },
 
     // ---- plan
@@ -190,6 +190,12 @@ impl Error {
         move |e| Error::Parquet { path: path.clone(), message: e.to_string() }
     }
 
+    /// A maker for `map_err` where a library that writes files for us fails; most often the disk is full.
+    pub fn write<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Error + use<E> {
+        let path = path.to_owned();
+        move |e| Error::Io { path: path.clone(), action: "write it", source: std::io::Error::other(e.to_string()) }
+    }
+
     /// An [`Error::Format`].
     pub fn format(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Error {
         Error::Format { path: path.to_owned(), found: found.into(), expected: expected.into() }
@@ -209,6 +215,7 @@ impl Error {
 fn nearest_hint(nearest: Option<&str>, valid: &[String]) -> String {
     match nearest {
         Some(key) => format!("; did you mean `{key}`?"),
+        None if valid.is_empty() => "; there are no keys here".to_owned(),
         None => format!("; valid keys are {}", valid.join(", ")),
     }
 }
@@ -246,7 +253,7 @@ mod tests {
             (Error::Interrupted, "interrupted; what was finished before stays"),
             (
                 Error::Differences { differences: 2 },
-                "2 differences; what stands is not what its records and pipeline.lock say",
+                "differences found: 2; what stands is not what its records and pipeline.lock say",
             ),
         ];
         for (error, message) in cases {

@@ -54,10 +54,12 @@ pub struct Build {
 impl Build {
     /// Starts an empty folder for `target`; what an earlier, killed build left there goes.
     pub fn beside(target: &Path) -> Result<Build> {
-        let folder = sibling(target, NEW);
-        remove_dir(&folder)?;
+        // a link to a folder elsewhere stays one
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let folder = sibling(&target, NEW);
+        remove(&folder)?;
         create_dir(&folder)?;
-        Ok(Build { target: target.to_owned(), folder })
+        Ok(Build { target, folder })
     }
 
     /// The folder to build in.
@@ -71,14 +73,14 @@ impl Build {
             return fs::rename(&self.folder, &self.target).map_err(Error::io(&self.target, "put it in place"));
         }
         if exchange(&self.folder, &self.target) {
-            return remove_dir(&self.folder); // it now holds the former state
+            return remove(&self.folder); // it now holds the former state
         }
         // Two renames where the system cannot exchange two names; `sweep` mends a kill between them.
         let old = sibling(&self.target, OLD);
-        remove_dir(&old)?;
+        remove(&old)?;
         fs::rename(&self.target, &old).map_err(Error::io(&self.target, "move it aside"))?;
         fs::rename(&self.folder, &self.target).map_err(Error::io(&self.target, "put it in place"))?;
-        remove_dir(&old)
+        remove(&old)
     }
 }
 
@@ -100,9 +102,14 @@ fn exchange(_: &Path, _: &Path) -> bool {
     false
 }
 
-/// Removes a folder with all it holds; one that is not there is fine.
-pub fn remove_dir(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+/// Removes a file, a link, or a folder with all it holds; what is not there is fine.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove it")(e)),
         _ => Ok(()),
     }
@@ -115,15 +122,11 @@ pub fn sweep(folder: &Path) -> Result<()> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let Some(hidden) = name.strip_prefix('.') else { continue };
         if hidden.ends_with(NEW) {
-            if path.is_dir() {
-                remove_dir(&path)?
-            } else {
-                fs::remove_file(&path).map_err(Error::io(&path, "remove it"))?
-            }
+            remove(&path)?;
         } else if let Some(target) = hidden.strip_suffix(OLD) {
             let target = path.with_file_name(target);
             if target.exists() {
-                remove_dir(&path)?;
+                remove(&path)?;
             } else {
                 fs::rename(&path, &target).map_err(Error::io(&target, "put it back"))?;
             }
@@ -176,10 +179,24 @@ impl FolderLock {
         create_dir(folder)?;
         let path = folder.join(".lock");
         let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path, "open it"))?;
+        FolderLock::lock(folder, &path, file)
+    }
+
+    /// Takes the lock for reading what stands: nothing is created, and a folder that this process cannot write, which it
+    /// cannot be at work in either, is not locked.
+    pub fn take_if_writable(folder: &Path) -> Result<Option<FolderLock>> {
+        let path = folder.join(".lock");
+        match File::options().append(true).open(&path) {
+            Ok(file) => FolderLock::lock(folder, &path, file).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn lock(folder: &Path, path: &Path, file: File) -> Result<FolderLock> {
         match file.try_lock() {
             Ok(()) => Ok(FolderLock { _file: file }),
             Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { path: folder.to_owned() }),
-            Err(fs::TryLockError::Error(e)) => Err(Error::io(&path, "lock it")(e)),
+            Err(fs::TryLockError::Error(e)) => Err(Error::io(path, "lock it")(e)),
         }
     }
 }

@@ -17,8 +17,6 @@ use multidigit::{inspect, results};
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
-        // whoever read our output has seen enough
-        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             match error {
@@ -32,8 +30,6 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Dag { mermaid: true } => return print(&stage::mermaid()),
-        Command::Dag { mermaid: false } => return print(&stage::text()),
         Command::Inspect { file } => return print(&inspect::inspect(&file)?),
         Command::Schema => return print(&format!("{:#}\n", Config::schema())),
         Command::Completions { shell } => return write(&completions(shell)),
@@ -44,8 +40,11 @@ fn run(cli: Cli) -> Result<()> {
     let default = Path::new(config::FILE);
     let file = global.config.as_deref().or(default.exists().then_some(default));
     let config = Config::load(file, &global.overrides)?;
-    if let Command::ShowConfig = cli.command {
-        return print(&config.document());
+    match cli.command {
+        Command::ShowConfig => return print(&config.document()),
+        Command::Dag { mermaid: true } => return print(&stage::mermaid(&config)),
+        Command::Dag { mermaid: false } => return print(&stage::text(&config)),
+        _ => {}
     }
     if let Some(threads) = global.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
@@ -81,5 +80,9 @@ fn print(text: &str) -> Result<()> {
 
 fn write(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(Error::io(Path::new("standard output"), "write to it"))
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        // whoever read our output has seen enough; the work goes on, and its exit code is its own
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Error::io(Path::new("standard output"), "write to it")),
+    }
 }

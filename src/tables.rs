@@ -135,7 +135,10 @@ impl Table {
         let path = self.path.clone();
         let file = File::open(&path).map_err(Error::io(&path, "open it"))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
-        let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+        // by position, since a name may hold a dot, which would be read as a path
+        let fields = self.metadata.schema().fields().iter();
+        let wanted = fields.enumerate().filter(|(_, field)| columns.contains(&field.name().as_str()));
+        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(position, _)| position));
         let reader = builder
             .with_projection(mask)
             .with_row_groups(row_groups)

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, Parts};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::plan::{facts, split, table};
+use crate::plan::{self, Facts, facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
@@ -19,6 +19,12 @@ use crate::tables::Compression;
 pub mod card;
 pub mod montage;
 pub mod render;
+
+/// The most shards of a split: their numbers have five digits.
+const MAX_SHARDS: usize = 99_999;
+
+/// The most bytes of pixels in a row group: a column's chunk is counted in 32 bits.
+const MAX_ROW_GROUP: usize = i32::MAX as usize;
 
 /// The section `dataset`: how the shards are stored. None of it changes a pixel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,14 +47,20 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks everything that can be known before any work.
-    pub fn validate(&self) -> Result<()> {
+    /// Checks everything that can be known before any work, for images of a plan.
+    pub fn validate(&self, plan: &plan::Config) -> Result<()> {
         for (key, value) in
             [("dataset.rows_per_shard", self.rows_per_shard), ("dataset.row_group_rows", self.row_group_rows)]
         {
             if value == 0 {
                 return Err(Error::value(key, 0, "at least 1"));
             }
+        }
+        let [height, width] = plan.image_size;
+        let most = MAX_ROW_GROUP / (height * width).max(1);
+        if self.row_group_rows.min(self.rows_per_shard) > most {
+            let found = format!("{} rows of {height}x{width} pixels", self.row_group_rows);
+            return Err(Error::value("dataset.row_group_rows", found, format!("at most {most}: 2 GiB of pixels")));
         }
         Ok(())
     }
@@ -69,14 +81,17 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     }
     let [height, width] = facts.plan.image_size;
     let layout = Layout { digits: facts.plan.digits, height, width, pixels: config.pixels };
-    let provenance = serde_json::to_string(&facts).expect("facts are plain data");
-    let metadata = [(facts::KEY, provenance)];
-    let mut picks = montage::Picks::new(facts.plan.classes());
+    let metadata = [(facts::KEY, facts.text())];
+    let mut picks = montage::Picks::new(facts.plan.classes(), height * width);
     let mut written: Vec<Written> = Vec::new();
     progress.begin("dataset", facts.counts.as_array().into_iter().sum(), "images")?;
     for (number, name) in split::NAMES.into_iter().enumerate() {
         let mut rows = table::Reader::open(plan, name)?;
         let groups = config.cut().groups(rows.len());
+        if groups.len() > MAX_SHARDS {
+            let found = format!("{}, which cuts `{name}` into {} shards", config.rows_per_shard, groups.len());
+            return Err(Error::value("dataset.rows_per_shard", found, format!("at most {MAX_SHARDS} shards")));
+        }
         let next = |n: usize| {
             let rows = rows.take(n)?;
             picks.look(&rows, number);
@@ -105,17 +120,19 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     })?;
     files::write(&out.join("README.md"), card::card(&facts, &layout, &written).as_bytes())?;
     progress.end();
-    Ok(digest(written.iter().map(|split| split.digest)))
+    Ok(digest(&facts, written.iter().map(|split| split.digest)))
 }
 
 /// The digest of a data set that stands in a folder, computed from its shards.
 pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
-    let splits = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name)?.digest(progress));
-    Ok(digest(splits.into_iter().collect::<Result<Vec<Digest>>>()?.into_iter()))
+    let shards = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
+    let shards = shards.into_iter().collect::<Result<Vec<Shards>>>()?;
+    let digests = shards.iter().map(|split| split.digest(progress)).collect::<Result<Vec<Digest>>>()?;
+    Ok(digest(&table::facts(shards[0].first())?, digests.into_iter()))
 }
 
-fn digest(splits: impl Iterator<Item = Digest>) -> Digest {
-    let mut content = Parts::default();
+fn digest(facts: &Facts, splits: impl Iterator<Item = Digest>) -> Digest {
+    let mut content = facts.digest();
     for (name, digest) in split::NAMES.iter().zip(splits) {
         content.bytes(name.as_bytes()).digest(&digest);
     }

@@ -8,8 +8,9 @@ use imageproc::rect::Rect;
 use crate::plan::rows::Rows;
 use crate::shards::Samples;
 
-/// The most samples in the picture.
-pub const MOST: u64 = 100;
+/// The most samples in the picture, and the most pixels in all of them together.
+const MOST: u64 = 100;
+const MOST_PIXELS: u64 = 1 << 24;
 const COLUMNS: usize = 10;
 const FRAME: usize = 3;
 const GAP: usize = 3;
@@ -18,24 +19,26 @@ const BOX: Rgb<u8> = Rgb([200, 60, 60]);
 /// Frames of train, val and test; the card names the colours.
 const SPLITS: [Rgb<u8>; 3] = [Rgb([150, 150, 150]), Rgb([40, 110, 220]), Rgb([240, 150, 30])];
 
-/// Picks the rows of the picture as a plan passes by: the first sample of up to [`MOST`] classes, evenly spaced.
+/// Picks the rows of the picture as a plan passes by: the first sample of up to a hundred classes, evenly spaced; of fewer
+/// where images are large.
 pub struct Picks {
-    classes: u64,
+    /// Every so many classes one is picked.
+    step: u64,
     /// Picked rows with the number of their split.
     picked: Vec<(Rows, usize)>,
 }
 
 impl Picks {
-    /// Nothing picked yet, out of so many classes.
-    pub fn new(classes: u64) -> Picks {
-        Picks { classes, picked: Vec::new() }
+    /// Nothing picked yet, out of so many classes of images of so many pixels.
+    pub fn new(classes: u64, pixels: usize) -> Picks {
+        let most = (MOST_PIXELS / pixels.max(1) as u64).clamp(1, MOST);
+        Picks { step: classes.div_ceil(most), picked: Vec::new() }
     }
 
     /// Looks through the next rows of a split.
     pub fn look(&mut self, rows: &Rows, split: usize) {
-        let step = self.classes.div_ceil(MOST);
         for row in (0..rows.len()).filter(|&row| rows.index[row] == 0) {
-            if u64::from(rows.labels[row]).is_multiple_of(step) {
+            if u64::from(rows.labels[row]).is_multiple_of(self.step) {
                 let mut one = Rows::new(rows.digits);
                 one.push_from(rows, row);
                 self.picked.push((one, split));
@@ -94,7 +97,7 @@ mod tests {
 
     #[test]
     fn picks_are_the_first_samples_of_evenly_spaced_classes() {
-        let mut picks = Picks::new(1000);
+        let mut picks = Picks::new(1000, 64 * 64);
         let rows = Rows {
             digits: 1,
             labels: vec![20, 7, 10, 10],

@@ -35,6 +35,8 @@ pub fn settings(stage: Stage, config: &Config) -> Value {
     };
     let sections = match stage {
         Stage::Raw => vec![section("raw", &["mirrors"])],
+        // The name of the glyphs travels with the plan: the same content from elsewhere is named anew.
+        Stage::Plan => vec![section("plan", &[]), ("glyphs".to_owned(), config.raw.source.name().into())],
         // Epochs beyond those that stand as shards are augmented in flight, by the settings of `augment`.
         Stage::Train if config.train.augment => vec![section("augment", &["epochs"]), section("train", &["run"])],
         Stage::Train => vec![section("train", &["run"])],
@@ -45,7 +47,7 @@ pub fn settings(stage: Stage, config: &Config) -> Value {
 
 /// The digest of all settings and versions that a stage's output depends on, its own and upstream.
 pub fn settings_digest(stage: Stage, config: &Config) -> Digest {
-    let all = stage.with_upstream().into_iter().map(|stage| {
+    let all = stage.with_upstream(config).into_iter().map(|stage| {
         (stage.name().to_owned(), serde_json::json!({"version": stage.version(), "settings": settings(stage, config)}))
     });
     Digest::of_json(&Value::Object(all.collect()))

@@ -97,13 +97,17 @@ impl Pipeline {
         progress: &Progress,
         tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>,
     ) -> Result<()> {
+        let selected = selection(request, &self.config);
+        if selected.contains(&Stage::Train) {
+            let [height, width] = self.config.plan.image_size;
+            self.config.train.model.check_image_size(height, width)?;
+        }
         let _lock = match request.dry_run {
             true => None,
             false => Some(self.lock_folders()?),
         };
         let pinned = Lock::read(&self.lock_file)?;
         let mut pending = BTreeSet::new();
-        let selected = selection(request);
         if request.single {
             self.require_fresh_inputs(&selected)?;
         }
@@ -112,8 +116,8 @@ impl Pipeline {
                 Freshness::Fresh(record) if !request.force => Outcome::Fresh(record),
                 freshness => {
                     let reasons = match freshness {
-                        Freshness::Fresh(_) => vec!["--force".to_owned()],
-                        Freshness::Stale(reasons) => reasons,
+                        Freshness::Stale(reasons) if !request.force => reasons,
+                        _ => vec!["--force".to_owned()],
                     };
                     if request.dry_run {
                         pending.insert(stage);
@@ -123,6 +127,9 @@ impl Pipeline {
                         let record = self.perform(stage, progress)?;
                         let expected = pinned.as_ref().and_then(|lock| lock.expected(stage, &self.config));
                         let pinned = expected.map(|content| content == record.content);
+                        if pinned == Some(false) {
+                            progress.warn(&format!("{stage}: the content is not what pipeline.lock pins"));
+                        }
                         Outcome::Ran { reasons, record: Box::new(record), pinned }
                     }
                 }
@@ -166,7 +173,8 @@ impl Pipeline {
 
     fn require_fresh_inputs(&self, stages: &[Stage]) -> Result<()> {
         for &stage in stages {
-            let inputs: Vec<Stage> = stage.inputs().iter().copied().filter(|input| !stages.contains(input)).collect();
+            let inputs = stage.inputs(&self.config).iter().copied().filter(|input| !stages.contains(input));
+            let inputs: Vec<Stage> = inputs.collect();
             self.require_fresh(&inputs, stage.name())?;
         }
         Ok(())
@@ -188,22 +196,30 @@ impl Pipeline {
         Record::read(&self.folder(stage))
     }
 
-    /// The folder below which a stage's outputs are named.
-    fn base(&self, stage: Stage) -> Result<PathBuf> {
+    /// The folder below which the outputs of a stage are named, whose own folder is `folder`. Of `raw` it is the one in
+    /// which the glyph files of `source` stand.
+    fn base(&self, stage: Stage, folder: &Path, source: &raw::Config) -> Result<PathBuf> {
         match stage {
             Stage::Raw => {
-                let files = raw::locate(&self.config.raw, &self.raw)?;
+                let files = raw::locate(source, &self.raw)?;
                 Ok(files.paths[0].parent().unwrap_or(Path::new(".")).to_owned())
             }
-            _ => Ok(self.folder(stage)),
+            _ => Ok(folder.to_owned()),
         }
     }
 
-    /// The key of a stage under the records that stand; the names of inputs that have none.
-    fn key(&self, stage: Stage) -> Result<(Key, Vec<String>)> {
+    /// The stages whose content is in a stage's key. The augmented pixels that training sees are a function of the data
+    /// set and of the settings of `augment`, both in its key, however many epochs stand as shards.
+    fn keyed_inputs(&self, stage: Stage) -> impl Iterator<Item = Stage> + use<> {
+        let inputs = stage.inputs(&self.config).iter().copied();
+        inputs.filter(move |&input| (stage, input) != (Stage::Train, Stage::Augment))
+    }
+
+    /// The key of a stage under the records that stand; the inputs that have none.
+    fn key(&self, stage: Stage) -> Result<(Key, Vec<Stage>)> {
         let mut inputs = BTreeMap::new();
         let mut missing = Vec::new();
-        for &input in stage.inputs() {
+        for input in self.keyed_inputs(stage) {
             match Record::read(&self.folder(input)) {
                 Ok(Some(record)) => {
                     let name = match input {
@@ -212,7 +228,7 @@ impl Pipeline {
                     };
                     inputs.insert(name, record.content);
                 }
-                _ => missing.push(input.name().to_owned()),
+                _ => missing.push(input),
             }
         }
         if stage == Stage::Report {
@@ -260,14 +276,26 @@ impl Pipeline {
         };
         let (key, missing) = self.key(stage)?;
         let mut reasons = key.reasons_against(&record.key);
-        let inputs = stage.inputs().iter().filter(|input| pending.contains(input));
-        reasons.extend(inputs.map(|input| format!("input {input} is stale")));
-        reasons.extend(missing.into_iter().map(|input| format!("input {input} is not there")));
+        for input in self.keyed_inputs(stage) {
+            if missing.contains(&input) {
+                reasons.retain(|reason| !reason.starts_with(&format!("input {input}")));
+                reasons.push(format!("input {input} is not there"));
+            } else if pending.contains(&input) {
+                reasons.push(format!("input {input} is stale"));
+            }
+        }
         if reasons.is_empty() {
-            match self.base(stage) {
+            let folder = self.folder(stage);
+            match self.base(stage, &folder, &self.config.raw) {
                 Ok(base) => {
-                    let look = record.look(&base)?;
+                    let look = record.look(&base);
                     reasons.extend(look.differences);
+                    if stage != Stage::Raw {
+                        reasons.extend(record.strays(&folder)?.filter(|stray| stray.ends_with(".parquet")).map(
+                            // readers take every shard of a folder, also one that nobody recorded
+                            |stray| format!("{stray} is not in the record"),
+                        ));
+                    }
                     // Renewed stamps spare the next look the reading; a folder that cannot be written is no reason to fail.
                     if look.refreshed && reasons.is_empty() {
                         let _ = record.write(&self.folder(stage));
@@ -292,7 +320,7 @@ impl Pipeline {
         let (key, _) = self.key(stage)?;
         let outputs = match stage {
             Stage::Raw => {
-                let base = self.base(stage)?;
+                let base = self.base(stage, &target, &self.config.raw)?;
                 let files = raw::locate(&self.config.raw, &self.raw)?;
                 let names = files.paths.iter().filter_map(|path| path.file_name().map(PathBuf::from));
                 record::outputs(&base, &names.collect::<Vec<_>>())?
@@ -315,15 +343,15 @@ fn content_of(outputs: &[record::Output]) -> Vec<(&str, Digest)> {
 }
 
 /// The stages of a request, in order.
-fn selection(request: &Request) -> Vec<Stage> {
+fn selection(request: &Request, config: &Config) -> Vec<Stage> {
     let named = |stage: &Stage| request.stages.is_empty() || request.stages.contains(stage);
     let mut selected: BTreeSet<Stage> = Stage::ALL.into_iter().filter(named).collect();
     if request.downstream {
-        let below = Stage::ALL.into_iter().filter(|stage| selected.iter().any(|&named| stage.needs(named)));
+        let below = Stage::ALL.into_iter().filter(|stage| selected.iter().any(|&named| stage.needs(named, config)));
         selected.extend(below.collect::<Vec<_>>());
     }
     if !request.single {
-        selected = selected.into_iter().flat_map(Stage::with_upstream).collect();
+        selected = selected.into_iter().flat_map(|stage| stage.with_upstream(config)).collect();
     }
     selected.into_iter().collect()
 }
@@ -337,7 +365,7 @@ mod tests {
     fn selected(stages: &[Stage], change: fn(&mut Request)) -> Vec<Stage> {
         let mut request = Request { stages: stages.to_vec(), ..Request::default() };
         change(&mut request);
-        selection(&request)
+        selection(&request, &Config::default())
     }
 
     #[test]

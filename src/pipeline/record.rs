@@ -68,26 +68,38 @@ impl Record {
 
     /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode
     /// changed; `refreshed` tells that stamps were renewed and the record is worth writing again.
-    pub fn look(&mut self, base: &Path) -> Result<Look> {
+    pub fn look(&mut self, base: &Path) -> Look {
         let mut look = Look::default();
+        if self.outputs.is_empty() {
+            look.differences.push("its record lists no output".to_owned());
+        }
         for output in &mut self.outputs {
             let path = base.join(&output.path);
             if !path.is_file() {
                 look.differences.push(format!("output {} is missing", output.path));
                 continue;
             }
-            let stamp = Stamp::of(&path)?;
-            if stamp == output.stamp {
-                continue;
-            }
-            if stamp.bytes != output.stamp.bytes || Digest::of_file(&path)? != output.digest {
-                look.differences.push(format!("output {} was changed", output.path));
-            } else {
-                output.stamp = stamp;
-                look.refreshed = true;
+            let compare = |stamp: Stamp| -> Result<(Stamp, bool)> {
+                let same = stamp == output.stamp
+                    || stamp.bytes == output.stamp.bytes && Digest::of_file(&path)? == output.digest;
+                Ok((stamp, same))
+            };
+            match Stamp::of(&path).and_then(compare) {
+                Ok((stamp, true)) => {
+                    look.refreshed |= stamp != output.stamp;
+                    output.stamp = stamp;
+                }
+                Ok((_, false)) => look.differences.push(format!("output {} was changed", output.path)),
+                Err(error) => look.differences.push(error.to_string()),
             }
         }
-        Ok(look)
+        look
+    }
+
+    /// The files below a stage's folder that it does not speak of.
+    pub fn strays(&self, folder: &Path) -> Result<impl Iterator<Item = String>> {
+        let names = files::walk(folder)?.into_iter().map(|path| name(&path));
+        Ok(names.filter(|name| name != FILE && self.outputs.iter().all(|output| output.path != *name)))
     }
 }
 
@@ -105,10 +117,14 @@ pub fn outputs(base: &Path, paths: &[PathBuf]) -> Result<Vec<Output>> {
     use rayon::prelude::*;
     let describe = |path: &PathBuf| {
         let full = base.join(path);
-        let name: Vec<String> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-        Ok(Output { path: name.join("/"), stamp: Stamp::of(&full)?, digest: Digest::of_file(&full)? })
+        Ok(Output { path: name(path), stamp: Stamp::of(&full)?, digest: Digest::of_file(&full)? })
     };
     paths.par_iter().map(describe).collect()
+}
+
+/// A relative path as records have it.
+fn name(path: &Path) -> String {
+    path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
@@ -146,15 +162,15 @@ mod tests {
         std::fs::write(&a, "same").unwrap();
         std::fs::write(&b, "before").unwrap();
         let mut record = record(home.path());
-        assert_eq!(record.look(home.path()).unwrap(), Look::default());
+        assert_eq!(record.look(home.path()), Look::default());
         std::fs::remove_file(&a).unwrap();
         std::fs::write(&a, "same").unwrap(); // another inode or time
         record.outputs[0].stamp.modified_ns = 0;
-        assert_eq!(record.look(home.path()).unwrap(), Look { differences: vec![], refreshed: true });
+        assert_eq!(record.look(home.path()), Look { differences: vec![], refreshed: true });
         std::fs::write(&b, "After!").unwrap();
         record.outputs[1].stamp.modified_ns = 0;
         std::fs::remove_file(&a).unwrap();
-        let differences = record.look(home.path()).unwrap().differences;
+        let differences = record.look(home.path()).differences;
         assert_eq!(differences, ["output a is missing", "output b was changed"]);
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
+
 /// A stage of the pipeline, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,13 +42,14 @@ impl Stage {
         }
     }
 
-    /// The stages whose output this one reads.
-    pub fn inputs(self) -> &'static [Stage] {
+    /// The stages whose output this one reads under a configuration.
+    pub fn inputs(self, config: &Config) -> &'static [Stage] {
         match self {
             Raw => &[],
             Plan => &[Raw],
             Dataset => &[Raw, Plan],
             Augment => &[Dataset],
+            Train if !config.train.augment => &[Dataset],
             Train => &[Dataset, Augment],
             Evaluate => &[Dataset, Train],
             Report => &[Dataset, Train, Evaluate],
@@ -59,13 +62,13 @@ impl Stage {
     }
 
     /// The stage and everything that it needs, in order.
-    pub fn with_upstream(self) -> Vec<Stage> {
-        Stage::ALL.into_iter().filter(|&other| other == self || self.needs(other)).collect()
+    pub fn with_upstream(self, config: &Config) -> Vec<Stage> {
+        Stage::ALL.into_iter().filter(|&other| other == self || self.needs(other, config)).collect()
     }
 
     /// Whether this stage needs another, directly or not.
-    pub fn needs(self, other: Stage) -> bool {
-        self.inputs().iter().any(|&input| input == other || input.needs(other))
+    pub fn needs(self, other: Stage, config: &Config) -> bool {
+        self.inputs(config).iter().any(|&input| input == other || input.needs(other, config))
     }
 }
 
@@ -85,18 +88,18 @@ impl FromStr for Stage {
 }
 
 /// The graph as Mermaid, for Markdown.
-pub fn mermaid() -> String {
+pub fn mermaid(config: &Config) -> String {
     let edges = Stage::ALL
         .into_iter()
-        .flat_map(|stage| stage.inputs().iter().map(move |input| format!("    {input} --> {stage}\n")));
+        .flat_map(|stage| stage.inputs(config).iter().map(move |input| format!("    {input} --> {stage}\n")));
     format!("graph LR\n{}", edges.collect::<String>())
 }
 
 /// The graph as text: every stage with its inputs.
-pub fn text() -> String {
+pub fn text(config: &Config) -> String {
     Stage::ALL
         .into_iter()
-        .map(|stage| match stage.inputs() {
+        .map(|stage| match stage.inputs(config) {
             [] => format!("{stage}\n"),
             inputs => {
                 format!("{stage:9} <- {}\n", inputs.iter().map(|input| input.name()).collect::<Vec<_>>().join(", "))
@@ -112,14 +115,17 @@ mod tests {
     #[test]
     fn every_stage_comes_after_its_inputs() {
         for stage in Stage::ALL {
-            assert!(stage.inputs().iter().all(|&input| input < stage));
+            assert!(stage.inputs(&Config::default()).iter().all(|&input| input < stage));
             assert_eq!(stage.name().parse(), Ok(stage));
         }
     }
 
     #[test]
     fn upstream_is_everything_that_is_needed() {
-        assert_eq!(Augment.with_upstream(), [Raw, Plan, Dataset, Augment]);
-        assert!(Report.needs(Raw) && !Dataset.needs(Train));
+        assert_eq!(Augment.with_upstream(&Config::default()), [Raw, Plan, Dataset, Augment]);
+        let mut config = Config::default();
+        assert!(Report.needs(Raw, &config) && !Dataset.needs(Train, &config) && Train.needs(Augment, &config));
+        config.train.augment = false;
+        assert!(!Train.needs(Augment, &config));
     }
 }

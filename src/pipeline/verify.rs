@@ -1,14 +1,15 @@
 //! Verification: everything that stands is read again and its digests are computed anew, from the bytes of the files and
 //! from what they mean, and compared with the records and with `pipeline.lock`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::lock::Lock;
-use super::{Pipeline, Stage, record};
+use super::{Pipeline, Record, Stage, record};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::files::{self, FolderLock};
 use crate::progress::Progress;
-use crate::{augment, dataset, files, plan, raw};
+use crate::{augment, dataset, plan, raw};
 
 /// What verification found of one stage.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,18 +27,19 @@ pub struct Verdict {
 }
 
 impl Pipeline {
-    /// Verifies every stage that has a record. An error if there is none.
+    /// Verifies everything that stands. An error if nothing does. It writes nothing, so a folder that only others can write
+    /// will do.
     pub fn verify(&self, progress: &Progress) -> Result<Vec<Verdict>> {
-        let _lock = self.lock_folders()?;
+        let _lock = FolderLock::take_if_writable(&self.artifacts)?;
         let pinned = Lock::read(&self.lock_file)?;
         let mut verdicts = Vec::new();
         for stage in Stage::ALL {
+            let home = self.artifacts.join(stage.name());
             let folders = match stage {
-                Stage::Train | Stage::Evaluate => self.run_folders(stage)?,
-                _ if self.folder(stage).join(record::FILE).exists() => vec![self.folder(stage)],
-                _ => Vec::new(),
+                Stage::Train | Stage::Evaluate => files::entries(&home)?,
+                _ => vec![home],
             };
-            for folder in folders {
+            for folder in folders.into_iter().filter(|folder| folder.is_dir() && !is_hidden(folder)) {
                 verdicts.push(self.verify_one(stage, folder, pinned.as_ref(), progress)?);
             }
         }
@@ -56,47 +58,46 @@ impl Pipeline {
         };
         let mut verdict = Verdict { name, files: 0, content: Digest::of(b""), pinned: None, differences: Vec::new() };
         let mut differ = |difference: String| verdict.differences.push(difference);
-        let record = match record::Record::read(&folder) {
+        let record = match Record::read(&folder) {
             Ok(Some(record)) => record,
-            Ok(None) => return Ok(verdict),
+            Ok(None) => {
+                differ(format!("stands without its {}", record::FILE));
+                return Ok(verdict);
+            }
             Err(error) => {
                 differ(error.to_string());
                 return Ok(verdict);
             }
         };
-        let base = match stage {
-            Stage::Raw => self.base(stage),
-            _ => Ok(folder.clone()),
-        };
-        let base = match base {
+        let source = self.source_of(&record);
+        let base = match self.base(stage, &folder, &source) {
             Ok(base) => base,
             Err(error) => {
                 differ(error.to_string());
                 return Ok(verdict);
             }
         };
-        let mut whole = true;
+        let mut whole = !record.outputs.is_empty();
         for output in &record.outputs {
             let path = base.join(&output.path);
-            match path.is_file() {
-                false => differ(format!("{} is missing", output.path)),
-                true if Digest::of_file(&path)? != output.digest => differ(format!("{} was changed", output.path)),
-                true => continue,
+            match Digest::of_file(&path) {
+                Ok(digest) if digest == output.digest => continue,
+                Ok(_) => differ(format!("{} was changed", output.path)),
+                Err(_) if !path.exists() => differ(format!("{} is missing", output.path)),
+                Err(error) => differ(error.to_string()),
             }
             whole = false;
         }
+        if record.outputs.is_empty() {
+            differ("its record lists no output".to_owned());
+        }
         if stage != Stage::Raw {
-            for path in files::walk(&folder)? {
-                let name = path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/");
-                if name != record::FILE && record.outputs.iter().all(|output| output.path != name) {
-                    differ(format!("{name} is not in the record"));
-                }
-            }
+            record.strays(&folder)?.for_each(|stray| differ(format!("{stray} is not in the record")));
         }
         verdict.files = record.outputs.len();
         verdict.content = record.content;
         if whole {
-            match self.recompute(stage, &record, progress) {
+            match self.recompute(stage, &record, &source, progress) {
                 Ok(Some(content)) if content != record.content => {
                     let (found, expected) = (content.short(), record.content.short());
                     differ(format!("content {found}; its record says {expected}"));
@@ -117,12 +118,24 @@ impl Pipeline {
         Ok(verdict)
     }
 
+    /// The source of glyphs that a record of `raw` speaks of, which need not be the one that is configured now.
+    fn source_of(&self, record: &Record) -> raw::Config {
+        let recorded = serde_json::from_value(record.key.settings["raw"].clone());
+        recorded.unwrap_or_else(|_| self.config.raw.clone())
+    }
+
     /// The digest of a stage's logical content, from its files; `None` for stages without one.
-    fn recompute(&self, stage: Stage, record: &record::Record, progress: &Progress) -> Result<Option<Digest>> {
+    fn recompute(
+        &self,
+        stage: Stage,
+        record: &Record,
+        source: &raw::Config,
+        progress: &Progress,
+    ) -> Result<Option<Digest>> {
         let folder = self.folder(stage);
         let begin = || progress.begin(&format!("verify {stage}"), record.rows, "rows");
         let content = match stage {
-            Stage::Raw => raw::Glyphs::read(&raw::locate(&self.config.raw, &self.raw)?)?.digest(),
+            Stage::Raw => raw::Glyphs::read(&raw::locate(source, &self.raw)?)?.digest(),
             Stage::Plan => plan::table::digest_of(&folder.join(plan::FILE))?,
             Stage::Dataset => {
                 begin()?;
@@ -137,4 +150,9 @@ impl Pipeline {
         progress.end();
         Ok(Some(content))
     }
+}
+
+/// Whether a folder is one in transit.
+fn is_hidden(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Pipeline, Stage};
+use super::{Pipeline, Record, Stage};
 use crate::augment::Augmenter;
 use crate::digest::Digest;
 use crate::error::Result;
@@ -105,20 +105,30 @@ impl Pipeline {
     }
 
     fn report_work(&self, out: &Path) -> Result<Done> {
-        let runs = self.runs()?;
-        report::run(&self.folder(Stage::Dataset), &runs, out)?;
+        let (runs, others) = self.runs()?;
+        report::run(&self.folder(Stage::Dataset), &runs, &others, out)?;
         Ok(Done { content: None, rows: runs.len() as u64, facts: Value::Null })
     }
 
-    /// Every run that stands, by name.
-    fn runs(&self) -> Result<Vec<report::Run>> {
-        let mut runs = Vec::new();
+    /// The runs that were trained on the data set that stands, and the names of those that were trained on another. An
+    /// evaluation counts if it is of the weights that stand.
+    fn runs(&self) -> Result<(Vec<report::Run>, Vec<String>)> {
+        let dataset = self.content(Stage::Dataset)?;
+        let (mut runs, mut others) = (Vec::new(), Vec::new());
         for folder in self.run_folders(Stage::Train)? {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let evaluate = self.run_folders(Stage::Evaluate)?.into_iter().find(|e| e.file_name() == folder.file_name());
-            runs.push(report::Run { name, train: folder, evaluate });
+            let Some(record) = Record::read(&folder)? else { continue };
+            if record.key.inputs.get(Stage::Dataset.name()) != Some(&dataset) {
+                others.push(name);
+                continue;
+            }
+            let evaluate = self.artifacts.join(Stage::Evaluate.name()).join(&name);
+            let inputs = Record::read(&evaluate)?.map(|record| record.key.inputs).unwrap_or_default();
+            let is_of_these = inputs.get(Stage::Dataset.name()) == Some(&dataset)
+                && inputs.get(&format!("{}/{name}", Stage::Train)) == Some(&record.content);
+            runs.push(report::Run { name, train: folder, evaluate: is_of_these.then_some(evaluate) });
         }
-        Ok(runs)
+        Ok((runs, others))
     }
 }
 

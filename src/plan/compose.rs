@@ -10,6 +10,7 @@ use super::rows::{Rows, digits_of};
 use super::split::{self, By};
 use super::{Config, numpy};
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use crate::raw::SIDE;
 use crate::rng;
 
@@ -17,13 +18,13 @@ use crate::rng;
 pub type Plan = [Rows; 3];
 
 /// Composes all samples. `labels` are the labels of the glyph pool, in its order; `config` is valid.
-pub fn compose(config: &Config, labels: &[u8]) -> Result<Plan> {
+pub fn compose(config: &Config, labels: &[u8], progress: &Progress) -> Result<Plan> {
     let pool = by_digit(labels)?;
     let classes = shuffled_classes(config);
     let mut plan = match config.split.by {
-        By::Class => by_class(config, &pool, &classes)?,
-        By::Sample => by_sample(config, by_class(config, &pool, &classes)?)?,
-        By::Source => by_source(config, &pool, &classes)?,
+        By::Class => by_class(config, &pool, &classes, progress)?,
+        By::Sample => by_sample(config, by_class(config, &pool, &classes, progress)?)?,
+        By::Source => by_source(config, &pool, &classes, progress)?,
     };
     for (number, rows) in plan.iter_mut().enumerate() {
         *rows = match config.order {
@@ -70,7 +71,7 @@ fn draw(mt: &mut Mt, config: &Config, pool: &[Vec<u32>; 10], label: u32, index: 
     }
 }
 
-fn by_class(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32]) -> Result<Plan> {
+fn by_class(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: &Progress) -> Result<Plan> {
     let counts = split::reference_counts(config.split.ratio, classes.len() as u64);
     let mut mt = Mt::new(config.seed);
     let mut plan = reserve(config, counts.map(|classes| classes * config.samples_per_class))?;
@@ -82,6 +83,7 @@ fn by_class(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32]) -> Result<P
             for index in 0..config.samples_per_class as u32 {
                 draw(&mut mt, config, pool, label, index, rows);
             }
+            progress.advance(config.samples_per_class)?;
         }
     }
     Ok(plan)
@@ -106,7 +108,7 @@ fn by_sample(config: &Config, images: Plan) -> Result<Plan> {
 
 /// Divides each digit's glyphs by the ratio, then composes each split's share of every class out of its own glyphs.
 /// Indexes run through a class: train has the first, test the last.
-fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32]) -> Result<Plan> {
+fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: &Progress) -> Result<Plan> {
     let mut pools: [[Vec<u32>; 10]; 3] = Default::default();
     for (digit, glyphs) in pool.iter().enumerate() {
         let counts = split::exact_counts(config.split.ratio, glyphs.len() as u64);
@@ -128,6 +130,7 @@ fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32]) -> Result<
             for index in first..first + count {
                 draw(&mut mt, config, pool, label, index as u32, rows);
             }
+            progress.advance(count)?;
         }
         first += count;
     }
@@ -183,6 +186,10 @@ mod tests {
         (0..700).map(|i| (i * 7 % 10) as u8).collect()
     }
 
+    fn composed(config: &Config, labels: &[u8]) -> Result<Plan> {
+        compose(config, labels, &Progress::silent())
+    }
+
     fn config(by: By, samples_per_class: u64) -> Config {
         Config { samples_per_class, split: Split { by, ..Split::default() }, ..Config::default() }
     }
@@ -201,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_split_by_class_shares_no_class() {
-        let plan = compose(&config(By::Class, 3), &pool()).unwrap();
+        let plan = composed(&config(By::Class, 3), &pool()).unwrap();
         assert_eq!(plan.each_ref().map(Rows::len), [192, 48, 60]);
         let classes = plan.each_ref().map(|rows| rows.labels.iter().copied().collect::<HashSet<_>>());
         assert_eq!(classes.each_ref().map(HashSet::len), [64, 16, 20]);
@@ -210,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_split_by_sample_deals_out_the_very_same_images() {
-        let [by_class, by_sample] = [By::Class, By::Sample].map(|by| compose(&config(by, 25), &pool()).unwrap());
+        let [by_class, by_sample] = [By::Class, By::Sample].map(|by| composed(&config(by, 25), &pool()).unwrap());
         assert_eq!(images(&by_class), images(&by_sample));
         assert_eq!(by_sample.each_ref().map(Rows::len), [1600, 400, 500]);
         for (rows, per_class) in by_sample.iter().zip([16, 4, 5]) {
@@ -220,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_split_by_source_shares_no_glyph() {
-        let plan = compose(&config(By::Source, 25), &pool()).unwrap();
+        let plan = composed(&config(By::Source, 25), &pool()).unwrap();
         assert_eq!(plan.each_ref().map(Rows::len), [1600, 400, 500]);
         let glyphs = plan.each_ref().map(|rows| rows.sources.iter().copied().collect::<HashSet<_>>());
         for (a, b) in [(0, 1), (0, 2), (1, 2)] {
@@ -234,7 +241,7 @@ mod tests {
     fn a_glyph_shows_the_digit_of_its_place() {
         let labels = pool();
         for by in [By::Class, By::Sample, By::Source] {
-            for (label, _, sources, y, x) in images(&compose(&config(by, 25), &labels).unwrap()) {
+            for (label, _, sources, y, x) in images(&composed(&config(by, 25), &labels).unwrap()) {
                 let digits: Vec<u8> = sources.iter().map(|&glyph| labels[glyph as usize]).collect();
                 assert_eq!(digits, digits_of(label, 2).collect::<Vec<_>>());
                 assert!(y.iter().all(|&y| y < 36) && x.iter().all(|&x| x < 4));
@@ -245,21 +252,27 @@ mod tests {
     #[test]
     fn class_order_is_ascending_and_shuffled_order_holds_the_same_rows() {
         let mut config = config(By::Class, 3);
-        let shuffled = compose(&config, &pool()).unwrap();
+        let shuffled = composed(&config, &pool()).unwrap();
         config.order = Order::Class;
-        let sorted = compose(&config, &pool()).unwrap();
+        let sorted = composed(&config, &pool()).unwrap();
         assert_eq!(images(&shuffled), images(&sorted));
         assert!(sorted[0].labels.is_sorted() && !shuffled[0].labels.is_sorted());
         assert_eq!(sorted[0].index[..6], [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
+    fn composition_stops_when_asked() {
+        let stopped = compose(&config(By::Class, 3), &pool(), &Progress::new(&|_| false));
+        assert!(matches!(stopped, Err(Error::Interrupted)));
+    }
+
+    #[test]
     fn a_pool_without_a_digit_is_an_error() {
         let labels: Vec<u8> = pool().into_iter().filter(|&label| label != 7).collect();
-        let error = compose(&config(By::Class, 1), &labels).unwrap_err();
+        let error = composed(&config(By::Class, 1), &labels).unwrap_err();
         assert_eq!(error.to_string(), "the glyph pool holds no digit 7; every digit from 0 to 9 is needed");
         let one_seven: Vec<u8> = labels.iter().copied().chain([7]).collect();
-        let error = compose(&config(By::Source, 10), &one_seven).unwrap_err();
+        let error = composed(&config(By::Source, 10), &one_seven).unwrap_err();
         let message = "the glyph pool of split `train` holds no digit 7; every digit from 0 to 9 is needed";
         assert_eq!(error.to_string(), message);
     }

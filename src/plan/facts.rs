@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Config;
 use super::compose::Plan;
-use crate::digest::Digest;
+use crate::digest::{Digest, Parts};
 
 /// The metadata key under which Parquet files hold these facts.
 pub const KEY: &str = "multidigit";
@@ -91,6 +91,19 @@ impl Facts {
             plan: config.clone(),
             glyphs,
         }
+    }
+
+    /// The facts as they stand in the metadata of files.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).expect("facts are plain data")
+    }
+
+    /// The beginning of the content digest of a file that carries these facts: two files that differ in them are not the
+    /// same, even where their rows are.
+    pub fn digest(&self) -> Parts {
+        let mut content = Parts::default();
+        content.bytes(self.text().as_bytes());
+        content
     }
 
     /// One sentence on what train has seen of the others.

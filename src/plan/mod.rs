@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::raw::SIDE;
+use crate::shards::MAX_PIXELS;
 
 pub mod compose;
 pub mod facts;
@@ -131,6 +132,10 @@ impl Config {
             let (found, least) = (format!("width {width} for {digits} digits"), SIDE * digits);
             return Err(Error::value("plan.image_size", found, format!("{least} to {MAX_SIDE}")));
         }
+        if (height * width) as u64 > MAX_PIXELS {
+            let found = format!("{height}x{width} pixels");
+            return Err(Error::value("plan.image_size", found, format!("at most {MAX_PIXELS} pixels in all")));
+        }
         let ratio = self.split.ratio;
         if ratio.iter().all(|&part| part == 0) {
             return Err(Error::value("plan.split.ratio", format!("{ratio:?}"), "shares that do not sum to 0"));
@@ -150,10 +155,9 @@ impl Config {
 pub fn run(config: &Config, glyphs: Glyphs, labels: &[u8], out: &Path, progress: &Progress) -> Result<(Facts, Digest)> {
     let samples = config.counts().iter().sum();
     progress.begin("plan", samples, "samples")?;
-    let plan = compose::compose(config, labels)?;
+    let plan = compose::compose(config, labels, progress)?;
     let facts = Facts::new(config, glyphs, &plan);
     let digest = table::write(&out.join(FILE), &facts, &plan)?;
-    progress.advance(samples)?;
     progress.end();
     Ok((facts, digest))
 }
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn impossible_settings_are_refused_by_name() {
         type Case = (fn(&mut Config), &'static str);
-        let cases: [Case; 9] = [
+        let cases: [Case; 10] = [
             (|c| c.digits = 0, "`plan.digits`: found 0; expected at least 1"),
             (|c| c.samples_per_class = 0, "`plan.samples_per_class`: found 0; expected at least 1"),
             (
@@ -196,6 +200,10 @@ mod tests {
             (
                 |c| c.image_size = [64, 70_000],
                 "`plan.image_size`: found width 70000 for 2 digits; expected 56 to 65535",
+            ),
+            (
+                |c| c.image_size = [20_000, 20_000],
+                "`plan.image_size`: found 20000x20000 pixels; expected at most 67108864 pixels in all",
             ),
             (
                 |c| c.split.ratio = [0, 0, 0],

@@ -23,7 +23,7 @@ use crate::tables::{Compression, Table, int_field, ints, list_field, lists, prop
 /// Rows per row group.
 const ROW_GROUP: usize = 65_536;
 
-/// Writes a plan whole; returns the digest of its rows.
+/// Writes a plan whole; returns the digest of its facts and rows.
 pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
     let digits = facts.plan.digits;
     let schema = Arc::new(Schema::new(vec![
@@ -35,11 +35,10 @@ pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
         list_field("y", digits),
         list_field("x", digits),
     ]));
-    let text = serde_json::to_string(facts).expect("facts are plain data");
-    let properties = properties(Compression::Zstd, &[(KEY, text)]).set_max_row_group_row_count(None).build();
+    let properties = properties(Compression::Zstd, &[(KEY, facts.text())]).set_max_row_group_row_count(None).build();
     let file = File::create(path).map_err(Error::io(path, "create it"))?;
-    let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(Error::parquet(path))?;
-    let mut content = Parts::default();
+    let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(Error::write(path))?;
+    let mut content = facts.digest();
     for (name, rows) in split::NAMES.iter().zip(plan) {
         for first in (0..rows.len()).step_by(ROW_GROUP) {
             let n = ROW_GROUP.min(rows.len() - first);
@@ -54,18 +53,18 @@ pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
                 lists(&rows.y[cells.clone()], digits),
                 lists(&rows.x[cells], digits),
             ];
-            let batch = RecordBatch::try_new(schema.clone(), columns).map_err(Error::parquet(path))?;
-            writer.write(&batch).and_then(|()| writer.flush()).map_err(Error::parquet(path))?;
+            let batch = RecordBatch::try_new(schema.clone(), columns).map_err(Error::write(path))?;
+            writer.write(&batch).and_then(|()| writer.flush()).map_err(Error::write(path))?;
         }
         digest(&mut content, name, rows);
     }
-    writer.close().map_err(Error::parquet(path))?;
+    writer.close().map_err(Error::write(path))?;
     Ok(content.finish())
 }
 
-/// The digest of the rows of a plan that stands in a file.
+/// The digest of the facts and rows of a plan that stands in a file.
 pub fn digest_of(path: &Path) -> Result<Digest> {
-    let mut content = Parts::default();
+    let mut content = facts(&Table::open(path)?)?.digest();
     for name in split::NAMES {
         let mut reader = Reader::open(path, name)?;
         let rows = reader.take(reader.len() as usize)?;
@@ -110,6 +109,10 @@ impl Reader {
         facts.plan.validate().map_err(|e| Error::format(path, e.to_string(), "a plan that this program wrote"))?;
         let position = split::NAMES.iter().position(|&name| name == split).unwrap_or(split::NAMES.len());
         let counts = facts.counts.as_array().map(|&n| n);
+        if counts != facts.plan.counts() {
+            let (found, expected) = (format!("counts {counts:?}"), format!("{:?}", facts.plan.counts()));
+            return Err(Error::format(path, found, format!("{expected}, as its settings give")));
+        }
         let (first, rows) = (counts[..position].iter().sum::<u64>(), counts[position]);
         // which row groups are this split's follows from the counts
         let (mut groups, mut at) = (Vec::new(), 0);

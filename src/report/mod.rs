@@ -57,6 +57,8 @@ struct Page {
     /// The picture of the data set: PNG in base64.
     montage: String,
     runs: Vec<RunView>,
+    /// Names of runs on other data.
+    others: String,
 }
 
 /// What the page says of a run.
@@ -73,8 +75,9 @@ struct RunView {
     loss_plot: String,
 }
 
-/// Writes the page about a data set (a folder of the stage dataset) and runs into `out`.
-pub fn run(dataset: &Path, runs: &[Run], out: &Path) -> Result<()> {
+/// Writes the page about a data set (a folder of the stage dataset) and the runs trained on it into `out`; `others` are
+/// the names of runs trained on other data, of which it says just that.
+pub fn run(dataset: &Path, runs: &[Run], others: &[String], out: &Path) -> Result<()> {
     let figures = out.join("figures");
     files::create_dir(&figures)?;
     let shards = Shards::open(&dataset.join(DATA), NAMES[0])?;
@@ -90,6 +93,7 @@ pub fn run(dataset: &Path, runs: &[Run], out: &Path) -> Result<()> {
         leakage: facts.leakage_sentence(),
         montage: BASE64_STANDARD.encode(&montage),
         runs,
+        others: others.join(", "),
         facts,
     };
     let mut templates = Environment::new();

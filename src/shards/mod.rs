@@ -9,6 +9,9 @@ pub use reader::{Shards, read_split};
 pub use schema::Layout;
 pub use writer::{Cut, Samples, Written, write_split};
 
+/// The most pixels that an image may have: a header that promises more is not believed.
+pub const MAX_PIXELS: u64 = 1 << 26;
+
 /// The folder of the shards below a stage's folder.
 pub const DATA: &str = "data";
 

@@ -11,15 +11,12 @@ use rayon::prelude::*;
 
 use super::schema::Layout;
 use super::writer::{Samples, row_digests};
-use super::{Split, file_name};
+use super::{MAX_PIXELS, Split, file_name};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::progress::Progress;
 use crate::tables::Table;
-
-/// The most pixels that an image may have: a header that promises more is not believed.
-const MAX_PIXELS: u64 = 1 << 26;
 
 /// The shards of a split in a folder (the one that holds the Parquet files), in order; all of them must be there.
 pub fn find(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
@@ -52,9 +49,12 @@ impl Shards {
     pub fn open(folder: &Path, split: &str) -> Result<Shards> {
         let tables = find(folder, split)?.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
         let first = &tables[0];
+        if tables.iter().any(|table| table.rows() == 0) {
+            return Err(Error::format(first.path(), "no rows in it or another shard", "at least one sample in each"));
+        }
         let batch = first.read(&["image", "digits"], vec![0], 1)?.next().transpose()?;
         let Some(batch) = batch.filter(|batch| batch.num_rows() > 0) else {
-            return Err(Error::format(first.path(), "no rows", "at least one sample"));
+            return Err(Error::format(first.path(), "an empty row group", "at least one sample in each"));
         };
         let (width, height) = decoder(first, png_of(first, &batch, 0)?)?.dimensions();
         let digits = first.lists(&batch, "digits")?.1;
@@ -100,7 +100,7 @@ impl Shards {
             samples.index.extend(table.ints(&batch, "index")?);
             samples.digits.extend(self.cells(table, &batch, "digits")?);
             samples.sources.extend(self.cells(table, &batch, "source_index")?);
-            samples.boxes = boxes(table, &batch)?;
+            samples.boxes = boxes(table, &batch, self.layout.digits)?;
             self.decode(table, &batch, &mut samples.images)?;
         }
         Ok(samples)
@@ -210,14 +210,17 @@ fn unreadable(table: &Table, error: &image::ImageError) -> Error {
     Error::format(table.path(), format!("an image that is not readable ({error})"), "8-bit grey PNGs")
 }
 
-/// The boxes of a batch; none where the column is null.
-fn boxes(table: &Table, batch: &RecordBatch) -> Result<Option<Vec<i64>>> {
+/// The boxes of a batch, four integers per digit; none where the column is null.
+fn boxes(table: &Table, batch: &RecordBatch, digits: usize) -> Result<Option<Vec<i64>>> {
     let column = table.column(batch, "boxes")?;
     if column.null_count() == column.len() {
         return Ok(None);
     }
     let inner = column.as_fixed_size_list_opt().filter(|list| list.null_count() == 0).and_then(|list| {
-        let DataType::FixedSizeList(..) = list.value_type() else { return None };
+        let DataType::FixedSizeList(_, 4) = list.value_type() else { return None };
+        if list.value_length() as usize != digits {
+            return None;
+        }
         let values = list.values().as_fixed_size_list().values().clone();
         let ints = values.as_primitive_opt::<arrow::datatypes::Int64Type>()?;
         (ints.null_count() == 0).then(|| ints.values().to_vec())
@@ -307,7 +310,7 @@ mod tests {
     }
 
     /// A shard of one row with columns of the test's making.
-    fn shard(folder: &Path, png: &[u8], label: ArrayRef, digits: ArrayRef) {
+    fn shard(folder: &Path, png: &[u8], label: ArrayRef, digits: ArrayRef, boxes: ArrayRef) {
         let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![png]));
         let path: ArrayRef = Arc::new(StringArray::from_iter_values(["p"]));
         let field = |name: &str, array: &ArrayRef| Arc::new(Field::new(name, array.data_type().clone(), true));
@@ -319,7 +322,7 @@ mod tests {
             ("digits", digits),
             ("index", ints(&[0])),
             ("source_index", lists(&[1, 2], 2)),
-            ("boxes", ints(&[0])),
+            ("boxes", boxes),
         ];
         let fields: Vec<_> = columns.iter().map(|(name, array)| field(name, array)).collect();
         let schema = Arc::new(Schema::new(fields));
@@ -342,11 +345,21 @@ mod tests {
     fn columns_of_another_form_are_refused_by_name() {
         let home = tempfile::tempdir().unwrap();
         let grey = png(image::ExtendedColorType::L8, 2, &[1, 2]);
-        let refusal = |png: &[u8], label: ArrayRef, digits: ArrayRef| {
-            shard(home.path(), png, label, digits);
+        let refusal_of = |png: &[u8], label: ArrayRef, digits: ArrayRef, boxes: ArrayRef| {
+            shard(home.path(), png, label, digits, boxes);
             let read = Shards::open(home.path(), "val").and_then(|shards| shards.read((0, 0)).map(drop));
             read.err().unwrap().to_string().split("parquet`: ").nth(1).unwrap().to_owned()
         };
+        let refusal = |png: &[u8], label, digits| refusal_of(png, label, digits, ints(&[0]));
+        let nested = |outer: i32, inner: usize| -> ArrayRef {
+            let values = lists(&vec![0; outer as usize * inner], inner);
+            let field = crate::tables::item(values.data_type().clone());
+            Arc::new(arrow::array::FixedSizeListArray::new(field, outer, values, None))
+        };
+        for (outer, inner) in [(2, 1), (3, 4)] {
+            let refused = refusal_of(&grey, ints(&[7]), lists(&[0, 7], 2), nested(outer, inner));
+            assert!(refused.ends_with("expected four int64 per digit"), "{refused}");
+        }
         let text: ArrayRef = Arc::new(StringArray::from_iter_values(["7"]));
         assert_eq!(
             refusal(&grey, text, lists(&[0, 7], 2)),
@@ -368,6 +381,16 @@ mod tests {
         assert_eq!(refusal(&colour, ints(&[7]), lists(&[0, 7], 2)), "an image in Rgb8; expected 8-bit grey PNGs");
         let broken = refusal(b"no picture", ints(&[7]), lists(&[0, 7], 2));
         assert!(broken.starts_with("an image that is not readable (") && broken.ends_with("expected 8-bit grey PNGs"));
+    }
+
+    #[test]
+    fn a_shard_without_rows_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("val-00000-of-00001.parquet");
+        let schema = Arc::new(LAYOUT.schema());
+        ArrowWriter::try_new(std::fs::File::create(path).unwrap(), schema, None).unwrap().close().unwrap();
+        let message = Shards::open(home.path(), "val").err().unwrap().to_string();
+        assert!(message.ends_with("no rows in it or another shard; expected at least one sample in each"), "{message}");
     }
 
     #[test]

@@ -104,11 +104,9 @@ pub fn write_split<T: Send>(
         let file = File::create(&path).map_err(Error::io(&path, "create it"))?;
         let (mut writer, factory) = ArrowWriter::try_new(file, schema.clone(), Some(properties.clone()))
             .and_then(ArrowWriter::into_serialized_writer)
-            .map_err(Error::parquet(&path))?;
-        // A wave keeps every thread busy, and bounds what waits to be appended.
-        let wave_groups = 4 * rayon::current_num_threads();
+            .map_err(Error::write(&path))?;
         let mut position = 0;
-        for wave in shard.chunks(wave_groups) {
+        for wave in shard.chunks(wave_groups(shard, layout)) {
             let material = wave.iter().map(|&rows| next(rows)).collect::<Result<Vec<T>>>()?;
             let encoded = material
                 .into_par_iter()
@@ -118,7 +116,7 @@ pub fn write_split<T: Send>(
             position += wave.len();
             for group in encoded {
                 let rows = group.digests.len() as u64;
-                append(&mut writer, group.columns).map_err(Error::parquet(&path))?;
+                append(&mut writer, group.columns).map_err(Error::write(&path))?;
                 group.digests.iter().for_each(|digest| {
                     content.digest(digest);
                 });
@@ -126,12 +124,19 @@ pub fn write_split<T: Send>(
                 progress.advance(rows)?;
             }
         }
-        writer.close().map_err(Error::parquet(&path))?;
+        writer.close().map_err(Error::write(&path))?;
         written.bytes += path.metadata().map_err(Error::io(&path, "look at it"))?.len();
         written.files.push(path);
     }
     written.digest = content.finish();
     Ok(written)
+}
+
+/// Row groups that are made at once: enough to keep every thread busy, few enough to stay within a bound of bytes.
+fn wave_groups(shard: &[usize], layout: &Layout) -> usize {
+    const WAVE_BYTES: usize = 256 << 20;
+    let group = shard.iter().max().map_or(0, |rows| rows * layout.height * layout.width);
+    (WAVE_BYTES / group.max(1)).clamp(1, 4 * rayon::current_num_threads())
 }
 
 fn append(writer: &mut SerializedFileWriter<File>, columns: Vec<ArrowColumnChunk>) -> parquet::errors::Result<()> {
@@ -157,7 +162,7 @@ fn encode(
     samples: Samples,
 ) -> Result<Encoded> {
     let digests = row_digests(layout, &samples);
-    let columns = arrays(layout, samples).map_err(Error::parquet(path))?;
+    let columns = arrays(layout, samples).map_err(Error::write(path))?;
     let write = || -> parquet::errors::Result<Vec<ArrowColumnChunk>> {
         let mut writers = factory.create_column_writers(group)?.into_iter();
         let mut chunks = Vec::new();
@@ -169,7 +174,7 @@ fn encode(
         }
         Ok(chunks)
     };
-    Ok(Encoded { columns: write().map_err(Error::parquet(path))?, digests })
+    Ok(Encoded { columns: write().map_err(Error::write(path))?, digests })
 }
 
 /// One digest per sample, over its columns and the digest of its pixels: pixels are hashed apart, since BLAKE3 is fast on

@@ -214,3 +214,112 @@ fn a_missing_mnist_says_what_to_do() {
         assert!(answer.stderr.contains(words), "{words}: {}", answer.stderr);
     }
 }
+
+#[test]
+fn a_setting_that_changes_no_row_of_the_plan_still_changes_what_is_made_of_it() {
+    let home = Home::new();
+    home.ok(&["run", "dataset"]);
+    let wider = home.ok(&["run", "dataset", "--set", "plan.image_size=[64, 65]"]);
+    assert!(wider.contains("dataset   done "), "{wider}");
+    let ratio = home.ok(&["run", "dataset", "--set", "plan.split.ratio=[16, 4, 5]"]);
+    assert!(ratio.contains("dataset   done "), "{ratio}");
+    let card = fs::read_to_string(home.path("artifacts/dataset/README.md")).unwrap();
+    assert!(card.contains("Divided 16/4/5 by class."), "{card}");
+    home.ok(&["verify"]);
+}
+
+#[test]
+fn the_same_glyphs_from_elsewhere_are_named_anew() {
+    let home = Home::new();
+    home.ok(&["run", "dataset"]);
+    let folder = super::synthetic_raw().join("synthetic").display().to_string();
+    let other = home.ok(&["run", "dataset", "--set", &format!("raw.source={folder}")]);
+    assert!(other.contains("dataset   done "), "{other}");
+    let card = fs::read_to_string(home.path("artifacts/dataset/README.md")).unwrap();
+    assert!(card.contains("license: other") && card.contains("folder synthetic"), "{card}");
+}
+
+#[test]
+fn a_data_set_may_have_images_that_the_configured_network_cannot_take() {
+    let home = Home::with(&["raw.source=synthetic", "plan.samples_per_class=5", "plan.image_size=[28, 56]"]);
+    home.ok(&["run", "dataset"]);
+    home.ok(&["status"]);
+}
+
+#[test]
+fn what_stands_without_a_record_does_not_pass_verification() {
+    let home = Home::new();
+    home.ok(&["run", "dataset"]);
+    fs::remove_file(home.path("artifacts/dataset/record.json")).unwrap();
+    let answer = home.call(&["verify"]);
+    assert_eq!(answer.code, Some(1));
+    assert!(answer.stdout.contains("dataset   DIFFERENT  stands without its record.json"), "{}", answer.stdout);
+}
+
+#[test]
+fn verification_takes_the_glyphs_that_the_record_speaks_of_and_writes_nothing() {
+    let home = Home::new();
+    home.ok(&["run", "plan"]);
+    fs::remove_file(home.path("artifacts/.lock")).unwrap();
+    home.ok(&["verify", "--set", "raw.source=mnist"]);
+    assert!(!home.path("artifacts/.lock").exists());
+    assert_eq!(home.call(&["verify", "--artifacts", "absent"]).code, Some(1));
+    assert!(!home.path("absent").exists());
+}
+
+#[test]
+fn a_stray_shard_makes_its_stage_stale_and_goes() {
+    let home = Home::new();
+    home.ok(&["run", "dataset"]);
+    let stray = home.path("artifacts/dataset/data/val-00001-of-00002.parquet");
+    fs::write(&stray, "stray").unwrap();
+    let words = "dataset   stale  data/val-00001-of-00002.parquet is not in the record";
+    assert!(home.ok(&["status"]).contains(words));
+    home.ok(&["run", "dataset"]);
+    assert!(!stray.exists());
+}
+
+#[test]
+fn a_record_that_lists_nothing_or_is_garbage_is_no_freshness() {
+    let home = Home::new();
+    home.ok(&["run", "dataset"]);
+    let path = home.path("artifacts/dataset/record.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["outputs"] = serde_json::json!([]);
+    fs::write(&path, record.to_string()).unwrap();
+    assert!(home.ok(&["status"]).contains("dataset   stale  its record lists no output"));
+    assert_eq!(home.call(&["verify"]).code, Some(1));
+    fs::write(&path, "garbage").unwrap();
+    assert!(home.ok(&["status"]).contains("record.json`: not a record"));
+    home.ok(&["run", "dataset"]);
+    home.ok(&["verify"]);
+}
+
+#[test]
+fn storage_that_cannot_be_read_back_or_held_is_refused() {
+    let home = Home::with(&["raw.source=synthetic", "plan.digits=1", "plan.image_size=[28, 28]"]);
+    let sizes = ["plan.samples_per_class=13000", "plan.split.ratio=[8, 1, 1]", "dataset.rows_per_shard=1"];
+    let many: Vec<&str> = ["run", "dataset"].into_iter().chain(sizes.iter().flat_map(|s| ["--set", s])).collect();
+    let answer = home.call(&many);
+    assert_eq!(answer.code, Some(2));
+    let words =
+        "`dataset.rows_per_shard`: found 1, which cuts `train` into 104000 shards; expected at most 99999 shards";
+    assert!(answer.stderr.contains(words), "{}", answer.stderr);
+    let large = home.call(&["run", "dataset", "--set", "plan.image_size=[8000, 8000]"]);
+    assert_eq!(large.code, Some(2));
+    let words = "`dataset.row_group_rows`: found 1000 rows of 8000x8000 pixels; expected at most 33: 2 GiB of pixels";
+    assert!(large.stderr.contains(words), "{}", large.stderr);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stage_folder_that_is_a_link_stays_one_and_a_file_in_its_place_goes() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("elsewhere")).unwrap();
+    fs::create_dir_all(home.path("artifacts")).unwrap();
+    std::os::unix::fs::symlink(home.path("elsewhere"), home.path("artifacts/dataset")).unwrap();
+    fs::write(home.path("artifacts/plan"), "a file").unwrap();
+    home.ok(&["run", "dataset"]);
+    assert!(home.path("elsewhere/record.json").exists() && home.path("artifacts/dataset").is_symlink());
+    home.ok(&["verify"]);
+}

@@ -57,3 +57,35 @@ fn settings_that_the_network_cannot_take_are_refused_before_any_work() {
     assert_eq!(answer.code, Some(2), "{}", answer.stderr);
     assert!(!home.path("artifacts").exists());
 }
+
+#[test]
+fn training_without_augmentation_does_not_depend_on_it() {
+    let home = tiny(&["train.augment=false"]);
+    let first = home.ok(&["run", "train"]);
+    assert!(!first.contains("augment "), "{first}");
+    let status = home.ok(&["status", "--set", "augment.seed=1"]);
+    assert!(status.contains("train     fresh "), "{status}");
+}
+
+#[test]
+fn more_stored_epochs_leave_a_trained_run_fresh() {
+    let home = tiny(&[]);
+    home.ok(&["run", "train"]);
+    let more = home.ok(&["run", "train", "--set", "augment.epochs=2"]);
+    assert!(more.contains("augment   done ") && more.contains("train     fresh "), "{more}");
+}
+
+#[test]
+fn the_report_shows_runs_of_its_own_data_with_evaluations_of_their_own_weights() {
+    let home = tiny(&["train.augment=false"]);
+    home.ok(&["run", "--set", "train.run=old"]);
+    home.ok(&["run", "--set", "train.run=new", "--set", "plan.seed=4"]);
+    let page = || fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
+    assert!(page().contains("<h3>new</h3>") && !page().contains("<h3>old</h3>"));
+    assert!(page().contains("Trained on other data than the above, and not shown: old."));
+    // trained again, not evaluated again
+    home.ok(&["run", "train", "--set", "train.run=new", "--set", "plan.seed=4", "--set", "train.seed=5"]);
+    home.ok(&["run", "--set", "train.run=third", "--set", "plan.seed=4"]);
+    let row = page().split("<tr><td>new</td>").nth(1).unwrap().split("</tr>").next().unwrap().to_owned();
+    assert!(row.contains("not evaluated yet"), "{row}");
+}
