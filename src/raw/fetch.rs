@@ -121,7 +121,7 @@ fn download(url: &str, part: &Part, raw: &Path, limits: &Limits, progress: &Prog
         .http_status_as_error(false)
         .user_agent(concat!("multidigit/", env!("CARGO_PKG_VERSION")));
     if url.starts_with("http:") {
-        config = config.proxy(None); // this machine itself
+        config = config.proxy(None).max_redirects(0); // this machine itself, and nothing beyond
     } else {
         config = config.https_only(true); // redirects included
     }
