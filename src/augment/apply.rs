@@ -230,4 +230,15 @@ mod tests {
             check(value);
         }
     }
+
+    #[test]
+    fn a_rectangle_across_the_edge_is_cut_off_there() {
+        let erased = |top, left, height, width| {
+            let mut out = [0; 12];
+            erase(&mut out, 3, 4, &EraseParams { top, left, height, width, value: 9 });
+            out
+        };
+        assert_eq!(erased(1, 2, 5, 5), [0, 0, 0, 0, 0, 0, 9, 9, 0, 0, 9, 9]);
+        assert_eq!(erased(4, 5, 1, 1), [0; 12]);
+    }
 }

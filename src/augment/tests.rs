@@ -172,19 +172,6 @@ fn fused_is_another_picture_of_the_same_scene() {
 }
 
 #[test]
-fn bilinear_shifts_a_ramp_by_parts_of_a_pixel_exactly() {
-    let (height, width) = (12, 40);
-    let ramp = |x: f64, y: f64| (4.0 * x + 8.0 * y) as u8;
-    let mut source: Vec<u8> = (0..height * width).map(|n| ramp((n % width) as f64, (n / width) as f64)).collect();
-    source.extend([0; gather::PADDING]);
-    let mut out = vec![0; height * width];
-    warp::bilinear(&source, height, width, &[1.0, 0.0, 0.25, 0.0, 1.0, 0.5], &mut out);
-    for (y, x) in (0..height - 1).flat_map(|y| (0..width - 1).map(move |x| (y, x))) {
-        assert_eq!(out[y * width + x], ramp(x as f64 + 0.25, y as f64 + 0.5), "{x}, {y}");
-    }
-}
-
-#[test]
 fn buffers_that_held_another_image_change_nothing() {
     let (large, small) = (noise(4, 70 * 90), noise(5, 9 * 11));
     let mut scratch = Scratch::default();
@@ -199,16 +186,6 @@ fn buffers_that_held_another_image_change_nothing() {
             }
         }
     }
-}
-
-#[test]
-fn a_rectangle_across_the_edge_is_cut_off_there() {
-    let erase = |top, left, height, width| {
-        let erase = Some(EraseParams { top, left, height, width, value: 9 });
-        applied(&Params { erase, ..Params::default() }, PLAIN, &[0; 12], (3, 4))
-    };
-    assert_eq!(erase(1, 2, 5, 5), [0, 0, 0, 0, 0, 0, 9, 9, 0, 0, 9, 9]);
-    assert_eq!(erase(4, 5, 1, 1), [0; 12]);
 }
 
 /// The images of some samples of one class, augmented one after the other.

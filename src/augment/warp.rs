@@ -106,3 +106,21 @@ fn neighbours(position: f64, size: usize) -> ([usize; 2], f64) {
     let first = position as usize;
     ([first, (first + 1).min(size - 1)], position - first as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bilinear_shifts_a_ramp_by_parts_of_a_pixel_exactly() {
+        let (height, width) = (12, 40);
+        let ramp = |x: f64, y: f64| (4.0 * x + 8.0 * y) as u8;
+        let mut source: Vec<u8> = (0..height * width).map(|n| ramp((n % width) as f64, (n / width) as f64)).collect();
+        source.extend([0; PADDING]);
+        let mut out = vec![0; height * width];
+        bilinear(&source, height, width, &[1.0, 0.0, 0.25, 0.0, 1.0, 0.5], &mut out);
+        for (y, x) in (0..height - 1).flat_map(|y| (0..width - 1).map(move |x| (y, x))) {
+            assert_eq!(out[y * width + x], ramp(x as f64 + 0.25, y as f64 + 0.5), "{x}, {y}");
+        }
+    }
+}
