@@ -1,16 +1,26 @@
 //! The data path on 10,000 samples of DoubleMNIST out of synthetic glyphs: drawing the plan, rendering, and writing the
-//! shards (rendering, PNG, Parquet, digests), the paper's augmentation, and reading a split back.
+//! shards (rendering, PNG, Parquet, digests), reading a split back, and the paper's augmentation with its draws.
+
+use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use multidigit::augment::{self, Augmenter};
+use multidigit::augment::apply::Scratch;
+use multidigit::augment::{self, Augmenter, Compose, Interpolation};
 use multidigit::plan::{self, compose::compose};
 use multidigit::progress::Progress;
 use multidigit::raw::{self, Source};
 use multidigit::shards::{DATA, read_split};
 use multidigit::{dataset, plan::table};
+use rayon::prelude::*;
 
 /// Samples in all splits together.
 const SAMPLES: u64 = 10_000;
+
+/// Pixels of an image.
+const AREA: usize = 64 * 64;
+
+/// Images that a thread augments in one go.
+const BATCH: usize = 64;
 
 fn bench(c: &mut Criterion) {
     let home = tempfile::tempdir().expect("a temporary folder");
@@ -27,10 +37,13 @@ fn bench(c: &mut Criterion) {
         b.iter(|| compose(&config, glyphs.labels(), &Progress::silent()).expect("the plan is valid"))
     });
     let out = home.path().join("dataset");
-    group.bench_function("dataset", |b| {
+    let write = || {
         let config = dataset::Config::default();
-        b.iter(|| dataset::run(&config, &plan, &glyphs, &out, &Progress::silent()).expect("it is written"));
-    });
+        dataset::run(&config, &plan, &glyphs, &out, &Progress::silent()).expect("it is written")
+    };
+    // those below read it, whichever benches are chosen
+    write();
+    group.bench_function("dataset", |b| b.iter(write));
     group.finish();
 
     let train = read_split(&out.join(DATA), "train", None).expect("it was just written");
@@ -42,13 +55,42 @@ fn bench(c: &mut Criterion) {
         b.iter(|| dataset::render::render(&rows, 64, 64, &glyphs));
     });
     group.bench_function("read a split", |b| b.iter(|| read_split(&out.join(DATA), "train", None)));
-    group.bench_function("augment, one thread", |b| {
-        let augmenter = Augmenter::new(&augment::Config::default(), 0);
-        let (mut image, mut scratch) = (vec![0; 64 * 64], augment::apply::Scratch::default());
+    // parameters drawn and applied, pixels to pixels
+    let recipe = augment::Config::default();
+    let fused = augment::Config { compose: Compose::Fused, ..recipe.clone() };
+    let bilinear = augment::Config { interpolation: Interpolation::Bilinear, ..recipe.clone() };
+    for (name, config, threads) in [
+        ("augment, one thread", &recipe, 1),
+        ("augment, two threads", &recipe, 2),
+        ("augment fused, one thread", &fused, 1),
+        ("augment bilinear, one thread", &bilinear, 1),
+    ] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+        let augmenter = Augmenter::new(config, 0);
+        let mut images = vec![0; train.len() * AREA];
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                pool.install(|| {
+                    images.par_chunks_mut(BATCH * AREA).enumerate().for_each_init(
+                        Scratch::default,
+                        |scratch, (n, out)| {
+                            for (i, image) in out.chunks_exact_mut(AREA).enumerate() {
+                                let row = n * BATCH + i;
+                                let sample = (train.labels[row], train.index[row]);
+                                augmenter.apply(sample, train.image(row), (64, 64), image, scratch);
+                            }
+                        },
+                    );
+                });
+            });
+        });
+    }
+    // where the time goes: the draws alone
+    group.bench_function("draw, one thread", |b| {
+        let augmenter = Augmenter::new(&recipe, 0);
         b.iter(|| {
             for row in 0..train.len() {
-                let sample = (train.labels[row], train.index[row]);
-                augmenter.apply(sample, train.image(row), (64, 64), &mut image, &mut scratch);
+                black_box(augmenter.params((train.labels[row], train.index[row]), (64, 64)));
             }
         });
     });

@@ -17,6 +17,12 @@ use crate::tables::Compression;
 
 pub mod apply;
 pub mod draw;
+mod gather;
+#[cfg(test)]
+mod tests;
+mod warp;
+
+use apply::{Resampling, Scratch, apply};
 
 /// The section `augment`: the paper's recipe. An operator that is null is off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -32,6 +38,36 @@ pub struct Config {
     pub affine: Option<Affine>,
     /// Erasing of a rectangle, last.
     pub erasing: Option<Erasing>,
+    /// How a position between pixels becomes a grey. nearest: the nearest pixel's, as in the paper; bilinear: a mean
+    /// of the four around it, weighted by distance and rounded down. Both are Pillow's to the last pixel, with black
+    /// outside the image.
+    pub interpolation: Interpolation,
+    /// How rotation and affine map follow each other. sequential: the affine map resamples what the rotation gave, as
+    /// in the paper; fused: the two maps are multiplied and resampled once, which is sharper and faster, and gives
+    /// other pixels.
+    pub compose: Compose,
+}
+
+/// How a position between pixels becomes a grey.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// The nearest pixel's.
+    #[default]
+    Nearest,
+    /// The mean of the four nearest pixels, weighted by distance.
+    Bilinear,
+}
+
+/// How rotation and affine map follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compose {
+    /// Each resamples what the one before gave.
+    #[default]
+    Sequential,
+    /// Both as one map, resampled once.
+    Fused,
 }
 
 /// Rotation by a uniform angle.
@@ -78,6 +114,8 @@ impl Default for Config {
             rotation: Some(Rotation::default()),
             affine: Some(Affine::default()),
             erasing: Some(Erasing::default()),
+            interpolation: Interpolation::default(),
+            compose: Compose::default(),
         }
     }
 }
@@ -138,27 +176,32 @@ impl Config {
 
 /// The augmentation of one epoch: draws and applies.
 pub struct Augmenter {
-    config: Config,
+    resampling: Resampling,
     draws: draw::Draws,
 }
 
 impl Augmenter {
-    /// The augmentation of an epoch, counted from 0.
+    /// The augmentation of an epoch, counted from 0, by a configuration that has been validated.
     pub fn new(config: &Config, epoch: usize) -> Augmenter {
-        Augmenter { config: config.clone(), draws: draw::Draws::new(config.seed, epoch as u64) }
+        let resampling = Resampling { interpolation: config.interpolation, compose: config.compose };
+        Augmenter { resampling, draws: draw::Draws::new(config, epoch as u64) }
+    }
+
+    /// What happens to the sample (class, index), an image of `height * width` pixels, in this epoch.
+    pub fn params(&self, (label, index): (i64, i64), (height, width): (usize, usize)) -> draw::Params {
+        self.draws.params(sample_id(label, index), height, width)
     }
 
     /// Augments the sample (class, index), an image of `height * width` pixels, into `out`.
     pub fn apply(
         &self,
-        (label, index): (i64, i64),
+        sample: (i64, i64),
         pixels: &[u8],
-        (height, width): (usize, usize),
+        size: (usize, usize),
         out: &mut [u8],
-        scratch: &mut apply::Scratch,
+        scratch: &mut Scratch,
     ) {
-        let params = self.draws.params(&self.config, sample_id(label, index), height, width);
-        apply::apply(&params, pixels, height, width, out, scratch);
+        apply(&self.params(sample, size), self.resampling, pixels, size, out, scratch);
     }
 }
 
@@ -189,7 +232,7 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
         let next = |_| Ok(positions.next().expect("there is a position for every row group"));
         let render = |position| {
             let mut samples = shards.read(position)?;
-            let mut scratch = apply::Scratch::default();
+            let mut scratch = Scratch::default();
             let mut images = vec![0; samples.images.len()];
             let area = layout.height * layout.width;
             for (row, out) in images.chunks_exact_mut(area).enumerate() {
@@ -223,30 +266,4 @@ fn digest(epochs: &[Digest]) -> Digest {
         content.digest(epoch);
     });
     content.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bad_parameters_are_refused_by_name() {
-        let refusal = |change: fn(&mut Config)| {
-            let mut config = Config::default();
-            change(&mut config);
-            config.validate().unwrap_err().to_string()
-        };
-        assert_eq!(
-            refusal(|c| c.erasing.as_mut().unwrap().probability = -0.1),
-            "`augment.erasing.probability`: found -0.1; expected 0 to 1"
-        );
-        assert_eq!(
-            refusal(|c| c.affine.as_mut().unwrap().scale = [1.1, 0.9]),
-            "`augment.affine.scale`: found [1.1, 0.9]; expected two numbers in ascending order, 0.01 to 100"
-        );
-        assert_eq!(
-            refusal(|c| c.rotation.as_mut().unwrap().degrees = f64::NAN),
-            "`augment.rotation.degrees`: found NaN; expected 0 to 360"
-        );
-    }
 }

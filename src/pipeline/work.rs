@@ -1,11 +1,13 @@
 //! Calling the stages: what each one is given, and what is kept of its answer.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::{Pipeline, Record, Stage};
 use crate::augment::Augmenter;
+use crate::augment::apply::Scratch;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::progress::Progress;
@@ -134,6 +136,10 @@ impl Pipeline {
 
 fn augment_row(augmenter: &Augmenter, split: &Split, row: usize, out: &mut [u8]) {
     let sample = (split.labels[row], split.index[row]);
-    let mut scratch = augment::apply::Scratch::default();
-    augmenter.apply(sample, split.image(row), (split.height, split.width), out, &mut scratch);
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::default();
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        augmenter.apply(sample, split.image(row), (split.height, split.width), out, scratch);
+    });
 }

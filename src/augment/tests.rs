@@ -1,0 +1,344 @@
+//! The stage's pixels against torchvision's, its options against each other, its keys, and what it refuses.
+
+use std::path::PathBuf;
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use super::apply::Resampling;
+use super::draw::{AffineParams, EraseParams, Params};
+use super::*;
+
+const PLAIN: Resampling = Resampling { interpolation: Interpolation::Nearest, compose: Compose::Sequential };
+
+fn applied(params: &Params, resampling: Resampling, pixels: &[u8], size: (usize, usize)) -> Vec<u8> {
+    let mut out = vec![170; pixels.len()];
+    apply(params, resampling, pixels, size, &mut out, &mut Scratch::default());
+    out
+}
+
+/// Compares every case of a fixture; how many there were.
+fn check_fixture(stem: &str) -> usize {
+    let bytes = std::fs::read(format!("{stem}.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (inputs, expected) = (tensors.tensor("inputs").unwrap(), tensors.tensor("expected").unwrap());
+    // read as YAML, which JSON is: serde_json's numbers can be off by the last bit, and bilinear greys with them
+    let about: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{stem}.json")).unwrap()).unwrap();
+    let cases = about["cases"].as_array().unwrap();
+    let &[count, height, width] = expected.shape() else { panic!("images have two sides") };
+    assert_eq!((cases.len(), &inputs.shape()[1..]), (count, &[height, width][..]));
+    let interpolation = serde_json::from_value(about["interpolation"].clone()).unwrap_or_default();
+    for (case, expected) in cases.iter().zip(expected.data().chunks_exact(height * width)) {
+        let (int, float) = (|v: &Value| v.as_i64().unwrap(), |v: &Value| v.as_f64().unwrap());
+        let affine = |case: &Value| AffineParams {
+            translate: [0, 1].map(|i| int(&case["translate"][i]) as i32),
+            scale: float(&case["scale"]),
+            shear: [0, 1].map(|i| float(&case["shear"][i])),
+        };
+        let erase = |case: &Value| {
+            let [top, left, height, width] = ["top", "left", "height", "width"].map(|key| int(&case[key]) as usize);
+            EraseParams { top, left, height, width, value: int(&case["value"]) as u8 }
+        };
+        let mut resampling = Resampling { interpolation, compose: Compose::Sequential };
+        let mut params = Params::default();
+        match case["op"].as_str().unwrap() {
+            "rotate" => params.angle = Some(float(&case["angle"])),
+            "affine" => params.affine = Some(affine(case)),
+            "erase" => params.erase = Some(erase(case)),
+            op => {
+                params.angle = Some(float(&case["angle"]));
+                params.affine = Some(affine(case));
+                match op {
+                    "recipe" => params.erase = Some(erase(&case["erase"])),
+                    "fused" => resampling.compose = Compose::Fused,
+                    other => panic!("no such operator: {other}"),
+                }
+            }
+        }
+        let input = &inputs.data()[int(&case["image"]) as usize * height * width..][..height * width];
+        assert!(applied(&params, resampling, input, (height, width)) == expected, "{case}");
+    }
+    count
+}
+
+fn own_fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What torchvision computed on Pillow images: see tests/reference/make_augment_fixtures.py. Another fixture of that
+/// form, or of make_augment_extremes.py, is named by the environment variable, without its extension.
+#[test]
+fn every_case_equals_torchvision_on_pillow() {
+    let stem = std::env::var_os("MULTIDIGIT_AUGMENT_FIXTURE").map(PathBuf::from);
+    let stem = stem.unwrap_or_else(|| own_fixture("augment").into());
+    assert!(check_fixture(stem.to_str().unwrap()) > 0);
+}
+
+/// make_augment_extremes.py 29 37 1 200 nearest augment_extreme: angles of several turns, scales of 0.01 and 100, shears
+/// of 89 degrees, sides that differ, whole recipes, and both maps as one.
+#[test]
+fn extreme_parameters_equal_torchvision_too() {
+    assert_eq!(check_fixture(&own_fixture("augment_extreme")), 200);
+}
+
+/// make_augment_extremes.py 24 33 2 200 bilinear augment_bilinear
+#[test]
+fn bilinear_equals_torchvision_on_pillow() {
+    assert_eq!(check_fixture(&own_fixture("augment_bilinear")), 200);
+}
+
+const ALL: [Resampling; 4] = {
+    use Compose::{Fused, Sequential};
+    use Interpolation::{Bilinear, Nearest};
+    [
+        PLAIN,
+        Resampling { interpolation: Nearest, compose: Fused },
+        Resampling { interpolation: Bilinear, compose: Sequential },
+        Resampling { interpolation: Bilinear, compose: Fused },
+    ]
+};
+
+/// Greys without any order.
+fn noise(seed: u64, count: usize) -> Vec<u8> {
+    use rand::Rng;
+    let mut pixels = vec![0; count];
+    crate::rng::stream(seed, "noise", 0, 0).fill_bytes(&mut pixels);
+    pixels
+}
+
+const IDENTITY: AffineParams = AffineParams { translate: [0, 0], scale: 1.0, shear: [0.0, 0.0] };
+
+#[test]
+fn parameters_that_change_nothing_give_the_image_itself() {
+    let image = noise(1, 20 * 31);
+    let erase = EraseParams { top: 3, left: 4, height: 0, width: 9, value: 33 };
+    let nothing = [
+        Params::default(),
+        Params { angle: Some(0.0), ..Params::default() },
+        Params { affine: Some(IDENTITY), ..Params::default() },
+        Params { angle: Some(360.0), affine: Some(IDENTITY), erase: Some(erase) },
+    ];
+    for (params, resampling) in nothing.iter().flat_map(|params| ALL.map(|resampling| (params, resampling))) {
+        assert!(applied(params, resampling, &image, (20, 31)) == image, "{params:?}, {resampling:?}");
+    }
+}
+
+#[test]
+fn with_one_operator_fused_and_sequential_are_the_same() {
+    let image = noise(2, 40 * 40);
+    let config = Config::default();
+    let both = Augmenter::new(&config, 0);
+    for sample in 0..200 {
+        let Params { angle, affine, .. } = both.params((7, sample), (40, 40));
+        for one in [Params { angle, ..Params::default() }, Params { affine, ..Params::default() }] {
+            let [nearest, nearest_fused, bilinear, bilinear_fused] = ALL.map(|r| applied(&one, r, &image, (40, 40)));
+            assert!(nearest == nearest_fused && bilinear == bilinear_fused, "{one:?}");
+            assert!(nearest != bilinear, "{one:?}");
+        }
+    }
+}
+
+/// Such maps hit the middles of pixels, so that the second resampling adds no error, and the first cuts nothing off.
+#[test]
+fn right_angles_and_whole_shifts_fuse_without_a_difference() {
+    let turns = [(90.0, (30, 30)), (180.0, (30, 30)), (270.0, (30, 30)), (180.0, (22, 34)), (0.0, (22, 34))];
+    for (angle, (height, width)) in turns {
+        let image = noise(3, height * width);
+        for translate in [[3, -2], [-4, 0], [1, 5]] {
+            let affine = Some(AffineParams { translate, ..IDENTITY });
+            let params = Params { angle: Some(angle), affine, erase: None };
+            let [nearest, others @ ..] = ALL.map(|resampling| applied(&params, resampling, &image, (height, width)));
+            assert!(others.iter().all(|other| *other == nearest), "{params:?}");
+            assert!(nearest != image);
+        }
+    }
+}
+
+#[test]
+fn fused_is_another_picture_of_the_same_scene() {
+    // a plane is resampled without loss by bilinear weights, but for rounding down once or twice
+    let plane: Vec<u8> = (0..64 * 64).map(|n| (n % 64 + 2 * (n / 64)) as u8).collect();
+    let augmenter = Augmenter::new(&Config { erasing: None, ..Config::default() }, 0);
+    let mut differing = 0;
+    for sample in 0..50 {
+        let params = augmenter.params((1, sample), (64, 64));
+        let [_, _, sequential, fused] = ALL.map(|resampling| applied(&params, resampling, &plane, (64, 64)));
+        for n in (0..64 * 64).filter(|n| (20..44).contains(&(n % 64)) && (20..44).contains(&(n / 64))) {
+            assert!((0..=1).contains(&(i32::from(fused[n]) - i32::from(sequential[n]))), "{params:?} at {n}");
+            differing += usize::from(fused[n] != sequential[n]);
+        }
+    }
+    assert!(differing > 0);
+}
+
+#[test]
+fn buffers_that_held_another_image_change_nothing() {
+    let (large, small) = (noise(4, 70 * 90), noise(5, 9 * 11));
+    let mut scratch = Scratch::default();
+    for resampling in ALL {
+        let augmenter = Augmenter::new(&Config::default(), 0);
+        for sample in 0..100 {
+            for (image, size) in [(&large, (70, 90)), (&small, (9, 11))] {
+                let params = augmenter.params((0, sample), size);
+                let mut out = vec![1; image.len()];
+                apply(&params, resampling, image, size, &mut out, &mut scratch);
+                assert!(out == applied(&params, resampling, image, size), "{params:?}");
+            }
+        }
+    }
+}
+
+/// The images of some samples of one class, augmented one after the other.
+fn batch(augmenter: &Augmenter, samples: impl Iterator<Item = i64>) -> Vec<(i64, Vec<u8>)> {
+    let mut scratch = Scratch::default();
+    let mut out = vec![0; 64 * 64];
+    let mut augmented = |sample: i64| {
+        augmenter.apply((42, sample), &noise(sample as u64, 64 * 64), (64, 64), &mut out, &mut scratch);
+        (sample, out.clone())
+    };
+    samples.map(&mut augmented).collect()
+}
+
+#[test]
+fn a_sample_alone_equals_the_sample_in_any_batch_on_any_thread() {
+    let augmenter = Augmenter::new(&Config::default(), 5);
+    let forwards = batch(&augmenter, 0..60);
+    let mut backwards = batch(&augmenter, (0..60).rev());
+    backwards.reverse();
+    assert!(forwards == backwards);
+    let on_a_thread = std::thread::scope(|scope| {
+        let halves = [0..30, 30..60].map(|half| scope.spawn(|| batch(&augmenter, half)));
+        halves.map(|half| half.join().unwrap()).concat()
+    });
+    assert!(forwards == on_a_thread);
+    for (sample, pixels) in forwards {
+        assert!(batch(&Augmenter::new(&Config::default(), 5), sample..sample + 1)[0].1 == pixels, "{sample}");
+    }
+}
+
+#[test]
+fn epoch_three_alone_equals_epoch_three_after_the_ones_before() {
+    let epoch = |epoch| batch(&Augmenter::new(&Config::default(), epoch), 0..40);
+    let alone = epoch(3);
+    let in_order: Vec<_> = (0..4).map(epoch).collect();
+    assert!(alone == in_order[3]);
+    assert!((0..3).all(|before| in_order[before].iter().zip(&alone).all(|(a, b)| a.1 != b.1)));
+}
+
+#[test]
+fn classes_and_indices_name_different_samples() {
+    let augmenter = Augmenter::new(&Config::default(), 0);
+    let angle = |label, index| augmenter.params((label, index), (64, 64)).angle.unwrap().to_bits();
+    let angles: std::collections::BTreeSet<u64> = (0..50).flat_map(|l| (0..50).map(move |i| angle(l, i))).collect();
+    assert_eq!(angles.len(), 2500);
+    assert_ne!(
+        Augmenter::new(&Config { seed: 1, ..Config::default() }, 0).params((0, 0), (64, 64)).angle.unwrap().to_bits(),
+        angle(0, 0)
+    );
+}
+
+#[test]
+fn turning_an_operator_off_or_changing_it_changes_nothing_of_the_others() {
+    let config = Config::default();
+    let erasing = Some(Erasing { apply_probability: 1.0, probability: 0.1, ..Erasing::default() });
+    let affine = Some(Affine { scale: [0.5, 0.6], ..Affine::default() });
+    let others = [
+        Config { rotation: None, ..config.clone() },
+        Config { affine: None, ..config.clone() },
+        Config { erasing: None, ..config.clone() },
+        Config { rotation: Some(Rotation { degrees: 90.0 }), ..config.clone() },
+        Config { affine, ..config.clone() },
+        Config { erasing, ..config.clone() },
+        Config { epochs: 30, compose: Compose::Fused, interpolation: Interpolation::Bilinear, ..config.clone() },
+    ];
+    let plain = Augmenter::new(&config, 2);
+    for other in others {
+        let augmenter = Augmenter::new(&other, 2);
+        for sample in 0..100 {
+            let (a, b) = (plain.params((9, sample), (64, 64)), augmenter.params((9, sample), (64, 64)));
+            assert_eq!(a.angle == b.angle, other.rotation == config.rotation, "{other:?}");
+            assert_eq!(a.affine == b.affine, other.affine == config.affine, "{other:?}");
+            if other.erasing == config.erasing {
+                assert_eq!(a.erase, b.erase);
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_parameters_are_refused_by_name() {
+    let rotation = |degrees| Config { rotation: Some(Rotation { degrees }), ..Config::default() };
+    let affine = |change: fn(&mut Affine)| {
+        let mut affine = Affine::default();
+        change(&mut affine);
+        Config { affine: Some(affine), ..Config::default() }
+    };
+    let erasing = |change: fn(&mut Erasing)| {
+        let mut erasing = Erasing::default();
+        change(&mut erasing);
+        Config { erasing: Some(erasing), ..Config::default() }
+    };
+    let (nan, infinity) = (f64::NAN, f64::INFINITY);
+    let refused = [
+        (rotation(-1.0), "rotation.degrees`: found -1; expected 0 to 360"),
+        (rotation(361.0), "rotation.degrees`: found 361; expected 0 to 360"),
+        (rotation(nan), "rotation.degrees`: found NaN; expected 0 to 360"),
+        (rotation(infinity), "rotation.degrees`: found inf; expected 0 to 360"),
+        (affine(|a| a.translate = [-0.1, 0.1]), "affine.translate`: found -0.1; expected 0 to 1"),
+        (affine(|a| a.translate = [0.1, 1.5]), "affine.translate`: found 1.5; expected 0 to 1"),
+        (affine(|a| a.translate = [0.1, f64::NAN]), "affine.translate`: found NaN; expected 0 to 1"),
+        (affine(|a| a.scale = [0.0, 1.0]), "affine.scale`: found [0, 1]; expected SCALE"),
+        (affine(|a| a.scale = [1.1, 0.9]), "affine.scale`: found [1.1, 0.9]; expected SCALE"),
+        (affine(|a| a.scale = [-1.0, 1.0]), "affine.scale`: found [-1, 1]; expected SCALE"),
+        (affine(|a| a.scale = [f64::NAN, 1.0]), "affine.scale`: found [NaN, 1]; expected SCALE"),
+        (affine(|a| a.scale = [1.0, f64::INFINITY]), "affine.scale`: found [1, inf]; expected SCALE"),
+        (affine(|a| a.shear = 90.0), "affine.shear`: found 90; expected 0 to 89"),
+        (affine(|a| a.shear = -10.0), "affine.shear`: found -10; expected 0 to 89"),
+        (affine(|a| a.shear = f64::NAN), "affine.shear`: found NaN; expected 0 to 89"),
+        (erasing(|e| e.apply_probability = 1.1), "erasing.apply_probability`: found 1.1; expected 0 to 1"),
+        (erasing(|e| e.apply_probability = f64::NAN), "erasing.apply_probability`: found NaN; expected 0 to 1"),
+        (erasing(|e| e.probability = -0.1), "erasing.probability`: found -0.1; expected 0 to 1"),
+        (erasing(|e| e.scale = [0.1, 0.02]), "erasing.scale`: found [0.1, 0.02]; expected SHARE"),
+        (erasing(|e| e.scale = [0.1, 1.5]), "erasing.scale`: found [0.1, 1.5]; expected SHARE"),
+        (erasing(|e| e.scale = [-0.1, 0.5]), "erasing.scale`: found [-0.1, 0.5]; expected SHARE"),
+        (erasing(|e| e.ratio = [0.0, 3.3]), "erasing.ratio`: found [0, 3.3]; expected SCALE"),
+        (erasing(|e| e.ratio = [-0.3, 3.3]), "erasing.ratio`: found [-0.3, 3.3]; expected SCALE"),
+        (erasing(|e| e.ratio = [3.3, 0.3]), "erasing.ratio`: found [3.3, 0.3]; expected SCALE"),
+        (erasing(|e| e.ratio = [0.3, f64::NAN]), "erasing.ratio`: found [0.3, NaN]; expected SCALE"),
+    ];
+    for (config, message) in refused {
+        let message = message.replace("SCALE", "two numbers in ascending order, 0.01 to 100");
+        let message = message.replace("SHARE", "two numbers in ascending order, 0 to 1");
+        assert_eq!(config.validate().unwrap_err().to_string(), format!("`augment.{message}"));
+    }
+}
+
+#[test]
+fn the_limits_of_what_is_accepted_can_be_drawn_and_applied() {
+    let image = noise(6, 28 * 28);
+    let erasing = |scale, ratio| Some(Erasing { apply_probability: 1.0, probability: 1.0, scale, ratio, value: 255 });
+    let configs = [
+        Config {
+            rotation: Some(Rotation { degrees: 360.0 }),
+            affine: Some(Affine { translate: [1.0, 1.0], scale: [0.01, 100.0], shear: 89.0 }),
+            erasing: erasing([0.0, 1.0], [0.01, 100.0]),
+            ..Config::default()
+        },
+        Config {
+            rotation: Some(Rotation { degrees: 0.0 }),
+            affine: Some(Affine { translate: [0.0, 0.0], scale: [1.0, 1.0], shear: 0.0 }),
+            erasing: erasing([1.0, 1.0], [1.0, 1.0]),
+            ..Config::default()
+        },
+    ];
+    for config in &configs {
+        config.validate().unwrap();
+        for (resampling, sample) in ALL.iter().flat_map(|resampling| (0..300).map(move |n| (resampling, n))) {
+            let params = Augmenter::new(config, 0).params((0, sample), (28, 28));
+            applied(&params, *resampling, &image, (28, 28));
+        }
+    }
+    // no rectangle of the whole image is ever drawn, so that the second changes nothing
+    let params = Augmenter::new(&configs[1], 0).params((0, 0), (28, 28));
+    assert!(params.erase.is_none() && applied(&params, PLAIN, &image, (28, 28)) == image);
+}
