@@ -68,7 +68,7 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
         return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));
     }
     let [height, width] = facts.plan.image_size;
-    let layout = Layout { digits: facts.plan.digits, height, width, pixels: config.pixels };
+    let layout = Layout { digits: facts.plan.digits, height, width, pixels: config.pixels, parameters: false };
     let provenance = serde_json::to_string(&facts).expect("facts are plain data");
     let metadata = [(facts::KEY, provenance)];
     let mut picks = montage::Picks::new(facts.plan.classes());
