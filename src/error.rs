@@ -160,8 +160,8 @@ pub enum Error {
     // ---- augment
     /// The file system has no room for the epochs that are to be stored.
     #[error(
-        "`{}`: {epochs} epochs need about {}, but {} are free; free some space, lower `augment.epochs` (training computes \
-         the epochs beyond in flight), or work in another folder with --artifacts",
+        "`{}`: {epochs} epochs need about {}, but {} are free; free some space, lower `augment.epochs` (training \
+         computes the epochs beyond in flight), or work in another folder with --artifacts",
         path.display(), amount(*need), amount(*free)
     )]
     DiskSpace { path: PathBuf, epochs: usize, need: u64, free: u64 },

@@ -1,8 +1,8 @@
 //! The stage `augment`: the training split with rotation, affine map and erasing, as shards of the same schema.
 //!
-//! In: the dataset's train shards. Out: `epoch-NNN/data/train-*.parquet`, with what was drawn for each sample as columns.
-//! Parameters are drawn, then applied; they are keyed by (seed, epoch, sample), where a sample is its class and its index,
-//! so neither order nor threads matter.
+//! In: the dataset's train shards. Out: `epoch-NNN/data/train-*.parquet`, with what was drawn for each sample as
+//! columns. Parameters are drawn, then applied; they are keyed by (seed, epoch, sample), where a sample is its class and
+//! its index, so neither order nor threads matter.
 
 use std::path::Path;
 
@@ -18,12 +18,15 @@ use crate::tables::Compression;
 
 pub mod apply;
 pub mod draw;
+mod letters;
+pub mod preview;
 
 /// The metadata key under which a stored epoch's shards hold its number and settings.
 pub const KEY: &str = "augment";
 
 /// Bytes of a stored epoch per byte of the train shards it is made of, in the estimate of the space that is needed:
-/// measured 1.07 for the default pipeline (warped edges compress a little worse, and there are the parameters), rounded up.
+/// measured 1.07 for the default pipeline (warped edges compress a little worse, and there are the parameters), rounded
+/// up.
 const BYTES_PER_BYTE: f64 = 1.2;
 
 /// The section `augment`: the paper's recipe. An operator that is null is off.

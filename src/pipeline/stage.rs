@@ -56,7 +56,7 @@ impl Stage {
     /// The stage's version: raised when the same inputs and settings give another output.
     pub fn version(self) -> u32 {
         match self {
-            Augment => 2,
+            Augment | Report => 2,
             _ => 1,
         }
     }

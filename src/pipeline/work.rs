@@ -106,7 +106,7 @@ impl Pipeline {
 
     fn report_work(&self, out: &Path) -> Result<Done> {
         let runs = self.runs()?;
-        report::run(&self.folder(Stage::Dataset), &runs, out)?;
+        report::run(&self.folder(Stage::Dataset), &self.config.augment, &runs, out)?;
         Ok(Done { content: None, rows: runs.len() as u64, facts: Value::Null })
     }
 

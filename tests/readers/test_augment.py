@@ -1,8 +1,8 @@
 """A stored epoch of augmented images, read by the programs that people read it with, and replayed by torchvision.
 
-The parameter columns are worth something only if another program makes the same pixels of them: a few hundred samples are
-taken from the dataset's own train shards, transformed by torchvision on Pillow images with the parameters that the epoch's
-shards hold, and compared to the last pixel. The rest asks each reader for the columns, nulls included.
+The parameter columns are worth something only if another program makes the same pixels of them: a few hundred samples
+are taken from the dataset's own train shards, transformed by torchvision on Pillow images with the parameters that the
+epoch's shards hold, and compared to the last pixel. The rest asks each reader for the columns, nulls included.
 
     MULTIDIGIT_DATASET  the dataset's folder, default artifacts/dataset; the epoch is looked for beside it, in augment/
 
