@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build dataset augment train evaluate report quickstart test check bench clean
+.PHONY: help build dataset augment train evaluate report quickstart test check bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
@@ -31,7 +31,7 @@ QUICKSTART_SETS = --set train.model=fcn --set train.epochs=1 --set train.samples
 
 help: ## list these targets
 	@echo 'multidigit: make TARGET [MODEL=.. EPOCHS=.. LR=.. BATCH=.. DEVICE=.. SEED=..] [SET="key=value ..."] [ARGS="--flag .."]'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build the program (release)
 	$(CARGO) build --release --locked
@@ -76,6 +76,13 @@ bench: ## measure, and write the figures to artifacts/bench.json
 	began="$$(date +%s)" && \
 	$(CARGO) bench --locked && \
 	$(PYTHON) scripts/bench_json.py --since "$$began" --out artifacts/bench.json
+
+bench-peers: build ## torchvision beside our augmentation; PYTHON=VENV/bin/python with tests/readers/requirements.txt
+	@$(PYTHON) -c 'import numpy, PIL, pyarrow, torch, torchvision' || { \
+		echo 'bench-peers: needs a Python with torchvision and the other readers, such as:' >&2; \
+		echo '  python3 -m venv .venv && .venv/bin/pip install -r tests/readers/requirements.txt' >&2; \
+		echo '  make bench-peers PYTHON=.venv/bin/python' >&2; exit 1; }
+	CARGO=$(call quoted,$(CARGO)) $(PYTHON) scripts/bench_peers.py
 
 clean: ## remove what the pipeline wrote
 	@if [ -d artifacts ]; then find artifacts/ -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf -- {} +; fi

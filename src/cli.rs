@@ -64,6 +64,8 @@ pub enum Command {
         /// A shard, any other Parquet file, or an IDX file (also with .gz)
         file: PathBuf,
     },
+    /// Draw a picture of what a stage does to the data set, which must be fresh
+    Preview(Preview),
     /// Print the configuration as it is resolved, with its documentation
     ShowConfig,
     /// Print the JSON Schema of pipeline.yaml
@@ -75,6 +77,30 @@ pub enum Command {
     },
     /// Print the manual page, in roff
     Man,
+}
+
+/// What to draw, and how much of it.
+#[derive(Debug, Args)]
+pub struct Preview {
+    /// augment: training images beside their augmentations, with what was drawn under each
+    #[arg(value_name = "STAGE")]
+    pub what: Picture,
+    /// Training images, evenly spaced over the split
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
+    pub rows: u16,
+    /// Epochs, from 0
+    #[arg(long, value_name = "M", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
+    pub epochs: u16,
+    /// The PNG file to write [default: preview-augment.png in the folder of everything that is made]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// What there are pictures of. A word, not a subcommand: flags of every command may then stand on either side of it.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Picture {
+    /// The stage `augment`
+    Augment,
 }
 
 /// Which stages to run, and how.

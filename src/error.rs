@@ -157,6 +157,18 @@ pub enum Error {
     #[error("`{url}`: not reached: {message}")]
     MirrorUnreached { url: String, message: String },
 
+    // ---- augment
+    /// The file system has no room for the epochs that are to be stored.
+    #[error(
+        "`{}`: {epochs} epochs need about {}, but {} are free; free some space, lower `augment.epochs` (training \
+         computes the epochs beyond in flight), or work in another folder with --artifacts",
+        path.display(), amount(*need), amount(*free)
+    )]
+    DiskSpace { path: PathBuf, epochs: usize, need: u64, free: u64 },
+    /// A picture that would be too large.
+    #[error("a picture of {width}x{height} pixels; expected at most {limit} pixels: take fewer --rows or --epochs")]
+    PictureSize { width: u64, height: u64, limit: u64 },
+
     // ---- train and evaluate
     /// A loss that is NaN or infinite.
     #[error(
@@ -227,6 +239,16 @@ fn kind_of_magic(magic: u32) -> &'static str {
     }
 }
 
+/// Bytes in the unit that people read: at least 1 of it, to one decimal.
+fn amount(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let unit = (bytes.max(1).ilog10() / 3) as usize;
+    match unit {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{:.1} {}", bytes as f64 / 1000f64.powi(unit as i32), UNITS[unit]),
+    }
+}
+
 fn listed(errors: &[Error]) -> String {
     match errors {
         [] => " none is set".to_owned(),
@@ -237,6 +259,12 @@ fn listed(errors: &[Error]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_written_in_their_own_unit() {
+        let words = [0, 999, 1000, 31_831_345, u64::MAX].map(amount);
+        assert_eq!(words, ["0 bytes", "999 bytes", "1.0 kB", "31.8 MB", "18.4 EB"]);
+    }
 
     #[test]
     fn errors_of_the_ground_read_as_documented() {
@@ -254,6 +282,15 @@ mod tests {
             (
                 Error::Differences { differences: 2 },
                 "differences found: 2; what stands is not what its records and pipeline.lock say",
+            ),
+            (
+                Error::DiskSpace { path: path.into(), epochs: 30, need: 1_234_567_890, free: 999 },
+                "`a/b`: 30 epochs need about 1.2 GB, but 999 bytes are free; free some space, lower `augment.epochs` \
+                 (training computes the epochs beyond in flight), or work in another folder with --artifacts",
+            ),
+            (
+                Error::PictureSize { width: 40_000, height: 20_000, limit: 1000 },
+                "a picture of 40000x20000 pixels; expected at most 1000 pixels: take fewer --rows or --epochs",
             ),
         ];
         for (error, message) in cases {

@@ -149,6 +149,19 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Bytes that are free, for this user, on the file system of a folder; `None` where the system does not tell.
+#[cfg(unix)]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(folder).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// Bytes that are free, for this user, on the file system of a folder; `None` where the system does not tell.
+#[cfg(not(unix))]
+pub fn free_bytes(_: &Path) -> Option<u64> {
+    None
+}
+
 /// Every file below a folder, as paths relative to it, sorted; hidden names are left out.
 pub fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
@@ -263,6 +276,14 @@ mod tests {
         fs::write(home.path().join(".note.txt.new"), "half").unwrap();
         sweep(home.path()).unwrap();
         assert_eq!(entries(home.path()).unwrap(), ["dataset", "plan"].map(|name| home.path().join(name)));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn free_space_is_known_where_there_is_a_folder() {
+        let home = tempfile::tempdir().unwrap();
+        assert!(free_bytes(home.path()).is_some_and(|bytes| bytes > 0));
+        assert_eq!(free_bytes(&home.path().join("absent")), None);
     }
 
     #[test]

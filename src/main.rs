@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use multidigit::cli::{Cli, Command, completions, man};
+use multidigit::cli::{Cli, Command, Picture, Preview, completions, man};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::pipeline::{Pipeline, lock, stage};
@@ -62,6 +62,10 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Status => print(&results::status(&pipeline.status()?)),
         Command::Lock => print(&format!("wrote {}\n", pipeline.lock()?.display())),
+        Command::Preview(Preview { what: Picture::Augment, rows, epochs, out }) => {
+            let path = pipeline.preview_augment(rows.into(), epochs.into(), out)?;
+            print(&format!("{}\n", path.display()))
+        }
         Command::Verify => {
             let verdicts = pipeline.verify(&progress)?;
             print(&results::verdicts(&verdicts))?;

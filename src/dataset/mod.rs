@@ -80,7 +80,7 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
         return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));
     }
     let [height, width] = facts.plan.image_size;
-    let layout = Layout { digits: facts.plan.digits, height, width, pixels: config.pixels };
+    let layout = Layout { digits: facts.plan.digits, height, width, pixels: config.pixels, parameters: false };
     let metadata = [(facts::KEY, facts.text())];
     let mut picks = montage::Picks::new(facts.plan.classes(), height * width);
     let mut written: Vec<Written> = Vec::new();

@@ -30,6 +30,7 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
         digits: rows.labels.iter().flat_map(|&label| digits_of(label, digits)).map(i64::from).collect(),
         sources: widen(&rows.sources),
         boxes: Some(boxes),
+        parameters: None,
         images,
     }
 }

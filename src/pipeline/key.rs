@@ -40,6 +40,8 @@ pub fn settings(stage: Stage, config: &Config) -> Value {
         // Epochs beyond those that stand as shards are augmented in flight, by the settings of `augment`.
         Stage::Train if config.train.augment => vec![section("augment", &["epochs"]), section("train", &["run"])],
         Stage::Train => vec![section("train", &["run"])],
+        // The page shows what the settings of `augment` do to a few images.
+        Stage::Report => vec![section("augment", &["epochs"]), section("report", &[])],
         other => vec![section(other.name(), &[])],
     };
     Value::Object(Map::from_iter(sections))

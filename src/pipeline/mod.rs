@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::augment::preview;
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -160,6 +161,16 @@ impl Pipeline {
         let content = Stage::PINNED.into_iter().filter_map(|stage| Some((stage, self.record(stage).ok()??.content)));
         Lock::new(&self.config, content).write(&self.lock_file)?;
         Ok(&self.lock_file)
+    }
+
+    /// Draws a picture of the augmentation of `rows` training samples in the epochs below `epochs`; the data set must be
+    /// fresh. It is written to `out`, else beside the stages' folders. Returns its path.
+    pub fn preview_augment(&self, rows: usize, epochs: usize, out: Option<PathBuf>) -> Result<PathBuf> {
+        self.require_fresh(&[Stage::Dataset], "preview")?;
+        let picture = preview::draw(&self.config.augment, &self.folder(Stage::Dataset), rows, epochs)?;
+        let out = out.unwrap_or_else(|| self.artifacts.join(preview::FILE));
+        files::write(&out, &preview::png(&picture))?;
+        Ok(out)
     }
 
     /// Takes the artifacts folder for this process, and clears what killed runs left there.

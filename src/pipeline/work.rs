@@ -108,7 +108,7 @@ impl Pipeline {
 
     fn report_work(&self, out: &Path) -> Result<Done> {
         let (runs, others) = self.runs()?;
-        report::run(&self.folder(Stage::Dataset), &runs, &others, out)?;
+        report::run(&self.folder(Stage::Dataset), &self.config.augment, &runs, &others, out)?;
         Ok(Done { content: None, rows: runs.len() as u64, facts: Value::Null })
     }
 

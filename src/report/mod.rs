@@ -1,8 +1,8 @@
 //! The stage `report`: one page for people, out of the numbers that the other stages left.
 //!
-//! In: the data set's facts and picture, each run's `metrics.csv` and `metrics.json`. Out: `index.html`, which needs no
-//! network and no script, and every figure as a file in `figures/`. The report computes nothing that another stage
-//! states.
+//! In: the data set's facts and picture, a few of its images and the settings of their augmentation, each run's
+//! `metrics.csv` and `metrics.json`. Out: `index.html`, which needs no network and no script, and every figure as a file in
+//! `figures/`. The report computes nothing that another stage states.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use serde::{Deserialize, Serialize};
 
+use crate::augment::{self, preview};
 use crate::dataset::card;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Metrics};
@@ -27,6 +28,10 @@ mod plots;
 
 /// The page's file.
 pub const FILE: &str = "index.html";
+
+/// Images and epochs in the picture of the augmentation.
+const PREVIEW_ROWS: usize = 4;
+const PREVIEW_EPOCHS: usize = 6;
 
 /// The section `report`: nothing can be set yet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -56,6 +61,8 @@ struct Page {
     leakage: String,
     /// The picture of the data set: PNG in base64.
     montage: String,
+    /// The picture of the augmentation: PNG in base64.
+    augmentation: String,
     runs: Vec<RunView>,
     /// Names of runs on other data.
     others: String,
@@ -75,15 +82,17 @@ struct RunView {
     loss_plot: String,
 }
 
-/// Writes the page about a data set (a folder of the stage dataset) and the runs trained on it into `out`; `others` are
-/// the names of runs trained on other data, of which it says just that.
-pub fn run(dataset: &Path, runs: &[Run], others: &[String], out: &Path) -> Result<()> {
+/// Writes the page about a data set (a folder of the stage dataset), its augmentation and the runs trained on it into `out`;
+/// `others` are the names of runs trained on other data, of which it says just that.
+pub fn run(dataset: &Path, augment: &augment::Config, runs: &[Run], others: &[String], out: &Path) -> Result<()> {
     let figures = out.join("figures");
     files::create_dir(&figures)?;
     let shards = Shards::open(&dataset.join(DATA), NAMES[0])?;
     let facts = table::facts(shards.first())?;
     let montage = files::read(&dataset.join(card::MONTAGE))?;
     files::write(&figures.join(card::MONTAGE), &montage)?;
+    let augmentation = preview::png(&preview::draw(augment, dataset, PREVIEW_ROWS, PREVIEW_EPOCHS)?);
+    files::write(&figures.join(preview::FILE), &augmentation)?;
     let runs = runs.iter().map(|run| view(run, &figures)).collect::<Result<Vec<RunView>>>()?;
     let page = Page {
         title: card::title(facts.plan.digits),
@@ -92,6 +101,7 @@ pub fn run(dataset: &Path, runs: &[Run], others: &[String], out: &Path) -> Resul
         glyph_digest: facts.glyphs.digest.short(),
         leakage: facts.leakage_sentence(),
         montage: BASE64_STANDARD.encode(&montage),
+        augmentation: BASE64_STANDARD.encode(&augmentation),
         runs,
         others: others.join(", "),
         facts,

@@ -1,10 +1,12 @@
 //! Shards: the Parquet files that the pipeline publishes and trains on. One schema, one writer, one reader; the stages
 //! dataset and augment write them, augment, train, evaluate and report read them.
 
+pub mod parameters;
 pub mod reader;
 pub mod schema;
 pub mod writer;
 
+pub use parameters::Parameters;
 pub use reader::{Shards, read_split};
 pub use schema::Layout;
 pub use writer::{Cut, Samples, Written, write_split};

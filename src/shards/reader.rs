@@ -9,6 +9,7 @@ use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder};
 use rayon::prelude::*;
 
+use super::parameters::{self, Parameters};
 use super::schema::Layout;
 use super::writer::{Samples, row_digests};
 use super::{MAX_PIXELS, Split, file_name};
@@ -58,7 +59,9 @@ impl Shards {
         };
         let (width, height) = decoder(first, png_of(first, &batch, 0)?)?.dimensions();
         let digits = first.lists(&batch, "digits")?.1;
-        let layout = Layout { digits, height: height as usize, width: width as usize, pixels: first.has("pixels") };
+        let (height, width) = (height as usize, width as usize);
+        let (pixels, parameters) = (first.has("pixels"), first.has(parameters::NAMES[0]));
+        let layout = Layout { digits, height, width, pixels, parameters };
         Ok(Shards { tables, layout })
     }
 
@@ -82,6 +85,11 @@ impl Shards {
         self.tables.iter().map(Table::row_groups).collect()
     }
 
+    /// Bytes of all shards.
+    pub fn bytes(&self) -> Result<u64> {
+        self.tables.iter().map(|table| Ok(files::Stamp::of(table.path())?.bytes)).sum()
+    }
+
     /// All row groups as (shard, row group), in order.
     pub fn positions(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let counts: Vec<usize> = self.tables.iter().map(|table| table.row_groups().len()).collect();
@@ -91,7 +99,10 @@ impl Shards {
     /// The samples of one row group, images decoded.
     pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
         let table = &self.tables[shard];
-        let names = ["image", "label", "digits", "index", "source_index", "boxes"];
+        let mut names = vec!["image", "label", "digits", "index", "source_index", "boxes"];
+        if self.layout.parameters {
+            names.extend(parameters::NAMES);
+        }
         let rows = table.row_groups()[group];
         let mut samples = Samples::default();
         for batch in table.read(&names, vec![group], rows.max(1))? {
@@ -101,6 +112,9 @@ impl Shards {
             samples.digits.extend(self.cells(table, &batch, "digits")?);
             samples.sources.extend(self.cells(table, &batch, "source_index")?);
             samples.boxes = boxes(table, &batch, self.layout.digits)?;
+            if self.layout.parameters {
+                samples.parameters = Some(Parameters::read(table, &batch)?);
+            }
             self.decode(table, &batch, &mut samples.images)?;
         }
         Ok(samples)
@@ -240,7 +254,7 @@ mod tests {
     use super::*;
     use crate::tables::{Compression, ints, lists};
 
-    const LAYOUT: Layout = Layout { digits: 2, height: 3, width: 5, pixels: false };
+    const LAYOUT: Layout = Layout { digits: 2, height: 3, width: 5, pixels: false, parameters: false };
 
     fn samples(rows: std::ops::Range<i64>) -> Samples {
         let n = rows.clone().count();
@@ -250,6 +264,7 @@ mod tests {
             digits: rows.clone().flat_map(|row| [row % 100 / 10, row % 10]).collect(),
             sources: vec![7; 2 * n],
             boxes: Some(rows.clone().flat_map(|row| [row; 8]).collect()),
+            parameters: None,
             images: rows.flat_map(|row| [row as u8; 15]).collect(),
         }
     }
@@ -295,6 +310,37 @@ mod tests {
         let shards = Shards::open(home.path(), "val").unwrap();
         assert_eq!(shards.read((0, 0)).unwrap().boxes, None);
         assert_eq!(shards.digest(&Progress::silent()).unwrap(), digest);
+    }
+
+    #[test]
+    fn parameters_are_read_as_they_were_written_nulls_included() {
+        let home = tempfile::tempdir().unwrap();
+        let parameters = |rows: &[i64]| Parameters {
+            angle: rows.iter().map(|&row| (row > 1).then_some(row as f64 / 3.0)).collect(),
+            translate: rows.iter().map(|&row| (row % 2 == 0).then_some([row, -row])).collect(),
+            scale: vec![None; rows.len()],
+            shear: rows.iter().map(|&row| Some([row as f64, -0.0])).collect(),
+            erased: rows.iter().map(|&row| (row == 2).then_some([1, 2, 3, 4])).collect(),
+        };
+        let mut first = 0;
+        let next = |n: usize| {
+            first += n as i64;
+            Ok(first - n as i64..first)
+        };
+        let render = |rows: std::ops::Range<i64>| {
+            let numbers: Vec<i64> = rows.clone().collect();
+            Ok(Samples { parameters: Some(parameters(&numbers)), ..samples(rows) })
+        };
+        let layout = Layout { parameters: true, ..LAYOUT };
+        let groups = [vec![2, 3]];
+        let (zstd, silent) = (Compression::Zstd, Progress::silent());
+        let written = write_split(home.path(), "val", &layout, &[], zstd, &groups, next, render, &silent).unwrap();
+        let shards = Shards::open(home.path(), "val").unwrap();
+        assert_eq!(shards.layout(), &layout);
+        assert_eq!(shards.read((0, 0)).unwrap().parameters, Some(parameters(&[0, 1])));
+        assert_eq!(shards.read((0, 1)).unwrap().parameters, Some(parameters(&[2, 3, 4])));
+        assert_eq!(shards.digest(&silent).unwrap(), written.digest);
+        assert_ne!(written.digest, write(home.path(), &[vec![5]], true), "the digest covers the parameters");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use arrow::datatypes::{DataType, Field, Metadata, Schema};
 use serde_json::{Value, json};
 
+use super::parameters;
 use crate::tables::{int_field, item, list_field};
 
 /// The metadata key under which `datasets` looks for its features.
@@ -22,6 +23,8 @@ pub struct Layout {
     pub width: usize,
     /// Whether there is a column `pixels` of raw bytes beside the PNG.
     pub pixels: bool,
+    /// Whether there are columns of augmentation parameters.
+    pub parameters: bool,
 }
 
 impl Layout {
@@ -50,6 +53,9 @@ impl Layout {
         if self.pixels {
             fields.push(Field::new("pixels", DataType::Binary, true));
         }
+        if self.parameters {
+            fields.extend(parameters::fields());
+        }
         Schema::new_with_metadata(
             fields,
             [(FEATURES_KEY.to_owned(), self.features())].into_iter().collect::<Metadata>(),
@@ -74,6 +80,11 @@ impl Layout {
         });
         if self.pixels {
             features["pixels"] = json!({"dtype": "binary", "_type": "Value"});
+        }
+        if self.parameters {
+            for (name, feature) in parameters::features() {
+                features[name] = feature;
+            }
         }
         json!({"info": {"features": features}}).to_string()
     }
@@ -108,14 +119,14 @@ mod tests {
 
     #[test]
     fn class_names_are_padded_to_the_number_of_digits() {
-        let layout = Layout { digits: 3, height: 28, width: 84, pixels: false };
+        let layout = Layout { digits: 3, height: 28, width: 84, pixels: false, parameters: false };
         let classes = layout.classes();
         assert_eq!((classes.len(), classes[7].as_str(), classes[999].as_str()), (1000, "007", "999"));
     }
 
     #[test]
     fn the_features_are_those_that_datasets_understands() {
-        let layout = Layout { digits: 1, height: 28, width: 28, pixels: true };
+        let layout = Layout { digits: 1, height: 28, width: 28, pixels: true, parameters: true };
         let names = r#"["0","1","2","3","4","5","6","7","8","9"]"#;
         let expected = format!(
             "{{\"info\":{{\"features\":{{\
@@ -126,7 +137,12 @@ mod tests {
              \"source_index\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":1,\"_type\":\"Sequence\"}},\
              \"boxes\":{{\"feature\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":4,\"_type\":\"Sequence\"}},\
              \"length\":1,\"_type\":\"Sequence\"}},\
-             \"pixels\":{{\"dtype\":\"binary\",\"_type\":\"Value\"}}}}}}}}"
+             \"pixels\":{{\"dtype\":\"binary\",\"_type\":\"Value\"}},\
+             \"angle\":{{\"dtype\":\"float64\",\"_type\":\"Value\"}},\
+             \"translate\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":2,\"_type\":\"Sequence\"}},\
+             \"scale\":{{\"dtype\":\"float64\",\"_type\":\"Value\"}},\
+             \"shear\":{{\"feature\":{{\"dtype\":\"float64\",\"_type\":\"Value\"}},\"length\":2,\"_type\":\"Sequence\"}},\
+             \"erased\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":4,\"_type\":\"Sequence\"}}}}}}}}"
         );
         assert_eq!(layout.features(), expected);
     }

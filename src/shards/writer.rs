@@ -16,6 +16,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
 
+use super::parameters::Parameters;
 use super::schema::{FEATURES_KEY, Layout};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ use crate::progress::Progress;
 use crate::tables::{Compression, ints, item, lists, properties};
 
 /// Samples of one row group, as columns.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
     /// Class of each sample.
     pub labels: Vec<i64>,
@@ -35,6 +36,8 @@ pub struct Samples {
     pub sources: Vec<i64>,
     /// Box of each digit's ink, `x, y, width, height` in pixels: `4 * digits` per sample. None where boxes are unknown.
     pub boxes: Option<Vec<i64>>,
+    /// How each sample was augmented; there where the layout says so.
+    pub parameters: Option<Parameters>,
     /// Grey pixels, row-major: `height * width` per sample.
     pub images: Vec<u8>,
 }
@@ -196,6 +199,9 @@ pub fn row_digests(layout: &Layout, samples: &Samples) -> Vec<Digest> {
                 columns.extend_from_slice(&(list.len() as u64).to_le_bytes());
                 columns.extend(list.iter().flat_map(|value| value.to_le_bytes()));
             }
+            if let Some(parameters) = &samples.parameters {
+                parameters.put_bytes(row, &mut columns);
+            }
             let pixels = Digest::of(&samples.images[row * area..(row + 1) * area]);
             Parts::default().bytes(&columns).digest(&pixels).finish()
         })
@@ -243,6 +249,9 @@ fn arrays(layout: &Layout, samples: Samples) -> Result<Vec<ArrayRef>, arrow::err
         let lengths = std::iter::repeat_n(area, rows);
         let raw = BinaryArray::try_new(OffsetBuffer::from_lengths(lengths), Buffer::from_vec(samples.images), None)?;
         columns.push(Arc::new(raw));
+    }
+    if let Some(parameters) = &samples.parameters {
+        columns.extend(parameters.arrays()?);
     }
     Ok(columns)
 }

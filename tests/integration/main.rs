@@ -1,5 +1,6 @@
 //! The program from outside: every test runs the binary in a folder of its own and looks at what it prints and leaves.
 
+mod augment;
 mod command_line;
 mod floors;
 mod golden;

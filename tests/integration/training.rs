@@ -25,6 +25,7 @@ fn the_whole_pipeline_runs_and_is_fresh_afterwards() {
     for words in ["fcn-lr0.0005-seed0", "Synthetic glyphs", "data:image/svg+xml", "DoubleMNIST"] {
         assert!(page.contains(words), "{words}");
     }
+    assert!(home.path("artifacts/report/figures/preview-augment.png").exists());
     let second = home.ok(&["run"]);
     assert_eq!(second.matches(" fresh ").count(), 7, "{second}");
     home.ok(&["verify"]);

@@ -1,0 +1,178 @@
+//! The picture of an augmentation: training samples beside what becomes of them epoch by epoch, with what was drawn
+//! written under each. It is computed anew from the dataset's shards; no stored epoch is needed.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+
+use super::apply::Scratch;
+use super::draw::Params;
+use super::{Augmenter, Config, letters};
+use crate::error::{Error, Result};
+use crate::shards::{DATA, Samples, Shards};
+
+/// The picture's usual file.
+pub const FILE: &str = "preview-augment.png";
+
+/// Pixels of the picture per pixel of an image, each way.
+const ENLARGEMENT: usize = 2;
+/// White space around everything, in pixels.
+const GAP: usize = 10;
+/// From one line of a caption to the next, in pixels.
+const LINE: usize = letters::HEIGHT + 4;
+/// Lines that a caption can have, and the longest of them: `erase 100x100 at 10,10`.
+const LINES: usize = 5;
+const LONGEST: usize = 22;
+/// The most pixels in a picture.
+const MAX_PIXELS: u64 = 1 << 27;
+
+const BACKGROUND: Rgb<u8> = Rgb([255, 255, 255]);
+const INK: Rgb<u8> = Rgb([60, 60, 60]);
+const HEADING: Rgb<u8> = Rgb([40, 110, 220]);
+
+/// Draws `rows` samples, evenly spaced over the train shards of `dataset` (a folder of the stage dataset), each with
+/// its augmentations in the epochs 0 to `epochs - 1`. A data set with fewer samples gives fewer rows.
+pub fn draw(config: &Config, dataset: &Path, rows: usize, epochs: usize) -> Result<RgbImage> {
+    let shards = Shards::open(&dataset.join(DATA), "train")?;
+    let (height, width) = (shards.layout().height, shards.layout().width);
+    let rows = rows.min(usize::try_from(shards.rows()).unwrap_or(usize::MAX));
+    let grid = Grid::new(height, width);
+    let mut picture = grid.blank(rows, epochs)?;
+    let heading = |epoch: usize| format!("epoch {epoch}");
+    letters::write(&mut picture, grid.place(0, 0), "original", HEADING);
+    for epoch in 0..epochs {
+        letters::write(&mut picture, grid.place(0, epoch + 1), &heading(epoch), HEADING);
+    }
+    let augmenters: Vec<Augmenter> = (0..epochs).map(|epoch| Augmenter::new(config, epoch)).collect();
+    let (mut out, mut scratch) = (vec![0; height * width], Scratch::default());
+    for row in 0..rows {
+        let (samples, at) = sample(&shards, row as u64 * shards.rows() / rows as u64)?;
+        let pixels = &samples.images[at * height * width..][..height * width];
+        let (label, index) = (samples.labels[at], samples.index[at]);
+        let name = [format!("class {}", shards.layout().class_name(label)), format!("index {index}")];
+        grid.cell(&mut picture, (row, 0), pixels, &name);
+        for (epoch, augmenter) in augmenters.iter().enumerate() {
+            let drawn = augmenter.apply((label, index), pixels, (height, width), &mut out, &mut scratch);
+            grid.cell(&mut picture, (row, epoch + 1), &out, &caption(&drawn));
+        }
+    }
+    Ok(picture)
+}
+
+/// The row group that holds a row of the shards, and the row's place in it.
+fn sample(shards: &Shards, row: u64) -> Result<(Samples, usize)> {
+    let mut first = 0;
+    for (position, rows) in shards.positions().zip(shards.groups().concat()) {
+        let at = (row - first) as usize;
+        if at < rows {
+            let samples = shards.read(position)?;
+            if at < samples.labels.len() {
+                return Ok((samples, at));
+            }
+            break;
+        }
+        first += rows as u64;
+    }
+    Err(Error::format(shards.first().path(), format!("no row {row}"), "as many rows as its footer says"))
+}
+
+/// The picture as a PNG file.
+pub fn png(picture: &RgbImage) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).expect("8-bit colour of a checked size is encoded in memory");
+    bytes.into_inner()
+}
+
+/// What was drawn, a line per operator.
+fn caption(drawn: &Params) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(angle) = drawn.angle {
+        lines.push(format!("rotate {angle:+.1}°"));
+    }
+    if let Some(affine) = &drawn.affine {
+        lines.push(format!("move {:+},{:+}", affine.translate[0], affine.translate[1]));
+        lines.push(format!("scale {:.3}", affine.scale));
+        lines.push(match affine.shear {
+            [x, 0.0] => format!("shear {x:+.1}°"),
+            [x, y] => format!("shear {x:+.1}°,{y:+.1}°"),
+        });
+    }
+    if let Some(erase) = &drawn.erase {
+        lines.push(format!("erase {}x{} at {},{}", erase.width, erase.height, erase.left, erase.top));
+    }
+    lines
+}
+
+/// Where things are in the picture.
+struct Grid {
+    height: usize,
+    width: usize,
+    /// From a cell to the next, down and across.
+    step: (usize, usize),
+}
+
+impl Grid {
+    fn new(height: usize, width: usize) -> Grid {
+        let across = (ENLARGEMENT * width).max(LONGEST * letters::ADVANCE) + GAP;
+        Grid { height, width, step: (ENLARGEMENT * height + GAP / 2 + LINES * LINE + GAP, across) }
+    }
+
+    /// An empty picture for so many rows and epochs, or an error if it would be too large.
+    fn blank(&self, rows: usize, epochs: usize) -> Result<RgbImage> {
+        let size = |cells: usize, step: usize, more: usize| (cells as u64).saturating_mul(step as u64) + more as u64;
+        let (width, height) = (size(epochs + 1, self.step.1, GAP), size(rows, self.step.0, GAP + LINE + GAP / 2));
+        match (u32::try_from(width), u32::try_from(height)) {
+            (Ok(w), Ok(h)) if u64::from(w) * u64::from(h) <= MAX_PIXELS => Ok(RgbImage::from_pixel(w, h, BACKGROUND)),
+            _ => Err(Error::PictureSize { width, height, limit: MAX_PIXELS }),
+        }
+    }
+
+    /// Where a column's heading stands (row 0); the cells lie below it.
+    fn place(&self, row: usize, column: usize) -> (usize, usize) {
+        (GAP + column * self.step.1, GAP + row * self.step.0)
+    }
+
+    /// Draws one image, enlarged, with its caption.
+    fn cell(&self, picture: &mut RgbImage, (row, column): (usize, usize), pixels: &[u8], caption: &[String]) {
+        let (left, top) = self.place(row, column);
+        let top = top + LINE;
+        for y in 0..ENLARGEMENT * self.height {
+            for x in 0..ENLARGEMENT * self.width {
+                let grey = pixels[y / ENLARGEMENT * self.width + x / ENLARGEMENT];
+                picture.put_pixel((left + x) as u32, (top + y) as u32, Rgb([grey; 3]));
+            }
+        }
+        let below = top + ENLARGEMENT * self.height + GAP / 2;
+        for (n, line) in caption.iter().enumerate() {
+            letters::write(picture, (left, below + n * LINE), line, INK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::draw::{AffineParams, EraseParams};
+    use super::*;
+
+    #[test]
+    fn a_caption_has_a_line_for_each_operator_that_was_drawn() {
+        let affine = AffineParams { translate: [3, -4], scale: 1.0625, shear: [-9.96, 0.0] };
+        let erase = EraseParams { top: 5, left: 7, height: 9, width: 11, value: 33 };
+        let all = Params { angle: Some(-12.34), affine: Some(affine), erase: Some(erase) };
+        let lines = ["rotate -12.3°", "move +3,-4", "scale 1.062", "shear -10.0°", "erase 11x9 at 7,5"];
+        assert_eq!(caption(&all), lines);
+        assert_eq!(caption(&Params::default()), [""; 0]);
+        let both = AffineParams { shear: [1.0, 2.0], ..affine };
+        assert_eq!(caption(&Params { affine: Some(both), ..Params::default() })[2], "shear +1.0°,+2.0°");
+    }
+
+    #[test]
+    fn a_picture_that_no_memory_holds_is_refused() {
+        let error = Grid::new(64, 64).blank(1000, 1000).err().map(|error| error.to_string());
+        let message =
+            "a picture of 142152x198026 pixels; expected at most 134217728 pixels: take fewer --rows or --epochs";
+        assert_eq!(error.as_deref(), Some(message));
+        assert!(Grid::new(64, 64).blank(100, 20).is_ok());
+    }
+}

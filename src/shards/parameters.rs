@@ -1,0 +1,172 @@
+//! The columns of an augmented shard that say what was done to each sample, so that others can replay it.
+//!
+//! Every value may be null: its operator is off, or was not drawn for the sample. Nothing here knows how they are drawn
+//! or applied.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, PrimitiveArray, RecordBatch};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Type};
+use serde_json::{Value, json};
+
+use crate::error::Result;
+use crate::tables::{Table, item, list_field};
+
+/// Columns of parameters: their names, in order. The first tells whether a file has them.
+pub const NAMES: [&str; 5] = ["angle", "translate", "scale", "shear", "erased"];
+
+/// What was done to the samples of one row group, a value per sample in each column.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Parameters {
+    /// Rotation in degrees, counter-clockwise.
+    pub angle: Vec<Option<f64>>,
+    /// Shift along x and y in pixels.
+    pub translate: Vec<Option<[i64; 2]>>,
+    /// Magnification.
+    pub scale: Vec<Option<f64>>,
+    /// Shear along x and y in degrees.
+    pub shear: Vec<Option<[f64; 2]>>,
+    /// The erased rectangle: x, y, width, height in pixels.
+    pub erased: Vec<Option<[i64; 4]>>,
+}
+
+/// The fields of the columns.
+pub fn fields() -> [Field; 5] {
+    let shear = DataType::FixedSizeList(item(DataType::Float64), 2);
+    [
+        Field::new("angle", DataType::Float64, true),
+        list_field("translate", 2),
+        Field::new("scale", DataType::Float64, true),
+        Field::new("shear", shear, true),
+        list_field("erased", 4),
+    ]
+}
+
+/// The features of `datasets`, by column.
+pub fn features() -> [(&'static str, Value); 5] {
+    let value = |dtype: &str| json!({"dtype": dtype, "_type": "Value"});
+    let sequence = |dtype: &str, length: usize| json!({"feature": value(dtype), "length": length, "_type": "Sequence"});
+    [
+        ("angle", value("float64")),
+        ("translate", sequence("int64", 2)),
+        ("scale", value("float64")),
+        ("shear", sequence("float64", 2)),
+        ("erased", sequence("int64", 4)),
+    ]
+}
+
+impl Parameters {
+    /// The values as arrays, in the order of [`fields`].
+    pub fn arrays(&self) -> Result<[ArrayRef; 5], arrow::error::ArrowError> {
+        Ok([
+            Arc::new(Float64Array::from(self.angle.clone())),
+            lists::<Int64Type, 2>(&self.translate)?,
+            Arc::new(Float64Array::from(self.scale.clone())),
+            lists::<Float64Type, 2>(&self.shear)?,
+            lists::<Int64Type, 4>(&self.erased)?,
+        ])
+    }
+
+    /// Reads the columns of a batch.
+    pub fn read(table: &Table, batch: &RecordBatch) -> Result<Parameters> {
+        Ok(Parameters {
+            angle: read_values(table, batch, "angle")?,
+            translate: read_lists::<Int64Type, 2>(table, batch, "translate")?,
+            scale: read_values(table, batch, "scale")?,
+            shear: read_lists::<Float64Type, 2>(table, batch, "shear")?,
+            erased: read_lists::<Int64Type, 4>(table, batch, "erased")?,
+        })
+    }
+
+    /// Appends one sample's values as bytes, for its digest: a byte that tells null from not, then the value.
+    pub fn put_bytes(&self, row: usize, out: &mut Vec<u8>) {
+        let mut put = |values: Option<&[[u8; 8]]>| {
+            out.push(u8::from(values.is_some()));
+            out.extend_from_slice(values.unwrap_or_default().as_flattened());
+        };
+        put(self.angle[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
+        put(self.translate[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
+        put(self.scale[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
+        put(self.shear[row].map(|v| v.map(f64::to_le_bytes)).as_ref().map(|v| &v[..]));
+        put(self.erased[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
+    }
+}
+
+fn lists<P: ArrowPrimitiveType, const N: usize>(
+    rows: &[Option<[P::Native; N]>],
+) -> Result<ArrayRef, arrow::error::ArrowError> {
+    let values = rows.iter().flat_map(|row| row.unwrap_or([P::Native::default(); N]));
+    let values = Arc::new(PrimitiveArray::<P>::from_iter_values(values));
+    let valid: NullBuffer = rows.iter().map(Option::is_some).collect::<Vec<bool>>().into();
+    Ok(Arc::new(FixedSizeListArray::try_new(item(P::DATA_TYPE), N as i32, values, Some(valid))?))
+}
+
+fn read_values(table: &Table, batch: &RecordBatch, name: &str) -> Result<Vec<Option<f64>>> {
+    let column = table.column(batch, name)?;
+    match column.as_primitive_opt::<Float64Type>() {
+        Some(values) => Ok(values.iter().collect()),
+        None => Err(table.wrong(name, column, "double")),
+    }
+}
+
+fn read_lists<P: ArrowPrimitiveType, const N: usize>(
+    table: &Table,
+    batch: &RecordBatch,
+    name: &str,
+) -> Result<Vec<Option<[P::Native; N]>>> {
+    let column = table.column(batch, name)?;
+    let refuse = || table.wrong(name, column, &format!("lists of {N} {}, or null", P::DATA_TYPE));
+    let list = column.as_fixed_size_list_opt().filter(|list| list.value_length() as usize == N).ok_or_else(refuse)?;
+    let values = list.values().as_primitive_opt::<P>().ok_or_else(refuse)?;
+    let row = |row: usize| {
+        if list.is_null(row) {
+            return Ok(None);
+        }
+        let first = list.value_offset_at(row);
+        match (first..first + N).all(|i| values.is_valid(i)) {
+            true => Ok(Some(std::array::from_fn(|i| values.value(first + i)))),
+            false => Err(refuse()),
+        }
+    };
+    (0..list.len()).map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_null_and_a_value_of_zeros_have_different_bytes() {
+        let zeros = Parameters {
+            angle: vec![Some(0.0)],
+            translate: vec![Some([0; 2])],
+            scale: vec![Some(0.0)],
+            shear: vec![Some([0.0; 2])],
+            erased: vec![Some([0; 4])],
+        };
+        let bytes = |parameters: &Parameters| {
+            let mut out = Vec::new();
+            parameters.put_bytes(0, &mut out);
+            out
+        };
+        assert_eq!(bytes(&zeros).len(), 5 + 10 * 8);
+        let all = [
+            Parameters { angle: vec![None], ..zeros.clone() },
+            Parameters { translate: vec![None], ..zeros.clone() },
+            Parameters { scale: vec![None], ..zeros.clone() },
+            Parameters { shear: vec![None], ..zeros.clone() },
+            Parameters { erased: vec![None], ..zeros.clone() },
+            zeros,
+        ];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| bytes(a) != bytes(b)), "{a:?}");
+        }
+    }
+
+    #[test]
+    fn fields_and_features_have_the_names_in_order() {
+        assert_eq!(fields().map(|field| field.name().clone()), NAMES);
+        assert_eq!(features().map(|(name, _)| name), NAMES);
+    }
+}

@@ -1,0 +1,165 @@
+//! Augmented epochs and their picture from outside: what they depend on, what they say, what they refuse.
+
+use std::path::Path;
+
+use multidigit::augment::apply::Scratch;
+use multidigit::augment::{Augmenter, Config, epoch_folder};
+use multidigit::shards::{DATA, Parameters, Samples, Shards};
+
+use super::Home;
+
+/// Pixels of an image of the default size.
+const AREA: usize = 64 * 64;
+
+/// The train samples of a folder, in order.
+fn train(folder: &Path) -> Samples {
+    let shards = Shards::open(&folder.join(DATA), "train").unwrap();
+    let mut all = Samples { parameters: shards.layout().parameters.then(Parameters::default), ..Samples::default() };
+    for position in shards.positions() {
+        let part = shards.read(position).unwrap();
+        all.labels.extend(part.labels);
+        all.index.extend(part.index);
+        all.images.extend(part.images);
+        if let (Some(all), Some(part)) = (&mut all.parameters, part.parameters) {
+            all.angle.extend(part.angle);
+            all.translate.extend(part.translate);
+            all.scale.extend(part.scale);
+            all.shear.extend(part.shear);
+            all.erased.extend(part.erased);
+        }
+    }
+    all
+}
+
+fn epoch(home: &Home, epoch: usize) -> Samples {
+    train(&home.path("artifacts/augment").join(epoch_folder(epoch)))
+}
+
+/// What `run augment` printed of the content of the stage.
+fn content(printed: &str) -> &str {
+    let line = printed.lines().find(|line| line.starts_with("augment ")).unwrap();
+    line.split("content ").nth(1).unwrap()
+}
+
+#[test]
+fn an_epoch_or_a_sample_computed_alone_equals_the_stored_one() {
+    let home = Home::new();
+    home.ok(&["run", "augment", "--set", "augment.epochs=4"]);
+    let (originals, stored) = (train(&home.path("artifacts/dataset")), epoch(&home, 3));
+    let parameters = stored.parameters.unwrap();
+    assert_eq!((stored.labels.len(), &stored.labels, &stored.index), (1280, &originals.labels, &originals.index));
+    let third = Augmenter::new(&Config::default(), 3);
+    let (mut out, mut scratch) = (vec![0; AREA], Scratch::default());
+    // backwards, and every hundredth by an augmenter that has seen nothing else
+    for row in (0..stored.labels.len()).rev() {
+        let alone = (row % 100 == 0).then(|| Augmenter::new(&Config::default(), 3));
+        let sample = (originals.labels[row], originals.index[row]);
+        let pixels = &originals.images[row * AREA..][..AREA];
+        let drawn = alone.as_ref().unwrap_or(&third).apply(sample, pixels, (64, 64), &mut out, &mut scratch);
+        assert!(out == stored.images[row * AREA..][..AREA], "{sample:?}");
+        assert_eq!(drawn.angle, parameters.angle[row]);
+        assert_eq!(drawn.affine.map(|affine| affine.scale), parameters.scale[row]);
+        assert_eq!(drawn.affine.map(|affine| affine.shear), parameters.shear[row]);
+        assert_eq!(drawn.affine.map(|affine| affine.translate.map(i64::from)), parameters.translate[row]);
+        let erased = drawn.erase.map(|e| [e.left, e.top, e.width, e.height].map(|value| value as i64));
+        assert_eq!(erased, parameters.erased[row]);
+    }
+    assert!(epoch(&home, 0).parameters.unwrap() != parameters);
+}
+
+#[test]
+fn the_content_does_not_depend_on_shards_and_row_groups() {
+    let home = Home::new();
+    let whole = home.ok(&["run", "augment"]);
+    let cut = ["dataset.rows_per_shard=170", "dataset.row_group_rows=33"];
+    let arguments: Vec<&str> =
+        ["run", "augment", "--force"].into_iter().chain(cut.iter().flat_map(|s| ["--set", s])).collect();
+    let pieces = home.ok(&arguments);
+    let shards = Shards::open(&home.path("artifacts/augment/epoch-000").join(DATA), "train").unwrap();
+    assert_eq!((shards.groups().len(), shards.groups()[0].as_slice()), (8, &[33, 33, 33, 33, 28][..]));
+    assert_eq!(content(&whole), content(&pieces));
+    assert!(home.ok(&["verify"]).contains("augment   ok "));
+}
+
+#[test]
+fn an_operator_that_is_off_leaves_the_columns_of_the_others_alone() {
+    let home = Home::new();
+    home.ok(&["run", "augment"]);
+    let all = epoch(&home, 0).parameters.unwrap();
+    let without = |operator: &str| {
+        home.ok(&["run", "augment", "--set", &format!("augment.{operator}=null")]);
+        home.ok(&["verify"]);
+        epoch(&home, 0).parameters.unwrap()
+    };
+    let rows = all.angle.len();
+    assert!(all.erased.iter().any(Option::is_some) && all.erased.iter().any(Option::is_none));
+    assert_eq!(without("rotation"), Parameters { angle: vec![None; rows], ..all.clone() });
+    assert_eq!(without("erasing"), Parameters { erased: vec![None; rows], ..all.clone() });
+    let (translate, scale, shear) = (vec![None; rows], vec![None; rows], vec![None; rows]);
+    assert_eq!(without("affine"), Parameters { translate, scale, shear, ..all });
+}
+
+#[test]
+fn epochs_that_no_disk_holds_are_refused_before_any_work() {
+    let home = Home::new();
+    home.ok(&["run", "augment"]);
+    let answer = home.call(&["run", "augment", "--set", "augment.epochs=1000000000000"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.stdout);
+    let message = answer.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(message.starts_with("error: `artifacts`: 1000000000000 epochs need about "), "{message}");
+    assert!(message.contains("B are free; free some space, lower `augment.epochs`"), "{message}");
+    assert!(home.ok(&["status"]).contains("augment   fresh "), "what stood before stays");
+}
+
+#[test]
+fn the_preview_wants_a_fresh_data_set() {
+    let home = Home::new();
+    let answer = home.call(&["preview", "augment"]);
+    assert_eq!(answer.code, Some(1));
+    let message = "error: preview: its input dataset is stale (has not run yet); run `multidigit run dataset` first\n";
+    assert_eq!(answer.stderr, message);
+    for bad in [["preview", "nonsense"], ["preview", "--rows=0"]] {
+        assert_eq!(home.call(&bad).code, Some(2));
+    }
+    assert_eq!(home.call(&["preview", "augment", "--rows", "0"]).code, Some(2));
+    home.ok(&["run", "dataset"]);
+    let answer = home.call(&["preview", "augment", "--rows", "60000", "--epochs", "60000"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.stdout);
+    assert!(answer.stderr.starts_with("error: a picture of 85") && answer.stderr.contains("take fewer --rows"));
+}
+
+#[test]
+fn the_preview_shows_originals_beside_their_augmentations() {
+    let home = Home::new();
+    home.ok(&["run", "dataset"]);
+    assert_eq!(home.ok(&["preview", "augment"]), "artifacts/preview-augment.png\n");
+    assert_eq!(home.ok(&["preview", "augment", "--rows", "2", "--epochs", "3", "--out", "small.png"]), "small.png\n");
+    assert!(!home.path("artifacts/augment").exists(), "no stored epoch is needed");
+    let picture = image::open(home.path("small.png")).unwrap().into_rgb8();
+    let originals = train(&home.path("artifacts/dataset"));
+    let (columns, lines) = (142, 198); // from one image to the next, in pixels
+    assert_eq!(picture.dimensions(), (10 + 4 * columns, 26 + 2 * lines));
+    // the image at a place of the grid, enlarged twice
+    let shown = |row: u32, column: u32| -> Vec<u8> {
+        let (left, top) = (10 + column * columns, 21 + row * lines);
+        let pixel = |at: u32| picture.get_pixel(left + 2 * (at % 64), top + 2 * (at / 64)).0[0];
+        (0..AREA as u32).map(pixel).collect()
+    };
+    let (mut out, mut scratch) = (vec![0; AREA], Scratch::default());
+    for row in 0..2 {
+        let at = row as usize * 640; // evenly spaced over 1280 samples
+        let pixels = &originals.images[at * AREA..][..AREA];
+        assert!(shown(row, 0) == pixels);
+        for epoch in 0..3 {
+            let sample = (originals.labels[at], originals.index[at]);
+            Augmenter::new(&Config::default(), epoch).apply(sample, pixels, (64, 64), &mut out, &mut scratch);
+            assert!(shown(row, epoch as u32 + 1) == out, "row {row}, epoch {epoch}");
+        }
+    }
+    let one = std::fs::read(home.path("small.png")).unwrap();
+    let arguments = ["preview", "augment", "--rows", "2", "--epochs", "3", "--out", "small.png"];
+    home.ok(&[&arguments[..], &["--threads", "2"]].concat());
+    assert!(std::fs::read(home.path("small.png")).unwrap() == one);
+    home.ok(&[&arguments[..], &["--set", "augment.rotation=null"]].concat());
+    assert!(std::fs::read(home.path("small.png")).unwrap() != one, "settings of augment are those of the picture");
+}

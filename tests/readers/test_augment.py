@@ -1,0 +1,188 @@
+"""A stored epoch of augmented images, read by the programs that people read it with, and replayed by torchvision.
+
+The parameter columns are worth something only if another program makes the same pixels of them: a few hundred samples
+are taken from the dataset's own train shards, transformed by torchvision on Pillow images with the parameters that the
+epoch's shards hold, and compared to the last pixel. The rest asks each reader for the columns, nulls included.
+
+    MULTIDIGIT_DATASET  the dataset's folder, default artifacts/dataset; the epoch is looked for beside it, in augment/
+
+The epoch is that of the default pipeline.yaml: the paper's recipe.
+"""
+
+import io
+import json
+import os
+from pathlib import Path
+
+# Before the readers are imported: nothing here may ask the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+
+import datasets
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torchvision.transforms.functional as F
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+DATASET = Path(os.environ.get("MULTIDIGIT_DATASET") or ROOT / "artifacts" / "dataset").resolve()
+EPOCH = DATASET.parent / "augment" / "epoch-000"
+PATTERN = str(EPOCH / "data" / "train-*.parquet")
+SQL_PATTERN = "'" + PATTERN.replace("'", "''") + "'"
+
+ROWS = 64_000
+# Every so many rows are replayed: 320 samples out of all shards.
+STRIDE = 200
+PARAMETERS = [
+    ("angle", pa.float64()),
+    ("translate", pa.list_(pa.int64(), 2)),
+    ("scale", pa.float64()),
+    ("shear", pa.list_(pa.float64(), 2)),
+    ("erased", pa.list_(pa.int64(), 4)),
+]
+NAMES = [name for name, _ in PARAMETERS]
+COLUMNS = ["image", "label", "digits", "index", "source_index", "boxes", *NAMES]
+
+
+def shards(folder):
+    found = sorted((folder / "data").glob("train-*-of-*.parquet"))
+    assert found, f"no train shard in {folder / 'data'}: run `make augment` first"
+    return found
+
+
+@pytest.fixture(scope="module")
+def table():
+    return pa.concat_tables([pq.read_table(path) for path in shards(EPOCH)])
+
+
+@pytest.fixture(scope="module")
+def parameters(table):
+    """The parameter columns as lists of Python values, as PyArrow reads them."""
+    return {name: table[name].to_pylist() for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("datasets-cache"))
+    return datasets.load_dataset(str(EPOCH), split="train", cache_dir=cache)
+
+
+def opened(png):
+    image = Image.open(io.BytesIO(png))
+    assert (image.format, image.mode) == ("PNG", "L")
+    return image
+
+
+def replay(image, row, grey):
+    """What torchvision makes of a Pillow image, given what was drawn for it."""
+    if row["angle"] is not None:
+        image = F.rotate(image, row["angle"])
+    if row["scale"] is not None:
+        image = F.affine(image, 0.0, row["translate"], row["scale"], row["shear"])
+    pixels = torch.from_numpy(np.array(image))[None]
+    if row["erased"] is not None:
+        x, y, width, height = row["erased"]
+        pixels = F.erase(pixels, y, x, height, width, torch.tensor(grey, dtype=torch.uint8))
+    return pixels[0].numpy()
+
+
+def test_torchvision_replays_the_epoch_to_the_last_pixel(table):
+    originals = pa.concat_tables([pq.read_table(path, columns=["image", "label", "index"]) for path in shards(DATASET)])
+    assert originals.num_rows == table.num_rows == ROWS
+    place = {key: at for at, key in enumerate(zip(originals["label"].to_pylist(), originals["index"].to_pylist()))}
+    recipe = json.loads(pq.ParquetFile(shards(EPOCH)[0]).metadata.metadata[b"augment"])
+    chosen = table.take(list(range(0, ROWS, STRIDE))).to_pylist()
+    erased = 0
+    for row in chosen:
+        original = originals["image"][place[row["label"], row["index"]]].as_py()
+        got = np.asarray(opened(row["image"]["bytes"]))
+        want = replay(opened(original["bytes"]), row, recipe["erasing"]["value"])
+        assert np.array_equal(got, want), (row["label"], row["index"])
+        assert not np.array_equal(got, np.asarray(opened(original["bytes"])))
+        erased += row["erased"] is not None
+    # A quarter of 320, binomial: standard deviation 7.7; five of them.
+    assert abs(erased - 80) < 39
+
+
+def test_the_parameters_lie_where_the_recipe_puts_them(parameters):
+    angle, scale = np.array(parameters["angle"]), np.array(parameters["scale"])
+    translate, shear = np.array(parameters["translate"]), np.array(parameters["shear"])
+    assert (np.abs(angle) <= 15).all() and np.abs(angle).max() > 14.9
+    assert (np.abs(translate) <= 6).all()
+    assert ((scale >= 0.9) & (scale <= 1.1)).all()
+    assert (np.abs(shear[:, 0]) <= 10).all() and (shear[:, 1] == 0).all()
+    erased = np.array([box for box in parameters["erased"] if box is not None])
+    # A quarter of 64,000, binomial: standard deviation 110; five of them.
+    assert abs(len(erased) - 16_000) < 548
+    x, y, width, height = erased.T
+    assert (x >= 0).all() and (y >= 0).all() and (x + width <= 64).all() and (y + height <= 64).all()
+
+
+def test_pyarrow_sees_the_documented_schema():
+    for path in shards(EPOCH):
+        schema = pq.read_schema(path)
+        assert schema.names == COLUMNS
+        assert [(name, schema.field(name).type) for name in NAMES] == PARAMETERS
+        assert all(schema.field(name).nullable for name in NAMES)
+        assert list(json.loads(schema.metadata[b"huggingface"])["info"]["features"]) == COLUMNS
+
+
+def test_datasets_loads_the_folder_with_its_parameters(loaded, table, parameters):
+    features = loaded.features
+    assert (loaded.num_rows, list(features)) == (ROWS, COLUMNS)
+    assert isinstance(features["image"], datasets.Image)
+    assert features["angle"] == features["scale"] == datasets.Value("float64")
+    for name, dtype, length in (("translate", "int64", 2), ("shear", "float64", 2), ("erased", "int64", 4)):
+        assert (features[name].feature, features[name].length) == (datasets.Value(dtype), length)
+    for at in range(0, ROWS, 499):
+        row = loaded[at]
+        assert np.array_equal(np.asarray(row["image"]), np.asarray(opened(table["image"][at].as_py()["bytes"])))
+        assert {name: row[name] for name in NAMES} == {name: parameters[name][at] for name in NAMES}
+        assert row["boxes"] is None
+
+
+def test_datasets_streams_the_same_parameters(parameters):
+    rows = datasets.load_dataset(str(EPOCH), split="train", streaming=True)
+    for at, row in enumerate(rows.take(200)):
+        assert {name: row[name] for name in NAMES} == {name: parameters[name][at] for name in NAMES}
+    assert at == 199
+
+
+def test_pandas_reads_the_parameters(parameters):
+    frame = pd.read_parquet(shards(EPOCH)[0])
+    assert list(frame.columns) == COLUMNS
+    assert frame["angle"].dtype == np.float64
+    assert frame["angle"].tolist() == parameters["angle"][: len(frame)]
+    assert [list(pair) for pair in frame["translate"]] == parameters["translate"][: len(frame)]
+    boxes = [None if box is None else list(box) for box in frame["erased"]]
+    assert boxes == parameters["erased"][: len(frame)]
+
+
+def test_polars_reads_the_parameters_as_arrays(parameters):
+    frame = pl.read_parquet(PATTERN)
+    assert {name: frame.schema[name] for name in NAMES} == {
+        "angle": pl.Float64,
+        "translate": pl.Array(pl.Int64, 2),
+        "scale": pl.Float64,
+        "shear": pl.Array(pl.Float64, 2),
+        "erased": pl.Array(pl.Int64, 4),
+    }
+    for name in NAMES:
+        assert frame[name].to_list() == parameters[name], name
+
+
+def test_duckdb_reads_the_parameters(parameters):
+    rows = duckdb.sql(
+        f"select {', '.join(NAMES)} from read_parquet({SQL_PATTERN}, filename = true, file_row_number = true) "
+        "order by filename, file_row_number"
+    ).fetchall()
+    as_list = lambda value: list(value) if isinstance(value, (tuple, list)) else value
+    for at, name in enumerate(NAMES):
+        assert [as_list(row[at]) for row in rows] == parameters[name], name
