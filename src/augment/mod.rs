@@ -192,7 +192,7 @@ impl Augmenter {
         self.draws.params(sample_id(label, index), height, width)
     }
 
-    /// Augments the sample (class, index), an image of `height * width` pixels, into `out`.
+    /// Augments the sample (class, index), an image of `height * width` pixels, into `out`; returns what was done to it.
     pub fn apply(
         &self,
         sample: (i64, i64),
@@ -200,8 +200,10 @@ impl Augmenter {
         size: (usize, usize),
         out: &mut [u8],
         scratch: &mut Scratch,
-    ) {
-        apply(&self.params(sample, size), self.resampling, pixels, size, out, scratch);
+    ) -> draw::Params {
+        let params = self.params(sample, size);
+        apply(&params, self.resampling, pixels, size, out, scratch);
+        params
     }
 }
 
