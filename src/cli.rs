@@ -16,6 +16,30 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads the command line of this process; ends it where that is wrong, or asks for help.
+    pub fn read() -> Cli {
+        let mut cli = Cli::parse();
+        cli.global.overrides = every_set(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()));
+        cli
+    }
+}
+
+/// The values of every `--set`, in order. clap keeps only those after the command's word where some stand there, and
+/// drops those before it without a word.
+fn every_set(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut arguments = arguments.into_iter();
+    let mut values = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.strip_prefix("--set=") {
+            Some(value) => values.push(value.to_owned()),
+            None if argument == "--set" => values.extend(arguments.next()),
+            None => {}
+        }
+    }
+    values
+}
+
 /// Flags of every command.
 #[derive(Debug, Args)]
 pub struct Global {
@@ -154,6 +178,12 @@ pub fn man() -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_set_counts_wherever_it_stands() {
+        let line = "multidigit --set a=1 run --set=b=2 plan --set c=3 --quiet";
+        assert_eq!(every_set(line.split(' ').map(str::to_owned)), ["a=1", "b=2", "c=3"]);
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -55,7 +55,10 @@ impl Build {
     /// Starts an empty folder for `target`; what an earlier, killed build left there goes.
     pub fn beside(target: &Path) -> Result<Build> {
         // a link to a folder elsewhere stays one
-        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let target = match target.is_symlink() {
+            true => fs::canonicalize(target).unwrap_or_else(|_| target.to_owned()),
+            false => target.to_owned(),
+        };
         let folder = sibling(&target, NEW);
         remove(&folder)?;
         create_dir(&folder)?;

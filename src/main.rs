@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use multidigit::cli::{Cli, Command, Picture, Preview, completions, man};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
@@ -15,7 +14,7 @@ use multidigit::terminal::{Terminal, catch_signals};
 use multidigit::{inspect, results};
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(Cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
