@@ -37,13 +37,6 @@ fn bench(c: &mut Criterion) {
         b.iter(|| compose(&config, glyphs.labels(), &Progress::silent()).expect("the plan is valid"))
     });
     let out = home.path().join("dataset");
-    let config = dataset::Config::default();
-    // Before any measurement: with a filter, the benchmark that writes it may not run.
-    dataset::run(&config, &plan, &glyphs, &out, &Progress::silent()).expect("it is written");
-    group.bench_function("dataset", |b| {
-        b.iter(|| dataset::run(&config, &plan, &glyphs, &out, &Progress::silent()).expect("it is written"));
-    });
-    let out = home.path().join("dataset");
     let write = || {
         let config = dataset::Config::default();
         dataset::run(&config, &plan, &glyphs, &out, &Progress::silent()).expect("it is written")

@@ -3,8 +3,9 @@
     python3 scripts/bench_json.py [--since SECONDS] [--out FILE]
 
 Reads criterion's own files, one folder per benchmark under target/criterion: new/benchmark.json has its name, and
-new/estimates.json its times in nanoseconds. The value is criterion's typical one (the slope where it fitted one, else
-the mean), in seconds. Measurements older than --since (seconds since 1970) belong to benchmarks that were not run this
+new/estimates.json its times in nanoseconds, of which criterion's typical one is taken (the slope where it fitted one, else
+the mean). Where the benchmark states how many images (or samples) it works on, the value is images/s, else seconds.
+Measurements older than --since (seconds since 1970) belong to benchmarks that were not run this
 time, perhaps no longer there, and are left out. Nothing measured is an error. Measures nothing itself.
 """
 
@@ -37,8 +38,10 @@ def measured(folder, since):
             continue
         times = json.loads(estimates.read_text(encoding="utf-8"))
         benchmark = json.loads(estimates.with_name("benchmark.json").read_text(encoding="utf-8"))
-        nanoseconds = (times.get("slope") or times["mean"])["point_estimate"]
-        found.append({"name": benchmark["full_id"], "value": nanoseconds / 1e9, "unit": "s"})
+        seconds = (times.get("slope") or times["mean"])["point_estimate"] / 1e9
+        images = (benchmark.get("throughput") or {}).get("Elements")
+        value, unit = (images / seconds, "images/s") if images else (seconds, "s")
+        found.append({"name": benchmark["full_id"], "value": value, "unit": unit})
     return sorted(found, key=lambda entry: entry["name"])
 
 
