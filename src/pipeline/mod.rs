@@ -114,7 +114,12 @@ impl Pipeline {
         }
         for stage in selected {
             let outcome = match self.freshness(stage, &pending)? {
-                Freshness::Fresh(record) if !request.force => Outcome::Fresh(record),
+                Freshness::Fresh(record) if !request.force => {
+                    if !request.dry_run {
+                        self.keep_stamps(stage, &record);
+                    }
+                    Outcome::Fresh(record)
+                }
                 freshness => {
                     let reasons = match freshness {
                         Freshness::Stale(reasons) if !request.force => reasons,
@@ -299,17 +304,12 @@ impl Pipeline {
             let folder = self.folder(stage);
             match self.base(stage, &folder, &self.config.raw) {
                 Ok(base) => {
-                    let look = record.look(&base);
-                    reasons.extend(look.differences);
+                    reasons.extend(record.look(&base));
                     if stage != Stage::Raw {
                         reasons.extend(record.strays(&folder)?.filter(|stray| stray.ends_with(".parquet")).map(
                             // readers take every shard of a folder, also one that nobody recorded
                             |stray| format!("{stray} is not in the record"),
                         ));
-                    }
-                    // Renewed stamps spare the next look the reading; a folder that cannot be written is no reason to fail.
-                    if look.refreshed && reasons.is_empty() {
-                        let _ = record.write(&self.folder(stage));
                     }
                 }
                 Err(error) => reasons.push(error.to_string()),
@@ -318,6 +318,15 @@ impl Pipeline {
         match reasons.is_empty() {
             true => Ok(Freshness::Fresh(Box::new(record))),
             false => Ok(Freshness::Stale(reasons)),
+        }
+    }
+
+    /// Writes the record of a fresh stage again if a look at its outputs renewed their stamps: it spares the next look the
+    /// reading. Only with the folder's lock in hand, or it could meet the record of a run under way; and a folder that
+    /// cannot be written is no reason to fail.
+    fn keep_stamps(&self, stage: Stage, record: &Record) {
+        if !matches!(self.record(stage), Ok(Some(stored)) if stored == *record) {
+            let _ = record.write(&self.folder(stage));
         }
     }
 

@@ -67,16 +67,16 @@ impl Record {
     }
 
     /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode
-    /// changed; `refreshed` tells that stamps were renewed and the record is worth writing again.
-    pub fn look(&mut self, base: &Path) -> Look {
-        let mut look = Look::default();
+    /// changed, and the stamps of what is the same all the same are renewed in this record.
+    pub fn look(&mut self, base: &Path) -> Vec<String> {
+        let mut differences = Vec::new();
         if self.outputs.is_empty() {
-            look.differences.push("its record lists no output".to_owned());
+            differences.push("its record lists no output".to_owned());
         }
         for output in &mut self.outputs {
             let path = base.join(&output.path);
             if !path.is_file() {
-                look.differences.push(format!("output {} is missing", output.path));
+                differences.push(format!("output {} is missing", output.path));
                 continue;
             }
             let compare = |stamp: Stamp| -> Result<(Stamp, bool)> {
@@ -85,15 +85,12 @@ impl Record {
                 Ok((stamp, same))
             };
             match Stamp::of(&path).and_then(compare) {
-                Ok((stamp, true)) => {
-                    look.refreshed |= stamp != output.stamp;
-                    output.stamp = stamp;
-                }
-                Ok((_, false)) => look.differences.push(format!("output {} was changed", output.path)),
-                Err(error) => look.differences.push(error.to_string()),
+                Ok((stamp, true)) => output.stamp = stamp,
+                Ok((_, false)) => differences.push(format!("output {} was changed", output.path)),
+                Err(error) => differences.push(error.to_string()),
             }
         }
-        look
+        differences
     }
 
     /// The files below a stage's folder that it does not speak of.
@@ -101,15 +98,6 @@ impl Record {
         let names = files::walk(folder)?.into_iter().map(|path| name(&path));
         Ok(names.filter(|name| name != FILE && self.outputs.iter().all(|output| output.path != *name)))
     }
-}
-
-/// What a look at the outputs found.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Look {
-    /// Differences from the record, in words.
-    pub differences: Vec<String>,
-    /// Whether stamps were renewed.
-    pub refreshed: bool,
 }
 
 /// Describes files below `base`.
@@ -162,15 +150,16 @@ mod tests {
         std::fs::write(&a, "same").unwrap();
         std::fs::write(&b, "before").unwrap();
         let mut record = record(home.path());
-        assert_eq!(record.look(home.path()), Look::default());
+        assert!(record.look(home.path()).is_empty());
         std::fs::remove_file(&a).unwrap();
         std::fs::write(&a, "same").unwrap(); // another inode or time
         record.outputs[0].stamp.modified_ns = 0;
-        assert_eq!(record.look(home.path()), Look { differences: vec![], refreshed: true });
+        assert!(record.look(home.path()).is_empty());
+        assert_eq!(record.outputs[0].stamp, Stamp::of(&a).unwrap(), "the stamp is renewed");
         std::fs::write(&b, "After!").unwrap();
         record.outputs[1].stamp.modified_ns = 0;
         std::fs::remove_file(&a).unwrap();
-        let differences = record.look(home.path()).differences;
+        let differences = record.look(home.path());
         assert_eq!(differences, ["output a is missing", "output b was changed"]);
     }
 }

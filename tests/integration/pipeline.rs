@@ -147,8 +147,13 @@ fn a_copy_of_the_artifacts_is_as_fresh_as_the_original() {
         fs::create_dir_all(to.parent().unwrap()).unwrap();
         fs::copy(home.path("artifacts").join(&file), to).unwrap();
     }
+    let record = || fs::read(home.path("copy/dataset/record.json")).unwrap();
+    let before = record();
+    assert!(home.ok(&["status", "--artifacts", "copy"]).contains("dataset   fresh "));
+    assert!(record() == before, "a look writes nothing: a run may be at work");
     let copy = home.ok(&["run", "dataset", "--artifacts", "copy"]);
     assert_eq!(copy.matches(" fresh ").count(), 3, "{copy}");
+    assert!(record() != before, "a run keeps the renewed stamps");
 }
 
 #[test]
