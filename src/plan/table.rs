@@ -190,3 +190,32 @@ fn decode(table: &Table, batch: &RecordBatch, facts: &Facts) -> Result<Rows> {
         x: narrow(cells("x", room[1])?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::compose::compose;
+    use super::super::{Config, facts};
+    use super::*;
+    use crate::progress::Progress;
+
+    #[test]
+    fn a_plan_reads_back_and_counts_that_its_settings_do_not_give_are_refused() {
+        let labels: Vec<u8> = (0..100).map(|glyph| glyph % 10).collect();
+        let config = Config { samples_per_class: 3, ..Config::default() };
+        let plan = compose(&config, &labels, &Progress::silent()).unwrap();
+        let glyphs = facts::Glyphs { name: "toy".into(), digest: Digest::of(b""), count: labels.len() };
+        let facts = Facts::new(&config, glyphs, &plan);
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("plan.parquet");
+        let digest = write(&path, &facts, &plan).unwrap();
+        assert_eq!(digest_of(&path).unwrap(), digest);
+        assert_eq!(Reader::open(&path, "val").unwrap().take(48).unwrap(), plan[1]);
+
+        let mut wrapping = facts;
+        wrapping.counts.train = u64::MAX;
+        write(&path, &wrapping, &plan).unwrap();
+        let message = Reader::open(&path, "val").err().unwrap().to_string();
+        let found = format!("counts [{}, 48, 60]; expected [192, 48, 60], as its settings give", u64::MAX);
+        assert_eq!(message, format!("`{}`: {found}", path.display()));
+    }
+}
