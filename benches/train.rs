@@ -26,7 +26,7 @@ fn bench(c: &mut Criterion) {
         let shape = Shape { model, digits: 2, height: 64, width: 64 };
         let network = Network::new(shape, 0, DROPOUT).expect("64x64 suits every network");
         let (batch, targets) = (input(BATCH), (0..2 * BATCH).map(|i| (i % 10) as u8).collect::<Vec<_>>());
-        let (mut adam, mut step) = (Adam::new(network.store()), 0);
+        let (mut adam, mut step) = (Adam::new(network.store(), 0.0), 0);
         let mut group = c.benchmark_group("training step");
         group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(BATCH as u64));
         group.bench_function(model.to_string(), |b| {
