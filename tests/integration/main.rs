@@ -2,6 +2,7 @@
 
 mod augment;
 mod command_line;
+mod evaluation;
 mod floors;
 mod golden;
 mod kernels;
