@@ -5,14 +5,14 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use multidigit::cli::{Cli, Command, Picture, Predict, Preview, Schema, completions, man};
+use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, Schema, completions, man};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
 use multidigit::pipeline::{Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::terminal::{Terminal, catch_signals};
-use multidigit::{inspect, results};
+use multidigit::{inspect, results, train};
 
 fn main() -> ExitCode {
     match run(Cli::read()) {
@@ -55,6 +55,11 @@ fn run(cli: Cli) -> Result<()> {
     let terminal = Terminal::new(global.quiet, !global.no_progress);
     let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
     let progress = Progress::new(&sink);
+    if let Command::Bench(Bench { what: Measured::Train, steps, profile }) = cli.command {
+        let Config { plan, augment, train, .. } = &config;
+        let report = train::bench::run(train, augment, plan.digits, plan.image_size, steps.into(), &progress)?;
+        return print(&results::bench(&report, profile));
+    }
     let lock_file = file.unwrap_or(default).with_file_name(lock::FILE);
     let pipeline = Pipeline::new(config, global.overrides, global.raw, global.artifacts, lock_file);
     match cli.command {
