@@ -1,0 +1,179 @@
+"""Runs that the program trained, read by the programs that people read them with: PyTorch, first of all.
+
+Each network is trained here for two short epochs on synthetic glyphs, in pytest's own folder. Its weights are then
+loaded into the PyTorch modules of tests/reference/models.py, which compute in f64 what the program computed in f32.
+
+    MULTIDIGIT_PROGRAM  the program to ask, default `cargo run --release`
+    CARGO               the cargo to run it with
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "reference"))
+import models
+
+NETWORKS = {"alexnet": models.AlexNet, "fcn": models.Fcn, "resnet": models.ResNet}
+WEIGHTS = ("best", "last")
+EPOCHS = 2
+MEAN, STD = 0.1307, 0.3081
+SETTINGS = ["raw.source=synthetic", "plan.samples_per_class=4", "augment.epochs=0", f"train.epochs={EPOCHS}",
+            "train.samples=64", "train.batch_size=32"]
+# An answer is clear where its logit and the next best are this far apart: ten times what f32 costs here.
+CLEAR = 1e-5
+
+
+def multidigit(home, *words):
+    cargo = [os.environ.get("CARGO", "cargo"), "run", "--release", "--locked", "--quiet", "--"]
+    program = [os.environ["MULTIDIGIT_PROGRAM"]] if os.environ.get("MULTIDIGIT_PROGRAM") else cargo
+    folders = ["--config", os.devnull, "--raw", f"{home}/raw", "--artifacts", f"{home}/artifacts"]
+    done = subprocess.run([*program, *words, "--quiet", *folders], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def images(home):
+    """The data set's val and test splits, by name: normalised pixels (images, 1, 64, 64) and digits (images, 2)."""
+    multidigit(home, "run", "dataset", *(word for setting in SETTINGS for word in ("--set", setting)))
+
+    def read(split):
+        shards = sorted((home / "artifacts" / "dataset" / "data").glob(f"{split}-*.parquet"))
+        table = pa.concat_tables([pq.read_table(path, columns=["image", "digits"]) for path in shards])
+        encoded = table["image"].combine_chunks().field("bytes").to_pylist()
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
+        values = (torch.from_numpy(pixels)[:, None].double() / 255 - MEAN) / STD
+        return values, torch.tensor(table["digits"].to_pylist())
+
+    return {split: read(split) for split in ("val", "test")}
+
+
+@dataclass
+class Run:
+    """A trained network: its folder, and what `evaluate` said with its best and its last weights."""
+
+    model: str
+    folder: Path
+    metrics: dict
+    predictions: dict
+
+    def weights(self, which):
+        return self.folder / "weights" / f"{which}.safetensors"
+
+    def module(self, which):
+        """PyTorch's own, in f64, with this run's weights."""
+        module = NETWORKS[self.model]()
+        with safe_open(self.weights(which), "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        # PyTorch counts a batch norm's batches, for a mode that the networks do not use.
+        counts = {name: value for name, value in module.state_dict().items() if name.endswith(".num_batches_tracked")}
+        assert not counts.keys() & state.keys()
+        module.load_state_dict(state | counts, strict=True)
+        return module.double().eval()
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def run(request, home, images):
+    metrics, predictions = {}, {}
+    for which in WEIGHTS:
+        settings = [*SETTINGS, f"train.model={request.param}", f"evaluate.weights={which}"]
+        multidigit(home, "run", "evaluate", *(word for setting in settings for word in ("--set", setting)))
+        folder = home / "artifacts" / "evaluate" / f"{request.param}-lr0.0005-seed0"
+        metrics[which] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        predictions[which] = pq.read_table(folder / "predictions.parquet")
+    return Run(request.param, home / "artifacts" / "train" / folder.name, metrics, predictions)
+
+
+@pytest.fixture(scope="module", params=WEIGHTS)
+def answers(request, run, images):
+    """PyTorch's logits of one file of weights: its name, and (heads, images, 10) for each split."""
+    module = run.module(request.param)
+    with torch.inference_mode():
+        return request.param, {split: torch.stack(module(pixels)) for split, (pixels, _) in images.items()}
+
+
+def loss(logits, digits):
+    return sum(F.cross_entropy(head, target) for head, target in zip(logits, digits.T)).item()
+
+
+def table_of(run):
+    return pd.read_csv(run.folder / "metrics.csv")
+
+
+# ---- weights
+
+
+@pytest.mark.parametrize("which", WEIGHTS)
+def test_weights_load_into_pytorchs_module_by_name_and_shape(run, which):
+    module = run.module(which)
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+    with safe_open(run.weights(which), "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F32"}
+        description = json.loads(file.metadata()["multidigit"])
+    told = {key: description[key] for key in ("model", "digits", "height", "width", "mean", "std")}
+    assert told == {"model": run.model, "digits": 2, "height": 64, "width": 64, "mean": MEAN, "std": STD}
+    assert description["epoch"] == run.metrics[which]["epoch"]
+    assert run.metrics[which]["parameters"] == sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_two_files_of_weights_are_of_the_epochs_that_they_should_be(run):
+    table = table_of(run)
+    assert run.metrics["last"]["epoch"] == EPOCHS
+    assert run.metrics["best"]["epoch"] == table["epoch"][table["val_loss"].idxmin()]
+
+
+def test_pytorch_finds_the_same_digits(run, images, answers):
+    which, logits = answers
+    table = run.predictions[which]
+    assert len(table) == sum(len(digits) for _, digits in images.values())
+    for split, (_, digits) in images.items():
+        rows = table.filter(pc.equal(table["split"], split))
+        found = torch.tensor(rows["predicted"].to_pylist())
+        top = logits[split].topk(2).values
+        clear = (top[..., 0] - top[..., 1] > CLEAR).T
+        assert clear.float().mean() > 0.99
+        assert torch.equal(found[clear], logits[split].argmax(-1).T[clear])
+        assert rows["correct"].to_pylist() == (found == digits).all(1).tolist()
+
+
+def test_pytorch_computes_the_same_losses_and_accuracies(run, images, answers):
+    which, logits = answers
+    told = {split["split"]: split for split in run.metrics[which]["splits"]}
+    assert told.keys() == images.keys()
+    for split, (_, digits) in images.items():
+        assert told[split]["samples"] == len(digits)
+        assert told[split]["loss"] == pytest.approx(loss(logits[split], digits), rel=1e-5)
+        accuracy = told[split]["accuracy"]
+        accuracy = accuracy["value"] if isinstance(accuracy, dict) else accuracy
+        right = (logits[split].argmax(-1).T == digits).all(1).double().mean().item()
+        assert accuracy == pytest.approx(right, abs=1e-5)
+
+
+def test_pytorch_computes_the_validation_loss_of_the_epoch(run, images, answers):
+    which, logits = answers
+    row = table_of(run).set_index("epoch").loc[run.metrics[which]["epoch"]]
+    digits = images["val"][1]
+    assert row["val_loss"] == pytest.approx(loss(logits["val"], digits), rel=1e-5)
+    right = (logits["val"].argmax(-1).T == digits).all(1).double().mean().item()
+    assert row["val_accuracy"] == pytest.approx(right, abs=1e-5)
