@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from PIL import Image
 from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "reference"))
@@ -33,6 +36,7 @@ import models
 NETWORKS = {"alexnet": models.AlexNet, "fcn": models.Fcn, "resnet": models.ResNet}
 WEIGHTS = ("best", "last")
 EPOCHS = 2
+RATE = 5e-4
 MEAN, STD = 0.1307, 0.3081
 SETTINGS = ["raw.source=synthetic", "plan.samples_per_class=4", "augment.epochs=0", f"train.epochs={EPOCHS}",
             "train.samples=64", "train.batch_size=32"]
@@ -177,3 +181,71 @@ def test_pytorch_computes_the_validation_loss_of_the_epoch(run, images, answers)
     assert row["val_loss"] == pytest.approx(loss(logits["val"], digits), rel=1e-5)
     right = (logits["val"].argmax(-1).T == digits).all(1).double().mean().item()
     assert row["val_accuracy"] == pytest.approx(right, abs=1e-5)
+
+
+# ---- the run's folder
+
+
+def test_the_table_of_epochs_has_a_row_per_epoch_and_its_columns(run):
+    table = table_of(run)
+    digits = [f"{split}_accuracy_{digit}" for split in ("train", "val") for digit in (1, 2)]
+    measures = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds"]
+    assert list(table.columns) == ["epoch", "lr", *measures, *digits]
+    assert table["epoch"].tolist() == list(range(1, EPOCHS + 1))
+    assert table["lr"].tolist() == [RATE] * EPOCHS
+    assert np.isfinite(table[measures]).all(axis=None) and (table[measures[4:]] > 0).all(axis=None)
+    for split in ("train", "val"):
+        joint, each = table[f"{split}_accuracy"], table[[f"{split}_accuracy_{digit}" for digit in (1, 2)]]
+        # All digits are right no more often than the worst of them, and no less than if errors never met.
+        assert (joint <= each.min(axis=1) + 1e-12).all() and (joint >= each.sum(axis=1) - 1 - 1e-12).all()
+
+
+def test_pytorch_computes_the_accuracy_of_each_digit(run, images, answers):
+    which, logits = answers
+    row = table_of(run).set_index("epoch").loc[run.metrics[which]["epoch"]]
+    right = (logits["val"].argmax(-1).T == images["val"][1]).double().mean(0)
+    assert [row["val_accuracy_1"], row["val_accuracy_2"]] == pytest.approx(right.tolist(), abs=1e-5)
+
+
+def test_the_configuration_is_yaml_with_every_section_and_names_its_overrides(run):
+    text = (run.folder / "config.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    assert {"raw", "plan", "dataset", "augment", "train", "evaluate"} <= config.keys()
+    expected = {"model": run.model, "epochs": EPOCHS, "samples": 64, "batch_size": 32, "learning_rate": RATE,
+                "mean": MEAN, "std": STD}
+    assert {key: config["train"][key] for key in expected} == expected
+    for setting in [*SETTINGS, f"train.model={run.model}"]:
+        assert f"# --set {setting}\n" in text
+
+
+def test_the_environment_says_what_the_run_ran_on(run):
+    environment = json.loads((run.folder / "env.json").read_text(encoding="utf-8"))
+    assert {"version", "cpu", "cores", "threads", "device", "dataset", "started"} <= environment.keys()
+    assert environment["version"] in (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    assert environment["device"] == "cpu" and environment["cpu"]
+    assert environment["cores"] >= 1 and environment["threads"] >= 1
+    record = json.loads((run.folder.parents[1] / "dataset" / "record.json").read_text(encoding="utf-8"))
+    assert environment["dataset"] == record["content"]
+    assert 0 <= time.time() - environment["started"] < 24 * 3600
+
+
+def test_tensorboard_reads_the_same_numbers_as_the_table(run):
+    found = list(run.folder.glob("events.out.tfevents.*.multidigit"))
+    assert len(found) == 1
+    events = EventAccumulator(str(run.folder))
+    events.Reload()
+    columns = {"learning_rate": "lr", "images_per_second": "images_per_second"}
+    for split in ("train", "val"):
+        columns |= {f"loss/{split}": f"{split}_loss", f"accuracy/{split}": f"{split}_accuracy"}
+        columns |= {f"accuracy_digit_{digit}/{split}": f"{split}_accuracy_{digit}" for digit in (1, 2)}
+    assert set(events.Tags()["scalars"]) == columns.keys()
+    table = table_of(run)
+    for tag, column in columns.items():
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == table["epoch"].tolist()
+        # An event holds f32; the table holds images per second to one decimal.
+        close = {"abs": 0.051} if tag == "images_per_second" else {"rel": 1e-7, "abs": 0}
+        assert [scalar.value for scalar in scalars] == pytest.approx(table[column].tolist(), **close), tag
+    times = [scalar.wall_time for scalar in events.Scalars("loss/val")]
+    began = json.loads((run.folder / "env.json").read_text(encoding="utf-8"))["started"]
+    assert began <= events.FirstEventTimestamp() <= times[0] <= times[-1] <= time.time() + 1
