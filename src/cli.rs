@@ -90,10 +90,16 @@ pub enum Command {
     },
     /// Draw a picture of what a stage does to the data set, which must be fresh
     Preview(Preview),
+    /// Ask a trained network which digits are in PNG files
+    Predict(Predict),
     /// Print the configuration as it is resolved, with its documentation
     ShowConfig,
-    /// Print the JSON Schema of pipeline.yaml
-    Schema,
+    /// Print the JSON Schema of pipeline.yaml, or of another file
+    Schema {
+        /// pipeline: pipeline.yaml; metrics: the metrics.json of an evaluated run
+        #[arg(value_name = "FILE", default_value = "pipeline")]
+        of: Schema,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -101,6 +107,29 @@ pub enum Command {
     },
     /// Print the manual page, in roff
     Man,
+}
+
+/// The files that there are schemas of.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Schema {
+    /// `pipeline.yaml`
+    Pipeline,
+    /// `metrics.json`
+    Metrics,
+}
+
+/// Which network to ask about which images.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// PNG files in 8-bit grey, of the size that the network was trained on, light digits on black
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<PathBuf>,
+    /// The run whose network to ask, by the name of its folder [default: that of the configuration]
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Print JSON, with the probability of every digit
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to draw, and how much of it.

@@ -2,6 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
+
+use crate::evaluate::images::Answer;
 use crate::pipeline::{Freshness, Outcome, Record, Stage, Verdict};
 use crate::plan::Facts;
 
@@ -54,6 +57,48 @@ pub fn verdicts(verdicts: &[Verdict]) -> String {
         }
     }
     out
+}
+
+/// A result as JSON, for other programs.
+pub fn json<T: Serialize>(result: &T) -> String {
+    format!("{:#}\n", serde_json::to_value(result).expect("results are plain data"))
+}
+
+/// What a network says of images: a line each.
+pub fn answers(answers: &[Answer]) -> String {
+    let positions = |answer: &Answer| -> String {
+        let position = answer.positions.iter().map(|at| (at.digit, at.probabilities[usize::from(at.digit)]));
+        position.map(|(digit, probability)| format!("  {digit} {:>7}", percent(probability))).collect()
+    };
+    let row = |answer: &Answer| {
+        let digits = [answer.digits.clone(), percent(answer.probability), positions(answer)];
+        [vec![answer.image.display().to_string()], digits.to_vec()].concat()
+    };
+    table(&["image", "digits", "probability", "  each digit"], answers.iter().map(row).collect())
+}
+
+/// A share as people read it.
+fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
+}
+
+/// Rows under headings, in columns as wide as their widest entry. The first column and the last are set to the left, the
+/// others to the right.
+fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
+    let heading: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
+    let all: Vec<Vec<String>> = [vec![heading], rows].concat();
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let last = headings.len() - 1;
+    let line = |row: &Vec<String>| -> String {
+        let cell = |(column, text): (usize, &String)| match column {
+            _ if column == 0 || column == last => format!("{text:<width$}", width = widths[column]),
+            _ => format!("{text:>width$}", width = widths[column]),
+        };
+        let line: Vec<String> = row.iter().enumerate().map(cell).collect();
+        format!("{}\n", line.join("  ").trim_end())
+    };
+    all.iter().map(line).collect()
 }
 
 /// What the facts of a stage say beyond its amount.

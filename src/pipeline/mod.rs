@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::files::{self, Build, FolderLock};
 use crate::progress::Progress;
 use crate::raw::{self, Glyphs};
+use crate::shards::foreign;
+use crate::{evaluate, train};
 
 pub mod key;
 pub mod lock;
@@ -34,6 +36,8 @@ use work::Done;
 /// A configured pipeline over two folders.
 pub struct Pipeline {
     config: Config,
+    /// The overrides among what made the configuration, for the record of a run.
+    overrides: Vec<String>,
     raw: PathBuf,
     artifacts: PathBuf,
     lock_file: PathBuf,
@@ -77,16 +81,24 @@ pub enum Outcome {
 }
 
 impl Pipeline {
-    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`.
-    pub fn new(config: Config, raw: PathBuf, artifacts: PathBuf, lock_file: PathBuf) -> Pipeline {
-        Pipeline { config, raw, artifacts, lock_file, glyphs: RefCell::new(None) }
+    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`, `overrides` what
+    /// the command line changed of the configuration.
+    pub fn new(
+        config: Config,
+        overrides: Vec<String>,
+        raw: PathBuf,
+        artifacts: PathBuf,
+        lock_file: PathBuf,
+    ) -> Pipeline {
+        Pipeline { config, overrides, raw, artifacts, lock_file, glyphs: RefCell::new(None) }
     }
 
     /// The folder in which a stage's output stands.
     pub fn folder(&self, stage: Stage) -> PathBuf {
         let folder = self.artifacts.join(stage.name());
         match stage {
-            Stage::Train | Stage::Evaluate => folder.join(self.config.train.run_name()),
+            Stage::Train => folder.join(self.config.train.run_name()),
+            Stage::Evaluate => folder.join(self.config.evaluate.folder_name(&self.config.train.run_name())),
             _ => folder,
         }
     }
@@ -130,7 +142,7 @@ impl Pipeline {
                         Outcome::WouldRun(reasons)
                     } else {
                         progress.note(&format!("{stage}: {}", reasons.join("; ")));
-                        let record = self.perform(stage, progress)?;
+                        let record = self.perform(stage, request.force, progress)?;
                         let expected = pinned.as_ref().and_then(|lock| lock.expected(stage, &self.config));
                         let pinned = expected.map(|content| content == record.content);
                         if pinned == Some(false) {
@@ -176,6 +188,25 @@ impl Pipeline {
         let out = out.unwrap_or_else(|| self.artifacts.join(preview::FILE));
         files::write(&out, &preview::png(&picture))?;
         Ok(out)
+    }
+
+    /// Asks a trained network about PNG files: the run of that name, or the one of the configuration.
+    pub fn predict(&self, run: Option<&str>, images: &[PathBuf]) -> Result<Vec<evaluate::images::Answer>> {
+        let runs = self.artifacts.join(Stage::Train.name());
+        let name = run.map_or_else(|| self.config.train.run_name(), str::to_owned);
+        let file = Path::new(train::WEIGHTS).join(self.config.evaluate.weights.file());
+        let weights = runs.join(&name).join(&file);
+        if !weights.is_file() {
+            let mut there = files::entries(&runs)?;
+            there.retain(|folder| folder.join(&file).is_file());
+            let names: Vec<_> = there.iter().filter_map(|folder| folder.file_name()?.to_str()).collect();
+            let expected = match names[..] {
+                [] => "a trained run; `multidigit run train` makes one".to_owned(),
+                _ => format!("--run with one of {}", names.join(", ")),
+            };
+            return Err(Error::format(&weights, format!("no such weights of run {name}"), expected));
+        }
+        evaluate::images::ask(&weights, images)
     }
 
     /// Takes the artifacts folder for this process, and clears what killed runs left there.
@@ -247,11 +278,20 @@ impl Pipeline {
                 _ => missing.push(input),
             }
         }
-        if stage == Stage::Report {
-            inputs.extend(self.run_contents()?);
+        match stage {
+            Stage::Report => inputs.extend(self.run_contents()?),
+            Stage::Evaluate => inputs.extend(self.foreign_contents()?),
+            _ => {}
         }
         let settings = key::settings(stage, &self.config);
         Ok((Key { version: stage.version(), settings, inputs }, missing))
+    }
+
+    /// Digests of the files that are evaluated instead of the data set.
+    fn foreign_contents(&self) -> Result<Vec<(String, Digest)>> {
+        let splits = foreign::splits(self.config.evaluate.others().unwrap_or_default())?;
+        let files = splits.into_iter().flat_map(|(_, files)| files);
+        files.map(|path| Ok((format!("data/{}", path.display()), Digest::of_file(&path)?))).collect()
     }
 
     /// Content of every trained and evaluated run that stands: the report shows them all.
@@ -290,7 +330,10 @@ impl Pipeline {
             Ok(None) => return Ok(Freshness::Stale(vec!["has not run yet".to_owned()])),
             Err(error) => return Ok(Freshness::Stale(vec![error.to_string()])),
         };
-        let (key, missing) = self.key(stage)?;
+        let (key, missing) = match self.key(stage) {
+            Ok(key) => key,
+            Err(error) => return Ok(Freshness::Stale(vec![error.to_string()])),
+        };
         let mut reasons = key.reasons_against(&record.key);
         for input in self.keyed_inputs(stage) {
             if missing.contains(&input) {
@@ -331,11 +374,17 @@ impl Pipeline {
     }
 
     /// Runs one stage, whose inputs are fresh, and puts its output and record in place.
-    fn perform(&self, stage: Stage, progress: &Progress) -> Result<Record> {
+    fn perform(&self, stage: Stage, force: bool, progress: &Progress) -> Result<Record> {
         let started = Instant::now();
         let target = self.folder(stage);
         files::create_dir(target.parent().unwrap_or(&self.artifacts))?;
-        let build = Build::beside(&target)?;
+        let build = match stage {
+            Stage::Train => Build::resumable(&target)?,
+            _ => Build::beside(&target)?,
+        };
+        if stage == Stage::Train {
+            self.begin_training(&build, force, progress)?;
+        }
         let Done { content, rows, facts } = self.work(stage, build.path(), progress)?;
         let (key, _) = self.key(stage)?;
         let outputs = match stage {

@@ -2,12 +2,14 @@
 
 mod augment;
 mod command_line;
+mod evaluation;
 mod floors;
 mod golden;
 mod kernels;
 mod learning;
 mod networks;
 mod pipeline;
+mod resume;
 mod training;
 
 use std::ffi::OsStr;
