@@ -4,6 +4,7 @@ mod augment;
 mod command_line;
 mod floors;
 mod golden;
+mod gradients;
 mod kernels;
 mod learning;
 mod networks;
