@@ -5,6 +5,7 @@ mod command_line;
 mod evaluation;
 mod floors;
 mod golden;
+mod gradients;
 mod kernels;
 mod learning;
 mod networks;

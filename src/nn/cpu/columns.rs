@@ -16,7 +16,7 @@ impl Conv {
                 for column in 0..columns {
                     let left = column * self.stride;
                     let skip = self.padding.saturating_sub(left);
-                    let end = self.kernel.min(self.width + self.padding - left);
+                    let end = self.kernel.min((self.width + self.padding).saturating_sub(left));
                     for ky in 0..self.kernel {
                         let y = line * self.stride + ky;
                         if y < self.padding || y >= self.height + self.padding || skip >= end {

@@ -52,3 +52,20 @@ pub fn keep_freed() {
         let _ = (mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, i32::MAX));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_begin_as_zeros_and_come_back_in_order() {
+        let fill = |number: usize, chunk: &mut [f32], extra: u32| {
+            assert!(chunk.iter().all(|value| *value == 0.0));
+            chunk[0] = number as f32;
+            (chunk.len(), extra)
+        };
+        let (values, done) = by_chunks(7, 3, vec![10, 20, 30], fill);
+        assert_eq!((values, done), (vec![0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 2.0], vec![(3, 10), (3, 20), (1, 30)]));
+        assert_eq!(by_chunks(0, 0, vec![], fill), (vec![], vec![]));
+    }
+}

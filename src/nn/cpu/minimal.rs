@@ -146,3 +146,44 @@ pub fn both<const N: usize, const K: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes<const N: usize>(seed: usize) -> [Lanes; N] {
+        std::array::from_fn(|i| Lanes(std::array::from_fn(|c| ((seed + 7 * i + 3 * c) * 37 % 64) as f32 / 32.0 - 1.0)))
+    }
+
+    fn dot<const N: usize>(a: [Lanes; N], b: [Lanes; N]) -> Lanes {
+        a.into_iter().zip(b).fold(Lanes::ZERO, |sum, (a, b)| sum + a * b)
+    }
+
+    /// Of some ten terms of at most some units each.
+    fn near(a: Lanes, b: Lanes) -> bool {
+        a.0.iter().zip(b.0).all(|(a, b)| (a - b).abs() < 64.0 * f32::EPSILON)
+    }
+
+    fn filters<const M: usize, const R: usize>() {
+        for seed in 0..100 {
+            let (d, g) = (lanes::<SIDE>(seed), lanes::<R>(seed + 1000));
+            let (v, u) = (input(d), weight(g));
+            let y = output::<M>(std::array::from_fn(|i| u[i] * v[i]));
+            for (i, y) in y.into_iter().enumerate() {
+                assert!(near(y, dot(g, std::array::from_fn(|k| d[i + k]))), "output {i} of {M} by {R}");
+            }
+            // a map and its transpose: a (M b) = (M^T a) b
+            let a = lanes::<SIDE>(seed + 2000);
+            assert!(near(dot(a, v), dot(input_back(a), d)));
+            assert!(near(dot(a, u), dot(weight_back::<R>(a), g)));
+            let b = lanes::<M>(seed + 3000);
+            assert!(near(dot(b, output::<M>(a)), dot(output_back::<M>(b), a)));
+        }
+    }
+
+    #[test]
+    fn six_products_filter_four_by_three_and_two_by_five_and_every_map_has_its_transpose() {
+        filters::<4, 3>();
+        filters::<2, 5>();
+    }
+}

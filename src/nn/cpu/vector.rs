@@ -127,3 +127,34 @@ impl Mul<Lanes> for f32 {
         Lanes(std::array::from_fn(|i| self * other.0[i]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_copy_of_a_loop_computes_the_same_bits() {
+        let work = || {
+            let mut sum = Lanes(std::array::from_fn(|i| 0.1 * i as f32));
+            (0..100).for_each(|i| sum = sum + (0.3 / (i + 1) as f32) * sum);
+            sum.0
+        };
+        let expected = work();
+        assert_eq!(widest(work), expected);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            assert_eq!(unsafe { with_avx2(work) }, expected);
+        }
+    }
+
+    #[test]
+    fn lanes_beyond_the_count_are_zero_and_a_choice_picks_its_own_lane() {
+        let values: Vec<f32> = (0..20).map(|i| i as f32).collect();
+        let some = Lanes::some(&values, 15, 3);
+        assert_eq!(some.0[..4], [15.0, 16.0, 17.0, 0.0]);
+        assert_eq!(some.where_positive(Lanes::some(&[1.0, 0.0, -1.0], 0, 3)).0[..3], [15.0, 0.0, 0.0]);
+        let window = [0, 1, 2, 3].map(|i| Lanes([i as f32; LANES]));
+        assert_eq!(Lanes::chosen(&[9, 2, 0, 3, 1], 1, 4, window).0[..5], [2.0, 0.0, 3.0, 1.0, 0.0]);
+    }
+}
