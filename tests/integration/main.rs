@@ -9,6 +9,7 @@ mod kernels;
 mod learning;
 mod networks;
 mod pipeline;
+mod report;
 mod training;
 
 use std::ffi::OsStr;
