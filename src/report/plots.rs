@@ -21,9 +21,10 @@ const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 
 /// What makes kuva's black on white fit its surroundings.
-const STYLE: &str = "<style>:root{color-scheme:light dark}text{fill:#1c1f23}\
-    @media(prefers-color-scheme:dark){text{fill:#d5d9de}[stroke=\"black\"]{stroke:#9aa3ad}[fill=\"black\"]{fill:#d5d9de}\
-    [stroke=\"#ccc\"]{stroke:#3a4048}}</style>";
+const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{fill:none}text{fill:#3d434b}\
+    [stroke=\"#cccccc\"]{stroke:#e4e5e6}[stroke=\"#000000\"]{stroke:#8a919b}\
+    @media(prefers-color-scheme:dark){text{fill:#c3c9d0}[stroke=\"#cccccc\"]{stroke:#2c333b}\
+    [stroke=\"#000000\"]{stroke:#6f7883}}</style>";
 
 /// Training and validation curves of one quantity, `value` giving both of an epoch; a dashed line before each epoch that
 /// has another learning rate than the one before it. The axes begin at 0; the upper one ends at `top`, or a little above
@@ -126,7 +127,12 @@ mod tests {
         let epochs = [epoch(1, 1e-3), epoch(2, 1e-3), epoch(3, 1e-4), epoch(4, 1e-4), epoch(5, 1e-5)];
         assert_eq!(steps(&epochs), [(3, 1e-4), (5, 1e-5)]);
         let svg = curves("accuracy", Some(1.0), &epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
-        for words in ["viewBox=", ">train<", ">val<", ">lr 0.0001<", ">lr 0.00001<", ">epoch<"] {
+        // what the style sheet takes hold of
+        for words in ["<rect width=\"100%\" height=\"100%\" fill=\"white\"", "stroke=\"#cccccc\"", "stroke=\"#000000\""]
+        {
+            assert!(svg.contains(words), "{words}");
+        }
+        for words in ["viewBox=", "<style>", ">train<", ">val<", ">lr 0.0001<", ">lr 0.00001<", ">epoch<"] {
             assert!(svg.contains(words), "{words}");
         }
         assert!(!curves("loss", None, &epochs[..1], |epoch| (epoch.train_loss, epoch.val_loss)).contains(">lr "));
