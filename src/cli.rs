@@ -100,6 +100,8 @@ pub enum Command {
     Preview(Preview),
     /// Ask a trained network which digits are in PNG files
     Predict(Predict),
+    /// Measure how fast a stage goes on this machine
+    Bench(Bench),
     /// Print the configuration as it is resolved, with its documentation
     ShowConfig,
     /// Print the JSON Schema of pipeline.yaml, or of another file
@@ -173,6 +175,27 @@ pub struct Preview {
 pub enum Picture {
     /// The stage `augment`
     Augment,
+}
+
+/// What to measure, and for how long.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// train: steps of the network with and without the data path, and evaluation; needs no data set
+    #[arg(value_name = "STAGE")]
+    pub what: Measured,
+    /// Steps of each kind
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// Also tell how long each layer takes
+    #[arg(long)]
+    pub profile: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Measured {
+    /// The stage `train`
+    Train,
 }
 
 /// Which stages to run, and how.

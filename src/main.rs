@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use multidigit::cli::{Cli, Command, Picture, Predict, Preview, Report, Schema, completions, man};
+use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, Report, Schema, completions, man};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
@@ -13,7 +13,7 @@ use multidigit::pipeline::{Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
 use multidigit::terminal::{Terminal, catch_signals};
-use multidigit::{inspect, results};
+use multidigit::{inspect, results, train};
 
 fn main() -> ExitCode {
     match run(Cli::read()) {
@@ -61,8 +61,13 @@ fn run(cli: Cli) -> Result<()> {
     let terminal = Terminal::new(global.quiet, !global.no_progress);
     let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
     let progress = Progress::new(&sink);
+    if let Command::Bench(Bench { what: Measured::Train, steps, profile }) = cli.command {
+        let Config { plan, augment, train, .. } = &config;
+        let report = train::bench::run(train, augment, plan.digits, plan.image_size, steps.into(), &progress)?;
+        return print(&results::bench(&report, profile));
+    }
     let lock_file = file.unwrap_or(default).with_file_name(lock::FILE);
-    let pipeline = Pipeline::new(config, global.raw, global.artifacts, lock_file);
+    let pipeline = Pipeline::new(config, global.overrides, global.raw, global.artifacts, lock_file);
     match cli.command {
         Command::Run(run) => {
             pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))

@@ -90,7 +90,7 @@ pub fn predict(
         let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(start + i));
         let input = normalise.batch(count, [split.height, split.width], fill)?;
         let logits = network.forward(&input, Mode::Eval)?;
-        let heads = logits.iter().map(Floats::of).collect::<Result<Vec<_>, _>>()?;
+        let heads = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
         let heads: Vec<&[f32]> = heads.iter().map(|head| &**head).collect();
         all.add(&heads, &split.targets[start * split.digits..(start + count) * split.digits]);
         done(count)?;

@@ -60,7 +60,7 @@ impl Stage {
     /// The stage's version: raised when the same inputs and settings give another output.
     pub fn version(self) -> u32 {
         match self {
-            Augment | Evaluate => 2,
+            Augment | Train | Evaluate => 2,
             Report => 3,
             _ => 1,
         }

@@ -146,6 +146,7 @@ fn curves(run: &Run, figures: &Figures) -> Result<Vec<Figure>> {
         return Ok(Vec::new());
     };
     let steps = match plots::steps(&run.epochs).len() {
+        0 if first.lr != last.lr => format!("the learning rate moves from {} to {}", first.lr, last.lr),
         0 => "the learning rate never changes".to_owned(),
         n => format!("dashed: {n} change{} of the learning rate", if n == 1 { "" } else { "s" }),
     };

@@ -2,11 +2,11 @@
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
-use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::nn::floats::Floats;
 use crate::nn::loss::{argmax, cross_entropy};
+use crate::nn::tape::Value;
 use crate::nn::{CLASSES, Mode, Network};
 use crate::rng;
 use crate::shards::Split;
@@ -20,21 +20,14 @@ impl Normalise {
         Normalise(std::array::from_fn(|grey| (grey as f32 / 255.0 - mean as f32) / std as f32))
     }
 
-    /// A batch `(images, height, width, 1)`; `fill(i, pixels)` gives the pixels of its i-th image, on any thread.
-    pub fn batch(
-        &self,
-        images: usize,
-        [height, width]: [usize; 2],
-        fill: impl Fn(usize, &mut [u8]) + Sync,
-    ) -> Result<Tensor> {
-        let mut values = vec![0f32; images * height * width];
-        values.par_chunks_mut(height * width).enumerate().for_each_init(
-            || vec![0u8; height * width],
-            |pixels, (i, values)| {
-                fill(i, pixels);
-                values.iter_mut().zip(pixels).for_each(|(value, grey)| *value = self.0[usize::from(*grey)]);
-            },
-        );
+    /// A batch `(images, height, width, 1)`; `fill(i, pixels)` gives the pixels of its i-th image.
+    pub fn batch(&self, images: usize, [height, width]: [usize; 2], fill: impl Fn(usize, &mut [u8])) -> Result<Tensor> {
+        let mut values = Vec::with_capacity(images * height * width);
+        let mut pixels = vec![0u8; height * width];
+        for i in 0..images {
+            fill(i, &mut pixels);
+            values.extend(pixels.iter().map(|grey| self.0[usize::from(*grey)]));
+        }
         Ok(Tensor::from_vec(values, (images, height, width, 1), &Device::Cpu)?)
     }
 }
@@ -48,6 +41,12 @@ pub fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
         order.swap(i, j as usize);
     }
     order
+}
+
+/// The number of [`batches`].
+pub fn batch_count(images: usize, size: usize) -> usize {
+    let alone = size > 1 && images > size && images % size == 1;
+    images.div_ceil(size) - usize::from(alone)
 }
 
 /// Cuts an order into batches; a single image left over joins the batch before it, as batch norm needs two.
@@ -71,25 +70,22 @@ pub struct Scores {
     pub correct: usize,
     /// Images with the right digit, per position.
     pub correct_digits: Vec<usize>,
-    /// The digits found, position by position, image by image.
-    pub predicted: Vec<u8>,
 }
 
 impl Scores {
     /// Adds a batch.
-    pub fn add(&mut self, logits: &[Tensor], targets: &[u8]) -> Result<()> {
+    pub fn add(&mut self, logits: &[Value], targets: &[u8]) -> Result<()> {
         let digits = logits.len();
-        let rows = logits.iter().map(Floats::of).collect::<Result<Vec<_>, _>>()?;
+        let rows = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
         self.correct_digits.resize(digits, 0);
         for (image, targets) in targets.chunks_exact(digits).enumerate() {
             let mut right = 0;
             for (head, target) in targets.iter().enumerate() {
                 let row = &rows[head][image * CLASSES..][..CLASSES];
                 self.loss += cross_entropy(row, *target);
-                let digit = argmax(row);
-                self.predicted.push(digit);
-                self.correct_digits[head] += usize::from(digit == *target);
-                right += usize::from(digit == *target);
+                let is_right = argmax(row) == *target;
+                self.correct_digits[head] += usize::from(is_right);
+                right += usize::from(is_right);
             }
             self.correct += usize::from(right == digits);
             self.images += 1;
@@ -100,6 +96,11 @@ impl Scores {
     /// Mean over the images of the loss, summed over the heads.
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.images as f64
+    }
+
+    /// Share of images with the right digit, per position from the left.
+    pub fn digit_accuracy(&self) -> Vec<f64> {
+        self.correct_digits.iter().map(|correct| *correct as f64 / self.images as f64).collect()
     }
 
     /// Share of images with all digits right.
@@ -155,6 +156,9 @@ mod tests {
         assert_eq!(lengths(1, 3), [1, 1, 1]);
         assert_eq!(lengths(64, 9), [9]);
         assert_eq!(batches(&order, 4).concat(), order);
+        for (size, images) in (1..10).flat_map(|size| (1..=9).map(move |images| (size, images))) {
+            assert_eq!(batches(&order[..images], size).len(), batch_count(images, size), "{size} {images}");
+        }
     }
 
     #[test]
@@ -168,12 +172,12 @@ mod tests {
     fn scores_are_those_worked_by_hand() {
         let row = |digit: usize| (0..CLASSES).map(move |class| if class == digit { 9f32.ln() } else { 0.0 });
         let head = |digits: [usize; 2]| {
-            Tensor::from_vec(digits.into_iter().flat_map(row).collect::<Vec<_>>(), (2, CLASSES), &Device::Cpu).unwrap()
+            let rows: Vec<f32> = digits.into_iter().flat_map(row).collect();
+            Value::constant(Tensor::from_vec(rows, (2, CLASSES), &Device::Cpu).unwrap())
         };
         let mut scores = Scores::default();
         scores.add(&[head([3, 7]), head([1, 2])], &[3, 1, 7, 5]).unwrap();
         assert_eq!((scores.images, scores.correct, scores.correct_digits.as_slice()), (2, 1, [2, 1].as_slice()));
-        assert_eq!(scores.predicted, [3, 1, 7, 2]);
         // odds 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
         let expected = 3.0 * 2f64.ln() + 18f64.ln();
         assert!((scores.loss - expected).abs() < 1e-6 && (scores.mean_loss() - expected / 2.0).abs() < 1e-6);

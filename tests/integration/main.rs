@@ -5,11 +5,13 @@ mod command_line;
 mod evaluation;
 mod floors;
 mod golden;
+mod gradients;
 mod kernels;
 mod learning;
 mod networks;
 mod pipeline;
 mod report;
+mod resume;
 mod training;
 
 use std::ffi::OsStr;

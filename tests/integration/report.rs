@@ -110,7 +110,7 @@ fn unfinished(home: &Home, name: &str, epochs: &[Epoch], stop: Option<Value>) {
     .unwrap();
     fs::write(folder.join("env.json"), r#"{"version": "0.1.0", "commit": null, "cores": 2, "started": 1700000000}"#)
         .unwrap();
-    train::metrics::write(&folder.join("metrics.csv"), epochs).unwrap();
+    train::metrics::write(&folder.join("metrics.csv"), 2, epochs).unwrap();
     if let Some(stop) = stop {
         fs::write(folder.join("stopped.json"), stop.to_string()).unwrap();
     }
@@ -149,6 +149,21 @@ fn runs_that_were_interrupted_or_stopped_are_shown_as_what_they_are() {
 }
 
 #[test]
+fn a_training_that_met_a_nan_is_listed_and_shown_as_stopped() {
+    let home = tiny();
+    let diverging = ["--set", "train.model=alexnet", "--set", "train.learning_rate=1e30", "--set", "train.run=wild"];
+    let answer = home.call(&[&["run", "train"][..], &diverging].concat());
+    assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+    let runs: Value = serde_json::from_str(&home.ok(&["runs", "--json"])).unwrap();
+    assert_eq!((runs[0]["run"].as_str(), runs[0]["state"].as_str()), (Some("wild"), Some("stopped")));
+    assert_eq!((runs[0]["model"].as_str(), runs[0]["learning_rate"].as_f64()), (Some("alexnet"), Some(1e30)));
+    home.ok(&["report"]);
+    let page = page(&home);
+    assert!(page.contains("<p class=\"warning\">Stopped: ") && page.contains("at learning rate"));
+    assert!(page.contains("<span class=\"state stopped\">stopped</span>"));
+}
+
+#[test]
 fn chosen_runs_are_compared_and_others_left_out() {
     let home = tiny();
     home.ok(&["run", "dataset"]);
@@ -170,8 +185,10 @@ fn epochs(n: usize) -> Vec<Epoch> {
         lr: if epoch < 3 { 5e-4 } else { 5e-5 },
         train_loss: 2.0 / epoch as f64,
         train_accuracy: 1.0 - 0.5 / epoch as f64,
+        train_digits: vec![0.75; 2],
         val_loss: 2.5 / epoch as f64,
         val_accuracy: 1.0 - 0.625 / epoch as f64,
+        val_digits: vec![0.75; 2],
         images_per_second: 250.0,
         seconds: 256.0,
     };
@@ -229,7 +246,7 @@ fn the_words_of_the_report_are_those_that_were_read_and_approved() {
     for folder in [&train, &evaluated] {
         fs::create_dir(folder).unwrap();
     }
-    train::metrics::write(&train.join("metrics.csv"), &epochs(4)).unwrap();
+    train::metrics::write(&train.join("metrics.csv"), 2, &epochs(4)).unwrap();
     let split_metrics = |name: &str| {
         let split = multidigit::shards::read_split(&dataset.join("data"), name, None).unwrap();
         SplitMetrics::new(name, &split.index, &answers(&split, split.len()))
