@@ -13,13 +13,10 @@ use crate::error::{Error, Result};
 use crate::evaluate::Metrics;
 use crate::files::{self, Build};
 use crate::progress::Progress;
-use crate::runs::{self, Place, Run, card};
+use crate::runs::{self, CONFIG, Place, Run, card};
 use crate::shards::{DATA, Shards, Split, read_split};
 use crate::train::{Pixels, checkpoint};
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
-
-/// The resolved configuration in a run's folder.
-const CONFIG: &str = "config.yaml";
 
 /// What a stage's record keeps of its answer.
 pub(super) struct Done {

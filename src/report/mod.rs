@@ -41,7 +41,7 @@ const PREVIEW_EPOCHS: usize = 6;
 
 /// The most runs that are shown one by one: a page with the figures of more would pass 5 MB. Of the others the tables tell,
 /// and `figures/`.
-const MOST_RUNS: usize = 10;
+const MOST_RUNS: usize = 24;
 
 /// The section `report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

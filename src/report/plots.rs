@@ -21,9 +21,10 @@ const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 
 /// What makes kuva's black on white fit its surroundings.
-const STYLE: &str = "<style>:root{color-scheme:light dark}text{fill:#1c1f23}\
-    @media(prefers-color-scheme:dark){text{fill:#d5d9de}[stroke=\"black\"]{stroke:#9aa3ad}[fill=\"black\"]{fill:#d5d9de}\
-    [stroke=\"#ccc\"]{stroke:#3a4048}}</style>";
+const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{fill:none}text{fill:#3d434b}\
+    [stroke=\"#cccccc\"]{stroke:#e4e5e6}[stroke=\"#000000\"]{stroke:#8a919b}\
+    @media(prefers-color-scheme:dark){text{fill:#c3c9d0}[stroke=\"#cccccc\"]{stroke:#2c333b}\
+    [stroke=\"#000000\"]{stroke:#6f7883}}</style>";
 
 /// Training and validation curves of one quantity, `value` giving both of an epoch; a dashed line before each epoch that
 /// has another learning rate than the one before it. The axes begin at 0; the upper one ends at `top`, or a little above
@@ -59,9 +60,12 @@ pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn
     finish(plots, layout)
 }
 
-/// The epochs that have another learning rate than the one before them, with it.
+/// The epochs that have another learning rate than the one before them, with it. None where it moves all the time, as a
+/// cosine does: a line for every epoch would say nothing.
 pub fn steps(epochs: &[Epoch]) -> Vec<(usize, f64)> {
-    epochs.windows(2).filter(|pair| pair[0].lr != pair[1].lr).map(|pair| (pair[1].epoch, pair[1].lr)).collect()
+    let all: Vec<(usize, f64)> =
+        epochs.windows(2).filter(|pair| pair[0].lr != pair[1].lr).map(|pair| (pair[1].epoch, pair[1].lr)).collect();
+    if all.len() > 2 && all.len() + 2 >= epochs.len() { Vec::new() } else { all }
 }
 
 /// Share of right answers against confidence; the diagonal is perfect calibration.
@@ -113,10 +117,10 @@ mod tests {
             lr,
             train_loss: 2.0,
             train_accuracy: 0.25,
-            train_digits: Vec::new(),
-            val_digits: Vec::new(),
+            train_digits: vec![0.5; 2],
             val_loss: 1.5,
             val_accuracy: 0.5,
+            val_digits: vec![0.75; 2],
             images_per_second: 1.0,
             seconds: 1.0,
         };
@@ -127,8 +131,15 @@ mod tests {
     fn a_curve_has_both_lines_and_marks_each_fall_of_the_learning_rate() {
         let epochs = [epoch(1, 1e-3), epoch(2, 1e-3), epoch(3, 1e-4), epoch(4, 1e-4), epoch(5, 1e-5)];
         assert_eq!(steps(&epochs), [(3, 1e-4), (5, 1e-5)]);
+        let cosine: Vec<Epoch> = (1..=5).map(|n| epoch(n, 1e-3 / n as f64)).collect();
+        assert_eq!(steps(&cosine), []);
         let svg = curves("accuracy", Some(1.0), &epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
-        for words in ["viewBox=", ">train<", ">val<", ">lr 0.0001<", ">lr 0.00001<", ">epoch<"] {
+        // what the style sheet takes hold of
+        for words in ["<rect width=\"100%\" height=\"100%\" fill=\"white\"", "stroke=\"#cccccc\"", "stroke=\"#000000\""]
+        {
+            assert!(svg.contains(words), "{words}");
+        }
+        for words in ["viewBox=", "<style>", ">train<", ">val<", ">lr 0.0001<", ">lr 0.00001<", ">epoch<"] {
             assert!(svg.contains(words), "{words}");
         }
         assert!(!curves("loss", None, &epochs[..1], |epoch| (epoch.train_loss, epoch.val_loss)).contains(">lr "));

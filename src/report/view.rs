@@ -146,6 +146,7 @@ fn curves(run: &Run, figures: &Figures) -> Result<Vec<Figure>> {
         return Ok(Vec::new());
     };
     let steps = match plots::steps(&run.epochs).len() {
+        0 if first.lr != last.lr => format!("the learning rate moves from {} to {}", first.lr, last.lr),
         0 => "the learning rate never changes".to_owned(),
         n => format!("dashed: {n} change{} of the learning rate", if n == 1 { "" } else { "s" }),
     };
@@ -280,23 +281,24 @@ fn accuracy_map(run: &str, split: &SplitMetrics, digits: usize) -> Table {
     table
 }
 
-/// How often each digit was taken for each; colour is the share of its row, mistakes in another colour.
+/// How often each digit was taken for each; mistakes are coloured by their number beside the most frequent one.
 fn confusion(run: &str, split: &SplitMetrics, position: usize) -> Table {
     let at = &split.positions[position];
     let file = format!("{}/confusion-{}-{}", slug(run), slug(&split.split), at.position);
     let caption = format!(
-        "Digit {} on {}: right digit by row, found by column; colour: share of the row's mistakes",
+        "Digit {} on {}: right digit by row, found by column; the strongest colour is the most frequent mistake",
         at.position, split.split
     );
     let mut table = class_map(&file, &caption, 2);
+    let cells = (0..CLASSES).flat_map(|digit| (0..CLASSES).map(move |other| (digit, other)));
+    let most = cells.filter(|(digit, other)| digit != other).map(|(digit, other)| at.confusion[digit][other]).max();
     for (digit, row) in table.rows.iter_mut().enumerate() {
-        let wrong: u64 = (0..CLASSES).filter(|&other| other != digit).map(|other| at.confusion[digit][other]).sum();
         for (other, cell) in row.iter_mut().skip(1).enumerate() {
             let n = at.confusion[digit][other];
             let (kind, heat) = match (other == digit, n) {
                 (_, 0) => ("none", 0.0),
                 (true, _) => ("right", 0.25),
-                (false, _) => ("wrong", 0.08 + 0.8 * n as f64 / wrong.max(1) as f64),
+                (false, _) => ("wrong", 0.06 + 0.84 * n as f64 / most.unwrap_or_default().max(1) as f64),
             };
             *cell = Cell { kind, heat, ..count(n) };
         }

@@ -18,14 +18,10 @@ use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{self, Metrics};
 use crate::files;
 use crate::train::metrics::{self, Epoch};
+use crate::train::{self, environment};
 
-/// What the folder's name of a run that has not ended ends in.
-pub const UNFINISHED: &str = ".unfinished";
-
-/// Files of a run's folder beside those of `train::metrics`.
-const CONFIG: &str = "config.yaml";
-const ENVIRONMENT: &str = "env.json";
-const STOPPED: &str = "stopped.json";
+/// The resolved configuration in a run's folder.
+pub const CONFIG: &str = "config.yaml";
 
 /// Where a run stands, and what its records say of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -184,8 +180,8 @@ impl Run {
             None => there(&folder.join(CONFIG), yaml, &mut problems).unwrap_or_default(),
         };
         let epochs = there(&folder.join(metrics::FILE), metrics::read, &mut problems).unwrap_or_default();
-        let environment: Environment = there(&folder.join(ENVIRONMENT), json, &mut problems).unwrap_or_default();
-        let stop: Option<Stop> = there(&folder.join(STOPPED), json, &mut problems);
+        let environment: Environment = there(&folder.join(environment::FILE), json, &mut problems).unwrap_or_default();
+        let stop: Option<Stop> = there(&folder.join(train::STOPPED), json, &mut problems);
         let mut evaluated = |folder: &PathBuf| there(&folder.join(evaluate::FILE), Metrics::read, &mut problems);
         let metrics = place.evaluate.as_ref().and_then(&mut evaluated);
         let named = |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -195,12 +191,12 @@ impl Run {
             (None, Some(_)) => State::Finished,
             (None, None) => State::Unfinished,
         };
-        let train = &settings["train"];
+        let section = &settings["train"];
         Run {
-            name: file_name.strip_suffix(UNFINISHED).unwrap_or(&file_name).to_owned(),
+            name: file_name.strip_suffix(files::UNFINISHED).unwrap_or(&file_name).to_owned(),
             state,
-            model: train["model"].as_str().map(str::to_owned),
-            learning_rate: train["learning_rate"].as_f64(),
+            model: section["model"].as_str().map(str::to_owned),
+            learning_rate: section["learning_rate"].as_f64(),
             settings,
             epochs,
             metrics,

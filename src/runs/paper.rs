@@ -82,7 +82,7 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
         all.push(format!("{} digits in {height}x{width} pixels, {per_class} samples per class", plan.digits));
     }
     // what the paper leaves open, and what says nothing of the result
-    let free = ["model", "learning_rate", "epochs", "batch_size", "seed", "device", "run"];
+    let free = ["model", "learning_rate", "epochs", "batch_size", "seed", "device", "run", "checkpoint_every_steps"];
     leaves("train", &json!(train::Config::default()), &run.settings["train"], &free, &mut all);
     leaves("augment", &json!(augment::Config::default()), &run.settings["augment"], &["epochs", "seed"], &mut all);
     if let Some(test) = run.metrics.as_ref().and_then(|metrics| metrics.split("test"))

@@ -149,6 +149,21 @@ fn runs_that_were_interrupted_or_stopped_are_shown_as_what_they_are() {
 }
 
 #[test]
+fn a_training_that_met_a_nan_is_listed_and_shown_as_stopped() {
+    let home = tiny();
+    let diverging = ["--set", "train.model=alexnet", "--set", "train.learning_rate=1e30", "--set", "train.run=wild"];
+    let answer = home.call(&[&["run", "train"][..], &diverging].concat());
+    assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+    let runs: Value = serde_json::from_str(&home.ok(&["runs", "--json"])).unwrap();
+    assert_eq!((runs[0]["run"].as_str(), runs[0]["state"].as_str()), (Some("wild"), Some("stopped")));
+    assert_eq!((runs[0]["model"].as_str(), runs[0]["learning_rate"].as_f64()), (Some("alexnet"), Some(1e30)));
+    home.ok(&["report"]);
+    let page = page(&home);
+    assert!(page.contains("<p class=\"warning\">Stopped: ") && page.contains("at learning rate"));
+    assert!(page.contains("<span class=\"state stopped\">stopped</span>"));
+}
+
+#[test]
 fn chosen_runs_are_compared_and_others_left_out() {
     let home = tiny();
     home.ok(&["run", "dataset"]);
@@ -170,10 +185,10 @@ fn epochs(n: usize) -> Vec<Epoch> {
         lr: if epoch < 3 { 5e-4 } else { 5e-5 },
         train_loss: 2.0 / epoch as f64,
         train_accuracy: 1.0 - 0.5 / epoch as f64,
+        train_digits: vec![0.75; 2],
         val_loss: 2.5 / epoch as f64,
         val_accuracy: 1.0 - 0.625 / epoch as f64,
-        train_digits: vec![1.0 - 0.25 / epoch as f64; 2],
-        val_digits: vec![1.0 - 0.375 / epoch as f64; 2],
+        val_digits: vec![0.75; 2],
         images_per_second: 250.0,
         seconds: 256.0,
     };
