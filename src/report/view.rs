@@ -70,7 +70,7 @@ pub struct Mistake {
 /// Makes the view of a run and writes its figures; `images` holds those of its mistakes.
 pub fn view(run: &Run, images: &Images, figures: &Figures) -> Result<RunView> {
     let summary = run.summary();
-    let id = format!("run-{}", slug(&run.name));
+    let id = format!("run-{}", slug(&run.folder));
     Ok(RunView {
         id,
         name: run.name.clone(),
@@ -78,7 +78,7 @@ pub fn view(run: &Run, images: &Images, figures: &Figures) -> Result<RunView> {
         line: sentence(run),
         warnings: warnings(run),
         curves: curves(run, figures)?,
-        results: run.metrics.as_ref().map(|metrics| results(&run.name, metrics)),
+        results: run.metrics.as_ref().map(|metrics| results(run, metrics)),
         splits: match &run.metrics {
             Some(metrics) => {
                 let order = metrics.splits.iter().rev(); // test first
@@ -92,9 +92,11 @@ pub fn view(run: &Run, images: &Images, figures: &Figures) -> Result<RunView> {
     })
 }
 
-/// A name as part of an address in the page.
-pub fn slug(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+/// A name as part of an address in the page, or of a file's; two names never give the same one.
+fn slug(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let part = |c: char| if plain(c) { c.to_string() } else { format!("~{:x}~", u32::from(c)) };
+    name.chars().map(part).collect()
 }
 
 fn sentence(run: &Run) -> String {
@@ -167,7 +169,7 @@ fn curves(run: &Run, figures: &Figures) -> Result<Vec<Figure>> {
     let of_accuracy = alt("Joint accuracy", percent, train, val, best.val_accuracy);
     let of_loss =
         alt("Loss", loss, (first.train_loss, last.train_loss), (first.val_loss, last.val_loss), best.val_loss);
-    let file = |kind: &str| format!("{}/{kind}.svg", slug(name));
+    let file = |kind: &str| format!("{}/{kind}.svg", slug(&run.folder));
     Ok(vec![
         figures.embed(&file("accuracy"), accuracy.as_bytes(), of_accuracy, format!("Joint accuracy; {steps}"))?,
         figures.embed(&file("loss"), losses.as_bytes(), of_loss, format!("Loss; {steps}"))?,
@@ -175,15 +177,15 @@ fn curves(run: &Run, figures: &Figures) -> Result<Vec<Figure>> {
 }
 
 /// The numbers of every split.
-fn results(name: &str, metrics: &Metrics) -> Table {
+fn results(run: &Run, metrics: &Metrics) -> Table {
     let mut titles: Vec<String> =
         ["<split", "images", "accuracy", "95% interval", "loss", "calibration error"].map(str::to_owned).to_vec();
     for position in 1..=metrics.digits {
         titles.extend([format!("digit {position}"), format!("macro F1 {position}")]);
     }
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let caption = format!("Results of {name}. Accuracy: every digit of the image right");
-    let mut table = Table::new(format!("{}/results", slug(name)), caption, &titles);
+    let caption = format!("Results of {}. Accuracy: every digit of the image right", run.name);
+    let mut table = Table::new(format!("{}/results", slug(&run.folder)), caption, &titles);
     for split in &metrics.splits {
         let error = number(Some(split.calibration.expected_error), |error| format!("{error:.4}"));
         let mut row = vec![words(&split.split), count(split.samples as u64), share(Some(split.accuracy.value))];
@@ -203,10 +205,10 @@ pub fn interval(accuracy: &Accuracy) -> Cell {
 }
 
 fn split_view(run: &Run, split: &SplitMetrics, digits: usize, images: &Images, figures: &Figures) -> Result<SplitView> {
-    let (name, folder) = (&split.split, slug(&run.name));
-    let map = (digits <= 2).then(|| accuracy_map(&run.name, split, digits));
+    let (name, folder) = (&split.split, slug(&run.folder));
+    let map = (digits <= 2).then(|| accuracy_map(&run.folder, split, digits));
     let confusion: Vec<Table> =
-        (0..split.positions.len()).map(|position| confusion(&run.name, split, position)).collect();
+        (0..split.positions.len()).map(|position| confusion(&run.folder, split, position)).collect();
     for table in map.iter().chain(&confusion) {
         figures.save(&format!("{}.svg", table.file), table.svg().as_bytes())?;
     }
@@ -243,7 +245,7 @@ fn split_view(run: &Run, split: &SplitMetrics, digits: usize, images: &Images, f
             alt,
             caption,
         )?,
-        confusions: (!split.confusions.is_empty()).then(|| confusions(&run.name, split)),
+        confusions: (!split.confusions.is_empty()).then(|| confusions(&run.folder, split)),
         note: format!(
             "{} of {} images are read wrongly. All answers stand in {PREDICTIONS} of the run's evaluation.",
             grouped(wrong),
@@ -318,7 +320,7 @@ fn confusions(run: &str, split: &SplitMetrics) -> Table {
 
 fn elsewhere(run: &Run) -> Table {
     let titles = ["<data", "<split", "images", "accuracy", "95% interval", "loss"];
-    let mut table = Table::new(format!("{}/elsewhere", slug(&run.name)), "On other data", &titles);
+    let mut table = Table::new(format!("{}/elsewhere", slug(&run.folder)), "On other data", &titles);
     for (_, metrics) in &run.elsewhere {
         for split in &metrics.splits {
             let row = [words(metrics.data.join(", ")), words(&split.split), count(split.samples as u64)];
@@ -332,7 +334,7 @@ fn elsewhere(run: &Run) -> Table {
 
 /// The settings of training and augmentation, a row each.
 fn settings(run: &Run) -> Option<Table> {
-    let mut table = Table::new(format!("{}/settings", slug(&run.name)), "Settings", &["<setting", "<value"]);
+    let mut table = Table::new(format!("{}/settings", slug(&run.folder)), "Settings", &["<setting", "<value"]);
     for section in ["train", "augment"] {
         if !run.settings[section].is_null() {
             leaves(section, &run.settings[section], &mut table);
@@ -350,7 +352,7 @@ fn leaves(path: &str, value: &Value, table: &mut Table) {
 }
 
 fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
-    let mut table = Table::new(format!("{}/environment", slug(&run.name)), "Environment", &["<what", "<value"]);
+    let mut table = Table::new(format!("{}/environment", slug(&run.folder)), "Environment", &["<what", "<value"]);
     let environment = &run.environment;
     let mut add = |what: &str, value: Option<String>| {
         if let Some(value) = value {

@@ -104,6 +104,8 @@ pub struct Stop {
 pub struct Run {
     /// Its name.
     pub name: String,
+    /// The name of its folder, which no other run has: of one that has not ended its ending says so.
+    pub folder: String,
     /// Whether it has ended.
     pub state: State,
     /// The settings, by section; null where nothing tells.
@@ -193,6 +195,7 @@ impl Run {
         };
         let section = &settings["train"];
         Run {
+            folder: file_name.clone().into_owned(),
             name: file_name.strip_suffix(files::UNFINISHED).unwrap_or(&file_name).to_owned(),
             state,
             model: section["model"].as_str().map(str::to_owned),

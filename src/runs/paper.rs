@@ -119,3 +119,64 @@ fn equal(a: &Value, b: &Value) -> bool {
 fn word(value: &impl Serialize) -> String {
     json!(value).to_string().replace('"', "")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::plan::facts::{Glyphs, Leakage, PerSplit};
+    use crate::runs::Place;
+    use crate::train::metrics::{self, Epoch};
+
+    fn facts() -> Facts {
+        let plan = plan::Config::default();
+        let leakage = Leakage { glyphs: 1, also_in_train: 0 };
+        let glyphs = Glyphs { name: Source::Mnist.name(), digest: Digest::of(b""), count: 70_000 };
+        let counts = PerSplit::new(plan.counts());
+        Facts { glyphs, plan, counts, val_leakage: leakage, test_leakage: leakage }
+    }
+
+    /// A finished run of the default settings but for some, with so many epochs.
+    fn run(change: impl Fn(&mut train::Config), epochs: usize) -> Run {
+        let home = tempfile::tempdir().unwrap();
+        let epoch = |epoch: usize| Epoch {
+            epoch,
+            lr: 5e-4,
+            train_loss: 1.0,
+            train_accuracy: 0.5,
+            train_digits: vec![0.5; 2],
+            val_loss: 1.0,
+            val_accuracy: 0.5,
+            val_digits: vec![0.5; 2],
+            images_per_second: 1.0,
+            seconds: 1.0,
+        };
+        let epochs: Vec<Epoch> = (1..=epochs).map(epoch).collect();
+        metrics::write(&home.path().join(metrics::FILE), 2, &epochs).unwrap();
+        let mut train = train::Config { batch_size: 128, seed: 9, ..train::Config::default() };
+        change(&mut train);
+        let settings = json!({"train": train, "augment": augment::Config { seed: 4, ..augment::Config::default() }});
+        Run::read(&Place { folder: home.path().to_owned(), settings: Some(settings), ..Place::default() })
+    }
+
+    #[test]
+    fn the_papers_recipe_differs_in_nothing() {
+        let run = run(|_| (), EPOCHS);
+        assert_eq!(differences(&run, &facts()), [""; 0]);
+        assert_eq!(row_of(&run).unwrap().test, (0.6696, 1.341));
+    }
+
+    #[test]
+    fn whatever_the_paper_fixes_is_named_where_it_differs() {
+        let named = |change: fn(&mut train::Config)| differences(&run(change, EPOCHS), &facts());
+        assert_eq!(named(|c| c.learning_rate = 0.25), ["learning rate 0.25; the paper's: 0.001, 0.0005"]);
+        assert_eq!(named(|c| c.samples = Some(640)), ["train.samples 640; the paper's: null"]);
+        assert_eq!(named(|c| c.augment = false), ["train.augment false; the paper's: true"]);
+        assert_eq!(differences(&run(|_| (), 3), &facts()), ["3 of 30 epochs"]);
+        let mut other = facts();
+        other.plan.split.by = plan::split::By::Source;
+        other.glyphs.name = "folder kmnist".to_owned();
+        let found = differences(&run(|_| (), EPOCHS), &other);
+        assert_eq!(found, ["folder kmnist, not MNIST", "split 64/16/20 by source; the paper's: 64/16/20 by class"]);
+    }
+}

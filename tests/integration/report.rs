@@ -84,6 +84,11 @@ fn report_runs_card_and_metrics_show_the_same_numbers() {
     assert!(card.contains(&format!("\n      value: {}\n", number(&test["accuracy"]["value"]))), "{card}");
     assert_eq!(fs::read_to_string(home.path("artifacts/train/short/README.md")).unwrap(), card);
     assert!(fs::metadata(home.path("artifacts/report/index.html")).unwrap().len() < 5_000_000);
+    // trained anew, and interrupted: both stand
+    unfinished(&home, "short", &self::epochs(2), None);
+    home.ok(&["report"]);
+    assert!(page(&home).contains("id=\"run-short\"") && page(&home).contains("id=\"run-short.unfinished\""));
+    assert_eq!(csv(&home, "short/results"), results);
     home.ok(&["verify"]);
 }
 
@@ -172,7 +177,8 @@ fn chosen_runs_are_compared_and_others_left_out() {
     }
     home.ok(&["report", "--runs", "a,c"]);
     let page = page(&home);
-    assert!(page.contains("id=\"run-a\"") && page.contains("id=\"run-c\"") && !page.contains("id=\"run-b\""));
+    let shown = ["a", "b", "c"].map(|name| page.contains(&format!("id=\"run-{name}.unfinished\"")));
+    assert_eq!(shown, [true, false, true]);
     let refused = home.call(&["report", "--runs", "a,d"]);
     let message = "error: `report.runs`: found \"d\"; expected names among a, b, c\n";
     assert_eq!((refused.code, refused.stderr.ends_with(message)), (Some(2), true), "{}", refused.stderr);
