@@ -1,7 +1,7 @@
 //! Keys: what a stage's output depends on, and in which words two keys differ.
 //!
-//! A key holds the settings that matter, the stage's version, and the content digests of its inputs. Source text is
-//! never part of it, nor is anything that cannot change the output (mirrors, say).
+//! A key holds the settings that matter, the stage's version, and the content digests of its inputs. Source text is never
+//! part of it, nor is anything that cannot change the output (mirrors, say).
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! The pipeline: which stages run, in which order, and which are fresh. The only code that knows two stages.
 //!
-//! A stage is fresh if its record's key equals the key of now and every output stands as recorded. It builds in a
-//! folder beside its target and takes the target's place as a whole, record included, so a kill at any moment leaves
-//! the last good state. A stage that runs again and gives the same content leaves everything below it fresh.
+//! A stage is fresh if its record's key equals the key of now and every output stands as recorded. It builds in a folder
+//! beside its target and takes the target's place as a whole, record included, so a kill at any moment leaves the last
+//! good state. A stage that runs again and gives the same content leaves everything below it fresh.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,8 +82,8 @@ pub enum Outcome {
 }
 
 impl Pipeline {
-    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`, `overrides`
-    /// what the command line changed of the configuration.
+    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`, `overrides` what
+    /// the command line changed of the configuration.
     pub fn new(
         config: Config,
         overrides: Vec<String>,
@@ -181,8 +181,8 @@ impl Pipeline {
         Ok(&self.lock_file)
     }
 
-    /// Draws a picture of the augmentation of `rows` training samples in the epochs below `epochs`; the data set must
-    /// be fresh. It is written to `out`, else beside the stages' folders. Returns its path.
+    /// Draws a picture of the augmentation of `rows` training samples in the epochs below `epochs`; the data set must be
+    /// fresh. It is written to `out`, else beside the stages' folders. Returns its path.
     pub fn preview_augment(&self, rows: usize, epochs: usize, out: Option<PathBuf>) -> Result<PathBuf> {
         self.require_fresh(&[Stage::Dataset], "preview")?;
         let picture = preview::draw(&self.config.augment, &self.folder(Stage::Dataset), rows, epochs)?;
@@ -210,8 +210,7 @@ impl Pipeline {
         evaluate::images::ask(&weights, images)
     }
 
-    /// Brings the report up to date with what stands, and nothing else but the data set: no run is trained or
-    /// evaluated.
+    /// Brings the report up to date with what stands, and nothing else but the data set: no run is trained or evaluated.
     pub fn report(
         &self,
         force: bool,
@@ -272,8 +271,8 @@ impl Pipeline {
     }
 
     /// The stages whose content is in a stage's key. The augmented pixels that training sees are a function of the data
-    /// set and of the settings of `augment`, both in its key, however many epochs stand as shards. The report shows all
-    /// runs, whichever the configuration names.
+    /// set and of the settings of `augment`, both in its key, however many epochs stand as shards. The report shows all runs,
+    /// whichever the configuration names.
     fn keyed_inputs(&self, stage: Stage) -> impl Iterator<Item = Stage> + use<> {
         let inputs = stage.inputs(&self.config).iter().copied();
         inputs.filter(move |&input| (stage, input) != (Stage::Train, Stage::Augment) && !shown(stage, input))
@@ -392,9 +391,9 @@ impl Pipeline {
         }
     }
 
-    /// Writes the record of a fresh stage again if a look at its outputs renewed their stamps: it spares the next look
-    /// the reading. Only with the folder's lock in hand, or it could meet the record of a run under way; and a folder
-    /// that cannot be written is no reason to fail.
+    /// Writes the record of a fresh stage again if a look at its outputs renewed their stamps: it spares the next look the
+    /// reading. Only with the folder's lock in hand, or it could meet the record of a run under way; and a folder that
+    /// cannot be written is no reason to fail.
     fn keep_stamps(&self, stage: Stage, record: &Record) {
         if !matches!(self.record(stage), Ok(Some(stored)) if stored == *record) {
             let _ = record.write(&self.folder(stage));

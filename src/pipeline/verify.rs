@@ -1,5 +1,5 @@
-//! Verification: everything that stands is read again and its digests are computed anew, from the bytes of the files
-//! and from what they mean, and compared with the records and with `pipeline.lock`.
+//! Verification: everything that stands is read again and its digests are computed anew, from the bytes of the files and
+//! from what they mean, and compared with the records and with `pipeline.lock`.
 
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,8 @@ pub struct Verdict {
 }
 
 impl Pipeline {
-    /// Verifies everything that stands. An error if nothing does. It writes nothing, so a folder that only others can
-    /// write will do.
+    /// Verifies everything that stands. An error if nothing does. It writes nothing, so a folder that only others can write
+    /// will do.
     pub fn verify(&self, progress: &Progress) -> Result<Vec<Verdict>> {
         let _lock = FolderLock::take_if_writable(&self.artifacts)?;
         let pinned = Lock::read(&self.lock_file)?;

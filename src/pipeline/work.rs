@@ -194,8 +194,8 @@ impl Pipeline {
         Ok(runs)
     }
 
-    /// Where all runs stand, finished or not, with the content of the data set that each was trained on, as far as that
-    /// is known.
+    /// Where all runs stand, finished or not, with the content of the data set that each was trained on, as far as that is
+    /// known.
     pub(super) fn places(&self) -> Result<Vec<(Place, Option<Digest>)>> {
         let hidden = |folder: &Path| folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         let mut folders = files::entries(&self.artifacts.join(Stage::Train.name()))?;

@@ -1,7 +1,7 @@
 //! The one schema of our shards, in Arrow and in the words of Hugging Face `datasets`.
 //!
-//! `datasets` decodes a column by itself only where the Arrow field is exactly what it would write: every field
-//! nullable, `image` a struct of `bytes` and `path` in that order, labels `int64`. The other readers do not mind.
+//! `datasets` decodes a column by itself only where the Arrow field is exactly what it would write: every field nullable,
+//! `image` a struct of `bytes` and `path` in that order, labels `int64`. The other readers do not mind.
 
 use arrow::datatypes::{DataType, Field, Metadata, Schema};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! Writing shards: rows are rendered, encoded and compressed by row group on all threads, and appended in order, so
-//! that the bytes do not depend on the number of threads and memory does not grow with the number of rows.
+//! Writing shards: rows are rendered, encoded and compressed by row group on all threads, and appended in order, so that
+//! the bytes do not depend on the number of threads and memory does not grow with the number of rows.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -180,8 +180,8 @@ fn encode(
     Ok(Encoded { columns: write().map_err(Error::write(path))?, digests })
 }
 
-/// One digest per sample, over its columns and the digest of its pixels: pixels are hashed apart, since BLAKE3 is fast
-/// on whole kilobytes that begin where its input begins.
+/// One digest per sample, over its columns and the digest of its pixels: pixels are hashed apart, since BLAKE3 is fast on
+/// whole kilobytes that begin where its input begins.
 pub fn row_digests(layout: &Layout, samples: &Samples) -> Vec<Digest> {
     let (n, area) = (layout.digits, layout.height * layout.width);
     let mut columns = Vec::new();
