@@ -1,8 +1,8 @@
 //! The stage `report`: one page for people, out of the numbers that the other stages left.
 //!
 //! In: the data set's facts and a few of its images, the settings of the augmentation, and the runs as [`crate::runs`]
-//! reads them. Out: `index.html`, which needs no network and no script, every figure as a file in `figures/`, every table
-//! as CSV in `tables/`. The report computes nothing that another stage states.
+//! reads them. Out: `index.html`, which needs no network and no script, every figure as a file in `figures/`, every
+//! table as CSV in `tables/`. The report computes nothing that another stage states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -39,8 +39,8 @@ pub const FILE: &str = "index.html";
 const PREVIEW_ROWS: usize = 4;
 const PREVIEW_EPOCHS: usize = 6;
 
-/// The most runs that are shown one by one: a page with the figures of more would pass 5 MB. Of the others the tables tell,
-/// and `figures/`.
+/// The most runs that are shown one by one: a page with the figures of more would pass 5 MB. Of the others the tables
+/// tell, and `figures/`.
 const MOST_RUNS: usize = 24;
 
 /// The section `report`.

@@ -26,9 +26,9 @@ const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{f
     @media(prefers-color-scheme:dark){text{fill:#c3c9d0}[stroke=\"#cccccc\"]{stroke:#2c333b}\
     [stroke=\"#000000\"]{stroke:#6f7883}}</style>";
 
-/// Training and validation curves of one quantity, `value` giving both of an epoch; a dashed line before each epoch that
-/// has another learning rate than the one before it. The axes begin at 0; the upper one ends at `top`, or a little above
-/// the data.
+/// Training and validation curves of one quantity, `value` giving both of an epoch; a dashed line before each epoch
+/// that has another learning rate than the one before it. The axes begin at 0; the upper one ends at `top`, or a little
+/// above the data.
 pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn(&Epoch) -> (f64, f64)) -> String {
     let points = |pick: fn((f64, f64)) -> f64| -> Vec<(f64, f64)> {
         epochs.iter().map(|epoch| (epoch.epoch as f64, pick(value(epoch)))).collect()

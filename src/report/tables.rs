@@ -1,5 +1,5 @@
-//! Tables: what the page shows as HTML, `tables/` holds as CSV, and a heat map draws as SVG. One structure for all three,
-//! so that they cannot differ.
+//! Tables: what the page shows as HTML, `tables/` holds as CSV, and a heat map draws as SVG. One structure for all
+//! three, so that they cannot differ.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! What is known of a run, gathered from the files that it left: the one place that the report, the model cards and
 //! `multidigit runs` take a run's numbers from.
 //!
-//! Numbers are read here (`metrics.csv` of `train`, `metrics.json` of `evaluate`) and selected, never computed. A run that
-//! has not ended, or whose files are damaged, is a run all the same, and says what it is.
+//! Numbers are read here (`metrics.csv` of `train`, `metrics.json` of `evaluate`) and selected, never computed. A run
+//! that has not ended, or whose files are damaged, is a run all the same, and says what it is.
 
 pub mod card;
 pub mod paper;

@@ -135,6 +135,8 @@ fn runs_that_were_interrupted_or_stopped_are_shown_as_what_they_are() {
     assert!(line("cut").contains(" 2/30 ") && line("cut").ends_with("2023-11-14 22:13  unfinished"), "{listed}");
     assert!(line("nan").contains(" 0/30 ") && line("nan").ends_with("stopped"), "{listed}");
     assert!(line("broken").ends_with("unfinished"), "{listed}");
+    let order: Vec<&str> = listed.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(order, ["cut", "broken", "nan"], "best first, then by name");
     assert!(home.ok(&["report"]).contains("done       3 runs"));
     let page = page(&home);
     for words in [
