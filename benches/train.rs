@@ -8,8 +8,10 @@ use std::time::Duration;
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use multidigit::nn::cpu::memory;
+use multidigit::nn::loss::loss;
 use multidigit::nn::optim::Adam;
-use multidigit::nn::{self, DROPOUT, Mode, Model, Network, Shape};
+use multidigit::nn::tape::Tape;
+use multidigit::nn::{DROPOUT, Mode, Model, Network, Shape};
 
 const BATCH: usize = 64;
 
@@ -29,9 +31,12 @@ fn bench(c: &mut Criterion) {
         group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(BATCH as u64));
         group.bench_function(model.to_string(), |b| {
             b.iter(|| {
-                let logits = network.forward(&batch, Mode::Train { seed: 0, step }).expect("it did before");
-                let loss = nn::loss(&logits, &targets).expect("it did before");
-                adam.step(network.store(), &loss.backward().expect("it did before"), 5e-4).expect("it did before");
+                let tape = Tape::new(network.store().parameters().len());
+                let mode = Mode::Train { seed: 0, step, tape: &tape };
+                let logits = network.forward(&batch, mode).expect("it did before");
+                let loss = loss(&logits, &targets).expect("it did before");
+                let gradients = tape.backward(&logits, loss.gradients).expect("it did before");
+                adam.step(network.store(), &gradients.parameters, 5e-4).expect("it did before");
                 step += 1;
             });
         });

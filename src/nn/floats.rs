@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 
 /// The elements of a contiguous f32 tensor on the CPU, borrowed.
 pub struct Floats<'a> {
@@ -32,13 +32,7 @@ impl Deref for Floats<'_> {
     }
 }
 
-/// The elements of an operand of a custom operation.
-pub fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else { bail!("expected a contiguous tensor") };
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
-
 /// A tensor on the CPU.
-pub fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
-    Tensor::from_vec(values, shape.into(), &Device::Cpu)
+pub fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_vec(values, shape, &Device::Cpu)
 }

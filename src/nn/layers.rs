@@ -1,14 +1,15 @@
 //! The layers that the networks are made of: parameters under their names, and what they do to activations.
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::Var;
 use rand::Rng;
 
 use super::Mode;
 use super::cpu::finish::Finish;
 use super::cpu::norm::{Statistics, affine};
-use super::floats::Floats;
+use super::floats::{Floats, tensor};
 use super::ops;
 use super::store::Store;
+use super::tape::Value;
 use crate::error::Result;
 use crate::rng::Streams;
 
@@ -17,8 +18,9 @@ const MOMENTUM: f64 = 0.1;
 
 /// A convolution with a square kernel.
 pub struct Conv {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    name: String,
+    weight: Value,
+    bias: Option<Value>,
     stride: usize,
     padding: usize,
 }
@@ -29,7 +31,7 @@ impl Conv {
         let fan_in = inputs * kernel * kernel;
         let weight = store.uniform(format!("{name}.weight"), &[outputs, inputs, kernel, kernel], fan_in)?;
         let bias = Some(store.uniform(format!("{name}.bias"), &[outputs], fan_in)?);
-        Ok(Conv { weight, bias, stride: 1, padding: 0 })
+        Ok(Conv { name: name.to_owned(), weight, bias, stride: 1, padding: 0 })
     }
 
     /// Without bias, and padded so that stride 1 keeps the size.
@@ -37,19 +39,21 @@ impl Conv {
         let [inputs, outputs] = channels;
         let shape = [outputs, inputs, kernel, kernel];
         let weight = store.uniform(format!("{name}.weight"), &shape, inputs * kernel * kernel)?;
-        Ok(Conv { weight, bias: None, stride, padding: kernel / 2 })
+        Ok(Conv { name: name.to_owned(), weight, bias: None, stride, padding: kernel / 2 })
     }
 
     /// `(images, height, width, inputs)` to `(images, lines, columns, outputs)`.
-    pub fn forward(&self, input: &Tensor, finish: Finish) -> Result<Tensor> {
-        Ok(ops::conv(input, &self.weight, self.bias.as_ref(), self.stride, self.padding, finish)?)
+    pub fn forward(&self, input: &Value, mode: Mode, finish: Finish) -> Result<Value> {
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        ops::conv(mode.at(&self.name), input, weight, bias, self.stride, self.padding, finish)
     }
 }
 
 /// A batch norm after a convolution.
 pub struct Norm {
-    weight: Tensor,
-    bias: Tensor,
+    name: String,
+    weight: Value,
+    bias: Value,
     running_mean: Var,
     running_var: Var,
 }
@@ -58,6 +62,7 @@ impl Norm {
     /// For so many channels.
     pub fn new(store: &mut Store, name: &str, channels: usize) -> Result<Norm> {
         Ok(Norm {
+            name: name.to_owned(),
             weight: store.constant(format!("{name}.weight"), &[channels], 1.0)?,
             bias: store.constant(format!("{name}.bias"), &[channels], 0.0)?,
             running_mean: store.buffer(format!("{name}.running_mean"), &[channels], 0.0)?,
@@ -67,12 +72,13 @@ impl Norm {
 
     /// The norm of the convolution of `input`, then `finish`. Training normalises by the batch's statistics and moves
     /// the running ones; evaluation uses the running ones, folded into the convolution, and has no gradient.
-    pub fn forward(&self, input: &Tensor, conv: &Conv, mode: Mode, finish: Finish) -> Result<Tensor> {
+    pub fn forward(&self, input: &Value, conv: &Conv, mode: Mode, finish: Finish) -> Result<Value> {
         match mode {
             Mode::Train { .. } => {
-                let input = conv.forward(input, Finish::Plain)?;
+                let input = conv.forward(input, mode, Finish::Plain)?;
                 let count = input.elem_count() / self.weight.elem_count();
-                let (output, batch) = ops::batch_norm(&input, &self.weight, &self.bias, finish)?;
+                let (weight, bias) = (&self.weight, &self.bias);
+                let (output, batch) = ops::batch_norm(mode.at(&self.name), &input, weight, bias, finish)?;
                 // the running variance is PyTorch's: unbiased, though the batch is normalised by the biased one
                 let unbiased = count as f64 / (count.max(2) - 1) as f64;
                 follow(&self.running_mean, batch.mean.iter().copied())?;
@@ -95,9 +101,9 @@ impl Norm {
                     }
                     None => shift,
                 };
-                let weight = Tensor::from_vec(weight, conv.weight.shape(), &Device::Cpu)?;
-                let bias = Tensor::from_vec(bias, scale.len(), &Device::Cpu)?;
-                Ok(ops::conv(&input.detach(), &weight, Some(&bias), conv.stride, conv.padding, finish)?)
+                let weight = Value::constant(tensor(weight, conv.weight.dims())?);
+                let bias = Value::constant(tensor(bias, &[scale.len()])?);
+                ops::conv(mode.at(&conv.name), input, &weight, Some(&bias), conv.stride, conv.padding, finish)
             }
         }
     }
@@ -105,35 +111,37 @@ impl Norm {
 
 fn follow(running: &Var, batch: impl Iterator<Item = f64>) -> Result<()> {
     let moved = |(old, new): (&f32, f64)| (f64::from(*old) * (1.0 - MOMENTUM) + new * MOMENTUM) as f32;
-    let values: Vec<f32> = Floats::of(running)?.iter().zip(batch).map(moved).collect();
-    Ok(running.set(&Tensor::from_vec(values, running.shape(), &Device::Cpu)?)?)
+    let values = Floats::of(running)?.iter().zip(batch).map(moved).collect();
+    Ok(running.set(&tensor(values, running.dims())?)?)
 }
 
 /// A fully connected layer.
 pub struct Linear {
-    weight: Tensor,
-    bias: Tensor,
+    name: String,
+    weight: Value,
+    bias: Value,
 }
 
 impl Linear {
     /// From `inputs` features to `outputs`.
     pub fn new(store: &mut Store, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
         Ok(Linear {
+            name: name.to_owned(),
             weight: store.uniform(format!("{name}.weight"), &[outputs, inputs], inputs)?,
             bias: store.uniform(format!("{name}.bias"), &[outputs], inputs)?,
         })
     }
 
     /// `(images, inputs)` to `(images, outputs)`.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(input, &self.weight, &self.bias)?)
+    pub fn forward(&self, input: &Value, mode: Mode) -> Result<Value> {
+        ops::linear(mode.at(&self.name), input, &self.weight, &self.bias)
     }
 }
 
 /// In training, drops each element with probability `rate` and scales the others by `1 / (1 - rate)`. What is dropped
 /// follows from seed, step, the layer's name and the row in the batch.
-pub fn dropout(input: &Tensor, rate: f64, name: &str, mode: Mode) -> Result<Tensor> {
-    let Mode::Train { seed, step } = mode else { return Ok(input.clone()) };
+pub fn dropout(input: &Value, rate: f64, name: &str, mode: Mode) -> Result<Value> {
+    let Mode::Train { seed, step, .. } = mode else { return Ok(input.clone()) };
     if rate == 0.0 {
         return Ok(input.clone());
     }
@@ -145,18 +153,20 @@ pub fn dropout(input: &Tensor, rate: f64, name: &str, mode: Mode) -> Result<Tens
         let mut rng = streams.at(row as u64);
         factors.extend((0..columns).map(|_| if u64::from(rng.next_u32()) < dropped { 0.0 } else { kept }));
     }
-    Ok(ops::scale_each(input, factors)?)
+    ops::scale_each(mode.at(&format!("{name} dropout")), input, factors)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::tape::Tape;
 
     #[test]
     fn dropout_keeps_the_mean_in_training_and_everything_in_evaluation() {
-        let input = Tensor::full(1f32, (64, 512), &Device::Cpu).unwrap();
-        let drop = |step, rate| dropout(&input, rate, "fc2", Mode::Train { seed: 7, step }).unwrap();
-        let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let input = Value::constant(tensor(vec![1.0; 64 * 512], &[64, 512]).unwrap());
+        let tape = Tape::new(0);
+        let drop = |step, rate| dropout(&input, rate, "fc2", Mode::Train { seed: 7, step, tape: &tape }).unwrap();
+        let values = |value: Value| value.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let first = values(drop(1, 0.25));
         assert_eq!(first, values(drop(1, 0.25)));
         assert_ne!(first, values(drop(2, 0.25)));

@@ -12,6 +12,7 @@ pub mod networks;
 pub mod ops;
 pub mod optim;
 pub mod store;
+pub mod tape;
 pub mod weights;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use self::networks::{AlexNet, Fcn, ResNet};
 use self::store::Store;
+use self::tape::{At, Tape, Value};
 use crate::error::{Error, Result};
 
 /// The classes of a head: the ten digits.
@@ -78,17 +80,29 @@ impl Model {
 }
 
 /// What a forward pass is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+#[derive(Clone, Copy)]
+pub enum Mode<'a> {
     /// Training: dropout, drawn from seed and step, and batch norm by the batch, which moves the running statistics.
     Train {
         /// The run's seed.
         seed: u64,
         /// The number of the optimiser's step.
         step: u64,
+        /// What the gradients will come from.
+        tape: &'a Tape,
     },
     /// Evaluation: no dropout, batch norm by the running statistics, each image for itself; no gradients.
     Eval,
+}
+
+impl<'a> Mode<'a> {
+    /// The place of a layer's operator in this pass.
+    pub fn at(self, name: &'a str) -> At<'a> {
+        match self {
+            Mode::Train { tape, .. } => At { tape: Some(tape), name },
+            Mode::Eval => At { tape: None, name },
+        }
+    }
 }
 
 /// What a network is made for.
@@ -142,25 +156,12 @@ impl Network {
     }
 
     /// The logits `(images, 10)` of each digit for `(images, height, width, 1)`.
-    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Value>> {
+        let input = Value::constant(input.clone());
         match &self.layers {
-            Layers::AlexNet(net) => net.forward(input, mode),
-            Layers::ResNet(net) => net.forward(input, mode),
-            Layers::Fcn(net) => net.forward(input, mode),
+            Layers::AlexNet(net) => net.forward(&input, mode),
+            Layers::ResNet(net) => net.forward(&input, mode),
+            Layers::Fcn(net) => net.forward(&input, mode),
         }
     }
-}
-
-/// The sum over the heads of the mean cross entropy; `targets` is the digit at each position, image by image.
-pub fn loss(logits: &[Tensor], targets: &[u8]) -> Result<Tensor> {
-    let digits = logits.len();
-    let mut sum: Option<Tensor> = None;
-    for (head, logits) in logits.iter().enumerate() {
-        let loss = ops::cross_entropy(logits, targets.iter().skip(head).step_by(digits).copied().collect())?;
-        sum = Some(match sum {
-            Some(sum) => (sum + loss)?,
-            None => loss,
-        });
-    }
-    sum.ok_or_else(|| Error::Tensor { message: "a loss of no heads".to_owned() })
 }

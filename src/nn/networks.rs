@@ -3,12 +3,11 @@
 //! Activations are `(images, height, width, channels)`; the order in which layers are made is the order of the
 //! parameters.
 
-use candle_core::Tensor;
-
 use super::cpu::finish::Finish::{Plain, Relu, ReluPool};
 use super::layers::{Conv, Linear, Norm, dropout};
 use super::ops;
 use super::store::Store;
+use super::tape::Value;
 use super::{CLASSES, Mode};
 use crate::error::Result;
 
@@ -23,8 +22,8 @@ fn heads(store: &mut Store, digits: usize, inputs: usize) -> Result<Vec<Linear>>
 
 /// Five convolutions, three pools, two fully connected layers with dropout, a linear head per digit.
 pub struct AlexNet {
-    conv: [Conv; 5],
-    fc: [Linear; 2],
+    conv: Vec<Conv>,
+    fc: Vec<Linear>,
     heads: Vec<Linear>,
     dropout: f64,
 }
@@ -41,31 +40,31 @@ impl AlexNet {
     pub fn new(store: &mut Store, digits: usize, height: usize, width: usize, dropout: f64) -> Result<AlexNet> {
         let features = 256 * AlexNet::extent(height) * AlexNet::extent(width);
         Ok(AlexNet {
-            conv: [
+            conv: vec![
                 Conv::new(store, "conv1", 1, 32, 5)?,
                 Conv::new(store, "conv2", 32, 64, 5)?,
                 Conv::new(store, "conv3", 64, 128, 3)?,
                 Conv::new(store, "conv4", 128, 128, 3)?,
                 Conv::new(store, "conv5", 128, 256, 3)?,
             ],
-            fc: [Linear::new(store, "fc1", features, 1024)?, Linear::new(store, "fc2", 1024, 512)?],
+            fc: vec![Linear::new(store, "fc1", features, 1024)?, Linear::new(store, "fc2", 1024, 512)?],
             heads: heads(store, digits, 512)?,
             dropout,
         })
     }
 
     /// The logits of each head.
-    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+    pub fn forward(&self, input: &Value, mode: Mode) -> Result<Vec<Value>> {
         let mut x = input.clone();
         for (conv, finish) in self.conv.iter().zip([ReluPool, ReluPool, Relu, Relu, ReluPool]) {
-            x = conv.forward(&x, finish)?;
+            x = conv.forward(&x, mode, finish)?;
         }
-        // features are numbered channel first, as in PyTorch
-        x = x.permute((0, 3, 1, 2))?.contiguous()?.flatten_from(1)?;
+        x = ops::flatten(mode.at("flatten"), &x)?;
         for (fc, name) in self.fc.iter().zip(["fc1", "fc2"]) {
-            x = dropout(&ops::relu_of(&fc.forward(&x)?)?, self.dropout, name, mode)?;
+            x = ops::relu_of(mode.at(&format!("{name} relu")), &fc.forward(&x, mode)?)?;
+            x = dropout(&x, self.dropout, name, mode)?;
         }
-        self.heads.iter().map(|head| head.forward(&x)).collect()
+        self.heads.iter().map(|head| head.forward(&x, mode)).collect()
     }
 }
 
@@ -94,17 +93,18 @@ impl Fcn {
     }
 
     /// The logits of each head.
-    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+    pub fn forward(&self, input: &Value, mode: Mode) -> Result<Vec<Value>> {
         let mut x = input.clone();
         for ((conv, norm), finish) in self.layers.iter().zip([ReluPool, ReluPool, Relu, Relu, ReluPool, Relu]) {
             x = norm.forward(&x, conv, mode, finish)?;
         }
-        self.heads.iter().map(|head| Ok(head.forward(&x, Plain)?.flatten_from(1)?)).collect()
+        self.heads.iter().map(|head| ops::squeeze(mode.at("squeeze"), &head.forward(&x, mode, Plain)?)).collect()
     }
 }
 
 /// Two convolutions with batch norm beside a shortcut.
 struct Block {
+    name: String,
     conv: [Conv; 2],
     norm: [Norm; 2],
     shortcut: Option<(Conv, Norm)>,
@@ -122,17 +122,17 @@ impl Block {
         } else {
             None
         };
-        Ok(Block { conv: [conv1, conv2], norm: [norm1, norm2], shortcut })
+        Ok(Block { name: name.to_owned(), conv: [conv1, conv2], norm: [norm1, norm2], shortcut })
     }
 
-    fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor> {
+    fn forward(&self, input: &Value, mode: Mode) -> Result<Value> {
         let x = self.norm[0].forward(input, &self.conv[0], mode, Relu)?;
         let x = self.norm[1].forward(&x, &self.conv[1], mode, Plain)?;
         let shortcut = match &self.shortcut {
             Some((conv, norm)) => norm.forward(input, conv, mode, Plain)?,
             None => input.clone(),
         };
-        Ok(ops::add_relu(&x, &shortcut)?)
+        ops::add_relu(mode.at(&self.name), &x, &shortcut)
     }
 }
 
@@ -157,12 +157,12 @@ impl ResNet {
     }
 
     /// The logits of each head.
-    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Tensor>> {
+    pub fn forward(&self, input: &Value, mode: Mode) -> Result<Vec<Value>> {
         let mut x = self.stem.1.forward(input, &self.stem.0, mode, Relu)?;
         for block in &self.blocks {
             x = block.forward(&x, mode)?;
         }
-        let x = x.mean((1, 2))?;
-        self.heads.iter().map(|head| head.forward(&x)).collect()
+        let x = ops::mean(mode.at("mean"), &x)?;
+        self.heads.iter().map(|head| head.forward(&x, mode)).collect()
     }
 }

@@ -1,317 +1,222 @@
-//! The operators of the networks as tensor operations with gradients: the bridge between tensors and [`super::cpu`].
+//! The operators of the networks on tensors: what each computes, and what it keeps for its gradients.
 //!
-//! All are custom operations, because the stock ones are slow on the CPU, or have wrong gradients (the maximum pool),
-//! or others than PyTorch's (ReLU at 0). What a backward pass needs from the forward pass stays in the operation
-//! itself.
+//! This is where a tensor's device decides which kernels compute. The operators are this crate's own, because candle's
+//! are slow on the CPU, or have wrong gradients (the maximum pool), or others than PyTorch's (ReLU at 0).
 
-use std::sync::{Arc, OnceLock};
+use candle_core::Tensor;
+use rayon::prelude::*;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
-
-use super::cpu::conv::Conv;
+use super::cpu::conv;
 use super::cpu::finish::{Finish, relu, relu_gradient};
-use super::cpu::linear::Linear;
-use super::cpu::norm::{Norm, Output, Statistics};
-use super::floats::{Floats, floats, tensor};
-use super::loss;
+use super::cpu::linear;
+use super::cpu::norm;
+use super::floats::{Floats, tensor};
+use super::tape::{At, Value, apply};
+use crate::error::{Error, Result};
+
+/// Elements that one thread takes at a time where an operation is done element by element.
+const BLOCK: usize = 1 << 14;
+
+fn refuse(message: String) -> Error {
+    Error::Tensor { message }
+}
 
 /// Convolution of `(images, height, width, inputs)` with `(outputs, inputs, kernel, kernel)`, then `finish`.
 pub fn conv(
-    input: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
+    at: At,
+    input: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
     stride: usize,
     padding: usize,
     finish: Finish,
-) -> Result<Tensor> {
+) -> Result<Value> {
     let (images, height, width, inputs) = input.dims4()?;
     let (outputs, depth, kernel, _) = weight.dims4()?;
     if depth != inputs || height.min(width) + 2 * padding < kernel {
-        bail!("a convolution of {:?} with {:?} does not exist", input.shape(), weight.shape());
+        return Err(refuse(format!("a convolution of {:?} with {:?} does not exist", input.shape(), weight.shape())));
     }
-    let shape = Conv { images, height, width, inputs, outputs, kernel, stride, padding, finish };
+    let shape = conv::Conv { images, height, width, inputs, outputs, kernel, stride, padding, finish };
     if shape.shape().contains(&0) {
-        bail!("nothing is left of {:?} after a convolution with {:?}", input.shape(), weight.shape());
+        let message = format!("nothing is left of {:?} after a convolution with {:?}", input.shape(), weight.shape());
+        return Err(refuse(message));
     }
-    let op = ConvOp { shape, choice: OnceLock::new() };
-    match bias {
-        Some(bias) => input.apply_op3(weight, bias, op),
-        None => input.apply_op2(weight, op),
-    }
-}
-
-struct ConvOp {
-    shape: Conv,
-    choice: OnceLock<Vec<u8>>,
-}
-
-impl ConvOp {
-    fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let output = self.shape.forward(input, weight, bias);
-        let _ = self.choice.set(output.choice); // one operation runs forward once
-        (CpuStorage::F32(output.values), Shape::from(&self.shape.shape()))
-    }
-
-    /// The gradients of input, weight and bias.
-    fn backward(&self, arg: &Tensor, weight: &Tensor, res: &Tensor, grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
-        let choice = self.choice.get().map_or(&[][..], Vec::as_slice);
-        let grad = grad.contiguous()?;
-        let (input, output) = (Floats::of(arg)?, Floats::of(res)?);
-        let found =
-            self.shape.backward(&input, &Floats::of(weight)?, &output, choice, &Floats::of(&grad)?, arg.track_op());
-        Ok([
-            found.input.map(|values| tensor(values, arg.shape())).transpose()?,
-            Some(tensor(found.weight, weight.shape())?),
-            Some(tensor(found.bias, self.shape.outputs)?),
-        ])
-    }
-}
-
-impl CustomOp2 for ConvOp {
-    fn name(&self) -> &'static str {
-        "conv"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(floats(s1, l1)?, floats(s2, l2)?, None))
-    }
-
-    fn bwd(&self, a1: &Tensor, a2: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [input, weight, _] = self.backward(a1, a2, res, grad)?;
-        Ok((input, weight))
-    }
-}
-
-type Three = (Option<Tensor>, Option<Tensor>, Option<Tensor>);
-
-impl CustomOp3 for ConvOp {
-    fn name(&self) -> &'static str {
-        "conv with bias"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(floats(s1, l1)?, floats(s2, l2)?, Some(floats(s3, l3)?)))
-    }
-
-    fn bwd(&self, a1: &Tensor, a2: &Tensor, _: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Three> {
-        let [input, weight, bias] = self.backward(a1, a2, res, grad)?;
-        Ok((input, weight, bias))
-    }
+    let operands: Vec<&Value> = [input, weight].into_iter().chain(bias).collect();
+    apply(at, &operands, || {
+        let bias = bias.map(|bias| Floats::of(bias)).transpose()?;
+        let output = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, bias.as_deref());
+        let (values, choice) = (tensor(output.values, &shape.shape())?, output.choice);
+        let (input, weight, kept) = (input.clone(), weight.clone(), values.clone());
+        let backward = move |grad: Tensor| {
+            let (floats, wanted) = (Floats::of(&input)?, input.wants_gradient());
+            let (weights, kept, grad) = (Floats::of(&weight)?, Floats::of(&kept)?, Floats::of(&grad)?);
+            let found = shape.backward(&floats, &weights, &kept, &choice, &grad, wanted);
+            Ok(vec![
+                found.input.map(|values| tensor(values, input.dims())).transpose()?,
+                Some(tensor(found.weight, weight.dims())?),
+                Some(tensor(found.bias, &[outputs])?),
+            ])
+        };
+        Ok((values, Box::new(backward)))
+    })
 }
 
 /// Batch norm of `(images, height, width, channels)` by the batch's own statistics, which come back, then `finish`.
-pub fn batch_norm(input: &Tensor, weight: &Tensor, bias: &Tensor, finish: Finish) -> Result<(Tensor, Statistics)> {
+pub fn batch_norm(
+    at: At,
+    input: &Value,
+    weight: &Value,
+    bias: &Value,
+    finish: Finish,
+) -> Result<(Value, norm::Statistics)> {
     let (images, height, width, channels) = input.dims4()?;
-    let shape = Norm { images, height, width, channels, finish };
-    let saved = Arc::new(OnceLock::new());
-    let result = input.apply_op3(weight, bias, NormOp { shape, saved: saved.clone() })?;
-    let statistics = saved.get().map(|output: &Output| output.statistics.clone());
-    Ok((result, statistics.unwrap_or_default()))
-}
-
-struct NormOp {
-    shape: Norm,
-    /// What the forward pass found, its values excepted: those are the result.
-    saved: Arc<OnceLock<Output>>,
-}
-
-impl CustomOp3 for NormOp {
-    fn name(&self) -> &'static str {
-        "batch norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let mut output = self.shape.forward(floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
-        let values = std::mem::take(&mut output.values);
-        let _ = self.saved.set(output); // one operation runs forward once
-        Ok((CpuStorage::F32(values), Shape::from(&self.shape.shape())))
-    }
-
-    fn bwd(&self, a1: &Tensor, a2: &Tensor, a3: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Three> {
-        let Some(saved) = self.saved.get() else { bail!("backward before forward") };
-        let grad = grad.contiguous()?;
-        let (input, values) = (Floats::of(a1)?, Floats::of(res)?);
-        let found = self.shape.backward(&input, &Floats::of(a2)?, saved, &values, &Floats::of(&grad)?);
-        let input = tensor(found.input, a1.shape())?;
-        Ok((Some(input), Some(tensor(found.weight, a2.shape())?), Some(tensor(found.bias, a3.shape())?)))
-    }
+    let shape = norm::Norm { images, height, width, channels, finish };
+    let mut statistics = norm::Statistics::default();
+    let value = apply(at, &[input, weight, bias], || {
+        let mut output = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
+        let values = tensor(std::mem::take(&mut output.values), &shape.shape())?;
+        statistics = output.statistics.clone();
+        let (input, weight, kept) = (input.clone(), weight.clone(), values.clone());
+        let backward = move |grad: Tensor| {
+            let (floats, weights) = (Floats::of(&input)?, Floats::of(&weight)?);
+            let found = shape.backward(&floats, &weights, &output, &Floats::of(&kept)?, &Floats::of(&grad)?);
+            Ok(vec![
+                Some(tensor(found.input, input.dims())?),
+                Some(tensor(found.weight, &[channels])?),
+                Some(tensor(found.bias, &[channels])?),
+            ])
+        };
+        Ok((values, Box::new(backward)))
+    })?;
+    Ok((value, statistics))
 }
 
 /// `input weight^T + bias` for `(rows, inputs)` and `(outputs, inputs)`.
-pub fn linear(input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Value> {
     let ((rows, inputs), (outputs, depth)) = (input.dims2()?, weight.dims2()?);
     if depth != inputs {
-        bail!("a linear layer of {:?} with {:?} does not exist", input.shape(), weight.shape());
+        return Err(refuse(format!("a linear layer of {:?} with {:?} does not exist", input.shape(), weight.shape())));
     }
-    input.apply_op3(weight, bias, LinearOp(Linear { rows, inputs, outputs }))
-}
-
-struct LinearOp(Linear);
-
-impl CustomOp3 for LinearOp {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let values = self.0.forward(floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
-        Ok((CpuStorage::F32(values), (self.0.rows, self.0.outputs).into()))
-    }
-
-    fn bwd(&self, a1: &Tensor, a2: &Tensor, a3: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Three> {
-        let grad = grad.contiguous()?;
-        let grad = Floats::of(&grad)?;
-        let input = match a1.track_op() {
-            true => Some(tensor(self.0.input_gradient(&Floats::of(a2)?, &grad), a1.shape())?),
-            false => None,
+    let shape = linear::Linear { rows, inputs, outputs };
+    apply(at, &[input, weight, bias], || {
+        let values = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
+        let (input, weight) = (input.clone(), weight.clone());
+        let backward = move |grad: Tensor| {
+            let grad = Floats::of(&grad)?;
+            let input_gradient = match input.wants_gradient() {
+                true => Some(tensor(shape.input_gradient(&Floats::of(&weight)?, &grad), input.dims())?),
+                false => None,
+            };
+            let weight_gradient = tensor(shape.weight_gradient(&Floats::of(&input)?, &grad), weight.dims())?;
+            Ok(vec![input_gradient, Some(weight_gradient), Some(tensor(shape.bias_gradient(&grad), &[outputs])?)])
         };
-        let weight = tensor(self.0.weight_gradient(&Floats::of(a1)?, &grad), a2.shape())?;
-        Ok((input, Some(weight), Some(tensor(self.0.bias_gradient(&grad), a3.shape())?)))
-    }
+        Ok((tensor(values, &[rows, outputs])?, Box::new(backward)))
+    })
 }
 
 /// `max(a + b, 0)` of two tensors of one shape.
-pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
     if a.shape() != b.shape() {
-        bail!("a sum of {:?} and {:?} does not exist", a.shape(), b.shape());
+        return Err(refuse(format!("a sum of {:?} and {:?} does not exist", a.shape(), b.shape())));
     }
-    a.apply_op2(b, AddRelu)
-}
-
-struct AddRelu;
-
-impl CustomOp2 for AddRelu {
-    fn name(&self) -> &'static str {
-        "add, then relu"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut sum: Vec<f32> = floats(s1, l1)?.iter().zip(floats(s2, l2)?).map(|(a, b)| a + b).collect();
-        relu(&mut sum);
-        Ok((CpuStorage::F32(sum), l1.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let both = masked(res, grad)?;
-        Ok((Some(both.clone()), Some(both)))
-    }
+    apply(at, &[a, b], || {
+        let (left, right) = (Floats::of(a)?, Floats::of(b)?);
+        let values = map2(&left, &right, |left, right, sum| {
+            sum.iter_mut().zip(left.iter().zip(right)).for_each(|(sum, (a, b))| *sum = a + b);
+            relu(sum);
+        });
+        let values = tensor(values, a.dims())?;
+        let kept = values.clone();
+        let backward = move |grad: Tensor| {
+            let both = masked(&kept, &grad)?;
+            Ok(vec![Some(both.clone()), Some(both)])
+        };
+        Ok((values, Box::new(backward)))
+    })
 }
 
 /// `max(x, 0)`, with derivative 0 at 0.
-pub fn relu_of(input: &Tensor) -> Result<Tensor> {
-    input.apply_op1(Relu)
-}
-
-struct Relu;
-
-impl CustomOp1 for Relu {
-    fn name(&self) -> &'static str {
-        "relu"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut values = floats(storage, layout)?.to_vec();
+pub fn relu_of(at: At, input: &Value) -> Result<Value> {
+    apply(at, &[input], || {
+        let mut values = Floats::of(input)?.to_vec();
         relu(&mut values);
-        Ok((CpuStorage::F32(values), layout.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        masked(res, grad).map(Some)
-    }
+        let values = tensor(values, input.dims())?;
+        let kept = values.clone();
+        Ok((values, Box::new(move |grad| Ok(vec![Some(masked(&kept, &grad)?)]))))
+    })
 }
 
-fn masked(res: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    let grad = grad.contiguous()?;
-    let mut into = vec![0.0; res.elem_count()];
-    relu_gradient(&Floats::of(res)?, &Floats::of(&grad)?, &mut into);
-    tensor(into, res.shape())
+/// The gradient where the output is positive.
+fn masked(output: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    Ok(tensor(map2(&Floats::of(output)?, &Floats::of(grad)?, relu_gradient), output.dims())?)
 }
 
 /// Each element times its factor, which is no variable: dropout's mask.
-pub fn scale_each(input: &Tensor, factors: Vec<f32>) -> Result<Tensor> {
+pub fn scale_each(at: At, input: &Value, factors: Vec<f32>) -> Result<Value> {
     if factors.len() != input.elem_count() {
-        bail!("{} factors for {:?}", factors.len(), input.shape());
+        return Err(refuse(format!("{} factors for {:?}", factors.len(), input.shape())));
     }
-    input.apply_op1(ScaleEach(factors))
+    apply(at, &[input], || {
+        let factors = tensor(factors, input.dims())?;
+        let values = scaled(input, &factors)?;
+        Ok((values, Box::new(move |grad| Ok(vec![Some(scaled(&grad, &factors)?)]))))
+    })
 }
 
-struct ScaleEach(Vec<f32>);
-
-impl CustomOp1 for ScaleEach {
-    fn name(&self) -> &'static str {
-        "scale each element"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let values = floats(storage, layout)?.iter().zip(&self.0).map(|(value, factor)| value * factor).collect();
-        Ok((CpuStorage::F32(values), layout.shape().clone()))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let values = Floats::of(&grad)?.iter().zip(&self.0).map(|(value, factor)| value * factor).collect();
-        tensor(values, grad.shape()).map(Some)
-    }
+fn scaled(values: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    let product = |a: &[f32], b: &[f32], into: &mut [f32]| {
+        into.iter_mut().zip(a.iter().zip(b)).for_each(|(into, (a, b))| *into = a * b);
+    };
+    Ok(tensor(map2(&Floats::of(values)?, &Floats::of(factors)?, product), values.dims())?)
 }
 
-/// The mean cross entropy, a scalar, of `logits` `(rows, classes)` with the right class of each row.
-pub fn cross_entropy(logits: &Tensor, targets: Vec<u8>) -> Result<Tensor> {
-    let (rows, classes) = logits.dims2()?;
-    if targets.len() != rows || rows == 0 || targets.iter().any(|target| usize::from(*target) >= classes) {
-        bail!("{} targets for logits of {:?}, or one that is no class", targets.len(), logits.shape());
-    }
-    logits.apply_op1(CrossEntropy { targets, classes })
+/// `(images, height, width, channels)` as `(images, channels * height * width)`: features are numbered channel first,
+/// as in PyTorch.
+pub fn flatten(at: At, input: &Value) -> Result<Value> {
+    let (images, height, width, channels) = input.dims4()?;
+    apply(at, &[input], || {
+        let values = input.permute((0, 3, 1, 2))?.contiguous()?.flatten_from(1)?;
+        let backward = move |grad: Tensor| {
+            let grad = grad.reshape((images, channels, height, width))?;
+            Ok(vec![Some(grad.permute((0, 2, 3, 1))?.contiguous()?)])
+        };
+        Ok((values, Box::new(backward)))
+    })
 }
 
-struct CrossEntropy {
-    targets: Vec<u8>,
-    classes: usize,
+/// The mean over all positions of `(images, height, width, channels)`: `(images, channels)`.
+pub fn mean(at: At, input: &Value) -> Result<Value> {
+    let (images, height, width, channels) = input.dims4()?;
+    apply(at, &[input], || {
+        let values = input.mean((1, 2))?;
+        let backward = move |grad: Tensor| {
+            let grad = grad.affine(1.0 / (height * width) as f64, 0.0)?.reshape((images, 1, 1, channels))?;
+            Ok(vec![Some(grad.broadcast_as((images, height, width, channels))?.contiguous()?)])
+        };
+        Ok((values, Box::new(backward)))
+    })
 }
 
-impl CustomOp1 for CrossEntropy {
-    fn name(&self) -> &'static str {
-        "cross entropy"
-    }
+/// `(rows, 1, 1, columns)` as `(rows, columns)`.
+pub fn squeeze(at: At, input: &Value) -> Result<Value> {
+    let shape = input.dims4()?;
+    apply(at, &[input], || {
+        Ok((input.flatten_from(1)?, Box::new(move |grad: Tensor| Ok(vec![Some(grad.reshape(shape)?)]))))
+    })
+}
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let logits = floats(storage, layout)?;
-        let rows = logits.chunks_exact(self.classes).zip(&self.targets);
-        let sum: f64 = rows.map(|(row, target)| loss::cross_entropy(row, *target)).sum();
-        Ok((CpuStorage::F32(vec![(sum / self.targets.len() as f64) as f32]), ().into()))
-    }
+/// The sum of two tensors of one shape. Neither's memory is reused: gradients may share theirs.
+pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let add = |a: &[f32], b: &[f32], into: &mut [f32]| {
+        into.iter_mut().zip(a.iter().zip(b)).for_each(|(into, (a, b))| *into = a + b);
+    };
+    Ok(tensor(map2(&Floats::of(a)?, &Floats::of(b)?, add), a.dims())?)
+}
 
-    fn bwd(&self, arg: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let factor = f64::from(grad.to_scalar::<f32>()?) / self.targets.len() as f64;
-        let logits = Floats::of(arg)?;
-        let mut into = Vec::with_capacity(logits.len());
-        for (row, target) in logits.chunks_exact(self.classes).zip(&self.targets) {
-            let right = |class: usize| f64::from(u8::from(class == usize::from(*target)));
-            into.extend(loss::softmax(row).enumerate().map(|(class, p)| ((p - right(class)) * factor) as f32));
-        }
-        tensor(into, arg.shape()).map(Some)
-    }
+/// Two equally long slices made into one, a block at a time on all threads.
+fn map2(a: &[f32], b: &[f32], f: impl Fn(&[f32], &[f32], &mut [f32]) + Sync) -> Vec<f32> {
+    let mut into = vec![0.0; a.len()];
+    let work = into.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK)));
+    work.for_each(|(into, (a, b))| f(a, b, into));
+    into
 }

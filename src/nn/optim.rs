@@ -2,8 +2,7 @@
 
 use std::sync::Mutex;
 
-use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp2, Layout, bail};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, bail};
 use rayon::prelude::*;
 
 use super::store::Store;
@@ -34,15 +33,14 @@ impl Adam {
         Adam { moments: store.parameters().iter().map(|(_, var)| zeros(var.elem_count())).collect(), steps: 0 }
     }
 
-    /// One step along the gradients at this learning rate.
-    pub fn step(&mut self, store: &Store, gradients: &GradStore, learning_rate: f64) -> Result<()> {
+    /// One step along the gradients, in the order of the store, at this learning rate.
+    pub fn step(&mut self, store: &Store, gradients: &[Option<Tensor>], learning_rate: f64) -> Result<()> {
         self.steps += 1;
         let rate = learning_rate / (1.0 - BETA1.powi(self.steps));
         let root = (1.0 - BETA2.powi(self.steps)).sqrt();
-        for ((_, var), moments) in store.parameters().iter().zip(&self.moments) {
-            if let Some(gradient) = gradients.get(var) {
-                let op = Step { moments, rate: rate as f32, root: root as f32 };
-                var.inplace_op2(&gradient.contiguous()?, &op)?;
+        for (((_, var), moments), gradient) in store.parameters().iter().zip(&self.moments).zip(gradients) {
+            if let Some(gradient) = gradient {
+                var.inplace_op2(gradient, &Step { moments, rate: rate as f32, root: root as f32 })?;
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 use candle_core::{Device, Tensor, Var};
 use rand::Rng;
 
+use super::tape::Value;
 use crate::error::Result;
 use crate::rng;
 
@@ -38,7 +39,7 @@ impl Store {
 
     /// A parameter uniform in `+-1/sqrt(fan_in)`, PyTorch's default for weights and biases of linear and convolution
     /// layers; a function of the seed and the name alone.
-    pub fn uniform(&mut self, name: String, shape: &[usize], fan_in: usize) -> Result<Tensor> {
+    pub fn uniform(&mut self, name: String, shape: &[usize], fan_in: usize) -> Result<Value> {
         let bound = 1.0 / (fan_in as f64).sqrt();
         let mut rng = rng::stream(self.seed, &format!("init/{name}"), 0, 0);
         let count = shape.iter().product();
@@ -48,14 +49,15 @@ impl Store {
     }
 
     /// A parameter that begins with one value everywhere.
-    pub fn constant(&mut self, name: String, shape: &[usize], value: f32) -> Result<Tensor> {
+    pub fn constant(&mut self, name: String, shape: &[usize], value: f32) -> Result<Value> {
         self.parameter(name, Tensor::full(value, shape, &Device::Cpu)?)
     }
 
-    fn parameter(&mut self, name: String, values: Tensor) -> Result<Tensor> {
+    fn parameter(&mut self, name: String, values: Tensor) -> Result<Value> {
         let var = Var::from_tensor(&values)?;
-        self.parameters.push((name, var.clone()));
-        Ok(var.as_tensor().clone())
+        let value = Value::parameter(var.as_tensor().clone(), self.parameters.len());
+        self.parameters.push((name, var));
+        Ok(value)
     }
 
     /// A buffer that begins with one value everywhere.

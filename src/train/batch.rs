@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::nn::floats::Floats;
 use crate::nn::loss::{argmax, cross_entropy};
+use crate::nn::tape::Value;
 use crate::nn::{CLASSES, Mode, Network};
 use crate::rng;
 use crate::shards::Split;
@@ -77,9 +78,9 @@ pub struct Scores {
 
 impl Scores {
     /// Adds a batch.
-    pub fn add(&mut self, logits: &[Tensor], targets: &[u8]) -> Result<()> {
+    pub fn add(&mut self, logits: &[Value], targets: &[u8]) -> Result<()> {
         let digits = logits.len();
-        let rows = logits.iter().map(Floats::of).collect::<Result<Vec<_>, _>>()?;
+        let rows = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
         self.correct_digits.resize(digits, 0);
         for (image, targets) in targets.chunks_exact(digits).enumerate() {
             let mut right = 0;
@@ -168,7 +169,8 @@ mod tests {
     fn scores_are_those_worked_by_hand() {
         let row = |digit: usize| (0..CLASSES).map(move |class| if class == digit { 9f32.ln() } else { 0.0 });
         let head = |digits: [usize; 2]| {
-            Tensor::from_vec(digits.into_iter().flat_map(row).collect::<Vec<_>>(), (2, CLASSES), &Device::Cpu).unwrap()
+            let rows: Vec<f32> = digits.into_iter().flat_map(row).collect();
+            Value::constant(Tensor::from_vec(rows, (2, CLASSES), &Device::Cpu).unwrap())
         };
         let mut scores = Scores::default();
         scores.add(&[head([3, 7]), head([1, 2])], &[3, 1, 7, 5]).unwrap();

@@ -16,9 +16,11 @@ use self::metrics::Epoch;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
+use crate::nn::loss::loss;
 use crate::nn::optim::{Adam, Plateau};
+use crate::nn::tape::Tape;
 use crate::nn::weights::{self, Description};
-use crate::nn::{self, DROPOUT, Mode, Model, Network, Shape};
+use crate::nn::{DROPOUT, Mode, Model, Network, Shape};
 use crate::progress::Progress;
 use crate::shards::Split;
 
@@ -188,14 +190,14 @@ pub fn run<'a>(
             let input = normalise.batch(batch.len(), size, |i, into| pixels(batch[i], into))?;
             let targets: Vec<u8> =
                 batch.iter().flat_map(|i| &train.targets[i * digits..(i + 1) * digits]).copied().collect();
-            let logits = network.forward(&input, Mode::Train { seed: config.seed, step })?;
-            let loss = nn::loss(&logits, &targets)?;
+            let tape = Tape::new(network.store().parameters().len());
+            let logits = network.forward(&input, Mode::Train { seed: config.seed, step, tape: &tape })?;
+            let loss = loss(&logits, &targets)?;
             step += 1;
-            let value = f64::from(loss.to_scalar::<f32>()?);
-            if !value.is_finite() {
-                return Err(Error::NotFinite { step, loss: value, rate });
+            if !loss.value.is_finite() {
+                return Err(Error::NotFinite { step, loss: loss.value, rate });
             }
-            adam.step(network.store(), &loss.backward()?, rate)?;
+            adam.step(network.store(), &tape.backward(&logits, loss.gradients)?.parameters, rate)?;
             scores.add(&logits, &targets)?;
             progress.advance(batch.len() as u64)?;
             progress.detail(&format!("loss {:.4}, accuracy {:.2}%", scores.mean_loss(), 100.0 * scores.accuracy()))?;

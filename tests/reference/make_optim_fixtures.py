@@ -1,0 +1,231 @@
+"""Writes optim.json: what PyTorch's optimisers, schedules and default initialisation give. Made with torch 2.15.0.
+
+usage: make_optim_fixtures.py OUT_FILE          (tests/fixtures/optim.json)
+
+Everything is computed in f64 unless its key ends in _f32. The keys:
+    torch             the version
+    adam              cases: name, optimiser ("adam" or "adamw"), weight_decay, betas, eps, start (the parameters),
+                      rates (the learning rate of each step), gradients (of each step), after (the parameters after each
+                      step), after_f32 (the same, computed in f32: shows what f32 costs). Values of start and gradients
+                      are f32 numbers.
+    plateau           ReduceLROnPlateau(mode min, threshold_mode rel, eps 1e-8); cases: name, rate (at first), factor,
+                      patience, threshold, cooldown, min_lr, losses (validation losses), rates (after each loss)
+    cosine            CosineAnnealingLR(T_max = steps, eta_min = 0); cases: rate (at the start), steps, rates (of the
+                      steps 0 to `steps`: steps + 1 numbers). PyTorch computes each from the one before; rounding
+                      is all that the closed form differs by.
+    one_cycle         OneCycleLR(cos, three_phase False, cycle_momentum False); cases: max_rate, total_steps, pct_start,
+                      div_factor, final_div_factor, rates (of the steps 0 to total_steps - 1)
+    initialisation    for alexnet, fcn and resnet the parameters in order: name, shape, and `constant` (each value
+                      is that) or `fan_in` and `bound` (values are uniform in -bound to bound, bound = 1/sqrt(fan_in)),
+                      both with min, max, mean and std of all values under `seeds` seeds, taken together
+"""
+import json, math, sys
+import numpy as np, torch
+from models import AlexNet, Fcn, ResNet
+
+SEEDS = 20
+
+
+def f32(values):
+    return [float(np.float32(value)) for value in values]
+
+
+# ---- Adam
+
+START = [0.5, -1.25, 2.0, -0.03125, 30.0]
+# Per step: an ordinary value, signs that alternate with zeros between, tiny ones then large ones, always 0, large ones.
+GRADIENTS = [
+    [0.3, 1.0, 1e-8, 0.0, 1e3],
+    [0.1, -1.0, 1e-12, 0.0, -2e3],
+    [-0.2, 0.0, 0.0, 0.0, 1e6],
+    [0.05, 1.0, 1e-8, 0.0, 0.0],
+    [0.4, -1.0, 3e-5, 0.0, 0.0],
+    [0.0, 0.0, 1e4, 0.0, -1e6],
+    [0.0, 0.7, -1e4, 0.0, 5.0],
+    [-0.3, -0.7, 1e-3, 0.0, -5.0],
+    [0.25, 0.0, 0.0, 0.0, 0.1],
+    [1e-3, 0.2, -1e-8, 0.0, 1e-3],
+    [-1e-3, 0.2, 2e-2, 0.0, 1e5],
+    [0.6, 0.2, 0.0, 0.0, -1e5],
+    [0.6, 0.2, 0.5, 0.0, 1.0],
+]
+CONSTANT = [5e-4] * len(GRADIENTS)
+CHANGING = [1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-1, 1e-2, 0.0, 5e-4, 5e-4, 1.0, 5e-5, 5e-6]
+
+
+def walk(optimiser, weight_decay, rates, dtype):
+    parameter = torch.nn.Parameter(torch.tensor(f32(START), dtype=dtype))
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimiser]
+    adam = kind([parameter], lr=1.0, weight_decay=weight_decay)
+    after = []
+    for rate, gradient in zip(rates, GRADIENTS, strict=True):
+        adam.param_groups[0]["lr"] = rate
+        parameter.grad = torch.tensor(f32(gradient), dtype=dtype)
+        adam.step()
+        after.append(parameter.detach().double().tolist())
+    return after
+
+
+def adam_case(name, optimiser, weight_decay, rates):
+    return {
+        "name": name, "optimiser": optimiser, "weight_decay": weight_decay, "betas": [0.9, 0.999], "eps": 1e-8,
+        "start": f32(START), "rates": rates, "gradients": [f32(gradient) for gradient in GRADIENTS],
+        "after": walk(optimiser, weight_decay, rates, torch.float64),
+        "after_f32": walk(optimiser, weight_decay, rates, torch.float32),
+    }
+
+
+ADAM = [
+    adam_case("constant rate", "adam", 0.0, CONSTANT),
+    adam_case("changing rate", "adam", 0.0, CHANGING),
+    adam_case("decoupled decay of 0 is Adam", "adamw", 0.0, CHANGING),
+    adam_case("decay 0.01, constant rate", "adamw", 0.01, CONSTANT),
+    adam_case("decay 0.01, changing rate", "adamw", 0.01, CHANGING),
+    adam_case("decay 0.1, changing rate", "adamw", 0.1, CHANGING),
+]
+
+# ---- schedules
+
+
+def optimiser(rate):
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))], lr=rate)
+
+
+def plateau(name, losses, rate=5e-4, factor=0.1, patience=1, threshold=1e-4, cooldown=0, min_lr=0.0):
+    sgd = optimiser(rate)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        sgd, mode="min", factor=factor, patience=patience, threshold=threshold, threshold_mode="rel",
+        cooldown=cooldown, min_lr=min_lr, eps=1e-8,
+    )
+    rates = []
+    for loss in losses:
+        schedule.step(loss)
+        rates.append(float(sgd.param_groups[0]["lr"]))
+    return {
+        "name": name, "rate": rate, "factor": factor, "patience": patience, "threshold": threshold,
+        "cooldown": cooldown, "min_lr": min_lr, "losses": losses, "rates": rates,
+    }
+
+
+FALLING = [4.6, 3.9, 3.2, 2.8, 2.5, 2.3, 2.2]
+# A loss that falls, ties, gains less than a ten-thousandth, gains just more than it, and rises.
+MIXED = [2.0, 1.5, 1.5, 1.49999, 1.4, 1.4, 1.39987, 1.39973, 1.3, 1.3, 1.3, 1.3, 1.3, 1.35, 1.2, 1.2, 1.25, 1.2, 1.1]
+FLAT = [1.0] * 16
+# Bad epochs straddle the cooldowns: good ones fall inside them and at their ends.
+COOLING = [1.0, 1.0, 1.0, 1.0, 0.9, 1.0, 1.0, 1.0, 0.8, 0.9, 0.9, 0.9, 0.9, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.6, 0.6]
+TENTHS = [1.0, 0.95, 0.91, 0.9, 0.89, 0.81, 0.8, 0.73, 0.72, 0.72, 0.6, 0.55]
+TIES = [1.0, 1.0, 1.0 - 2**-53, 1.0, 0.5, 0.5, 0.5]
+EVERYTHING = {"rate": 1e-2, "factor": 0.5, "patience": 2, "threshold": 1e-3, "cooldown": 1, "min_lr": 1e-3}
+PLATEAU = [
+    plateau("the paper's, a loss that falls", FALLING),
+    plateau("the paper's, ties and small gains", MIXED),
+    plateau("the paper's, a flat loss until the fall is too small to make", FLAT),
+    plateau("patience 0", MIXED, patience=0),
+    plateau("patience 0, every epoch bad", FLAT, patience=0, factor=0.5),
+    plateau("patience 3", FLAT, rate=1e-2, factor=0.3, patience=3),
+    plateau("a threshold of a tenth", TENTHS, threshold=0.1),
+    plateau("a threshold of 0: a tie is no gain, the least gain is one", TIES, threshold=0.0),
+    plateau("cooldown 2", COOLING, cooldown=2),
+    plateau("cooldown 1, patience 0", COOLING, patience=0, cooldown=1, factor=0.5),
+    plateau("cooldown 3, a flat loss", FLAT, rate=1.0, cooldown=3, factor=0.5),
+    plateau("a least rate", FLAT, rate=1e-3, min_lr=3e-5),
+    plateau("a least rate above the first", FLAT[:5], rate=1e-3, min_lr=1e-2),
+    plateau("a fall of less than 1e-8 is not made", FLAT[:8], rate=1e-7, factor=0.5),
+    plateau("every setting at once", COOLING + MIXED, **EVERYTHING),
+    plateau("a loss of 0 can get no better", [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+]
+
+
+def steps(schedule, sgd, count):
+    rates = [float(sgd.param_groups[0]["lr"])]
+    for _ in range(count):
+        sgd.step()
+        schedule.step()
+        rates.append(float(sgd.param_groups[0]["lr"]))
+    return rates
+
+
+def cosine(count, rate=5e-4):
+    sgd = optimiser(rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, T_max=count, eta_min=0)
+    return {"rate": rate, "steps": count, "rates": steps(schedule, sgd, count)}
+
+
+def one_cycle(count, max_rate=5e-3):
+    sgd = optimiser(max_rate)
+    settings = {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4}
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        sgd, max_rate, total_steps=count, anneal_strategy="cos", three_phase=False, cycle_momentum=False, **settings
+    )
+    return {"max_rate": max_rate, "total_steps": count, **settings, "rates": steps(schedule, sgd, count - 1)}
+
+
+# ---- initialisation
+
+
+def fan_in(model, name):
+    """Of a parameter's layer: the inputs that one of its outputs sums over; None for batch norm."""
+    weight = model.get_parameter(name.rpartition(".")[0] + ".weight")
+    return math.prod(weight.shape[1:]) if weight.dim() > 1 else None
+
+
+def initialisation(kind):
+    model = kind()
+    found = {name: [] for name, _ in model.named_parameters()}
+    for seed in range(SEEDS):
+        torch.manual_seed(seed)
+        for name, parameter in kind().named_parameters():
+            values = parameter.detach().double()
+            found[name].append((values.min(), values.max(), values.mean(), values.square().mean()))
+    table = []
+    for name, parameter in model.named_parameters():
+        lows, highs, means, squares = (torch.stack(column) for column in zip(*found[name]))
+        low, high, mean = float(lows.min()), float(highs.max()), float(means.mean())
+        entry = {"name": name, "shape": list(parameter.shape)}
+        inputs = fan_in(model, name)
+        if inputs is None:
+            assert low == high
+            entry["constant"] = low
+        else:
+            bound = 1 / math.sqrt(inputs)
+            # The rounding to f32 may carry a value over the bound by its last digit.
+            assert -low <= bound * (1 + 1e-6) and high <= bound * (1 + 1e-6), (name, low, high, bound)
+            entry.update(fan_in=inputs, bound=bound)
+        std = math.sqrt(max(float(squares.mean()) - mean**2, 0.0))
+        table.append({**entry, "seeds": SEEDS, "min": low, "max": high, "mean": mean, "std": std})
+    return table
+
+
+# ---- the file
+
+
+def text(value, indent=""):
+    """JSON with a line for each list of plain values."""
+    deeper = indent + " "
+    plain = not any(isinstance(item, (list, dict)) for item in (value.values() if isinstance(value, dict) else value))
+    if isinstance(value, list):
+        if plain:
+            return json.dumps(value)
+        return "[\n" + ",\n".join(deeper + text(item, deeper) for item in value) + "\n" + indent + "]"
+    one_line = plain or ("bound" in value or "constant" in value)
+    if one_line:
+        return json.dumps(value)
+    items = [f"{json.dumps(key)}: " + (text(item, deeper) if isinstance(item, (list, dict)) else json.dumps(item))
+             for key, item in value.items()]
+    return "{\n" + ",\n".join(deeper + item for item in items) + "\n" + indent + "}"
+
+
+def main():
+    everything = {
+        "torch": torch.__version__.partition("+")[0],
+        "adam": ADAM,
+        "plateau": PLATEAU,
+        "cosine": [cosine(count) for count in (1, 2, 10, 101)],
+        "one_cycle": [one_cycle(count) for count in (1, 2, 3, 10, 101)],
+        "initialisation": {kind.__name__.lower(): initialisation(kind) for kind in (AlexNet, Fcn, ResNet)},
+    }
+    with open(sys.argv[1], "w", encoding="utf-8") as file:
+        file.write(text(everything) + "\n")
+
+
+main()
