@@ -77,12 +77,15 @@ bench: ## measure, and write the figures to artifacts/bench.json
 	$(CARGO) bench --locked && \
 	$(PYTHON) scripts/bench_json.py --since "$$began" --out artifacts/bench.json
 
-bench-peers: build ## torchvision beside our augmentation; PYTHON=VENV/bin/python with tests/readers/requirements.txt
+bench-peers: build ## torchvision and PyTorch beside ours, or one: WHAT=augment, WHAT=train; needs PYTHON=VENV/bin/python
 	@$(PYTHON) -c 'import numpy, PIL, pyarrow, torch, torchvision' || { \
 		echo 'bench-peers: needs a Python with torchvision and the other readers, such as:' >&2; \
 		echo '  python3 -m venv .venv && .venv/bin/pip install -r tests/readers/requirements.txt' >&2; \
 		echo '  make bench-peers PYTHON=.venv/bin/python' >&2; exit 1; }
-	CARGO=$(call quoted,$(CARGO)) $(PYTHON) scripts/bench_peers.py
+	@for what in $(or $(WHAT),augment train); do \
+		case "$$what" in augment|train) ;; *) echo "bench-peers: WHAT=$$what: expected augment or train" >&2; exit 1;; esac; \
+		CARGO=$(call quoted,$(CARGO)) $(PYTHON) scripts/bench_$${what}_peers.py $(ARGS); \
+	done
 
 clean: ## remove what the pipeline wrote
 	@if [ -d artifacts ]; then find artifacts/ -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf -- {} +; fi

@@ -1,7 +1,7 @@
 //! Training steps and evaluation of the networks: images per second, on fixed batches that stay in memory.
 //!
 //! A step is what the stage `train` does with a batch of 64: forward, loss, backward, Adam. Evaluation is forward only,
-//! 500 images at a time (64 for the ResNet, which takes seconds for more).
+//! 500 images at a time. Each runs once before it is timed, so that a short timing (criterion's --quick) finds it warm.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use multidigit::nn::tape::Tape;
 use multidigit::nn::{DROPOUT, Mode, Model, Network, Shape};
 
 const BATCH: usize = 64;
+const EVALUATION_BATCH: usize = 500;
 
 fn input(images: usize) -> Tensor {
     let values: Vec<f32> = (0..images * 64 * 64).map(|i| (i * 7919 % 256) as f32 / 64.0 - 2.0).collect();
@@ -26,28 +27,39 @@ fn bench(c: &mut Criterion) {
         let shape = Shape { model, digits: 2, height: 64, width: 64 };
         let network = Network::new(shape, 0, DROPOUT).expect("64x64 suits every network");
         let (batch, targets) = (input(BATCH), (0..2 * BATCH).map(|i| (i % 10) as u8).collect::<Vec<_>>());
-        let (mut adam, mut step) = (Adam::new(network.store()), 0);
+        let (mut adam, mut step) = (Adam::new(network.store(), 0.0), 0);
         let mut group = c.benchmark_group("training step");
         group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(BATCH as u64));
+        let mut train = || {
+            let tape = Tape::new(network.store().parameters().len());
+            let logits = network.forward(&batch, Mode::Train { seed: 0, step, tape: &tape }).expect("it did before");
+            let loss = loss(&logits, &targets).expect("it did before");
+            let gradients = tape.backward(&logits, loss.gradients).expect("it did before");
+            adam.step(network.store(), &gradients.parameters, 5e-4).expect("it did before");
+            step += 1;
+        };
+        let mut cold = true;
         group.bench_function(model.to_string(), |b| {
-            b.iter(|| {
-                let tape = Tape::new(network.store().parameters().len());
-                let mode = Mode::Train { seed: 0, step, tape: &tape };
-                let logits = network.forward(&batch, mode).expect("it did before");
-                let loss = loss(&logits, &targets).expect("it did before");
-                let gradients = tape.backward(&logits, loss.gradients).expect("it did before");
-                adam.step(network.store(), &gradients.parameters, 5e-4).expect("it did before");
-                step += 1;
-            });
+            if std::mem::take(&mut cold) {
+                train();
+            }
+            b.iter(&mut train);
         });
         group.finish();
 
-        let images = if model == Model::ResNet { BATCH } else { 500 };
-        let batch = input(images);
+        let batch = input(EVALUATION_BATCH);
         let mut group = c.benchmark_group("evaluation");
-        group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(images as u64));
+        group
+            .sample_size(10)
+            .measurement_time(Duration::from_secs(5))
+            .throughput(Throughput::Elements(EVALUATION_BATCH as u64));
+        let evaluate = || network.forward(&batch, Mode::Eval).expect("it did before");
+        let mut cold = true;
         group.bench_function(model.to_string(), |b| {
-            b.iter(|| network.forward(&batch, Mode::Eval).expect("it did before"));
+            if std::mem::take(&mut cold) {
+                evaluate();
+            }
+            b.iter(evaluate);
         });
         group.finish();
     }

@@ -131,9 +131,14 @@ impl Config {
 
     /// The configuration as YAML, every key under its documentation.
     pub fn document(&self) -> String {
+        self.document_under(if *self == Config::default() { DEFAULTS } else { RESOLVED })
+    }
+
+    /// The same under a header of one's own, lines of comment.
+    pub fn document_under(&self, header: &str) -> String {
         let schema = schemars::schema_for!(Config).to_value();
         let value = serde_json::to_value(self).expect("a configuration is plain data");
-        let mut out = String::from(HEADER);
+        let mut out = String::from(header);
         if let Value::Object(sections) = &value {
             for (name, section) in sections {
                 out.push('\n');
@@ -149,7 +154,11 @@ impl Config {
     }
 }
 
-const HEADER: &str = "# The pipeline, a section for each stage. Every value here is the default: a file needs only what differs.\n\
+/// The header where values differ from the defaults.
+const RESOLVED: &str = "# The pipeline as it is configured, a section for each stage: defaults, file and overrides.\n";
+
+/// The header of the default configuration, which is the file that everybody begins with.
+const DEFAULTS: &str = "# The pipeline, a section for each stage. Every value here is the default: a file needs only what differs.\n\
     # `multidigit show-config` prints this with overrides applied, `multidigit schema` prints its JSON Schema.\n";
 
 /// Columns of a documentation line.
@@ -321,5 +330,6 @@ mod tests {
     fn a_document_reads_back_as_the_same_configuration() {
         let config = Config::default().with("raw.source='a: b'").unwrap().with("augment.erasing=null").unwrap();
         assert_eq!(Config::parse(&config.document(), "document").unwrap(), config);
+        assert!(!config.document().contains("Every value here is the default"));
     }
 }

@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 const NEW: &str = ".new";
 const OLD: &str = ".old";
 
+/// The ending of a folder whose work was interrupted and can go on.
+pub const UNFINISHED: &str = ".unfinished";
+
 /// Creates a folder and its parents.
 pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io(path, "create the folder"))
@@ -32,10 +35,16 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 /// Writes a file through a temporary sibling, so that no reader ever sees half of it.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |temporary| {
+        let mut file = File::create(temporary).map_err(Error::io(temporary, "create it"))?;
+        file.write_all(bytes).map_err(Error::io(temporary, "write it"))
+    })
+}
+
+/// Puts a file in place that `make` writes under the name it is given.
+pub fn replace(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = sibling(path, NEW);
-    let mut file = File::create(&temporary).map_err(Error::io(&temporary, "create it"))?;
-    file.write_all(bytes).map_err(Error::io(&temporary, "write it"))?;
-    drop(file);
+    make(&temporary)?;
     fs::rename(&temporary, path).map_err(Error::io(path, "put it in place"))
 }
 
@@ -49,6 +58,8 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
 pub struct Build {
     target: PathBuf,
     folder: PathBuf,
+    /// Whether a build that fails leaves its folder.
+    keep: bool,
 }
 
 impl Build {
@@ -62,7 +73,21 @@ impl Build {
         let folder = sibling(&target, NEW);
         remove(&folder)?;
         create_dir(&folder)?;
-        Ok(Build { target, folder })
+        Ok(Build { target, folder, keep: false })
+    }
+
+    /// Starts, or goes on with, a folder for `target` that a failed or killed build leaves behind: `target.unfinished`.
+    pub fn resumable(target: &Path) -> Result<Build> {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        let folder = target.with_file_name(format!("{name}{UNFINISHED}"));
+        create_dir(&folder)?;
+        Ok(Build { target: target.to_owned(), folder, keep: true })
+    }
+
+    /// Empties the folder.
+    pub fn clear(&self) -> Result<()> {
+        remove(&self.folder)?;
+        create_dir(&self.folder)
     }
 
     /// The folder to build in.
@@ -90,7 +115,10 @@ impl Build {
 impl Drop for Build {
     fn drop(&mut self) {
         // A build that was not committed failed: the error under way matters more than one from here.
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = match self.keep {
+            false => fs::remove_dir_all(&self.folder),
+            true => fs::remove_dir(&self.folder), // it refuses where something is in it
+        };
     }
 }
 
@@ -106,7 +134,7 @@ fn exchange(_: &Path, _: &Path) -> bool {
 }
 
 /// Removes a file, a link, or a folder with all it holds; what is not there is fine.
-fn remove(path: &Path) -> Result<()> {
+pub fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

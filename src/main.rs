@@ -54,7 +54,7 @@ fn run(cli: Cli) -> Result<()> {
     let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
     let progress = Progress::new(&sink);
     let lock_file = file.unwrap_or(default).with_file_name(lock::FILE);
-    let pipeline = Pipeline::new(config, global.raw, global.artifacts, lock_file);
+    let pipeline = Pipeline::new(config, global.overrides, global.raw, global.artifacts, lock_file);
     match cli.command {
         Command::Run(run) => {
             pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))

@@ -11,6 +11,7 @@ pub mod loss;
 pub mod networks;
 pub mod ops;
 pub mod optim;
+pub mod schedule;
 pub mod store;
 pub mod tape;
 pub mod weights;

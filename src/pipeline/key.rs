@@ -23,6 +23,9 @@ pub struct Key {
     pub inputs: BTreeMap<String, Digest>,
 }
 
+/// Settings of `train` that change no weight.
+const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
+
 /// The settings on which a stage's output depends, by section.
 pub fn settings(stage: Stage, config: &Config) -> Value {
     let all = serde_json::to_value(config).expect("a configuration is plain data");
@@ -38,8 +41,8 @@ pub fn settings(stage: Stage, config: &Config) -> Value {
         // The name of the glyphs travels with the plan: the same content from elsewhere is named anew.
         Stage::Plan => vec![section("plan", &[]), ("glyphs".to_owned(), config.raw.source.name().into())],
         // Epochs beyond those that stand as shards are augmented in flight, by the settings of `augment`.
-        Stage::Train if config.train.augment => vec![section("augment", &["epochs"]), section("train", &["run"])],
-        Stage::Train => vec![section("train", &["run"])],
+        Stage::Train if config.train.augment => vec![section("augment", &["epochs"]), section("train", &UNKEYED)],
+        Stage::Train => vec![section("train", &UNKEYED)],
         // The page shows what the settings of `augment` do to a few images.
         Stage::Report => vec![section("augment", &["epochs"]), section("report", &[])],
         other => vec![section(other.name(), &[])],
@@ -125,6 +128,7 @@ mod tests {
         let (old, mut new) = (Config::default(), Config::default());
         new.raw.mirrors.clear();
         new.train.run = Some("other".into());
+        new.train.checkpoint_every_steps = None;
         for stage in Stage::ALL {
             assert_eq!(settings(stage, &old), settings(stage, &new));
         }

@@ -34,6 +34,8 @@ use work::Done;
 /// A configured pipeline over two folders.
 pub struct Pipeline {
     config: Config,
+    /// The overrides among what made the configuration, for the record of a run.
+    overrides: Vec<String>,
     raw: PathBuf,
     artifacts: PathBuf,
     lock_file: PathBuf,
@@ -77,9 +79,16 @@ pub enum Outcome {
 }
 
 impl Pipeline {
-    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`.
-    pub fn new(config: Config, raw: PathBuf, artifacts: PathBuf, lock_file: PathBuf) -> Pipeline {
-        Pipeline { config, raw, artifacts, lock_file, glyphs: RefCell::new(None) }
+    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`, `overrides` what
+    /// the command line changed of the configuration.
+    pub fn new(
+        config: Config,
+        overrides: Vec<String>,
+        raw: PathBuf,
+        artifacts: PathBuf,
+        lock_file: PathBuf,
+    ) -> Pipeline {
+        Pipeline { config, overrides, raw, artifacts, lock_file, glyphs: RefCell::new(None) }
     }
 
     /// The folder in which a stage's output stands.
@@ -130,7 +139,7 @@ impl Pipeline {
                         Outcome::WouldRun(reasons)
                     } else {
                         progress.note(&format!("{stage}: {}", reasons.join("; ")));
-                        let record = self.perform(stage, progress)?;
+                        let record = self.perform(stage, request.force, progress)?;
                         let expected = pinned.as_ref().and_then(|lock| lock.expected(stage, &self.config));
                         let pinned = expected.map(|content| content == record.content);
                         if pinned == Some(false) {
@@ -331,11 +340,17 @@ impl Pipeline {
     }
 
     /// Runs one stage, whose inputs are fresh, and puts its output and record in place.
-    fn perform(&self, stage: Stage, progress: &Progress) -> Result<Record> {
+    fn perform(&self, stage: Stage, force: bool, progress: &Progress) -> Result<Record> {
         let started = Instant::now();
         let target = self.folder(stage);
         files::create_dir(target.parent().unwrap_or(&self.artifacts))?;
-        let build = Build::beside(&target)?;
+        let build = match stage {
+            Stage::Train => Build::resumable(&target)?,
+            _ => Build::beside(&target)?,
+        };
+        if stage == Stage::Train {
+            self.begin_training(&build, force, progress)?;
+        }
         let Done { content, rows, facts } = self.work(stage, build.path(), progress)?;
         let (key, _) = self.key(stage)?;
         let outputs = match stage {

@@ -59,7 +59,7 @@ impl Stage {
     /// The stage's version: raised when the same inputs and settings give another output.
     pub fn version(self) -> u32 {
         match self {
-            Augment | Report => 2,
+            Augment | Train | Report => 2,
             _ => 1,
         }
     }

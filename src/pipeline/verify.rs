@@ -39,7 +39,7 @@ impl Pipeline {
                 Stage::Train | Stage::Evaluate => files::entries(&home)?,
                 _ => vec![home],
             };
-            for folder in folders.into_iter().filter(|folder| folder.is_dir() && !is_hidden(folder)) {
+            for folder in folders.into_iter().filter(|folder| folder.is_dir() && !is_in_transit(folder)) {
                 verdicts.push(self.verify_one(stage, folder, pinned.as_ref(), progress)?);
             }
         }
@@ -153,6 +153,8 @@ impl Pipeline {
 }
 
 /// Whether a folder is one in transit.
-fn is_hidden(folder: &Path) -> bool {
-    folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+/// Whether a folder is under construction, or of a run that can go on.
+fn is_in_transit(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') || name.ends_with(files::UNFINISHED)
 }

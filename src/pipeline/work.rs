@@ -10,10 +10,14 @@ use crate::augment::Augmenter;
 use crate::augment::apply::Scratch;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::files::{self, Build};
 use crate::progress::Progress;
-use crate::shards::{DATA, Split, read_split};
-use crate::train::Pixels;
+use crate::shards::{DATA, read_split};
+use crate::train::{Pixels, checkpoint};
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
+
+/// The resolved configuration in a run's folder.
+const CONFIG: &str = "config.yaml";
 
 /// What a stage's record keeps of its answer.
 pub(super) struct Done {
@@ -26,7 +30,7 @@ pub(super) struct Done {
 }
 
 impl Pipeline {
-    /// Runs a stage into an empty folder.
+    /// Runs a stage into an empty folder; `train` also into one in which a run was interrupted.
     pub(super) fn work(&self, stage: Stage, out: &Path, progress: &Progress) -> Result<Done> {
         match stage {
             Stage::Raw => self.raw_work(progress),
@@ -79,21 +83,51 @@ impl Pipeline {
         let data = self.folder(Stage::Dataset).join(DATA);
         let train = read_split(&data, "train", config.samples)?;
         let val = read_split(&data, "val", None)?;
-        let (train, stored) = (&train, self.folder(Stage::Augment));
+        let (train, augment, stored) = (&train, &self.config.augment, self.folder(Stage::Augment));
         let pixels = |epoch: usize| -> Result<Pixels<'_>> {
             if !config.augment {
                 return Ok(Box::new(|row, out| out.copy_from_slice(train.image(row))));
             }
-            if epoch < self.config.augment.epochs {
+            if epoch < augment.epochs {
                 let folder = stored.join(augment::epoch_folder(epoch)).join(DATA);
                 let epoch = read_split(&folder, "train", config.samples)?;
                 return Ok(Box::new(move |row, out| out.copy_from_slice(epoch.image(row))));
             }
-            let augmenter = Augmenter::new(&self.config.augment, epoch);
-            Ok(Box::new(move |row, out| augment_row(&augmenter, train, row, out)))
+            let augmenter = Augmenter::new(augment, epoch);
+            let scratch = RefCell::new(Scratch::default());
+            Ok(Box::new(move |row, out| {
+                let (sample, size) = ((train.labels[row], train.index[row]), (train.height, train.width));
+                augmenter.apply(sample, train.image(row), size, out, &mut scratch.borrow_mut());
+            }))
         };
-        let summary = train::run(config, train, &val, &pixels, out, progress)?;
-        Ok(Done { content: None, rows: summary.epochs.len() as u64, facts: json!(summary) })
+        let data = train::Data { digest: self.content(Stage::Dataset)?, train, val: &val, pixels: &pixels };
+        let summary = train::run(config, &data, self.identity()?, out, progress)?;
+        // equal weights are equal runs, however long they took
+        let weights = [evaluate::Weights::Best, evaluate::Weights::Last]
+            .map(|weights| Digest::of_file(&out.join(train::WEIGHTS).join(weights.file())));
+        let content = Digest::of_json(&json!(weights.into_iter().collect::<Result<Vec<_>>>()?));
+        Ok(Done { content: Some(content), rows: summary.epochs.len() as u64, facts: json!(summary) })
+    }
+
+    /// Digest of everything that the stage `train` depends on.
+    fn identity(&self) -> Result<Digest> {
+        let (key, _) = self.key(Stage::Train)?;
+        Ok(Digest::of_json(&json!(key)))
+    }
+
+    /// Readies the folder of a run that has not ended: what stands in it is kept if it is of this very run, and has a
+    /// checkpoint to go on from, and replaced else.
+    pub(super) fn begin_training(&self, build: &Build, force: bool, progress: &Progress) -> Result<()> {
+        if !force && let Some(position) = checkpoint::find(build.path())? {
+            if position.identity == self.identity()? {
+                return Ok(());
+            }
+            progress.note("train: the unfinished run that stands is of other settings or other data; starting over");
+        }
+        build.clear()?;
+        let mut header = String::from("# The configuration of this run: defaults, file and overrides.\n");
+        self.overrides.iter().for_each(|text| header.push_str(&format!("# --set {}\n", text.replace('\n', " "))));
+        files::write(&build.path().join(CONFIG), self.config.document_under(&header).as_bytes())
     }
 
     fn evaluate_work(&self, out: &Path, progress: &Progress) -> Result<Done> {
@@ -132,14 +166,4 @@ impl Pipeline {
         }
         Ok((runs, others))
     }
-}
-
-fn augment_row(augmenter: &Augmenter, split: &Split, row: usize, out: &mut [u8]) {
-    let sample = (split.labels[row], split.index[row]);
-    thread_local! {
-        static SCRATCH: RefCell<Scratch> = RefCell::default();
-    }
-    SCRATCH.with_borrow_mut(|scratch| {
-        augmenter.apply(sample, split.image(row), (split.height, split.width), out, scratch);
-    });
 }

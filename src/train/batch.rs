@@ -2,7 +2,6 @@
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
-use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::nn::floats::Floats;
@@ -21,21 +20,14 @@ impl Normalise {
         Normalise(std::array::from_fn(|grey| (grey as f32 / 255.0 - mean as f32) / std as f32))
     }
 
-    /// A batch `(images, height, width, 1)`; `fill(i, pixels)` gives the pixels of its i-th image, on any thread.
-    pub fn batch(
-        &self,
-        images: usize,
-        [height, width]: [usize; 2],
-        fill: impl Fn(usize, &mut [u8]) + Sync,
-    ) -> Result<Tensor> {
-        let mut values = vec![0f32; images * height * width];
-        values.par_chunks_mut(height * width).enumerate().for_each_init(
-            || vec![0u8; height * width],
-            |pixels, (i, values)| {
-                fill(i, pixels);
-                values.iter_mut().zip(pixels).for_each(|(value, grey)| *value = self.0[usize::from(*grey)]);
-            },
-        );
+    /// A batch `(images, height, width, 1)`; `fill(i, pixels)` gives the pixels of its i-th image.
+    pub fn batch(&self, images: usize, [height, width]: [usize; 2], fill: impl Fn(usize, &mut [u8])) -> Result<Tensor> {
+        let mut values = Vec::with_capacity(images * height * width);
+        let mut pixels = vec![0u8; height * width];
+        for i in 0..images {
+            fill(i, &mut pixels);
+            values.extend(pixels.iter().map(|grey| self.0[usize::from(*grey)]));
+        }
         Ok(Tensor::from_vec(values, (images, height, width, 1), &Device::Cpu)?)
     }
 }
@@ -49,6 +41,12 @@ pub fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
         order.swap(i, j as usize);
     }
     order
+}
+
+/// The number of [`batches`].
+pub fn batch_count(images: usize, size: usize) -> usize {
+    let alone = size > 1 && images > size && images % size == 1;
+    images.div_ceil(size) - usize::from(alone)
 }
 
 /// Cuts an order into batches; a single image left over joins the batch before it, as batch norm needs two.
@@ -101,6 +99,11 @@ impl Scores {
     /// Mean over the images of the loss, summed over the heads.
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.images as f64
+    }
+
+    /// Share of images with the right digit, per position from the left.
+    pub fn digit_accuracy(&self) -> Vec<f64> {
+        self.correct_digits.iter().map(|correct| *correct as f64 / self.images as f64).collect()
     }
 
     /// Share of images with all digits right.
@@ -156,6 +159,9 @@ mod tests {
         assert_eq!(lengths(1, 3), [1, 1, 1]);
         assert_eq!(lengths(64, 9), [9]);
         assert_eq!(batches(&order, 4).concat(), order);
+        for (size, images) in (1..10).flat_map(|size| (1..=9).map(move |images| (size, images))) {
+            assert_eq!(batches(&order[..images], size).len(), batch_count(images, size), "{size} {images}");
+        }
     }
 
     #[test]

@@ -13,16 +13,20 @@ use crate::files;
 pub struct Epoch {
     /// Counted from 1.
     pub epoch: usize,
-    /// The learning rate of its steps.
+    /// The learning rate of its last step.
     pub lr: f64,
     /// Mean loss over its training images, each as it was met: with dropout, weights still moving.
     pub train_loss: f64,
     /// Share of its training images with all digits right, measured likewise.
     pub train_accuracy: f64,
+    /// Share of its training images with the right digit, per position from the left.
+    pub train_digits: Vec<f64>,
     /// Mean loss over the validation images after it.
     pub val_loss: f64,
     /// Share of the validation images with all digits right after it.
     pub val_accuracy: f64,
+    /// Share of the validation images with the right digit after it, per position from the left.
+    pub val_digits: Vec<f64>,
     /// Training images per second, validation left out.
     pub images_per_second: f64,
     /// Time of the epoch in seconds, with validation.
@@ -32,36 +36,62 @@ pub struct Epoch {
 /// The table's file in a run's folder.
 pub const FILE: &str = "metrics.csv";
 
-const HEADER: &str = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,images_per_second,seconds";
+/// The columns that every table has; after them one for each digit, `train_accuracy_1` to `val_accuracy_N`.
+const COLUMNS: [&str; 8] =
+    ["epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds"];
+
+fn header(digits: usize) -> String {
+    let each = |split: &'static str| (1..=digits).map(move |digit| format!("{split}_accuracy_{digit}"));
+    let columns = COLUMNS.into_iter().map(str::to_owned).chain(each("train")).chain(each("val"));
+    columns.collect::<Vec<_>>().join(",")
+}
 
 /// Reads the table of a run.
 pub fn read(path: &Path) -> Result<Vec<Epoch>> {
     let text = files::read_text(path)?;
-    let refuse = |line: &str| Error::format(path, format!("line {line:?}"), format!("lines of {HEADER}"));
     let mut lines = text.lines();
-    let header = lines.next().unwrap_or_default();
-    if header != HEADER {
-        return Err(refuse(header));
+    let first = lines.next().unwrap_or_default();
+    let digits = first.split(',').count().saturating_sub(COLUMNS.len()) / 2;
+    let header = header(digits);
+    let refuse = |line: &str| Error::format(path, format!("line {line:?}"), format!("lines of {header}"));
+    if first != header {
+        return Err(refuse(first));
     }
     let parse = |line: &str| -> Option<Epoch> {
         let (epoch, numbers) = line.split_once(',')?;
         let numbers: Vec<f64> = numbers.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-        let [lr, train_loss, train_accuracy, val_loss, val_accuracy, images_per_second, seconds] = numbers[..] else {
+        let (numbers, shares) = numbers.split_at_checked(COLUMNS.len() - 1)?;
+        let [lr, train_loss, train_accuracy, val_loss, val_accuracy, images_per_second, seconds] = *numbers else {
             return None;
         };
-        let epoch = epoch.parse().ok()?;
-        Some(Epoch { epoch, lr, train_loss, train_accuracy, val_loss, val_accuracy, images_per_second, seconds })
+        let (train, val) = shares.split_at_checked(digits)?;
+        Some(Epoch {
+            epoch: epoch.parse().ok()?,
+            lr,
+            train_loss,
+            train_accuracy,
+            train_digits: train.to_vec(),
+            val_loss,
+            val_accuracy,
+            val_digits: (val.len() == digits).then(|| val.to_vec())?,
+            images_per_second,
+            seconds,
+        })
     };
     lines.map(|line| parse(line).ok_or_else(|| refuse(line))).collect()
 }
 
-/// Writes the table of all epochs so far.
-pub fn write(path: &Path, epochs: &[Epoch]) -> Result<()> {
-    let mut text = format!("{HEADER}\n");
+/// Writes the table of all epochs so far of a network for so many digits.
+pub fn write(path: &Path, digits: usize, epochs: &[Epoch]) -> Result<()> {
+    let mut text = format!("{}\n", header(digits));
     for e in epochs {
         let losses = format!("{},{},{},{}", e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy);
         let speed = format!("{:.1},{:.3}", e.images_per_second, e.seconds);
-        writeln!(text, "{},{},{losses},{speed}", e.epoch, e.lr).expect("a string takes any text");
+        write!(text, "{},{},{losses},{speed}", e.epoch, e.lr).expect("a string takes any text");
+        for share in e.train_digits.iter().chain(&e.val_digits) {
+            write!(text, ",{share}").expect("a string takes any text");
+        }
+        text.push('\n');
     }
     files::write(path, text.as_bytes())
 }
@@ -79,15 +109,23 @@ mod tests {
             lr: 5e-4,
             train_loss: 1.25,
             train_accuracy: 0.5,
+            train_digits: vec![0.75, 0.625],
             val_loss: 2.5,
             val_accuracy: 0.25,
+            val_digits: vec![0.5, 0.375],
             images_per_second: 100.0,
             seconds: 3.5,
         };
-        write(&path, std::slice::from_ref(&epoch)).unwrap();
+        write(&path, 2, &[]).unwrap();
+        assert_eq!(read(&path).unwrap(), []);
+        write(&path, 2, std::slice::from_ref(&epoch)).unwrap();
         assert_eq!(read(&path).unwrap(), [epoch]);
-        std::fs::write(&path, format!("{HEADER}\n1,2\n")).unwrap();
-        let expected = format!("`{}`: line \"1,2\"; expected lines of {HEADER}", path.display());
-        assert_eq!(read(&path).unwrap_err().to_string(), expected);
+        let header = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,images_per_second,seconds,\
+                      train_accuracy_1,train_accuracy_2,val_accuracy_1,val_accuracy_2";
+        for line in ["1,2", "1,2,3,4,5,6,7,8,9,10,11", "1,2,3,4,5,6,7,8,9,10,11,12,13", "x,2,3,4,5,6,7,8,9,10,11,12"] {
+            std::fs::write(&path, format!("{header}\n{line}\n")).unwrap();
+            let expected = format!("`{}`: line {line:?}; expected lines of {header}", path.display());
+            assert_eq!(read(&path).unwrap_err().to_string(), expected);
+        }
     }
 }

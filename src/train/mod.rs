@@ -4,20 +4,31 @@
 //! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
 
 pub mod batch;
+pub mod checkpoint;
+pub mod environment;
+mod events;
+mod loader;
 pub mod metrics;
 
 use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use self::batch::{Normalise, Scores, batches, order, score};
+use self::batch::{Normalise, Scores, batch_count, score};
+use self::checkpoint::Position;
+use self::environment::Environment;
+use self::events::Events;
+use self::loader::{Batch, Loader};
 use self::metrics::Epoch;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
 use crate::nn::loss::loss;
-use crate::nn::optim::{Adam, Plateau};
+use crate::nn::optim::Adam;
+use crate::nn::schedule::{Kind, Plateau, Schedule};
 use crate::nn::tape::Tape;
 use crate::nn::weights::{self, Description};
 use crate::nn::{DROPOUT, Mode, Model, Network, Shape};
@@ -38,9 +49,16 @@ pub struct Config {
     pub epochs: usize,
     /// Images per step of the optimiser.
     pub batch_size: usize,
-    /// The learning rate that Adam begins with; it falls to a tenth when the validation loss has not fallen for two
-    /// epochs.
+    /// Adam's learning rate: the first one, or, for cosine and one_cycle, the largest.
     pub learning_rate: f64,
+    /// How the learning rate moves. plateau: down, after epochs in which the validation loss did not fall; constant;
+    /// cosine: to 0 along half a cosine over all steps; one_cycle: up from a 25th over the first 30% of the steps, then
+    /// down to nothing. All are PyTorch's.
+    pub schedule: Kind,
+    /// The schedule plateau, by the names of PyTorch's ReduceLROnPlateau.
+    pub plateau: Plateau,
+    /// Weight decay, decoupled from the gradients (AdamW); 0: plain Adam.
+    pub weight_decay: f64,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
     /// What computes: `cpu`.
@@ -53,6 +71,8 @@ pub struct Config {
     pub mean: f64,
     /// Standard deviation of the pixels (0 to 1), which each is divided by.
     pub std: f64,
+    /// Steps after which a checkpoint is written, besides those at the end of each epoch and on Ctrl-C; null: none.
+    pub checkpoint_every_steps: Option<u64>,
     /// Name of the run's folder; null: made of model, learning rate and seed, such as alexnet-lr0.0005-seed0.
     pub run: Option<String>,
 }
@@ -72,12 +92,16 @@ impl Default for Config {
             epochs: 30,
             batch_size: 64,
             learning_rate: 5e-4,
+            schedule: Kind::Plateau,
+            plateau: Plateau::default(),
+            weight_decay: 0.0,
             seed: 0,
             device: Device::Cpu,
             samples: None,
             augment: true,
             mean: 0.1307,
             std: 0.3081,
+            checkpoint_every_steps: Some(1000),
             run: None,
         }
     }
@@ -106,6 +130,13 @@ impl Config {
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::value("train.learning_rate", self.learning_rate, "a finite number above 0"));
         }
+        self.plateau.validate("train.plateau")?;
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return Err(Error::value("train.weight_decay", self.weight_decay, "a finite number, at least 0"));
+        }
+        if self.checkpoint_every_steps == Some(0) {
+            return Err(Error::value("train.checkpoint_every_steps", 0, "at least 1, or null for none within epochs"));
+        }
         if !self.mean.is_finite() {
             return Err(Error::value("train.mean", self.mean, "a finite number"));
         }
@@ -114,8 +145,9 @@ impl Config {
         }
         if let Some(run) = &self.run {
             let plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | ':');
-            if run.is_empty() || run.starts_with('.') || !run.chars().all(plain) {
-                let expected = "a folder's name: not empty, no leading dot, none of / \\ :";
+            let taken = run.starts_with('.') || run.ends_with(files::UNFINISHED);
+            if run.is_empty() || taken || !run.chars().all(plain) {
+                let expected = "a folder's name: not empty, no leading dot, no ending .unfinished, none of / \\ :";
                 return Err(Error::value("train.run", format!("{run:?}"), expected));
             }
         }
@@ -124,11 +156,27 @@ impl Config {
 }
 
 /// `pixels(position, out)` fills `out` with the pixels that the sample at `position` of the training split has in one
-/// epoch, augmented or plain. It is called from several threads.
-pub type Pixels<'a> = Box<dyn Fn(usize, &mut [u8]) + Sync + 'a>;
+/// epoch, augmented or plain.
+pub type Pixels<'a> = Box<dyn Fn(usize, &mut [u8]) + 'a>;
+
+/// What a run learns from.
+pub struct Data<'a> {
+    /// Its content digest.
+    pub digest: Digest,
+    /// The training split.
+    pub train: &'a Split,
+    /// The validation split.
+    pub val: &'a Split,
+    /// The pixels of an epoch, counted from 0. It is called once as the epoch's first batch is made, which may be before
+    /// the epoch before it has ended, on another thread.
+    pub pixels: &'a (dyn Fn(usize) -> Result<Pixels<'a>> + Sync),
+}
 
 /// The folder of a run's weights, below the run's folder.
 pub const WEIGHTS: &str = "weights";
+
+/// The file that tells of a run whose loss stopped being a number.
+pub const STOPPED: &str = "stopped.json";
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -145,94 +193,213 @@ pub struct Summary {
     pub best_epoch: usize,
 }
 
-/// Trains, and writes `metrics.csv`, `weights/best.safetensors` and `weights/last.safetensors` into the empty folder
-/// `out`. `epoch_pixels(epoch)` gives the pixels of an epoch, counted from 0; it is called once as the epoch begins.
+/// Trains, and writes `env.json`, `metrics.csv`, TensorBoard's events, `weights/best.safetensors`,
+/// `weights/last.safetensors` and `checkpoint.safetensors` into the folder `out`. `identity` is of all that the result
+/// depends on: where a checkpoint of the same one stands in `out`, the run goes on from there, to the same weights.
 ///
 /// # Errors
-/// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`];
-/// [`Error::Interrupted`].
-pub fn run<'a>(
-    config: &Config,
-    train: &Split,
-    val: &Split,
-    epoch_pixels: &dyn Fn(usize) -> Result<Pixels<'a>>,
-    out: &Path,
-    progress: &Progress,
-) -> Result<Summary> {
+/// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`], the weights of the
+/// last whole epoch standing; [`Error::Interrupted`], after a checkpoint.
+pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress: &Progress) -> Result<Summary> {
     config.validate()?;
-    for (name, split) in [("train", train), ("val", val)] {
+    for (name, split) in [("train", data.train), ("val", data.val)] {
         if split.is_empty() {
             return Err(Error::EmptySplit { split: name.to_owned() });
         }
     }
     memory::keep_freed();
-    let (digits, size) = (train.digits, [train.height, train.width]);
-    let shape = Shape { model: config.model, digits, height: train.height, width: train.width };
-    let network = Network::new(shape, config.seed, DROPOUT)?;
-    let normalise = Normalise::new(config.mean, config.std);
-    let images = config.samples.unwrap_or(train.len()).min(train.len());
-    let (mut adam, mut schedule) = (Adam::new(network.store()), Plateau::new(config.learning_rate));
-    let (mut step, mut epochs, mut best_epoch, mut best_loss) = (0, Vec::new(), 0, f64::INFINITY);
-    let folder = out.join(WEIGHTS);
-    files::create_dir(&folder)?;
-    let save = |name, epoch| {
-        let description = Description { shape, mean: config.mean, std: config.std, epoch };
-        weights::save(&folder.join(name), &network, &description)
+    let Split { digits, height, width, .. } = *data.train;
+    let network = Network::new(Shape { model: config.model, digits, height, width }, config.seed, DROPOUT)?;
+    let images = config.samples.unwrap_or(data.train.len()).min(data.train.len());
+    let batches = batch_count(images, config.batch_size);
+    let steps = config.epochs as u64 * batches as u64;
+    let mut adam = Adam::new(network.store(), config.weight_decay);
+    let mut schedule = Schedule::new(config.schedule, config.learning_rate, steps, config.plateau.clone());
+
+    let table = out.join(metrics::FILE);
+    let begun = checkpoint::find(out)?.is_some_and(|position| position.identity == identity);
+    let (position, epochs) = if begun {
+        let position = checkpoint::resume(out, &network, &mut adam, &mut schedule)?;
+        let mut epochs = metrics::read(&table)?;
+        epochs.truncate(position.epoch);
+        progress.note(&format!("going on with epoch {} at step {}", position.epoch + 1, position.step));
+        (position, epochs)
+    } else {
+        files::create_dir(&out.join(WEIGHTS))?;
+        Environment::here(config.device, data.digest).write(out)?;
+        (Position::start(identity, &schedule), Vec::new())
     };
-
-    for epoch in 0..config.epochs {
-        let (begun, rate) = (Instant::now(), schedule.rate());
-        progress.begin(&format!("epoch {}/{}", epoch + 1, config.epochs), images as u64, "images")?;
-        let pixels = epoch_pixels(epoch)?;
-        let mut scores = Scores::default();
-        let order = order(config.seed, epoch, images);
-        for batch in batches(&order, config.batch_size) {
-            let input = normalise.batch(batch.len(), size, |i, into| pixels(batch[i], into))?;
-            let targets: Vec<u8> =
-                batch.iter().flat_map(|i| &train.targets[i * digits..(i + 1) * digits]).copied().collect();
-            let tape = Tape::new(network.store().parameters().len());
-            let logits = network.forward(&input, Mode::Train { seed: config.seed, step, tape: &tape })?;
-            let loss = loss(&logits, &targets)?;
-            step += 1;
-            if !loss.value.is_finite() {
-                return Err(Error::NotFinite { step, loss: loss.value, rate });
+    files::remove(&out.join(STOPPED))?;
+    metrics::write(&table, digits, &epochs)?;
+    let events = Events::create(out, Environment::read(out)?.started, &epochs)?;
+    std::thread::scope(|scope| {
+        let loader = Loader::start(scope, config, data, images, [position.epoch, position.batch]);
+        let normalise = Normalise::new(config.mean, config.std);
+        let scores = position.scores();
+        let mut run = Run {
+            config,
+            val: data.val,
+            images,
+            batches,
+            network,
+            normalise,
+            adam,
+            schedule,
+            loader,
+            position,
+            scores,
+            epochs,
+            events,
+            out,
+            progress,
+        };
+        while run.position.epoch < config.epochs {
+            match run.epoch() {
+                Err(Error::Interrupted) => {
+                    run.save()?;
+                    let (epoch, step) = (run.position.epoch + 1, run.position.step);
+                    progress.note(&format!(
+                        "a checkpoint stands at epoch {epoch}, step {step}; the same command goes on from there"
+                    ));
+                    return Err(Error::Interrupted);
+                }
+                outcome => outcome?,
             }
-            adam.step(network.store(), &tape.backward(&logits, loss.gradients)?.parameters, rate)?;
-            scores.add(&logits, &targets)?;
-            progress.advance(batch.len() as u64)?;
-            progress.detail(&format!("loss {:.4}, accuracy {:.2}%", scores.mean_loss(), 100.0 * scores.accuracy()))?;
         }
-        let images_per_second = images as f64 / begun.elapsed().as_secs_f64();
-        progress.end();
+        let Run { position, epochs, network, .. } = run;
+        let (parameters, steps) = (network.store().count(), position.step);
+        Ok(Summary { parameters, images, steps, epochs, best_epoch: position.best_epoch })
+    })
+}
 
-        progress.begin("validation", val.len() as u64, "images")?;
-        let advance = |images| progress.advance(images as u64);
-        let validation = score(&network, &normalise, val, val.len(), VALIDATION_BATCH, advance)?;
-        progress.end();
+/// A run under way.
+struct Run<'a, 'scope> {
+    config: &'a Config,
+    val: &'a Split,
+    images: usize,
+    batches: usize,
+    network: Network,
+    normalise: Normalise,
+    adam: Adam,
+    schedule: Schedule,
+    loader: Loader<'scope>,
+    position: Position,
+    /// Of the epoch under way.
+    scores: Scores,
+    epochs: Vec<Epoch>,
+    events: Events,
+    out: &'a Path,
+    progress: &'a Progress<'a>,
+}
+
+impl Run<'_, '_> {
+    /// Takes the rest of the epoch under way, and scores the network after it. Where it is interrupted the position is
+    /// that after the last whole step.
+    fn epoch(&mut self) -> Result<()> {
+        let number = self.position.epoch + 1;
+        let title = format!("epoch {number}/{}", self.config.epochs);
+        self.progress.begin(&title, self.images as u64, "images")?;
+        if self.scores.images > 0 {
+            self.progress.advance(self.scores.images as u64)?;
+        }
+        let (begun, before) = (Instant::now(), self.position.seconds);
+        while self.position.batch < self.batches {
+            let batch = self.loader.next()?;
+            let images = batch.targets.len() / self.network.shape().digits;
+            self.step(batch)?;
+            self.position.seconds = before + begun.elapsed().as_secs_f64();
+            if self.config.checkpoint_every_steps.is_some_and(|steps| self.position.step.is_multiple_of(steps)) {
+                self.save()?;
+            }
+            self.progress.advance(images as u64)?;
+            let scores = &self.scores;
+            let (loss, accuracy) = (scores.mean_loss(), 100.0 * scores.accuracy());
+            self.progress.detail(&format!("loss {loss:.4}, accuracy {accuracy:.2}%"))?;
+        }
+        self.progress.end();
+
+        let begun = Instant::now();
+        self.progress.begin("validation", self.val.len() as u64, "images")?;
+        let advance = |images| self.progress.advance(images as u64);
+        let validation = score(&self.network, &self.normalise, self.val, self.val.len(), VALIDATION_BATCH, advance)?;
+        self.progress.end();
         let row = Epoch {
-            epoch: epoch + 1,
-            lr: rate,
-            train_loss: scores.mean_loss(),
-            train_accuracy: scores.accuracy(),
+            epoch: number,
+            lr: self.schedule.rate(self.position.step - 1),
+            train_loss: self.scores.mean_loss(),
+            train_accuracy: self.scores.accuracy(),
+            train_digits: self.scores.digit_accuracy(),
             val_loss: validation.mean_loss(),
             val_accuracy: validation.accuracy(),
-            images_per_second,
-            seconds: begun.elapsed().as_secs_f64(),
+            val_digits: validation.digit_accuracy(),
+            images_per_second: self.images as f64 / self.position.seconds,
+            seconds: self.position.seconds + begun.elapsed().as_secs_f64(),
         };
         if !row.val_loss.is_finite() {
-            return Err(Error::NotFinite { step, loss: row.val_loss, rate });
+            return Err(self.stop(row.val_loss)?);
         }
-        progress.note(&sentence(&row, config.epochs));
-        schedule.epoch(row.val_loss);
-        if row.val_loss < best_loss {
-            (best_loss, best_epoch) = (row.val_loss, epoch + 1);
-            save("best.safetensors", best_epoch)?;
-        }
-        epochs.push(row);
-        metrics::write(&out.join(metrics::FILE), &epochs)?;
+        self.finish(row)
     }
-    save("last.safetensors", config.epochs)?;
-    Ok(Summary { parameters: network.store().count(), images, steps: step, epochs, best_epoch })
+
+    /// One step of the optimiser.
+    fn step(&mut self, batch: Batch) -> Result<()> {
+        let tape = Tape::new(self.network.store().parameters().len());
+        let mode = Mode::Train { seed: self.config.seed, step: self.position.step, tape: &tape };
+        let logits = self.network.forward(&batch.input, mode)?;
+        let loss = loss(&logits, &batch.targets)?;
+        if !loss.value.is_finite() {
+            return Err(self.stop(loss.value)?);
+        }
+        let gradients = tape.backward(&logits, loss.gradients)?.parameters;
+        self.adam.step(self.network.store(), &gradients, self.schedule.rate(self.position.step))?;
+        self.scores.add(&logits, &batch.targets)?;
+        self.position.step += 1;
+        self.position.batch += 1;
+        Ok(())
+    }
+
+    /// Takes an epoch's row to the files, and moves on to the next epoch.
+    fn finish(&mut self, row: Epoch) -> Result<()> {
+        self.progress.note(&sentence(&row, self.config.epochs));
+        self.schedule.epoch(row.val_loss);
+        let (config, position) = (self.config, &mut self.position);
+        let description =
+            Description { shape: self.network.shape(), mean: config.mean, std: config.std, epoch: row.epoch };
+        let folder = self.out.join(WEIGHTS);
+        if row.val_loss < position.best_loss {
+            (position.best_loss, position.best_epoch) = (row.val_loss, row.epoch);
+            weights::save(&folder.join("best.safetensors"), &self.network, &description)?;
+        }
+        weights::save(&folder.join("last.safetensors"), &self.network, &description)?;
+        self.events.add(&row)?;
+        self.epochs.push(row);
+        metrics::write(&self.out.join(metrics::FILE), self.network.shape().digits, &self.epochs)?;
+        (position.epoch, position.batch, position.seconds) = (position.epoch + 1, 0, 0.0);
+        self.scores = Scores::default();
+        self.save()
+    }
+
+    /// Writes a checkpoint.
+    fn save(&mut self) -> Result<()> {
+        let (position, scores, state) = (&mut self.position, &self.scores, self.schedule.state());
+        (position.images, position.loss, position.correct) = (scores.images, scores.loss, scores.correct);
+        position.correct_digits.clone_from(&scores.correct_digits);
+        (position.rate, position.plateau_best) = (state.rate, state.best);
+        (position.plateau_bad_epochs, position.plateau_cooldown) = (state.bad_epochs, state.cooldown);
+        position.adam_steps = self.adam.steps();
+        checkpoint::save(self.out, position, &self.network, &self.adam)
+    }
+
+    /// Leaves word of a loss that is no number; the error that it is.
+    fn stop(&self, loss: f64) -> Result<Error> {
+        let (step, rate) = (self.position.step + 1, self.schedule.rate(self.position.step));
+        let error = Error::NotFinite { step, loss, rate };
+        let (loss, message) = (loss.to_string(), error.to_string());
+        let epoch = self.position.epoch + 1;
+        let word = json!({"step": step, "epoch": epoch, "learning_rate": rate, "loss": loss, "message": message});
+        files::write(&self.out.join(STOPPED), format!("{word:#}\n").as_bytes())?;
+        Ok(error)
+    }
 }
 
 fn sentence(row: &Epoch, epochs: usize) -> String {
@@ -286,7 +453,8 @@ mod tests {
             (Config { std: -1.0, ..base() }, "`train.std`: found -1; expected a finite number above 0"),
             (
                 Config { run: Some("../x".to_owned()), ..base() },
-                "`train.run`: found \"../x\"; expected a folder's name: not empty, no leading dot, none of / \\ :",
+                "`train.run`: found \"../x\"; expected a folder's name: not empty, no leading dot, no ending .unfinished, \
+                 none of / \\ :",
             ),
         ];
         for (config, expected) in cases {

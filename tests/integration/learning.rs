@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::sync::Mutex;
 
+use multidigit::digest::Digest;
 use multidigit::error::Error;
 use multidigit::evaluate::{self, Metrics};
 use multidigit::nn::{Model, weights};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::shards::Split;
-use multidigit::train::{self, Config, Pixels};
+use multidigit::train::{self, Config, Data, Pixels};
 use rand::Rng;
 
 /// Images with one bar per digit, whose height tells which digit it is, over noise.
-fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
+pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     let mut split = Split {
         height,
         width,
@@ -39,16 +40,24 @@ fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     split
 }
 
-/// The pixels as they are, in every epoch.
-fn plain(split: &Split) -> Pixels<'_> {
-    Box::new(|i, out| out.copy_from_slice(split.image(i)))
-}
-
+/// Trains on the pixels as they are in every epoch.
 fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::Summary, Error> {
-    train::run(config, train, val, &|_| Ok(plain(train)), out, &Progress::silent())
+    train_watched(config, train, val, out, &Progress::silent())
 }
 
-fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+pub fn train_watched(
+    config: &Config,
+    train: &Split,
+    val: &Split,
+    out: &Path,
+    progress: &Progress,
+) -> Result<train::Summary, Error> {
+    let pixels = |_| -> Result<Pixels<'_>, Error> { Ok(Box::new(|i, out| out.copy_from_slice(train.image(i)))) };
+    let data = Data { digest: Digest::of(b"bars"), train, val, pixels: &pixels };
+    train::run(config, &data, Digest::of_json(&serde_json::json!(config)), out, progress)
+}
+
+pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }
 
@@ -64,7 +73,9 @@ fn training_learns_bars_and_evaluation_reads_back_what_it_learned() {
 
     let table = std::fs::read_to_string(home.path().join("metrics.csv")).unwrap();
     let rows: Vec<&str> = table.lines().collect();
-    assert_eq!(rows[0], "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,images_per_second,seconds");
+    let digits = "train_accuracy_1,train_accuracy_2,val_accuracy_1,val_accuracy_2";
+    let columns = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,images_per_second,seconds";
+    assert_eq!(rows[0], format!("{columns},{digits}"));
     assert_eq!(rows.len(), 4);
     assert!(rows[3].starts_with(&format!("3,0.001,{},{},{},", last.train_loss, last.train_accuracy, last.val_loss)));
 
@@ -133,8 +144,9 @@ fn weights_are_the_same_bits_on_one_thread_on_two_and_again() {
 fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     let (train, val) = (bars(1, 9, 8, 8), bars(2, 3, 8, 8));
     let asked = Mutex::new(Vec::new());
+    let (asked_for, images) = (&asked, &train);
     let pixels = |epoch: usize| -> Result<Pixels<'_>, Error> {
-        let (asked, train) = (&asked, &train);
+        let (asked, train) = (asked_for, images);
         Ok(Box::new(move |i, out| {
             asked.lock().unwrap().push((epoch, i));
             out.copy_from_slice(train.image(i));
@@ -142,7 +154,8 @@ fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     };
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 4, samples: Some(7), ..Config::default() };
     let home = tempfile::tempdir().unwrap();
-    train::run(&config, &train, &val, &pixels, home.path(), &Progress::silent()).unwrap();
+    let data = Data { digest: Digest::of(b"bars"), train: &train, val: &val, pixels: &pixels };
+    train::run(&config, &data, Digest::of(b"run"), home.path(), &Progress::silent()).unwrap();
     let mut asked = asked.into_inner().unwrap();
     asked.sort_unstable();
     assert_eq!(asked, (0..2).flat_map(|epoch| (0..7).map(move |i| (epoch, i))).collect::<Vec<_>>());
@@ -152,7 +165,6 @@ fn every_epoch_asks_for_the_pixels_of_every_image_once() {
 fn progress_tells_every_batch_and_stops_the_run_when_asked() {
     let (train, val) = (bars(1, 12, 8, 8), bars(2, 3, 8, 8));
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 4, ..Config::default() };
-    let pixels = |_: usize| Ok(plain(&train));
     let events = Mutex::new(Vec::new());
     let run = |go_on: &(dyn Fn(&Event) -> bool + Sync)| {
         let home = tempfile::tempdir().unwrap();
@@ -162,7 +174,7 @@ fn progress_tells_every_batch_and_stops_the_run_when_asked() {
             }
             go_on(&event)
         };
-        train::run(&config, &train, &val, &pixels, home.path(), &Progress::new(&sink))
+        train_watched(&config, &train, &val, home.path(), &Progress::new(&sink))
     };
     run(&|_| true).unwrap();
     let heard = std::mem::take(&mut *events.lock().unwrap());
@@ -184,6 +196,10 @@ fn a_loss_that_is_no_number_stops_the_run_and_says_what_to_try() {
     let home = tempfile::tempdir().unwrap();
     let config = Config { learning_rate: 1e30, batch_size: 20, ..Config::default() };
     let error = train_plainly(&config, &train, &val, home.path()).unwrap_err();
+    let word: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(home.path().join("stopped.json")).unwrap()).unwrap();
+    assert_eq!((&word["step"], &word["epoch"]), (&serde_json::json!(2), &serde_json::json!(1)));
+    assert_eq!(word["message"], error.to_string());
     let Error::NotFinite { step, loss, .. } = error else { panic!("{error}") };
     assert!(step == 2 && !loss.is_finite());
     assert_eq!(

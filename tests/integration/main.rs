@@ -8,6 +8,7 @@ mod kernels;
 mod learning;
 mod networks;
 mod pipeline;
+mod resume;
 mod training;
 
 use std::ffi::OsStr;

@@ -141,7 +141,7 @@ fn compare(model: Model) {
     let mut found = Figures::new();
     let mut add = |kind, name: &str, values: Vec<f64>| found.entry(kind).or_default().push((name.to_owned(), values));
     add("evaluation logits", "", values(&network.forward(&input, Mode::Eval).unwrap()));
-    let mut adam = Adam::new(network.store());
+    let mut adam = Adam::new(network.store(), 0.0);
     for step in 0..3 {
         let tape = Tape::new(parameters.len());
         let logits = network.forward(&input, Mode::Train { seed: 0, step, tape: &tape }).unwrap();

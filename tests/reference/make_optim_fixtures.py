@@ -114,7 +114,7 @@ FLAT = [1.0] * 16
 # Bad epochs straddle the cooldowns: good ones fall inside them and at their ends.
 COOLING = [1.0, 1.0, 1.0, 1.0, 0.9, 1.0, 1.0, 1.0, 0.8, 0.9, 0.9, 0.9, 0.9, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.6, 0.6]
 TENTHS = [1.0, 0.95, 0.91, 0.9, 0.89, 0.81, 0.8, 0.73, 0.72, 0.72, 0.6, 0.55]
-TIES = [1.0, 1.0, 1.0 - 2**-53, 1.0, 0.5, 0.5, 0.5]
+TIES = [1.0, 1.0, 1.0 - 2**-40, 1.0, 0.5, 0.5, 0.5]
 EVERYTHING = {"rate": 1e-2, "factor": 0.5, "patience": 2, "threshold": 1e-3, "cooldown": 1, "min_lr": 1e-3}
 PLATEAU = [
     plateau("the paper's, a loss that falls", FALLING),
@@ -124,7 +124,7 @@ PLATEAU = [
     plateau("patience 0, every epoch bad", FLAT, patience=0, factor=0.5),
     plateau("patience 3", FLAT, rate=1e-2, factor=0.3, patience=3),
     plateau("a threshold of a tenth", TENTHS, threshold=0.1),
-    plateau("a threshold of 0: a tie is no gain, the least gain is one", TIES, threshold=0.0),
+    plateau("a threshold of 0: a tie is no gain, a small gain is one", TIES, threshold=0.0),
     plateau("cooldown 2", COOLING, cooldown=2),
     plateau("cooldown 1, patience 0", COOLING, patience=0, cooldown=1, factor=0.5),
     plateau("cooldown 3, a flat loss", FLAT, rate=1.0, cooldown=3, factor=0.5),

@@ -1,0 +1,171 @@
+//! Checkpoints: all that a run has come to, so that it can go on as if it had never been interrupted.
+//!
+//! One safetensors file holds parameters, buffers and the optimiser's moments; everything else, a line of JSON in its
+//! metadata. Random numbers need no state: they follow from the seed and the step. Numbers that the run goes on with
+//! are kept as text, which gives back every bit.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::batch::Scores;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::nn::Network;
+use crate::nn::optim::{Adam, Moments};
+use crate::nn::schedule::{Schedule, State};
+use crate::nn::weights::{self, Entry};
+
+/// The file in a run's folder.
+pub const FILE: &str = "checkpoint.safetensors";
+
+/// Where a run stands; its tensors are beside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Digest of the configuration and the data that the run depends on.
+    pub identity: Digest,
+    /// Epochs that are done.
+    pub epoch: usize,
+    /// Batches of the next epoch that are done.
+    pub batch: usize,
+    /// Steps of the optimiser that are done.
+    pub step: u64,
+    /// How long the epoch under way took so far, in seconds.
+    #[serde(with = "exact")]
+    pub seconds: f64,
+    /// Images of the epoch under way so far.
+    pub images: usize,
+    /// Their loss, summed.
+    #[serde(with = "exact")]
+    pub loss: f64,
+    /// How many of them had all digits right.
+    pub correct: usize,
+    /// How many of them had the right digit, per position.
+    pub correct_digits: Vec<usize>,
+    /// The epoch with the lowest validation loss, counted from 1; 0 before the first.
+    pub best_epoch: usize,
+    /// That loss.
+    #[serde(with = "exact")]
+    pub best_loss: f64,
+    /// The learning rate of the plateau.
+    #[serde(with = "exact")]
+    pub rate: f64,
+    /// The lowest loss that the plateau has met.
+    #[serde(with = "exact")]
+    pub plateau_best: f64,
+    /// Epochs since it fell.
+    pub plateau_bad_epochs: usize,
+    /// Epochs of the plateau's cooldown that are left.
+    pub plateau_cooldown: usize,
+    /// Steps of Adam.
+    pub adam_steps: i32,
+}
+
+impl Position {
+    /// The beginning of a run.
+    pub fn start(identity: Digest, schedule: &Schedule) -> Position {
+        let State { rate, best, bad_epochs, cooldown } = *schedule.state();
+        Position {
+            identity,
+            epoch: 0,
+            batch: 0,
+            step: 0,
+            seconds: 0.0,
+            images: 0,
+            loss: 0.0,
+            correct: 0,
+            correct_digits: Vec::new(),
+            best_epoch: 0,
+            best_loss: f64::INFINITY,
+            rate,
+            plateau_best: best,
+            plateau_bad_epochs: bad_epochs,
+            plateau_cooldown: cooldown,
+            adam_steps: 0,
+        }
+    }
+
+    /// The scores of the epoch under way.
+    pub fn scores(&self) -> Scores {
+        let (images, loss, correct) = (self.images, self.loss, self.correct);
+        Scores { images, loss, correct, correct_digits: self.correct_digits.clone(), predicted: Vec::new() }
+    }
+}
+
+/// Where an interrupted run in `folder` stands, if there is one with a checkpoint.
+pub fn find(folder: &Path) -> Result<Option<Position>> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bytes = files::read(&path)?;
+    let (_, text) = weights::parse(&path, &bytes).map_err(of_checkpoint)?;
+    position(&path, &text).map(Some)
+}
+
+fn position(path: &Path, text: &str) -> Result<Position> {
+    serde_json::from_str(text).map_err(|e| Error::format(path, format!("not a checkpoint ({e})"), EXPECTED))
+}
+
+const EXPECTED: &str = "a checkpoint of this version; start the run over with --force";
+
+/// What weights would be refused for, said of a checkpoint.
+fn of_checkpoint(error: Error) -> Error {
+    match error {
+        Error::Format { path, found, .. } => Error::Format { path, found, expected: EXPECTED.to_owned() },
+        other => other,
+    }
+}
+
+/// Writes where a run stands.
+pub fn save(folder: &Path, position: &Position, network: &Network, adam: &Adam) -> Result<()> {
+    let moments = adam.moments();
+    let mut tensors = Vec::new();
+    for (name, var) in weights::all(network) {
+        tensors.push((format!("value.{name}"), Entry::of(var)?));
+    }
+    for ((name, _), moments) in network.store().parameters().iter().zip(&moments) {
+        tensors.push((format!("first.{name}"), Entry::vector(&moments.first)));
+        tensors.push((format!("second.{name}"), Entry::vector(&moments.second)));
+    }
+    weights::write(&folder.join(FILE), tensors, &serde_json::json!(position))
+}
+
+/// Brings a network, its optimiser and its schedule to where the run in `folder` stands.
+pub fn resume(folder: &Path, network: &Network, adam: &mut Adam, schedule: &mut Schedule) -> Result<Position> {
+    let path = folder.join(FILE);
+    let bytes = files::read(&path)?;
+    let (tensors, text) = weights::parse(&path, &bytes).map_err(of_checkpoint)?;
+    let position = position(&path, &text)?;
+    weights::restore(&path, &tensors, "value.", network).map_err(of_checkpoint)?;
+    let mut moments = Vec::new();
+    for (name, var) in network.store().parameters() {
+        let read = |kind: &str| weights::floats(&path, &tensors, &format!("{kind}.{name}"), &[var.elem_count()]);
+        let moment = |kind| read(kind).map_err(of_checkpoint);
+        moments.push(Moments { first: moment("first")?, second: moment("second")? });
+    }
+    adam.resume(position.adam_steps, moments);
+    schedule.resume(State {
+        rate: position.rate,
+        best: position.plateau_best,
+        bad_epochs: position.plateau_bad_epochs,
+        cooldown: position.plateau_cooldown,
+    });
+    Ok(position)
+}
+
+/// A number as the shortest text that reads back to its every bit; infinities too, which JSON has not.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&value.to_string())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| de::Error::custom(format!("{text:?} is no number")))
+    }
+}

@@ -1,0 +1,90 @@
+//! What a run ran on and with: `env.json` in its folder.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::Device;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The file.
+pub const FILE: &str = "env.json";
+
+/// What is worth knowing of the program, the machine and the data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The program's version.
+    pub version: String,
+    /// The commit that it was built from, where that is known; with `-dirty` if files differed from it.
+    pub commit: Option<String>,
+    /// The processor's name.
+    pub cpu: String,
+    /// Its cores, as the system offers them.
+    pub cores: usize,
+    /// Threads that computed.
+    pub threads: usize,
+    /// What computed.
+    pub device: Device,
+    /// Content digest of the data set.
+    pub dataset: Digest,
+    /// When the run began, in seconds since 1970.
+    pub started: u64,
+}
+
+impl Environment {
+    /// That of this process, now.
+    pub fn here(device: Device, dataset: Digest) -> Environment {
+        Environment {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: option_env!("MULTIDIGIT_COMMIT").map(str::to_owned),
+            cpu: cpu(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: rayon::current_num_threads(),
+            device,
+            dataset,
+            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        }
+    }
+
+    /// Reads that of a run.
+    pub fn read(folder: &Path) -> Result<Environment> {
+        let path = folder.join(FILE);
+        let refuse = |e: serde_json::Error| {
+            Error::format(&path, format!("not an environment ({e})"), "what `train` writes; train the run again")
+        };
+        serde_json::from_str(&files::read_text(&path)?).map_err(refuse)
+    }
+
+    /// Writes it into a run's folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("texts and numbers are JSON");
+        files::write(&folder.join(FILE), format!("{text}\n").as_bytes())
+    }
+}
+
+/// The processor's name, where the system tells; else its architecture.
+fn cpu() -> String {
+    let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = told.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_reads_back_and_a_broken_one_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let environment = Environment::here(Device::Cpu, Digest::of(b"data"));
+        assert!(environment.threads >= 1 && !environment.cpu.is_empty());
+        environment.write(home.path()).unwrap();
+        assert_eq!(Environment::read(home.path()).unwrap(), environment);
+        std::fs::write(home.path().join(FILE), "{}").unwrap();
+        let error = Environment::read(home.path()).unwrap_err().to_string();
+        assert!(error.contains("not an environment (missing field `version`"), "{error}");
+    }
+}

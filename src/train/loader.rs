@@ -1,0 +1,100 @@
+//! The data path: batches of training images, made ahead of the steps that need them, on a thread of their own.
+//!
+//! What a batch holds follows from the seed, the epoch and its place in the epoch alone. Pixels stay as bytes until a
+//! batch is made of them.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
+
+use super::batch::{Normalise, batches, order};
+use super::{Config, Data};
+use crate::error::{Error, Result};
+
+/// Batches that wait at most: enough to bridge a step that takes longer than another.
+const AHEAD: usize = 3;
+
+/// A batch as a network takes it.
+pub struct Batch {
+    /// `(images, height, width, 1)`, normalised.
+    pub input: Tensor,
+    /// The digit at each position, image by image.
+    pub targets: Vec<u8>,
+}
+
+/// The batches of a run, in their order.
+pub struct Loader<'scope> {
+    receiver: Receiver<Result<Batch>>,
+    _maker: ScopedJoinHandle<'scope, ()>,
+    waited: Duration,
+}
+
+impl<'scope> Loader<'scope> {
+    /// Begins to make the batches from a place in a run on: an epoch, counted from 0, and a batch in it.
+    pub fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        config: &'env Config,
+        data: &'env Data,
+        images: usize,
+        [epoch, batch]: [usize; 2],
+    ) -> Loader<'scope> {
+        let (sender, receiver) = sync_channel(AHEAD);
+        let maker = scope.spawn(move || {
+            let make = Maker { config, data, normalise: Normalise::new(config.mean, config.std), images };
+            for number in epoch..config.epochs {
+                let from = if number == epoch { batch } else { 0 };
+                // sending fails once nobody wants batches any more
+                let mut send = |batch| sender.send(batch).is_ok();
+                match make.epoch(number, from, &mut send) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => {
+                        send(Err(error));
+                        return;
+                    }
+                }
+            }
+        });
+        Loader { receiver, _maker: maker, waited: Duration::ZERO }
+    }
+
+    /// The next batch.
+    pub fn next(&mut self) -> Result<Batch> {
+        let begun = Instant::now();
+        let batch = self.receiver.recv();
+        self.waited += begun.elapsed();
+        batch.unwrap_or_else(|_| Err(Error::Tensor { message: "the thread that makes batches ended early".to_owned() }))
+    }
+
+    /// How long steps waited for batches so far.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+struct Maker<'a, 'data> {
+    config: &'a Config,
+    data: &'a Data<'data>,
+    normalise: Normalise,
+    images: usize,
+}
+
+impl Maker<'_, '_> {
+    /// Makes the batches of an epoch from one on; whether all were wanted.
+    fn epoch(&self, number: usize, from: usize, send: &mut dyn FnMut(Result<Batch>) -> bool) -> Result<bool> {
+        let train = self.data.train;
+        let pixels = (self.data.pixels)(number)?;
+        let order = order(self.config.seed, number, self.images);
+        for batch in batches(&order, self.config.batch_size).into_iter().skip(from) {
+            let size = [train.height, train.width];
+            let input = self.normalise.batch(batch.len(), size, |i, into| pixels(batch[i], into))?;
+            let targets = batch.iter().flat_map(|i| &train.targets[i * train.digits..(i + 1) * train.digits]);
+            if !send(Ok(Batch { input, targets: targets.copied().collect() })) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,200 @@
+//! Runs that are interrupted and go on: to the same weights as one that was not, with nothing lost.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use multidigit::error::Error;
+use multidigit::nn::Model;
+use multidigit::nn::schedule::Kind;
+use multidigit::progress::{Event, Progress};
+use multidigit::train::{Config, Summary, metrics};
+
+use super::Home;
+use super::learning::{bars, on_threads, train_watched};
+
+/// The files that tell what a run learned.
+fn learned(folder: &Path) -> [Vec<u8>; 2] {
+    ["best", "last"].map(|name| std::fs::read(folder.join(format!("weights/{name}.safetensors"))).unwrap())
+}
+
+/// The rows of the metrics, without the columns that tell the time.
+fn rows(folder: &Path) -> Vec<String> {
+    let rows = metrics::read(&folder.join(metrics::FILE)).unwrap();
+    let timeless = |mut row: metrics::Epoch| {
+        (row.seconds, row.images_per_second) = (0.0, 0.0);
+        format!("{row:?}")
+    };
+    rows.into_iter().map(timeless).collect()
+}
+
+#[test]
+fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
+    for (model, size, schedule, decay) in [
+        (Model::AlexNet, 44, Kind::Plateau, 0.0),
+        (Model::Fcn, 60, Kind::OneCycle, 0.1),
+        (Model::ResNet, 12, Kind::Cosine, 0.0),
+    ] {
+        let (train, val) = (bars(1, 25, size, size), bars(2, 10, size, size));
+        let config = Config { model, schedule, epochs: 3, batch_size: 8, weight_decay: decay, ..Config::default() };
+        // a learning rate at which the plateau falls within three epochs
+        let config = Config { learning_rate: 3e-3, ..config };
+        let whole = tempfile::tempdir().unwrap();
+        train_watched(&config, &train, &val, whole.path(), &Progress::silent()).unwrap();
+        assert_eq!(rows(whole.path()).len(), 3);
+
+        // every run stops at its third word of progress, on one thread and two in turn, until one comes to the end
+        let home = tempfile::tempdir().unwrap();
+        let mut interruptions = 0;
+        let summary: Summary = loop {
+            let heard = AtomicUsize::new(0);
+            let patient = |_: Event| heard.fetch_add(1, Ordering::SeqCst) < 6;
+            let watch = Progress::new(&patient);
+            match on_threads(1 + interruptions % 2, || train_watched(&config, &train, &val, home.path(), &watch)) {
+                Ok(summary) => break summary,
+                Err(Error::Interrupted) => interruptions += 1,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(interruptions >= 4, "{interruptions}");
+        assert!(
+            learned(home.path()) == learned(whole.path()),
+            "{model}: {interruptions} interruptions changed weights"
+        );
+        assert_eq!(rows(home.path()), rows(whole.path()));
+        assert_eq!((summary.steps, summary.epochs.len()), (9, 3));
+    }
+}
+
+fn tiny() -> Home {
+    let settings = ["raw.source=synthetic", "plan.samples_per_class=6", "train.model=fcn", "train.epochs=2"];
+    let size = ["train.samples=64", "train.batch_size=16", "train.augment=false"];
+    Home::with(&[&settings[..], &size[..]].concat())
+}
+
+const RUN: &str = "artifacts/train/fcn-lr0.0005-seed0";
+
+/// Starts a training and ends it by a signal once `file` of the unfinished run stands.
+#[cfg(unix)]
+fn interrupt(home: &Home, more: &[&str], file: &str, signal: &str) -> (Option<i32>, String) {
+    use std::process::{Command, Stdio};
+    let mut child = home
+        .command(&[&["run", "train"][..], more].concat())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = home.path(&format!("{RUN}.unfinished/{file}"));
+    while !file.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before {} stood", file.display());
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_checkpoint_that_the_same_command_goes_on_from() {
+    let whole = tiny();
+    whole.ok(&["run", "train"]);
+
+    let home = tiny();
+    home.ok(&["run", "dataset"]);
+    let (code, said) = interrupt(&home, &[], "metrics.csv", "-INT");
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("the same command goes on from there"), "{said}");
+    assert!(!home.path(RUN).exists() && home.path(&format!("{RUN}.unfinished/checkpoint.safetensors")).exists());
+    home.ok(&["verify"]);
+    let answer = home.call(&["run", "train"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert!(answer.stderr.contains("going on with epoch 1 at step "), "{}", answer.stderr);
+    assert!(learned(&home.path(RUN)) == learned(&whole.path(RUN)));
+    assert_eq!(rows(&home.path(RUN)), rows(&whole.path(RUN)));
+    assert!(!home.path(&format!("{RUN}.unfinished")).exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint() {
+    let whole = tiny();
+    whole.ok(&["run", "train"]);
+
+    let home = tiny();
+    home.ok(&["run", "dataset"]);
+    let every = ["--set", "train.checkpoint_every_steps=1"];
+    interrupt(&home, &every, "checkpoint.safetensors", "-KILL");
+    // how often checkpoints are written changes no weight, so it is the same run
+    let answer = home.call(&["run", "train"]);
+    assert!(answer.stderr.contains("going on with epoch "), "{}", answer.stderr);
+    assert!(learned(&home.path(RUN)) == learned(&whole.path(RUN)));
+    assert_eq!(rows(&home.path(RUN)), rows(&whole.path(RUN)));
+}
+
+#[cfg(unix)]
+#[test]
+fn force_and_other_settings_start_over_and_what_was_trained_before_stays_till_then() {
+    let home = tiny();
+    home.ok(&["run", "train"]);
+    let before = learned(&home.path(RUN));
+    let other = ["--set", "train.weight_decay=0.5", "--set", "train.checkpoint_every_steps=1"];
+    interrupt(&home, &other, "checkpoint.safetensors", "-INT");
+    assert!(learned(&home.path(RUN)) == before, "the finished run stands until the next one is finished");
+    let force = home.call(&[&["run", "train", "--force"][..], &other].concat());
+    assert!(force.code == Some(0) && !force.stderr.contains("going on"), "{}", force.stderr);
+
+    interrupt(&home, &other[2..], "checkpoint.safetensors", "-INT");
+    let answer = home.call(&["run", "train", "--set", "train.weight_decay=0.25"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert!(answer.stderr.contains("is of other settings or other data; starting over"), "{}", answer.stderr);
+    assert!(learned(&home.path(RUN)) != before);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_force_starts_over() {
+    let home = tiny();
+    home.ok(&["run", "dataset"]);
+    let folder = home.path(&format!("{RUN}.unfinished"));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("checkpoint.safetensors"), "damaged").unwrap();
+    let answer = home.call(&["run", "train"]);
+    assert_eq!(answer.code, Some(1));
+    assert!(answer.stderr.contains("checkpoint.safetensors`: not readable as safetensors ("), "{}", answer.stderr);
+    assert!(answer.stderr.contains("start the run over with --force"), "{}", answer.stderr);
+    home.ok(&["run", "train", "--force"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_leaves_the_weights_before_it_and_a_word() {
+    let home = tiny();
+    let answer = home.call(&["run", "train", "--set", "train.learning_rate=1e30", "--set", "train.run=wild"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+    assert!(answer.stderr.contains("error: training stopped at step 2: the loss is"), "{}", answer.stderr);
+    let left = home.path("artifacts/train/wild.unfinished");
+    for name in ["stopped.json", "config.yaml", "env.json", "metrics.csv"] {
+        assert!(left.join(name).exists(), "{name}");
+    }
+    assert!(!home.path("artifacts/train/wild").exists());
+}
+
+#[test]
+fn a_run_folder_tells_how_it_was_made() {
+    let home = tiny();
+    home.ok(&["run", "train", "--threads", "2"]);
+    let read = |name: &str| std::fs::read_to_string(home.path(&format!("{RUN}/{name}"))).unwrap();
+    let config = read("config.yaml");
+    assert!(config.starts_with("# The configuration of this run: defaults, file and overrides.\n# --set raw.source="));
+    assert!(config.contains("\n  model: fcn\n"));
+    let env: serde_json::Value = serde_json::from_str(&read("env.json")).unwrap();
+    assert_eq!((&env["threads"], &env["device"]), (&serde_json::json!(2), &serde_json::json!("cpu")));
+    let record: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(home.path("artifacts/dataset/record.json")).unwrap()).unwrap();
+    assert_eq!(env["dataset"], record["content"]);
+    assert!(home.path(&format!("{RUN}/checkpoint.safetensors")).exists());
+    // the written configuration, given back, is the same run
+    let given = home.path("given.yaml");
+    std::fs::write(&given, config).unwrap();
+    let fresh = home.ok(&["run", "train", "--config", given.to_str().unwrap()]);
+    assert!(fresh.contains("train     fresh"), "{fresh}");
+}
