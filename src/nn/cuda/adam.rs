@@ -6,8 +6,9 @@ use candle_core::Tensor;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, LaunchConfig};
 
 use super::kernels::{Argument, Form, THREADS};
-use super::session::{Precision, Session, address, weight_address};
+use super::session::{Session, address, weight_address};
 use crate::error::Result;
+use crate::nn::Precision;
 use crate::nn::optim::Moments;
 use crate::nn::store::Store;
 
@@ -15,17 +16,6 @@ use crate::nn::store::Store;
 const TENSORS: usize = 96;
 /// Elements that a block takes; `CHUNK` in `adam.cu`.
 const CHUNK: usize = 2048;
-
-/// What a step needs of its learning rate.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate {
-    /// Learning rate over `1 - beta1^t`.
-    pub rate: f32,
-    /// The root of `1 - beta2^t`.
-    pub root: f32,
-    /// The share of each parameter that weight decay leaves.
-    pub kept: f32,
-}
 
 /// The moments of all parameters, and the rates of an epoch's steps.
 pub struct Adam {
@@ -42,9 +32,9 @@ impl Adam {
         Ok(Adam { session: session.clone(), moments, rates: None })
     }
 
-    /// Sets the rates of the steps of an epoch. Room is taken once, for as many steps as the first epoch has.
-    pub fn set_rates(&mut self, rates: &[Rate]) -> Result<()> {
-        let words: Vec<f32> = rates.iter().flat_map(|r| [r.rate, r.root, r.kept]).collect();
+    /// Sets the rates of the steps of an epoch, as `optim::Adam::factors` gives them. Room is taken once, for as many steps as the first epoch has.
+    pub fn set_rates(&mut self, rates: &[[f32; 3]]) -> Result<()> {
+        let words = rates.concat();
         let stream = self.session.stream();
         match &mut self.rates {
             Some(room) if room.len() >= words.len() => stream.memcpy_htod(&words, &mut room.slice_mut(..words.len()))?,
@@ -80,7 +70,7 @@ impl Adam {
         for ((parameter, moments), gradient) in store.device_parameters().iter().zip(&self.moments).zip(gradients) {
             let Some(gradient) = gradient else { continue };
             let gradient_at = if gradient.rank() == 4 { weight_address(gradient)? } else { address(gradient)? };
-            let copy = parameter.copy.as_ref().map(address).transpose()?.unwrap_or(0);
+            let copy = parameter.copy.as_ref().map(|copy| address(copy)).transpose()?.unwrap_or(0);
             let count = parameter.values.elem_count();
             rows.push(([address(&parameter.values)?, gradient_at, copy, self.session.address(moments)], count));
         }

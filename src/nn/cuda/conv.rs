@@ -14,8 +14,9 @@ use sys::cudnnBackendAttributeName_t as Name;
 use sys::cudnnBackendDescriptorType_t as Kind;
 
 use super::descriptor::Descriptor;
-use super::session::{Precision, Session};
+use super::session::Session;
 use crate::error::{Error, Result};
+use crate::nn::Precision;
 use crate::nn::cpu::conv::Conv;
 
 /// Engines that are timed for a shape: cuDNN names the likely ones first.

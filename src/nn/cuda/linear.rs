@@ -4,8 +4,9 @@ use candle_core::cuda_backend::cudarc::cublas::result::{CublasError, gemm_ex};
 use candle_core::cuda_backend::cudarc::cublas::sys;
 use sys::cublasOperation_t::{CUBLAS_OP_N as AS_IT_IS, CUBLAS_OP_T as TURNED};
 
-use super::session::{Precision, Session};
+use super::session::Session;
 use crate::error::{Error, Result};
+use crate::nn::Precision;
 
 impl From<CublasError> for Error {
     fn from(source: CublasError) -> Error {

@@ -18,4 +18,4 @@ pub mod ops;
 pub mod session;
 
 pub use kernels::compile_all;
-pub use session::{Precision, Session};
+pub use session::Session;

@@ -9,32 +9,11 @@ use candle_core::cuda_backend::cudarc;
 use candle_core::cuda_backend::{CudaStorageSlice, DeviceId};
 use candle_core::{CudaDevice, DType, Device, Storage, Tensor};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, result, sys};
-use serde::{Deserialize, Serialize};
 
 use super::conv::Convolutions;
 use super::kernels::{Argument, Form, Kernels, PARTIAL_SUMS, SLICES};
 use crate::error::{Error, Result};
-
-/// How exactly products are computed; sums, norms, losses and the optimiser are always in float32 or better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Precision {
-    /// Products of float32.
-    F32,
-    /// Products of float32 whose factors the matrix units round to 10 bits: PyTorch's default for convolutions.
-    Tf32,
-    /// Activations and the factors of products in bfloat16.
-    Bf16,
-}
-
-impl Precision {
-    /// The type of activations.
-    pub fn dtype(self) -> DType {
-        match self {
-            Precision::F32 | Precision::Tf32 => DType::F32,
-            Precision::Bf16 => DType::BF16,
-        }
-    }
-}
+use crate::nn::Precision;
 
 /// An opened device.
 pub struct Session {
@@ -48,6 +27,7 @@ pub struct Session {
     step: CudaSlice<u32>,
     feed: RwLock<Feed>,
     workspaces: Mutex<Vec<CudaSlice<u8>>>,
+    zeros: Mutex<HashMap<usize, Tensor>>,
 }
 
 /// What dropout draws from: the keys of its streams, for each step of an epoch, one for each layer that drops.
@@ -92,6 +72,7 @@ impl Session {
             step: stream.alloc_zeros(1)?,
             feed: RwLock::default(),
             workspaces: Mutex::default(),
+            zeros: Mutex::default(),
             device,
         });
         let mut sessions = SESSIONS.write().expect(POISONED);
@@ -229,6 +210,17 @@ impl Session {
     /// The address of memory of this session.
     pub fn address<T>(&self, slice: &CudaSlice<T>) -> u64 {
         slice.device_ptr(&self.stream()).0
+    }
+
+    /// So many zeros, in floats; the same ones for every caller, who only reads them.
+    pub fn zeros(&self, count: usize) -> Result<Tensor> {
+        let mut zeros = self.zeros.lock().expect(POISONED);
+        if let Some(zeros) = zeros.get(&count) {
+            return Ok(zeros.clone());
+        }
+        let tensor = Tensor::zeros(count, DType::F32, &self.device())?;
+        zeros.insert(count, tensor.clone());
+        Ok(tensor)
     }
 
     /// Memory for a library to work in, at least so many bytes. It is shared by all calls, which follow each other on
