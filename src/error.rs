@@ -182,7 +182,9 @@ pub enum Error {
     #[error("the GPU could not be used: {message}")]
     Cuda { message: String },
     /// The GPU's memory is too small for a step.
-    #[error("the GPU's memory does not hold a step of {batch_size} images; try a smaller `train.batch_size`, or `train.precision` bf16")]
+    #[error(
+        "the GPU's memory does not hold a step of {batch_size} images; try a smaller `train.batch_size`, or `train.precision` bf16"
+    )]
     DeviceMemory { batch_size: usize },
     /// The tensor library refused an operation, which is a defect of this program.
     #[error("a tensor operation failed: {message}; please report this")]

@@ -119,14 +119,7 @@ impl Norm {
 
     /// Both layers as one operator, which needs fewer passes over the activations.
     #[cfg(feature = "cuda")]
-    fn on_gpu(
-        &self,
-        input: &Value,
-        conv: &Conv,
-        mode: Mode,
-        other: Option<&Value>,
-        finish: Finish,
-    ) -> Result<Value> {
+    fn on_gpu(&self, input: &Value, conv: &Conv, mode: Mode, other: Option<&Value>, finish: Finish) -> Result<Value> {
         let layers = Normed {
             name: &self.name,
             weight: &conv.weight,

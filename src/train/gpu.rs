@@ -113,7 +113,9 @@ impl Gpu {
         let steps = first_step..first_step + factors.len() as u64;
         let keys = steps.flat_map(|step| DROPPED.map(|name| dropout_streams(self.seed, name, step).key()));
         let words: Vec<u32> = keys
-            .flat_map(|key| key.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>())
+            .flat_map(|key| {
+                key.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>()
+            })
             .collect();
         self.session.set_keys(&words, DROPPED.len())?;
         self.session.wait()
@@ -230,6 +232,7 @@ pub fn map(drawn: super::Drawn) -> Map {
             Step::Bilinear(matrix) => Move::Bilinear(matrix),
         })
     });
-    let erase = drawn.erase.map(|e| [e.top, e.left, e.height, e.width, usize::from(e.value)].map(|number| number as i32));
+    let erase =
+        drawn.erase.map(|e| [e.top, e.left, e.height, e.width, usize::from(e.value)].map(|number| number as i32));
     Map { moves, erase }
 }

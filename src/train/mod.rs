@@ -179,7 +179,11 @@ impl Config {
 
 /// The refusal of a program that was built without CUDA.
 fn no_cuda() -> Error {
-    Error::value("train.device", "cuda", "cpu, as this program was built without CUDA; `make build-cuda` builds one with it")
+    Error::value(
+        "train.device",
+        "cuda",
+        "cpu, as this program was built without CUDA; `make build-cuda` builds one with it",
+    )
 }
 
 /// What augmentation drew for an image, as plain numbers: where a GPU takes its pixels from.
@@ -285,9 +289,8 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     files::remove(&out.join(STOPPED))?;
     metrics::write(&table, digits, &epochs)?;
     let events = Events::create(out, Environment::read(out)?.started, &epochs)?;
-    let gpu = opened
-        .map(|opened| Gpu::new(opened, config, data, images, &network, begun.then_some(&adam)))
-        .transpose()?;
+    let gpu =
+        opened.map(|opened| Gpu::new(opened, config, data, images, &network, begun.then_some(&adam))).transpose()?;
     std::thread::scope(|scope| {
         let source = match gpu {
             Some(gpu) => Source::Gpu(gpu),
@@ -370,7 +373,8 @@ impl Run<'_, '_, '_> {
         let (begun, before) = (Instant::now(), self.position.seconds);
         if let Source::Gpu(gpu) = &mut self.source {
             let first = self.position.step - self.position.batch as u64;
-            let factors = |step: u64| Adam::factors(step as i32 + 1, self.schedule.rate(step), self.config.weight_decay);
+            let factors =
+                |step: u64| Adam::factors(step as i32 + 1, self.schedule.rate(step), self.config.weight_decay);
             let factors: Vec<_> = (first..first + self.batches as u64).map(factors).collect();
             gpu.begin(self.data, self.position.epoch, first, &factors)?;
         }
@@ -426,9 +430,10 @@ impl Run<'_, '_, '_> {
             Source::Gpu(gpu) => gpu,
         };
         let from = self.position.batch;
-        let checkpoint = self.config.checkpoint_every_steps.map_or(STRETCH, |steps| {
-            (steps - self.position.step % steps).min(STRETCH as u64) as usize
-        });
+        let checkpoint = self
+            .config
+            .checkpoint_every_steps
+            .map_or(STRETCH, |steps| (steps - self.position.step % steps).min(STRETCH as u64) as usize);
         let to = (from + checkpoint).min(self.batches);
         let Stretch { scores, bad } = gpu.steps(&self.network, [from, to], self.batches - 1)?;
         if let Some((step, loss)) = bad {

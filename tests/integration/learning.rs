@@ -10,7 +10,7 @@ use multidigit::nn::{Model, weights};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::shards::Split;
-use multidigit::train::{self, Config, Data, Pixels, Drawn, Draws};
+use multidigit::train::{self, Config, Data, Drawn, Draws, Pixels};
 use rand::Rng;
 
 /// Images with one bar per digit, whose height tells which digit it is, over noise.
@@ -38,6 +38,11 @@ pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
         split.index.push(n as i64);
     }
     split
+}
+
+/// What is drawn for images that stay as they are.
+fn still<'a>(_: usize) -> Draws<'a> {
+    Box::new(|_| Drawn::default())
 }
 
 /// Trains on the pixels as they are in every epoch.

@@ -4,6 +4,8 @@ mod augment;
 mod command_line;
 mod floors;
 mod golden;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod kernels;
 mod learning;
 mod networks;

@@ -37,7 +37,9 @@ impl Adam {
         let words = rates.concat();
         let stream = self.session.stream();
         match &mut self.rates {
-            Some(room) if room.len() >= words.len() => stream.memcpy_htod(&words, &mut room.slice_mut(..words.len()))?,
+            Some(room) if room.len() >= words.len() => {
+                stream.memcpy_htod(&words, &mut room.slice_mut(..words.len()))?
+            }
             room => *room = Some(stream.clone_htod(&words)?),
         }
         Ok(())
@@ -91,7 +93,8 @@ impl Adam {
             for (i, (addresses, _)) in rows.iter().enumerate() {
                 addresses.iter().enumerate().for_each(|(field, value)| table[field * TENSORS + i] = *value);
             }
-            let config = LaunchConfig { grid_dim: (chunks as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
+            let config =
+                LaunchConfig { grid_dim: (chunks as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
             let arguments = [
                 Argument::Block(&table),
                 rows.len().into(),

@@ -259,7 +259,8 @@ unsafe fn find(
     let graph = graph(handle, key, session.precision())?;
     let only_first = !search || session.is_deterministic();
     let mut best: Option<(f32, Plan)> = None;
-    for mode in [sys::cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_A, sys::cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_FALLBACK] {
+    for mode in [sys::cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_A, sys::cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_FALLBACK]
+    {
         let mut tried = 0;
         for proposal in proposals(&graph, mode).unwrap_or_default() {
             // What an engine refuses, another may take.

@@ -163,8 +163,11 @@ impl Images {
         let maps = self.maps.as_ref().filter(|_| augment).map_or(0, |maps| self.session.address(maps));
         let between = self.between.as_ref().map_or(0, |between| self.session.address(between));
         let shared = if between == 0 { 2 * self.height * self.width } else { 0 };
-        let config =
-            LaunchConfig { grid_dim: (images as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: shared as u32 };
+        let config = LaunchConfig {
+            grid_dim: (images as u32, 1, 1),
+            block_dim: (THREADS, 1, 1),
+            shared_mem_bytes: shared as u32,
+        };
         let arguments: [Argument; 11] = [
             self.session.address(&self.pixels).into(),
             stride.into(),
@@ -185,12 +188,7 @@ impl Images {
 }
 
 /// The pixels of some images after their maps.
-pub fn augmented(
-    session: &Session,
-    pixels: &[u8],
-    maps: &[Map],
-    [height, width]: [usize; 2],
-) -> Result<Vec<u8>> {
+pub fn augmented(session: &Session, pixels: &[u8], maps: &[Map], [height, width]: [usize; 2]) -> Result<Vec<u8>> {
     if pixels.len() != maps.len() * height * width {
         return Err(Error::Tensor { message: format!("{} bytes for {} images", pixels.len(), maps.len()) });
     }

@@ -54,7 +54,8 @@ fn source(form: Form, half: bool) -> (String, CompileOptions) {
 fn compile(form: Form, half: bool, architecture: String) -> Result<Ptx> {
     let (text, mut options) = source(form, half);
     options.options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
-    compile_ptx_with_opts(text, options).map_err(|e| Error::Cuda { message: format!("the kernels do not compile: {e}") })
+    compile_ptx_with_opts(text, options)
+        .map_err(|e| Error::Cuda { message: format!("the kernels do not compile: {e}") })
 }
 
 /// Compiles every form of the kernels for an architecture such as `compute_90`; needs NVRTC and no GPU.
@@ -154,7 +155,13 @@ impl Kernels {
     /// # Safety
     /// The arguments are those of the kernel, in number, order and kind, and its pointers are valid on the device for
     /// what it reads and writes.
-    pub unsafe fn launch(&self, form: Form, name: &'static str, config: LaunchConfig, arguments: &[Argument]) -> Result<()> {
+    pub unsafe fn launch(
+        &self,
+        form: Form,
+        name: &'static str,
+        config: LaunchConfig,
+        arguments: &[Argument],
+    ) -> Result<()> {
         let function = self.function(form, name)?;
         let mut builder = self.stream.launch_builder(&function);
         for argument in arguments {

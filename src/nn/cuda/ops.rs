@@ -94,13 +94,7 @@ pub fn conv(at: At, input: &Value, weight: &Value, bias: Option<&Value>, shape: 
 
 /// Convolution and batch norm, plus `other` where it is given, then the finish. The convolution's bias is left out in
 /// training, where the norm would take it away again: its gradient is 0.
-pub fn conv_norm(
-    mode: Mode,
-    input: &Value,
-    layers: Normed,
-    other: Option<&Value>,
-    shape: Conv,
-) -> Result<Value> {
+pub fn conv_norm(mode: Mode, input: &Value, layers: Normed, other: Option<&Value>, shape: Conv) -> Result<Value> {
     let session = Session::of(input)?;
     let Normed { name, weight, bias, norm_weight, norm_bias, running_mean, running_var } = layers;
     let norm = Norm {
@@ -116,8 +110,7 @@ pub fn conv_norm(
         let output = norm::forward(&session, &before, &norm, &saved, other.map(|other| &**other), shape.finish)?;
         return Ok(Value::constant(output.values));
     }
-    let operands: Vec<&Value> =
-        [input, weight, norm_weight, norm_bias].into_iter().chain(bias).chain(other).collect();
+    let operands: Vec<&Value> = [input, weight, norm_weight, norm_bias].into_iter().chain(bias).chain(other).collect();
     apply(mode.at(name), &operands, || {
         let before = convolve(&session, &shape, input, weight)?;
         let saved = norm::statistics(&session, &before, &norm)?;
@@ -252,8 +245,7 @@ fn drop_some(session: &Arc<Session>, input: &Tensor, rate: f64, layer: usize) ->
 /// Lines and columns of each image of `(images, rows, columns)` exchanged.
 fn exchange(session: &Session, input: &Tensor, into: &[usize], [images, rows, columns]: [usize; 3]) -> Result<Tensor> {
     let output = session.activations(into)?;
-    let arguments =
-        [address(input)?.into(), address(&output)?.into(), images.into(), rows.into(), columns.into()];
+    let arguments = [address(input)?.into(), address(&output)?.into(), images.into(), rows.into(), columns.into()];
     // SAFETY: the kernel's arguments; both tensors have as many elements as the three numbers multiply to.
     unsafe { session.launch(Form::Single, "exchange", each(images * rows * columns), &arguments) }?;
     Ok(output)

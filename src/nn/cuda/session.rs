@@ -181,7 +181,14 @@ impl Session {
     /// Moves on to the next step.
     pub fn next_step(&self) -> Result<()> {
         // SAFETY: one pointer, to the step.
-        unsafe { self.launch(Form::Single, "next_step", LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 }, &[self.step().into()]) }
+        unsafe {
+            self.launch(
+                Form::Single,
+                "next_step",
+                LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 },
+                &[self.step().into()],
+            )
+        }
     }
 
     /// Sets the keys of dropout's streams for the steps of an epoch: `layers` keys of eight words for each step. Room
