@@ -201,8 +201,8 @@ fn graph(handle: sys::cudnnHandle_t, key: &Key, precision: Precision) -> Result<
         operation.descriptor(name, operand)?;
     }
     operation.descriptor(description, &convolution)?;
-    operation.double(alpha, 1.0)?;
-    operation.double(beta, 0.0)?;
+    operation.float(alpha, 1.0)?;
+    operation.float(beta, 0.0)?;
     let operation = operation.finish()?;
 
     let graph = Descriptor::new(Kind::CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR)?;

@@ -43,9 +43,10 @@ impl Descriptor {
         self.set(name, Type::CUDNN_TYPE_INT64, values)
     }
 
-    /// Sets a number in double precision.
-    pub fn double(&self, name: Name, value: f64) -> Result<(), CudnnError> {
-        self.set(name, Type::CUDNN_TYPE_DOUBLE, &[value])
+    /// Sets a float. The factors of a convolution must be of the type that it computes in: of doubles it would take half
+    /// the bits.
+    pub fn float(&self, name: Name, value: f32) -> Result<(), CudnnError> {
+        self.set(name, Type::CUDNN_TYPE_FLOAT, &[value])
     }
 
     /// Sets a type of elements.
