@@ -8,10 +8,10 @@ use std::time::Duration;
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use multidigit::nn::cpu::memory;
-use multidigit::nn::loss::loss;
-use multidigit::nn::optim::Adam;
-use multidigit::nn::tape::Tape;
-use multidigit::nn::{DROPOUT, Mode, Model, Network, Shape};
+use multidigit::nn::{Mode, Model, Shape};
+use multidigit::train::Config;
+use multidigit::train::learner::Learner;
+use multidigit::train::loader::Batch;
 
 const BATCH: usize = 64;
 const EVALUATION_BATCH: usize = 500;
@@ -25,18 +25,15 @@ fn bench(c: &mut Criterion) {
     memory::keep_freed(); // as the stages do
     for model in [Model::AlexNet, Model::Fcn, Model::ResNet] {
         let shape = Shape { model, digits: 2, height: 64, width: 64 };
-        let network = Network::new(shape, 0, DROPOUT).expect("64x64 suits every network");
-        let (batch, targets) = (input(BATCH), (0..2 * BATCH).map(|i| (i % 10) as u8).collect::<Vec<_>>());
-        let (mut adam, mut step) = (Adam::new(network.store(), 0.0), 0);
+        let config = Config { model, ..Config::default() };
+        let mut learner = Learner::new(&config, shape).expect("64x64 suits every network");
+        let batch = Batch { input: input(BATCH), targets: (0..2 * BATCH).map(|i| (i % 10) as u8).collect() };
+        let mut number = 0;
         let mut group = c.benchmark_group("training step");
         group.sample_size(10).measurement_time(Duration::from_secs(5)).throughput(Throughput::Elements(BATCH as u64));
         let mut train = || {
-            let tape = Tape::new(network.store().parameters().len());
-            let logits = network.forward(&batch, Mode::Train { seed: 0, step, tape: &tape }).expect("it did before");
-            let loss = loss(&logits, &targets).expect("it did before");
-            let gradients = tape.backward(&logits, loss.gradients).expect("it did before");
-            adam.step(network.store(), &gradients.parameters, 5e-4).expect("it did before");
-            step += 1;
+            learner.step(&batch, number, 5e-4).expect("it did before");
+            number += 1;
         };
         let mut cold = true;
         group.bench_function(model.to_string(), |b| {
@@ -53,7 +50,7 @@ fn bench(c: &mut Criterion) {
             .sample_size(10)
             .measurement_time(Duration::from_secs(5))
             .throughput(Throughput::Elements(EVALUATION_BATCH as u64));
-        let evaluate = || network.forward(&batch, Mode::Eval).expect("it did before");
+        let evaluate = || learner.network.forward(&batch, Mode::Eval).expect("it did before");
         let mut cold = true;
         group.bench_function(model.to_string(), |b| {
             if std::mem::take(&mut cold) {

@@ -156,7 +156,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds, of which the median is taken")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on either side")
     parser.add_argument("--seconds", type=float, default=3, metavar="S", help="time for each measurement")
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS, metavar="NAME")
+    names = {"nargs": "*", "default": list(NETWORKS), "choices": NETWORKS, "metavar": "NAME"}
+    parser.add_argument("--networks", **names, help="alexnet, fcn, resnet; without a name: the peak memory alone")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--one-run", type=Path, help=argparse.SUPPRESS)  # the process whose memory is measured
     parser.add_argument("--layout", choices=LAYOUTS, help=argparse.SUPPRESS)

@@ -90,10 +90,18 @@ pub enum Command {
     },
     /// Draw a picture of what a stage does to the data set, which must be fresh
     Preview(Preview),
+    /// Ask a trained network which digits are in PNG files
+    Predict(Predict),
+    /// Measure how fast a stage goes on this machine
+    Bench(Bench),
     /// Print the configuration as it is resolved, with its documentation
     ShowConfig,
-    /// Print the JSON Schema of pipeline.yaml
-    Schema,
+    /// Print the JSON Schema of pipeline.yaml, or of another file
+    Schema {
+        /// pipeline: pipeline.yaml; metrics: the metrics.json of an evaluated run
+        #[arg(value_name = "FILE", default_value = "pipeline")]
+        of: Schema,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -101,6 +109,29 @@ pub enum Command {
     },
     /// Print the manual page, in roff
     Man,
+}
+
+/// The files that there are schemas of.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Schema {
+    /// `pipeline.yaml`
+    Pipeline,
+    /// `metrics.json`
+    Metrics,
+}
+
+/// Which network to ask about which images.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// PNG files in 8-bit grey, of the size that the network was trained on, light digits on black
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<PathBuf>,
+    /// The run whose network to ask, by the name of its folder [default: that of the configuration]
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+    /// Print JSON, with the probability of every digit
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to draw, and how much of it.
@@ -125,6 +156,27 @@ pub struct Preview {
 pub enum Picture {
     /// The stage `augment`
     Augment,
+}
+
+/// What to measure, and for how long.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// train: steps of the network with and without the data path, and evaluation; needs no data set
+    #[arg(value_name = "STAGE")]
+    pub what: Measured,
+    /// Steps of each kind
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// Also tell how long each layer takes
+    #[arg(long)]
+    pub profile: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub enum Measured {
+    /// The stage `train`
+    Train,
 }
 
 /// Which stages to run, and how.

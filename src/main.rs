@@ -5,13 +5,14 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use multidigit::cli::{Cli, Command, Picture, Preview, completions, man};
+use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, Schema, completions, man};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
+use multidigit::evaluate::Metrics;
 use multidigit::pipeline::{Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::terminal::{Terminal, catch_signals};
-use multidigit::{inspect, results};
+use multidigit::{inspect, results, train};
 
 fn main() -> ExitCode {
     match run(Cli::read()) {
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Inspect { file } => return print(&inspect::inspect(&file)?),
-        Command::Schema => return print(&format!("{:#}\n", Config::schema())),
+        Command::Schema { of: Schema::Pipeline } => return print(&format!("{:#}\n", Config::schema())),
+        Command::Schema { of: Schema::Metrics } => return print(&format!("{:#}\n", Metrics::schema())),
         Command::Completions { shell } => return write(&completions(shell)),
         Command::Man => return write(&man().map_err(Error::io(Path::new("the manual page"), "write it"))?),
         _ => {}
@@ -53,6 +55,11 @@ fn run(cli: Cli) -> Result<()> {
     let terminal = Terminal::new(global.quiet, !global.no_progress);
     let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
     let progress = Progress::new(&sink);
+    if let Command::Bench(Bench { what: Measured::Train, steps, profile }) = cli.command {
+        let Config { plan, augment, train, .. } = &config;
+        let report = train::bench::run(train, augment, plan.digits, plan.image_size, steps.into(), &progress)?;
+        return print(&results::bench(&report, profile));
+    }
     let lock_file = file.unwrap_or(default).with_file_name(lock::FILE);
     let pipeline = Pipeline::new(config, global.overrides, global.raw, global.artifacts, lock_file);
     match cli.command {
@@ -64,6 +71,15 @@ fn run(cli: Cli) -> Result<()> {
         Command::Preview(Preview { what: Picture::Augment, rows, epochs, out }) => {
             let path = pipeline.preview_augment(rows.into(), epochs.into(), out)?;
             print(&format!("{}\n", path.display()))
+        }
+        Command::Predict(Predict { images, run, json }) => {
+            let answers = pipeline.predict(run.as_deref(), &images)?;
+            for answer in answers.iter().filter(|answer| !answer.light_on_dark) {
+                let image = answer.image.display();
+                progress
+                    .warn(&format!("`{image}`: dark digits on light ground? the network knows light ones on black"));
+            }
+            print(&if json { results::json(&answers) } else { results::answers(&answers) })
         }
         Command::Verify => {
             let verdicts = pipeline.verify(&progress)?;

@@ -1,9 +1,14 @@
 //! The results of commands as text for stdout: one line per stage, then what is to be said of it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Serialize;
+
+use crate::evaluate::images::Answer;
+use crate::nn::tape::Time;
 use crate::pipeline::{Freshness, Outcome, Record, Stage, Verdict};
 use crate::plan::Facts;
+use crate::train::bench;
 
 /// What became of a stage in a run.
 pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
@@ -56,6 +61,48 @@ pub fn verdicts(verdicts: &[Verdict]) -> String {
     out
 }
 
+/// A result as JSON, for other programs.
+pub fn json<T: Serialize>(result: &T) -> String {
+    format!("{:#}\n", serde_json::to_value(result).expect("results are plain data"))
+}
+
+/// What a network says of images: a line each.
+pub fn answers(answers: &[Answer]) -> String {
+    let positions = |answer: &Answer| -> String {
+        let position = answer.positions.iter().map(|at| (at.digit, at.probabilities[usize::from(at.digit)]));
+        position.map(|(digit, probability)| format!("  {digit} {:>7}", percent(probability))).collect()
+    };
+    let row = |answer: &Answer| {
+        let digits = [answer.digits.clone(), percent(answer.probability), positions(answer)];
+        [vec![answer.image.display().to_string()], digits.to_vec()].concat()
+    };
+    table(&["image", "digits", "probability", "  each digit"], answers.iter().map(row).collect())
+}
+
+/// A share as people read it.
+fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
+}
+
+/// Rows under headings, in columns as wide as their widest entry. The first column and the last are set to the left, the
+/// others to the right.
+fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
+    let heading: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
+    let all: Vec<Vec<String>> = [vec![heading], rows].concat();
+    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let last = headings.len() - 1;
+    let line = |row: &Vec<String>| -> String {
+        let cell = |(column, text): (usize, &String)| match column {
+            _ if column == 0 || column == last => format!("{text:<width$}", width = widths[column]),
+            _ => format!("{text:>width$}", width = widths[column]),
+        };
+        let line: Vec<String> = row.iter().enumerate().map(cell).collect();
+        format!("{}\n", line.join("  ").trim_end())
+    };
+    all.iter().map(line).collect()
+}
+
 /// What the facts of a stage say beyond its amount.
 fn remarks(stage: Stage, record: &Record) -> Vec<String> {
     match (stage, serde_json::from_value::<Facts>(record.facts.clone())) {
@@ -88,4 +135,36 @@ fn age(finished: u64) -> String {
         seconds @ 7_200..172_800 => format!("{} h", seconds / 3_600),
         seconds => format!("{} days", seconds / 86_400),
     }
+}
+
+/// What a bench of training measured; with a profile, also each layer's time.
+pub fn bench(report: &bench::Report, profile: bool) -> String {
+    let bench::Report { shape, batch, threads, steps, alone, loaded, waited, evaluation, .. } = report;
+    let (height, width) = (shape.height, shape.width);
+    let mut out = format!(
+        "{}, {} digits on {height}x{width} pixels, {threads} threads, {steps} steps of {batch} images each\n\
+         step on a batch in memory      {alone:>9.1} images/s\n\
+         step behind the data path      {loaded:>9.1} images/s, {:.2}% of the time waiting for batches\n\
+         evaluation, {} at a time      {evaluation:>9.1} images/s\n",
+        shape.model,
+        shape.digits,
+        100.0 * waited,
+        bench::EVALUATION_BATCH
+    );
+    if !profile {
+        return out;
+    }
+    out.push_str(&format!("\n{:24}  {:>10}  {:>11}  {:>5}\n", "layer", "forward ms", "backward ms", "%"));
+    let sum = |of: fn(&Time) -> Duration| report.operators.iter().map(of).sum::<Duration>();
+    let (forward, backward) = (sum(|time| time.forward), sum(|time| time.backward));
+    let total = (forward + backward + report.optimiser).as_secs_f64();
+    let mut line = |name: &str, forward: Duration, backward: Duration| {
+        let (forward, backward) = (forward.as_secs_f64(), backward.as_secs_f64());
+        let share = 100.0 * (forward + backward) / total;
+        out.push_str(&format!("{name:24}  {:>10.2}  {:>11.2}  {share:>5.1}\n", 1e3 * forward, 1e3 * backward));
+    };
+    report.operators.iter().for_each(|time| line(&time.name, time.forward, time.backward));
+    line("optimiser", report.optimiser, Duration::ZERO);
+    line("all", forward + report.optimiser, backward);
+    out
 }

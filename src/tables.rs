@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Int64Array, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -73,6 +74,12 @@ pub fn ints<T: Into<i64> + Copy>(values: &[T]) -> ArrayRef {
 /// Values for a [`list_field`], row after row.
 pub fn lists<T: Into<i64> + Copy>(values: &[T], length: usize) -> ArrayRef {
     Arc::new(FixedSizeListArray::new(item(DataType::Int64), length as i32, ints(values), None))
+}
+
+/// A column as another type; `None` where that is the type it has, or where a value does not fit.
+pub fn widened(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    if column.data_type() == to { None } else { cast_with_options(column, to, &options).ok() }
 }
 
 /// A Parquet file that is open for reading; its footer is read once.
@@ -148,10 +155,11 @@ impl Table {
         Ok(reader.map(move |batch| batch.map_err(Error::parquet(&path))))
     }
 
-    /// The integers of a column without nulls.
+    /// The integers of a column without nulls, of any width.
     pub fn ints(&self, batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
         let column = self.column(batch, name)?;
-        let values = column.as_primitive_opt::<Int64Type>();
+        let wide = if column.data_type().is_integer() { widened(column, &DataType::Int64) } else { None };
+        let values = wide.as_ref().unwrap_or(column).as_primitive_opt::<Int64Type>();
         match values.filter(|values| values.null_count() == 0) {
             Some(values) => Ok(values.values().to_vec()),
             None => Err(self.wrong(name, column, "int64 without nulls")),
@@ -163,6 +171,11 @@ impl Table {
     pub fn lists(&self, batch: &RecordBatch, name: &str) -> Result<(Vec<i64>, usize)> {
         let column = self.column(batch, name)?;
         let refuse = || self.wrong(name, column, "lists of int64 of one length, without nulls");
+        let small = match column.data_type() {
+            DataType::LargeList(_) => widened(column, &DataType::List(item(DataType::Int64))),
+            _ => None,
+        };
+        let column = small.as_ref().unwrap_or(column);
         let (values, length) = if let Some(list) = column.as_fixed_size_list_opt() {
             let length = list.value_length() as usize;
             (list.values().slice(list.value_offset_at(0), list.len() * length), length)
@@ -176,7 +189,8 @@ impl Table {
         } else {
             return Err(refuse());
         };
-        match values.as_primitive_opt::<Int64Type>() {
+        let wide = if values.data_type().is_integer() { widened(&values, &DataType::Int64) } else { None };
+        match wide.as_ref().unwrap_or(&values).as_primitive_opt::<Int64Type>() {
             Some(ints) if ints.null_count() == 0 && column.null_count() == 0 => Ok((ints.values().to_vec(), length)),
             _ => Err(refuse()),
         }

@@ -1,21 +1,32 @@
-//! The stage `evaluate`: a trained network's predictions on splits it did not learn from, and what they come to.
+//! The stage `evaluate`: a trained network's answers on splits it did not learn from, and what they come to.
 //!
 //! The network is rebuilt from its file of weights alone. Every number that is shown later comes from [`Metrics`].
 
+pub mod forward;
+pub mod images;
+pub mod metrics;
 mod predictions;
+pub mod statistics;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use self::forward::predict;
+pub use self::metrics::{FILE, Metrics, SplitMetrics};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::Model;
 use crate::nn::cpu::memory;
 use crate::nn::weights;
 use crate::progress::Progress;
-use crate::shards::Split;
-use crate::train::batch::{Normalise, Scores, score};
+use crate::shards::{Split, foreign, read_split};
+use crate::train::batch::Normalise;
+
+/// The table of answers.
+pub const PREDICTIONS: &str = "predictions.parquet";
+
+/// The splits of a data set that are evaluated.
+const SPLITS: [&str; 2] = ["val", "test"];
 
 /// Evaluating a trained network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -27,6 +38,31 @@ pub struct Config {
     pub weights: Weights,
     /// Evaluate on the first so many images of each split only; null: on all.
     pub samples: Option<usize>,
+    /// Other images to evaluate on: a Parquet file, a folder of them, or a list of such; null: the data set's val and
+    /// test. Files are in the schema of this program's shards; `image` and `label` will do where a label spells the
+    /// digits, as in MNIST on Hugging Face. Of a folder every split but train is taken. The results stand in a folder of
+    /// their own, RUN@NAME.
+    pub data: Option<Paths>,
+}
+
+/// A path, or a list of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(untagged, expecting = "expected a path, a list of paths, or null")]
+pub enum Paths {
+    /// One.
+    One(PathBuf),
+    /// Any number.
+    Many(Vec<PathBuf>),
+}
+
+impl Paths {
+    /// The paths.
+    pub fn as_slice(&self) -> &[PathBuf] {
+        match self {
+            Paths::One(path) => std::slice::from_ref(path),
+            Paths::Many(paths) => paths,
+        }
+    }
 }
 
 /// Which weights of a run.
@@ -47,11 +83,19 @@ impl Weights {
             Weights::Last => "last.safetensors",
         }
     }
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Weights::Best => "best",
+            Weights::Last => "last",
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { batch_size: 500, weights: Weights::Best, samples: None }
+        Config { batch_size: 500, weights: Weights::Best, samples: None, data: None }
     }
 }
 
@@ -64,66 +108,48 @@ impl Config {
         if self.samples == Some(0) {
             return Err(Error::value("evaluate.samples", 0, "at least 1, or null for all"));
         }
+        if self.others().is_some_and(<[PathBuf]>::is_empty) {
+            return Err(Error::value("evaluate.data", "[]", "at least one path, or null for the data set"));
+        }
         Ok(())
     }
-}
 
-/// What stands in `metrics.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// The architecture.
-    pub model: Model,
-    /// The number of parameters.
-    pub parameters: usize,
-    /// The epoch, counted from 1, that the weights are of.
-    pub epoch: usize,
-    /// The results, a split each.
-    pub splits: Vec<SplitMetrics>,
-}
-
-/// The file of [`Metrics`].
-pub const FILE: &str = "metrics.json";
-
-impl Metrics {
-    /// Reads the numbers of an evaluated run.
-    pub fn read(path: &Path) -> Result<Metrics> {
-        let refuse = |e: serde_json::Error| {
-            Error::format(path, format!("not metrics ({e})"), "what `evaluate` writes; evaluate the run again")
-        };
-        serde_json::from_str(&files::read_text(path)?).map_err(refuse)
+    /// The paths of other images than the data set's; none: that.
+    pub fn others(&self) -> Option<&[PathBuf]> {
+        self.data.as_ref().map(Paths::as_slice)
     }
-}
 
-/// The results on one split.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SplitMetrics {
-    /// The split's name.
-    pub split: String,
-    /// Images that were looked at.
-    pub samples: usize,
-    /// Share of images with all digits right.
-    pub accuracy: f64,
-    /// Sum over the heads of the mean cross entropy.
-    pub loss: f64,
-    /// Share of images with the right digit, per position from the left.
-    pub digit_accuracy: Vec<f64>,
-}
-
-impl SplitMetrics {
-    fn new(split: &str, scores: &Scores) -> SplitMetrics {
-        let share = |count: &usize| *count as f64 / scores.images as f64;
-        SplitMetrics {
-            split: split.to_owned(),
-            samples: scores.images,
-            accuracy: scores.accuracy(),
-            loss: scores.mean_loss(),
-            digit_accuracy: scores.correct_digits.iter().map(share).collect(),
+    /// The folder's name of an evaluation of `run`: the run's, with the name of the data where that is not the data set.
+    pub fn folder_name(&self, run: &str) -> String {
+        match self.others() {
+            None => run.to_owned(),
+            Some(paths) => {
+                // a folder `data` says less than the one around it
+                let named = paths.iter().flat_map(|path| path.iter().rev()).find(|part| *part != "data");
+                let named = named.map(Path::new).and_then(Path::file_stem).unwrap_or_default().to_string_lossy();
+                let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+                let more = if paths.len() > 1 { format!("-and-{}-more", paths.len() - 1) } else { String::new() };
+                format!("{run}@{}{more}", named.chars().map(plain).collect::<String>())
+            }
         }
     }
 }
 
-/// Evaluates the network in the file `weights` on `splits`, named; writes `metrics.json` and `predictions.parquet` into
-/// the folder `out`.
+/// The splits to evaluate the network in the file `weights` on, by name: those of other images where the configuration
+/// names some, else val and test in `data`, the folder of the data set's shards.
+pub fn read(config: &Config, weights: &Path, data: &Path) -> Result<Vec<(String, Split)>> {
+    match config.others() {
+        None => SPLITS.map(|name| Ok((name.to_owned(), read_split(data, name, config.samples)?))).into_iter().collect(),
+        Some(paths) => {
+            let digits = weights::load(weights)?.0.shape().digits;
+            let splits = foreign::splits(paths)?;
+            splits.into_iter().map(|(name, files)| Ok((name, foreign::read(&files, digits, config.samples)?))).collect()
+        }
+    }
+}
+
+/// Evaluates the network in the file `weights` on `splits`, named; writes `metrics.json`, `predictions.parquet` and a
+/// `confusion_SPLIT_POSITION.csv` for each split and position into the folder `out`.
 ///
 /// # Errors
 /// [`Error::Format`] for weights that are damaged, or of a network for other images than the splits hold.
@@ -133,7 +159,7 @@ pub fn run(
     splits: &[(&str, &Split)],
     out: &Path,
     progress: &Progress,
-) -> Result<Vec<SplitMetrics>> {
+) -> Result<Metrics> {
     config.validate()?;
     let (network, description) = weights::load(weights)?;
     let shape = network.shape();
@@ -143,35 +169,49 @@ pub fn run(
         }
         let (ours, theirs) = ((shape.digits, shape.height, shape.width), (split.digits, split.height, split.width));
         if ours != theirs {
-            let text = |(digits, height, width)| format!("{digits} digits on {height}x{width} pixels");
+            let text = |(digits, height, width)| {
+                format!("{digits} digit{} on {height}x{width} pixels", if digits == 1 { "" } else { "s" })
+            };
             let expected = format!("{}, as the {name} split has; train on this data set first", text(theirs));
             return Err(Error::format(weights, format!("a network for {}", text(ours)), expected));
         }
     }
     memory::keep_freed();
     let normalise = Normalise::new(description.mean, description.std);
-    let (mut metrics, mut table) = (Vec::new(), Vec::new());
+    let (mut results, mut table) = (Vec::new(), Vec::new());
     for (name, split) in splits {
         let images = config.samples.unwrap_or(split.len()).min(split.len());
         progress.begin(&format!("evaluate {name}"), images as u64, "images")?;
         let advance = |images| progress.advance(images as u64);
-        let scores = score(&network, &normalise, split, images, config.batch_size, advance)?;
+        let answers = predict(&network, &normalise, split, images, config.batch_size, advance)?;
         progress.end();
-        let row = SplitMetrics::new(name, &scores);
+        let result = SplitMetrics::new(name, &split.index, &answers);
         progress.note(&format!(
             "{name}: accuracy {:.2}%, loss {:.4}, on {images} images",
-            100.0 * row.accuracy,
-            row.loss
+            100.0 * result.accuracy.value,
+            result.loss
         ));
-        metrics.push(row);
-        table.push((*name, *split, scores.predicted));
+        for position in &result.positions {
+            let file = out.join(format!("confusion_{name}_{}.csv", position.position));
+            files::write(&file, metrics::confusion_csv(&position.confusion).as_bytes())?;
+        }
+        results.push(result);
+        table.push((*name, *split, answers));
     }
-    predictions::write(&out.join("predictions.parquet"), &table)?;
-    let all =
-        Metrics { model: shape.model, parameters: network.store().count(), epoch: description.epoch, splits: metrics };
-    let text = serde_json::to_string_pretty(&all).expect("numbers and names are JSON");
-    files::write(&out.join(FILE), format!("{text}\n").as_bytes())?;
-    Ok(all.splits)
+    predictions::write(&out.join(PREDICTIONS), &table)?;
+    let metrics = Metrics {
+        version: metrics::VERSION,
+        model: shape.model,
+        parameters: network.store().count(),
+        weights: config.weights,
+        epoch: description.epoch,
+        digits: shape.digits,
+        image_size: [shape.height, shape.width],
+        data: config.others().unwrap_or_default().iter().map(|path| path.display().to_string()).collect(),
+        splits: results,
+    };
+    metrics.write(&out.join(FILE))?;
+    Metrics::read(&out.join(FILE)) // so that nobody has other digits than the file
 }
 
 #[cfg(test)]
@@ -190,5 +230,31 @@ mod tests {
             refusal(Config { samples: Some(0), ..Config::default() }),
             "`evaluate.samples`: found 0; expected at least 1, or null for all"
         );
+        assert_eq!(
+            refusal(Config { data: Some(Paths::Many(Vec::new())), ..Config::default() }),
+            "`evaluate.data`: found []; expected at least one path, or null for the data set"
+        );
+    }
+
+    #[test]
+    fn an_evaluation_on_other_data_has_a_folder_of_its_own() {
+        let named = |paths: &[&str]| {
+            let paths = paths.iter().map(PathBuf::from).collect();
+            Config { data: Some(Paths::Many(paths)), ..Config::default() }.folder_name("run")
+        };
+        assert_eq!(Config::default().folder_name("run"), "run");
+        assert_eq!(named(&["/x/mnist/test-00000-of-00001.parquet"]), "run@test-00000-of-00001");
+        assert_eq!(named(&["other/dataset/data/", "b c.parquet"]), "run@dataset-and-1-more");
+        assert_eq!(named(&["b c?.parquet"]), "run@b_c_");
+    }
+
+    #[test]
+    fn data_is_a_path_or_a_list_of_paths() {
+        let read = |text: &str| serde_json::from_str::<Config>(text).map(|config| config.others().map(<[_]>::to_vec));
+        assert_eq!(read(r#"{"data": null}"#).unwrap(), None);
+        assert_eq!(read(r#"{"data": "a"}"#).unwrap().unwrap(), [PathBuf::from("a")]);
+        assert_eq!(read(r#"{"data": ["a", "b"]}"#).unwrap().unwrap(), ["a", "b"].map(PathBuf::from));
+        let refused = read(r#"{"data": 3}"#).unwrap_err().to_string();
+        assert!(refused.starts_with("expected a path, a list of paths, or null"), "{refused}");
     }
 }

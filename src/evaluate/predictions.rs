@@ -1,31 +1,32 @@
 //! `predictions.parquet`: what the network said of each image, beside what is right.
+//!
+//! Columns: `index` int64, `split` string, `label` int64, `digits` and `predicted` int64 lists, `predicted_label` int64,
+//! `probabilities` lists of ten doubles per position, `probability` double (of the answer as a whole), `correct`. Rows
+//! stand in the order of the shards. All other numbers of the stage can be computed from this file.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, FixedSizeListArray, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field};
+use arrow::array::{ArrayRef, BooleanArray, FixedSizeListArray, Float64Array, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 
+use super::forward::Predictions;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::nn::CLASSES;
 use crate::shards::Split;
+use crate::tables::{Compression, ints, item, lists, properties};
 
 /// Rows in a row group.
 const GROUP_ROWS: usize = 1 << 16;
 
-/// Writes the predictions of the first images of each split; `table` holds (name, split, digits found).
-pub fn write(path: &Path, table: &[(&str, &Split, Vec<u8>)]) -> Result<()> {
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1).map_err(Error::parquet(path))?))
-        .set_created_by("multidigit version 1".to_owned())
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
-        .build();
+/// Writes the answers to the first images of each split; `table` holds (name, split, answers).
+pub fn write(path: &Path, table: &[(&str, &Split, Predictions)]) -> Result<()> {
+    let properties = properties(Compression::Zstd, &[]).set_max_row_group_row_count(Some(GROUP_ROWS)).build();
     let mut batches = Vec::new();
-    for (name, split, predicted) in table {
-        batches.push(batch(name, split, predicted).map_err(Error::parquet(path))?);
+    for (name, split, answers) in table {
+        batches.push(batch(name, split, answers).map_err(Error::parquet(path))?);
     }
     let Some(first) = batches.first() else {
         return Err(Error::format(path, "no split to write", "at least one"));
@@ -38,22 +39,35 @@ pub fn write(path: &Path, table: &[(&str, &Split, Vec<u8>)]) -> Result<()> {
     files::write(path, &writer.into_inner().map_err(Error::parquet(path))?)
 }
 
-fn batch(name: &str, split: &Split, predicted: &[u8]) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let rows = predicted.len() / split.digits;
-    let images = || predicted.chunks_exact(split.digits);
-    let digits = Int64Array::from_iter_values(predicted.iter().map(|digit| i64::from(*digit)));
-    let item = Arc::new(Field::new("item", DataType::Int64, true));
-    let predicted = FixedSizeListArray::try_new(item, split.digits as i32, Arc::new(digits), None)?;
+fn batch(name: &str, split: &Split, answers: &Predictions) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let (rows, digits) = (answers.len(), answers.digits);
     // the digits read as one number, as a class is: so many digits that they overflow are no class either
     let label = |digits: &[u8]| digits.iter().fold(0i64, |n, d| n.wrapping_mul(10).wrapping_add(i64::from(*d)));
-    let correct = images().zip(split.targets.chunks_exact(split.digits)).map(|(found, right)| Some(found == right));
-    let columns: [(&str, ArrayRef); 6] = [
-        ("index", Arc::new(Int64Array::from_iter_values(split.index.iter().take(rows).copied()))),
+    let found: Vec<i64> = (0..rows).map(|row| label(answers.answer(row))).collect();
+    let heads = FixedSizeListArray::try_new(
+        item(DataType::Float64),
+        CLASSES as i32,
+        Arc::new(Float64Array::from(answers.probabilities.clone())),
+        None,
+    )?;
+    let probabilities = FixedSizeListArray::try_new(item(heads_type(&heads)), digits as i32, Arc::new(heads), None)?;
+    let joint = (0..rows).map(|row| answers.joint(row, answers.answer(row)));
+    let correct: BooleanArray = (0..rows).map(|row| Some(answers.is_correct(row))).collect();
+    let columns: [(&str, ArrayRef); 9] = [
+        ("index", ints(&split.index[..rows])),
         ("split", Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, rows)))),
-        ("label", Arc::new(Int64Array::from_iter_values(split.labels.iter().take(rows).copied()))),
-        ("predicted", Arc::new(predicted)),
-        ("predicted_label", Arc::new(Int64Array::from_iter_values(images().map(label)))),
-        ("correct", Arc::new(correct.collect::<BooleanArray>())),
+        ("label", ints(&split.labels[..rows])),
+        ("digits", lists(&answers.targets, digits)),
+        ("predicted", lists(&answers.found, digits)),
+        ("predicted_label", ints(&found)),
+        ("probabilities", Arc::new(probabilities)),
+        ("probability", Arc::new(Float64Array::from_iter_values(joint))),
+        ("correct", Arc::new(correct)),
     ];
     RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
+}
+
+fn heads_type(heads: &FixedSizeListArray) -> DataType {
+    use arrow::array::Array;
+    heads.data_type().clone()
 }

@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::files::{self, Build, FolderLock};
 use crate::progress::Progress;
 use crate::raw::{self, Glyphs};
+use crate::shards::foreign;
+use crate::{evaluate, train};
 
 pub mod key;
 pub mod lock;
@@ -95,7 +97,8 @@ impl Pipeline {
     pub fn folder(&self, stage: Stage) -> PathBuf {
         let folder = self.artifacts.join(stage.name());
         match stage {
-            Stage::Train | Stage::Evaluate => folder.join(self.config.train.run_name()),
+            Stage::Train => folder.join(self.config.train.run_name()),
+            Stage::Evaluate => folder.join(self.config.evaluate.folder_name(&self.config.train.run_name())),
             _ => folder,
         }
     }
@@ -187,6 +190,25 @@ impl Pipeline {
         Ok(out)
     }
 
+    /// Asks a trained network about PNG files: the run of that name, or the one of the configuration.
+    pub fn predict(&self, run: Option<&str>, images: &[PathBuf]) -> Result<Vec<evaluate::images::Answer>> {
+        let runs = self.artifacts.join(Stage::Train.name());
+        let name = run.map_or_else(|| self.config.train.run_name(), str::to_owned);
+        let file = Path::new(train::WEIGHTS).join(self.config.evaluate.weights.file());
+        let weights = runs.join(&name).join(&file);
+        if !weights.is_file() {
+            let mut there = files::entries(&runs)?;
+            there.retain(|folder| folder.join(&file).is_file());
+            let names: Vec<_> = there.iter().filter_map(|folder| folder.file_name()?.to_str()).collect();
+            let expected = match names[..] {
+                [] => "a trained run; `multidigit run train` makes one".to_owned(),
+                _ => format!("--run with one of {}", names.join(", ")),
+            };
+            return Err(Error::format(&weights, format!("no such weights of run {name}"), expected));
+        }
+        evaluate::images::ask(&weights, images)
+    }
+
     /// Takes the artifacts folder for this process, and clears what killed runs left there.
     fn lock_folders(&self) -> Result<FolderLock> {
         let lock = FolderLock::take(&self.artifacts)?;
@@ -256,11 +278,20 @@ impl Pipeline {
                 _ => missing.push(input),
             }
         }
-        if stage == Stage::Report {
-            inputs.extend(self.run_contents()?);
+        match stage {
+            Stage::Report => inputs.extend(self.run_contents()?),
+            Stage::Evaluate => inputs.extend(self.foreign_contents()?),
+            _ => {}
         }
         let settings = key::settings(stage, &self.config);
         Ok((Key { version: stage.version(), settings, inputs }, missing))
+    }
+
+    /// Digests of the files that are evaluated instead of the data set.
+    fn foreign_contents(&self) -> Result<Vec<(String, Digest)>> {
+        let splits = foreign::splits(self.config.evaluate.others().unwrap_or_default())?;
+        let files = splits.into_iter().flat_map(|(_, files)| files);
+        files.map(|path| Ok((format!("data/{}", path.display()), Digest::of_file(&path)?))).collect()
     }
 
     /// Content of every trained and evaluated run that stands: the report shows them all.
@@ -299,7 +330,10 @@ impl Pipeline {
             Ok(None) => return Ok(Freshness::Stale(vec!["has not run yet".to_owned()])),
             Err(error) => return Ok(Freshness::Stale(vec![error.to_string()])),
         };
-        let (key, missing) = self.key(stage)?;
+        let (key, missing) = match self.key(stage) {
+            Ok(key) => key,
+            Err(error) => return Ok(Freshness::Stale(vec![error.to_string()])),
+        };
         let mut reasons = key.reasons_against(&record.key);
         for input in self.keyed_inputs(stage) {
             if missing.contains(&input) {

@@ -51,6 +51,7 @@ impl Stage {
             Augment => &[Dataset],
             Train if !config.train.augment => &[Dataset],
             Train => &[Dataset, Augment],
+            Evaluate if config.evaluate.data.is_some() => &[Train],
             Evaluate => &[Dataset, Train],
             Report => &[Dataset, Train, Evaluate],
         }
@@ -59,7 +60,8 @@ impl Stage {
     /// The stage's version: raised when the same inputs and settings give another output.
     pub fn version(self) -> u32 {
         match self {
-            Augment | Train | Report => 2,
+            Augment | Train | Evaluate => 2,
+            Report => 3,
             _ => 1,
         }
     }

@@ -12,8 +12,13 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::files::{self, Build};
 use crate::progress::Progress;
+<<<<<<< HEAD
 use crate::shards::{DATA, read_split};
 use crate::train::{Drawn, Draws, Pixels, checkpoint};
+=======
+use crate::shards::{DATA, Split, read_split};
+use crate::train::{Pixels, checkpoint};
+>>>>>>> 3e8cf08
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// The resolved configuration in a run's folder.
@@ -143,10 +148,11 @@ impl Pipeline {
         let config = &self.config.evaluate;
         let data = self.folder(Stage::Dataset).join(DATA);
         let weights = self.folder(Stage::Train).join(train::WEIGHTS).join(config.weights.file());
-        let val = read_split(&data, "val", config.samples)?;
-        let test = read_split(&data, "test", config.samples)?;
-        let metrics = evaluate::run(config, &weights, &[("val", &val), ("test", &test)], out, progress)?;
-        Ok(Done { content: None, rows: (val.len() + test.len()) as u64, facts: json!(metrics) })
+        let splits = evaluate::read(config, &weights, &data)?;
+        let named: Vec<(&str, &Split)> = splits.iter().map(|(name, split)| (name.as_str(), split)).collect();
+        let metrics = evaluate::run(config, &weights, &named, out, progress)?;
+        let rows = metrics.splits.iter().map(|split| split.samples as u64).sum();
+        Ok(Done { content: None, rows, facts: Value::Null })
     }
 
     fn report_work(&self, out: &Path) -> Result<Done> {

@@ -1,6 +1,7 @@
 //! Shards: the Parquet files that the pipeline publishes and trains on. One schema, one writer, one reader; the stages
-//! dataset and augment write them, augment, train, evaluate and report read them.
+//! dataset and augment write them, augment, train, evaluate and report read them. What others wrote is read by [`foreign`].
 
+pub mod foreign;
 pub mod parameters;
 pub mod reader;
 pub mod schema;

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use arrow::datatypes::DataType;
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder};
@@ -17,7 +17,7 @@ use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::progress::Progress;
-use crate::tables::Table;
+use crate::tables::{Table, widened};
 
 /// The shards of a split in a folder (the one that holds the Parquet files), in order; all of them must be there.
 pub fn find(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
@@ -57,7 +57,7 @@ impl Shards {
         let Some(batch) = batch.filter(|batch| batch.num_rows() > 0) else {
             return Err(Error::format(first.path(), "an empty row group", "at least one sample in each"));
         };
-        let (width, height) = decoder(first, png_of(first, &batch, 0)?)?.dimensions();
+        let (width, height) = decoder(first, pngs(first, &batch)?.value(0))?.dimensions();
         let digits = first.lists(&batch, "digits")?.1;
         let (height, width) = (height as usize, width as usize);
         let (pixels, parameters) = (first.has("pixels"), first.has(parameters::NAMES[0]));
@@ -147,20 +147,29 @@ impl Shards {
     }
 
     fn decode(&self, table: &Table, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
-        let Layout { height, width, .. } = self.layout;
-        for row in 0..batch.num_rows() {
-            let decoder = decoder(table, png_of(table, batch, row)?)?;
-            if decoder.dimensions() != (width as u32, height as u32) {
-                let (w, h) = decoder.dimensions();
-                let expected = format!("{width}x{height} pixels, as in the first shard");
-                return Err(Error::format(table.path(), format!("an image of {w}x{h} pixels"), expected));
-            }
-            let start = out.len();
-            out.resize(start + height * width, 0);
-            decoder.read_image(&mut out[start..]).map_err(|e| unreadable(table, &e))?;
-        }
-        Ok(())
+        decode(table, &pngs(table, batch)?, (self.layout.height, self.layout.width), out)
     }
+}
+
+/// Decodes images of `height x width` pixels, one after the other, to the end of `out`.
+pub(super) fn decode(
+    table: &Table,
+    pngs: &BinaryArray,
+    (height, width): (usize, usize),
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    for png in pngs.iter().flatten() {
+        let decoder = decoder(table, png)?;
+        if decoder.dimensions() != (width as u32, height as u32) {
+            let (w, h) = decoder.dimensions();
+            let expected = format!("{width}x{height} pixels, as in the first shard");
+            return Err(Error::format(table.path(), format!("an image of {w}x{h} pixels"), expected));
+        }
+        let start = out.len();
+        out.resize(start + height * width, 0);
+        decoder.read_image(&mut out[start..]).map_err(|e| unreadable(table, &e))?;
+    }
+    Ok(())
 }
 
 /// Reads a split into memory, or its first `limit` rows; images are decoded once, on all threads.
@@ -197,17 +206,19 @@ pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Sp
     Ok(out)
 }
 
-/// The encoded image of one row.
-fn png_of<'a>(table: &Table, batch: &'a RecordBatch, row: usize) -> Result<&'a [u8]> {
+/// The encoded images of a batch, of any binary type.
+pub(super) fn pngs(table: &Table, batch: &RecordBatch) -> Result<BinaryArray> {
     let column = table.column(batch, "image")?;
-    let bytes = column.as_struct_opt().and_then(|image| image.column_by_name("bytes")?.as_binary_opt::<i32>());
-    match bytes.filter(|bytes| bytes.is_valid(row)) {
-        Some(bytes) => Ok(bytes.value(row)),
+    let bytes = column.as_struct_opt().filter(|image| image.null_count() == 0);
+    let bytes = bytes.and_then(|image| image.column_by_name("bytes")).filter(|bytes| bytes.null_count() == 0);
+    let small = bytes.and_then(|bytes| widened(bytes, &DataType::Binary));
+    match small.as_ref().or(bytes).and_then(|bytes| bytes.as_binary_opt::<i32>()) {
+        Some(bytes) => Ok(bytes.clone()),
         None => Err(table.wrong("image", column, "struct<bytes: binary, path: string> without nulls")),
     }
 }
 
-fn decoder<'a>(table: &Table, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
+pub(super) fn decoder<'a>(table: &Table, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
     let decoder = PngDecoder::new(Cursor::new(png)).map_err(|e| unreadable(table, &e))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
@@ -246,7 +257,7 @@ fn boxes(table: &Table, batch: &RecordBatch, digits: usize) -> Result<Option<Vec
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, BinaryArray, StringArray, StructArray};
+    use arrow::array::{ArrayRef, StringArray, StructArray};
     use arrow::datatypes::{Field, Schema};
     use parquet::arrow::ArrowWriter;
 

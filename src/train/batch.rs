@@ -75,8 +75,6 @@ pub struct Scores {
     pub correct: usize,
     /// Images with the right digit, per position.
     pub correct_digits: Vec<usize>,
-    /// The digits found, position by position, image by image.
-    pub predicted: Vec<u8>,
 }
 
 impl Scores {
@@ -90,10 +88,9 @@ impl Scores {
             for (head, target) in targets.iter().enumerate() {
                 let row = &rows[head][image * CLASSES..][..CLASSES];
                 self.loss += cross_entropy(row, *target);
-                let digit = argmax(row);
-                self.predicted.push(digit);
-                self.correct_digits[head] += usize::from(digit == *target);
-                right += usize::from(digit == *target);
+                let is_right = argmax(row) == *target;
+                self.correct_digits[head] += usize::from(is_right);
+                right += usize::from(is_right);
             }
             self.correct += usize::from(right == digits);
             self.images += 1;
@@ -196,7 +193,6 @@ mod tests {
         let mut scores = Scores::default();
         scores.add(&[head([3, 7]), head([1, 2])], &[3, 1, 7, 5]).unwrap();
         assert_eq!((scores.images, scores.correct, scores.correct_digits.as_slice()), (2, 1, [2, 1].as_slice()));
-        assert_eq!(scores.predicted, [3, 1, 7, 2]);
         // odds 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
         let expected = 3.0 * 2f64.ln() + 18f64.ln();
         assert!((scores.loss - expected).abs() < 1e-6 && (scores.mean_loss() - expected / 2.0).abs() < 1e-6);

@@ -9,11 +9,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Scores;
+use super::learner::Learner;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::Network;
-use crate::nn::optim::{Adam, Moments};
+use crate::nn::optim::Moments;
 use crate::nn::schedule::{Schedule, State};
 use crate::nn::weights::{self, Entry};
 
@@ -90,7 +90,7 @@ impl Position {
     /// The scores of the epoch under way.
     pub fn scores(&self) -> Scores {
         let (images, loss, correct) = (self.images, self.loss, self.correct);
-        Scores { images, loss, correct, correct_digits: self.correct_digits.clone(), predicted: Vec::new() }
+        Scores { images, loss, correct, correct_digits: self.correct_digits.clone() }
     }
 }
 
@@ -120,8 +120,8 @@ fn of_checkpoint(error: Error) -> Error {
 }
 
 /// Writes where a run stands.
-pub fn save(folder: &Path, position: &Position, network: &Network, adam: &Adam) -> Result<()> {
-    let moments = adam.moments();
+pub fn save(folder: &Path, position: &Position, learner: &Learner) -> Result<()> {
+    let (network, moments) = (&learner.network, learner.adam.moments());
     let mut tensors = Vec::new();
     for (name, var) in weights::all(network) {
         tensors.push((format!("value.{name}"), Entry::of(var)?));
@@ -133,20 +133,20 @@ pub fn save(folder: &Path, position: &Position, network: &Network, adam: &Adam) 
     weights::write(&folder.join(FILE), tensors, &serde_json::json!(position))
 }
 
-/// Brings a network, its optimiser and its schedule to where the run in `folder` stands.
-pub fn resume(folder: &Path, network: &Network, adam: &mut Adam, schedule: &mut Schedule) -> Result<Position> {
+/// Brings a learner and its schedule to where the run in `folder` stands.
+pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> Result<Position> {
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
     let (tensors, text) = weights::parse(&path, &bytes).map_err(of_checkpoint)?;
     let position = position(&path, &text)?;
-    weights::restore(&path, &tensors, "value.", network).map_err(of_checkpoint)?;
+    weights::restore(&path, &tensors, "value.", &learner.network).map_err(of_checkpoint)?;
     let mut moments = Vec::new();
-    for (name, var) in network.store().parameters() {
+    for (name, var) in learner.network.store().parameters() {
         let read = |kind: &str| weights::floats(&path, &tensors, &format!("{kind}.{name}"), &[var.elem_count()]);
         let moment = |kind| read(kind).map_err(of_checkpoint);
         moments.push(Moments { first: moment("first")?, second: moment("second")? });
     }
-    adam.resume(position.adam_steps, moments);
+    learner.adam.resume(position.adam_steps, moments);
     schedule.resume(State {
         rate: position.rate,
         best: position.plateau_best,

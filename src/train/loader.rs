@@ -61,7 +61,7 @@ impl<'scope> Loader<'scope> {
     }
 
     /// The next batch.
-    pub fn next(&mut self) -> Result<Batch> {
+    pub fn take(&mut self) -> Result<Batch> {
         let begun = Instant::now();
         let batch = self.receiver.recv();
         self.waited += begun.elapsed();

@@ -4,12 +4,18 @@
 //! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
 
 pub mod batch;
+pub mod bench;
 pub mod checkpoint;
 pub mod environment;
 mod events;
+<<<<<<< HEAD
 #[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
 pub mod gpu;
 mod loader;
+=======
+pub mod learner;
+pub mod loader;
+>>>>>>> 3e8cf08
 pub mod metrics;
 
 use std::path::Path;
@@ -22,7 +28,11 @@ use self::batch::{Normalise, Scores, batch_count, score};
 use self::checkpoint::Position;
 use self::environment::Environment;
 use self::events::Events;
+<<<<<<< HEAD
 use self::gpu::Gpu;
+=======
+use self::learner::Learner;
+>>>>>>> 3e8cf08
 use self::loader::{Batch, Loader};
 use self::metrics::Epoch;
 use crate::augment::apply::Step;
@@ -31,12 +41,13 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
-use crate::nn::loss::loss;
-use crate::nn::optim::Adam;
 use crate::nn::schedule::{Kind, Plateau, Schedule};
-use crate::nn::tape::Tape;
 use crate::nn::weights::{self, Description};
+<<<<<<< HEAD
 use crate::nn::{DROPOUT, Mode, Model, Network, Precision, Shape};
+=======
+use crate::nn::{Model, Shape};
+>>>>>>> 3e8cf08
 use crate::progress::Progress;
 use crate::shards::Split;
 
@@ -262,21 +273,24 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     }
     memory::keep_freed();
     let Split { digits, height, width, .. } = *data.train;
+<<<<<<< HEAD
     let shape = Shape { model: config.model, digits, height, width };
     let (opened, network) = match config.device {
         Device::Cpu => (None, Network::new(shape, config.seed, DROPOUT)?),
         Device::Cuda => gpu::open(config, shape).map(|(opened, network)| (Some(opened), network))?,
     };
+=======
+    let mut learner = Learner::new(config, Shape { model: config.model, digits, height, width })?;
+>>>>>>> 3e8cf08
     let images = config.samples.unwrap_or(data.train.len()).min(data.train.len());
     let batches = batch_count(images, config.batch_size);
     let steps = config.epochs as u64 * batches as u64;
-    let mut adam = Adam::new(network.store(), config.weight_decay);
     let mut schedule = Schedule::new(config.schedule, config.learning_rate, steps, config.plateau.clone());
 
     let table = out.join(metrics::FILE);
     let begun = checkpoint::find(out)?.is_some_and(|position| position.identity == identity);
     let (position, epochs) = if begun {
-        let position = checkpoint::resume(out, &network, &mut adam, &mut schedule)?;
+        let position = checkpoint::resume(out, &mut learner, &mut schedule)?;
         let mut epochs = metrics::read(&table)?;
         epochs.truncate(position.epoch);
         progress.note(&format!("going on with epoch {} at step {}", position.epoch + 1, position.step));
@@ -303,9 +317,8 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
             data,
             images,
             batches,
-            network,
+            learner,
             normalise,
-            adam,
             schedule,
             source,
             position,
@@ -328,8 +341,8 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
                 outcome => outcome?,
             }
         }
-        let Run { position, epochs, network, .. } = run;
-        let (parameters, steps) = (network.store().count(), position.step);
+        let Run { position, epochs, learner, .. } = run;
+        let (parameters, steps) = (learner.network.store().count(), position.step);
         Ok(Summary { parameters, images, steps, epochs, best_epoch: position.best_epoch })
     })
 }
@@ -346,9 +359,8 @@ struct Run<'a, 'data, 'scope> {
     data: &'a Data<'data>,
     images: usize,
     batches: usize,
-    network: Network,
+    learner: Learner,
     normalise: Normalise,
-    adam: Adam,
     schedule: Schedule,
     source: Source<'scope>,
     position: Position,
@@ -379,7 +391,13 @@ impl Run<'_, '_, '_> {
             gpu.begin(self.data, self.position.epoch, first, &factors)?;
         }
         while self.position.batch < self.batches {
+<<<<<<< HEAD
             let images = self.steps()?;
+=======
+            let batch = self.loader.take()?;
+            let images = batch.targets.len() / self.learner.network.shape().digits;
+            self.step(batch)?;
+>>>>>>> 3e8cf08
             self.position.seconds = before + begun.elapsed().as_secs_f64();
             if self.config.checkpoint_every_steps.is_some_and(|steps| self.position.step.is_multiple_of(steps)) {
                 self.save()?;
@@ -395,10 +413,15 @@ impl Run<'_, '_, '_> {
         let val = self.data.val;
         self.progress.begin("validation", val.len() as u64, "images")?;
         let advance = |images| self.progress.advance(images as u64);
+<<<<<<< HEAD
         let validation = match &mut self.source {
             Source::Cpu(_) => score(&self.network, &self.normalise, val, val.len(), VALIDATION_BATCH, advance)?,
             Source::Gpu(gpu) => gpu.score(&self.network, val.len(), advance)?,
         };
+=======
+        let validation =
+            score(&self.learner.network, &self.normalise, self.val, self.val.len(), VALIDATION_BATCH, advance)?;
+>>>>>>> 3e8cf08
         self.progress.end();
         let row = Epoch {
             epoch: number,
@@ -449,16 +472,11 @@ impl Run<'_, '_, '_> {
 
     /// One step of the optimiser.
     fn step(&mut self, batch: Batch) -> Result<()> {
-        let tape = Tape::new(self.network.store().parameters().len());
-        let mode = Mode::Train { seed: self.config.seed, step: self.position.step, tape: &tape };
-        let logits = self.network.forward(&batch.input, mode)?;
-        let loss = loss(&logits, &batch.targets)?;
-        if !loss.value.is_finite() {
-            return Err(self.stop(loss.value)?);
+        let step = self.learner.step(&batch, self.position.step, self.schedule.rate(self.position.step))?;
+        if !step.loss.is_finite() {
+            return Err(self.stop(step.loss)?);
         }
-        let gradients = tape.backward(&logits, loss.gradients)?.parameters;
-        self.adam.step(self.network.store(), &gradients, self.schedule.rate(self.position.step))?;
-        self.scores.add(&logits, &batch.targets)?;
+        self.scores.add(&step.logits, &batch.targets)?;
         self.position.step += 1;
         self.position.batch += 1;
         Ok(())
@@ -471,16 +489,16 @@ impl Run<'_, '_, '_> {
         self.schedule.epoch(row.val_loss);
         let (config, position) = (self.config, &mut self.position);
         let description =
-            Description { shape: self.network.shape(), mean: config.mean, std: config.std, epoch: row.epoch };
+            Description { shape: self.learner.network.shape(), mean: config.mean, std: config.std, epoch: row.epoch };
         let folder = self.out.join(WEIGHTS);
         if row.val_loss < position.best_loss {
             (position.best_loss, position.best_epoch) = (row.val_loss, row.epoch);
-            weights::save(&folder.join("best.safetensors"), &self.network, &description)?;
+            weights::save(&folder.join("best.safetensors"), &self.learner.network, &description)?;
         }
-        weights::save(&folder.join("last.safetensors"), &self.network, &description)?;
+        weights::save(&folder.join("last.safetensors"), &self.learner.network, &description)?;
         self.events.add(&row)?;
         self.epochs.push(row);
-        metrics::write(&self.out.join(metrics::FILE), self.network.shape().digits, &self.epochs)?;
+        metrics::write(&self.out.join(metrics::FILE), self.learner.network.shape().digits, &self.epochs)?;
         (position.epoch, position.batch, position.seconds) = (position.epoch + 1, 0, 0.0);
         self.scores = Scores::default();
         self.save()
@@ -502,8 +520,8 @@ impl Run<'_, '_, '_> {
         position.correct_digits.clone_from(&scores.correct_digits);
         (position.rate, position.plateau_best) = (state.rate, state.best);
         (position.plateau_bad_epochs, position.plateau_cooldown) = (state.bad_epochs, state.cooldown);
-        position.adam_steps = self.adam.steps();
-        checkpoint::save(self.out, position, &self.network, &self.adam)
+        position.adam_steps = self.learner.adam.steps();
+        checkpoint::save(self.out, position, &self.learner)
     }
 
     /// Leaves word of a loss that is no number; the error that it is.

@@ -94,3 +94,20 @@ fn inspect_tells_of_shards_and_idx_files_and_refuses_others() {
     }
     assert_eq!(home.call(&["inspect", "absent"]).code, Some(1));
 }
+
+#[test]
+fn a_bench_tells_speeds_and_with_a_profile_the_time_of_each_layer() {
+    let home = Home::new();
+    let small = ["--set", "plan.image_size=[44, 56]", "--set", "train.batch_size=2"];
+    let bench = ["bench", "train", "--steps", "4"];
+    let told = home.ok(&[&bench[..], &small].concat());
+    for line in ["step on a batch in memory", "step behind the data path", "evaluation, 500 at a time"] {
+        assert!(told.contains(line), "{told}");
+    }
+    assert!(!told.contains("conv5"));
+    let profile = home.ok(&[&bench[..], &small, &["--profile"]].concat());
+    assert!(profile.contains("conv5") && profile.contains("optimiser"), "{profile}");
+    assert!(!home.path("artifacts").exists(), "it needs no data set, and leaves nothing");
+    let refused = home.call(&["bench", "train", "--set", "train.model=fcn", "--set", "plan.image_size=[28, 56]"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+}

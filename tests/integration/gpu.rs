@@ -108,15 +108,17 @@ fn run(
     all
 }
 
-/// Compares an operator on both devices, in all precisions.
-fn agree(what: &str, operands: &[(Tensor, Kind)], operator: &dyn Fn(At, &[Value]) -> Value) {
+/// Compares an operator on both devices, in all precisions. Where it `chooses` among values, rounding may choose another
+/// one, whose gradient then is elsewhere: in the coarser precisions only the output is compared.
+fn agree(what: &str, chooses: bool, operands: &[(Tensor, Kind)], operator: &dyn Fn(At, &[Value]) -> Value) {
     let on_cpu = run(&Device::Cpu, DType::F32, operands, operator);
     // sums of rounded products: float32 keeps 24 bits, TF32 11, bfloat16 8, of which sums may lose some
     for (precision, allowed) in [(Precision::F32, 1e-5), (Precision::Tf32, 4e-3), (Precision::Bf16, 3e-2)] {
         let Some(session) = session(precision) else { return };
         let on_gpu = run(&session.device(), precision.dtype(), operands, operator);
         assert_eq!(on_cpu.len(), on_gpu.len());
-        for (number, (gpu, cpu)) in on_gpu.iter().zip(&on_cpu).enumerate() {
+        let compared = if chooses && precision != Precision::F32 { 1 } else { on_cpu.len() };
+        for (number, (gpu, cpu)) in on_gpu.iter().zip(&on_cpu).enumerate().take(compared) {
             let found = networks::error(gpu, cpu);
             println!("{what}, {precision}, number {number}: {found:.1e}");
             assert!(found <= allowed, "{what}, {precision}, number {number}: {found:.2e} > {allowed:.2e}");
@@ -143,6 +145,9 @@ fn convolutions_on_the_gpu_are_the_cpus() {
         [2, 9, 7, 16, 32, 1, 2, 0],
         [4, 1, 1, 512, 10, 1, 1, 0],
         [1, 6, 9, 8, 8, 5, 1, 0],
+        [3, 26, 31, 1, 64, 3, 1, 1],
+        [2, 23, 9, 1, 12, 5, 1, 2],
+        [2, 5, 6, 1, 7, 3, 1, 0],
     ] {
         let operands = [
             (eighths("input", &[n, h, w, inputs]), Kind::Activations),
@@ -156,7 +161,7 @@ fn convolutions_on_the_gpu_are_the_cpus() {
             let what = format!(
                 "convolution of {n}x{h}x{w}x{inputs} to {outputs} by {kernel}, {stride}, {padding}, {finish:?}"
             );
-            agree(&what, &operands, &|at, o| {
+            agree(&what, finish == Finish::ReluPool, &operands, &|at, o| {
                 ops::conv(at, &o[0], &o[1], Some(&o[2]), stride, padding, finish).unwrap()
             });
         }
@@ -173,16 +178,16 @@ fn the_small_operators_on_the_gpu_are_the_cpus() {
             (eighths("bias", &[outputs]), Kind::Vector),
         ];
         let what = format!("linear layer, {rows} rows of {inputs} to {outputs}");
-        agree(&what, &operands, &|at, o| ops::linear(at, &o[0], &o[1], &o[2]).unwrap());
+        agree(&what, false, &operands, &|at, o| ops::linear(at, &o[0], &o[1], &o[2]).unwrap());
     }
     for shape in [[3, 4, 5, 8], [2, 3, 3, 7]] {
         let pair = [activations("a", &shape), activations("b", &shape)];
-        agree("sum and relu", &pair, &|at, o| ops::add_relu(at, &o[0], &o[1]).unwrap());
-        agree("relu", &pair[..1], &|at, o| ops::relu_of(at, &o[0]).unwrap());
-        agree("mean", &pair[..1], &|at, o| ops::mean(at, &o[0]).unwrap());
-        agree("flatten", &pair[..1], &|at, o| ops::flatten(at, &o[0]).unwrap());
+        agree("sum and relu", false, &pair, &|at, o| ops::add_relu(at, &o[0], &o[1]).unwrap());
+        agree("relu", false, &pair[..1], &|at, o| ops::relu_of(at, &o[0]).unwrap());
+        agree("mean", false, &pair[..1], &|at, o| ops::mean(at, &o[0]).unwrap());
+        agree("flatten", false, &pair[..1], &|at, o| ops::flatten(at, &o[0]).unwrap());
         // used twice: the two gradients meet
-        agree("sum of gradients", &pair[..1], &|at, o| ops::add_relu(at, &o[0], &o[0]).unwrap());
+        agree("sum of gradients", false, &pair[..1], &|at, o| ops::add_relu(at, &o[0], &o[0]).unwrap());
     }
 }
 
@@ -253,6 +258,10 @@ fn batch_norms_on_the_gpu_are_the_cpus() {
             let Some(session) = session(precision) else { return };
             let on_gpu = compute(&session.device(), precision.dtype());
             for (number, (gpu, cpu)) in on_gpu.iter().zip(&on_cpu).enumerate() {
+                // the maximum of a window may be another one's, as above: output, statistics and evaluation stay
+                if finish == Finish::ReluPool && precision != Precision::F32 && (1..5).contains(&number) {
+                    continue;
+                }
                 let found = networks::error(gpu, cpu);
                 println!("norm of {outputs} channels, {finish:?}, {precision}, number {number}: {found:.1e}");
                 assert!(found <= allowed, "{size:?}, {outputs}, {finish:?}, {precision}, {number}: {found:.2e}");

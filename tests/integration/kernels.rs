@@ -1,21 +1,25 @@
 //! The kernels against their definitions, written as plain loops in f64, over odd sizes, strides and paddings.
 
+use candle_core::{D, Device, Tensor};
+use candle_nn::{BatchNormConfig, Module, ModuleT, VarBuilder, VarMap};
 use multidigit::nn::cpu::conv::Conv;
 use multidigit::nn::cpu::finish::Finish;
 use multidigit::nn::cpu::linear::Linear;
-use multidigit::nn::cpu::norm::{EPSILON, Norm};
+use multidigit::nn::cpu::norm::{self, Norm};
+use multidigit::nn::loss;
 use multidigit::rng;
+use proptest::prelude::*;
 use rand::Rng;
 
 /// Small multiples of 1/8: products and sums of some thousands of them are exact in f32, so that equality can be asked
 /// for.
-fn eighths(name: &str, count: usize) -> Vec<f32> {
+pub fn eighths(name: &str, count: usize) -> Vec<f32> {
     let mut rng = rng::stream(1, name, 0, 0);
     (0..count).map(|_| (rng.next_u32() % 17) as f32 / 8.0 - 1.0).collect()
 }
 
 /// Calls `f(output element, input element, weight element)` for every product of a convolution without finish.
-fn products(conv: &Conv, mut f: impl FnMut(usize, usize, usize)) {
+pub fn products(conv: &Conv, mut f: impl FnMut(usize, usize, usize)) {
     for image in 0..conv.images {
         for line in 0..conv.lines() {
             for column in 0..conv.columns() {
@@ -53,6 +57,7 @@ fn shapes() -> impl Iterator<Item = Conv> {
         [2, 40, 37, 1, 2, 5, 1, 0],
         [1, 3, 2, 1, 2, 5, 3, 2],
         [70, 3, 3, 2, 2, 3, 1, 0],
+        [1, 2, 1, 1, 2, 2, 1, 3], // windows wholly outside
     ]
     .into_iter()
     .map(|[images, height, width, inputs, outputs, kernel, stride, padding]| Conv {
@@ -70,28 +75,44 @@ fn shapes() -> impl Iterator<Item = Conv> {
 
 #[test]
 fn a_convolution_and_its_gradients_are_their_definitions() {
-    for conv in shapes() {
-        let input = eighths("input", conv.images * conv.height * conv.width * conv.inputs);
-        let weight = eighths("weight", conv.outputs * conv.inputs * conv.kernel * conv.kernel);
-        let bias = eighths("bias", conv.outputs);
-        let found = conv.forward(&input, &weight, Some(&bias)).values;
-        let mut expected: Vec<f32> = (0..found.len()).map(|i| bias[i % conv.outputs]).collect();
-        products(&conv, |to, from, place| expected[to] += input[from] * weight[place]);
-        assert_eq!(found, expected, "{conv:?}");
+    shapes().for_each(|conv| check(&conv));
+}
 
-        let grad = eighths("grad", found.len());
-        let gradients = conv.backward(&input, &weight, &found, &[], &grad, true);
-        let (mut input_grad, mut weight_grad) = (vec![0.0; input.len()], vec![0.0; weight.len()]);
-        products(&conv, |to, from, place| {
-            input_grad[from] += grad[to] * weight[place];
-            weight_grad[place] += grad[to] * input[from];
-        });
-        assert_eq!(gradients.input.unwrap(), input_grad, "{conv:?}");
-        assert_eq!(gradients.weight, weight_grad, "{conv:?}");
-        let bias_grad = |output| grad.iter().skip(output).step_by(conv.outputs).sum::<f32>();
-        assert_eq!(gradients.bias, (0..conv.outputs).map(bias_grad).collect::<Vec<_>>(), "{conv:?}");
-        assert!(conv.backward(&input, &weight, &found, &[], &grad, false).input.is_none());
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn a_convolution_of_any_shape_and_its_gradients_are_their_definitions(
+        (images, height, width) in (1usize..=5, 1usize..=9, 1usize..=9),
+        (inputs, outputs) in (1usize..=4, 1usize..=4),
+        (kernel, stride, padding) in (1usize..=5, 1usize..=3, 0usize..=3),
+    ) {
+        prop_assume!(height.min(width) + 2 * padding >= kernel);
+        check(&Conv { images, height, width, inputs, outputs, kernel, stride, padding, finish: Finish::Plain });
     }
+}
+
+/// Asserts equality with the definition, which small multiples of 1/8 allow.
+fn check(conv: &Conv) {
+    let input = eighths("input", conv.images * conv.height * conv.width * conv.inputs);
+    let weight = eighths("weight", conv.outputs * conv.inputs * conv.kernel * conv.kernel);
+    let bias = eighths("bias", conv.outputs);
+    let found = conv.forward(&input, &weight, Some(&bias)).values;
+    let mut expected: Vec<f32> = (0..found.len()).map(|i| bias[i % conv.outputs]).collect();
+    products(conv, |to, from, place| expected[to] += input[from] * weight[place]);
+    assert_eq!(found, expected, "{conv:?}");
+
+    let grad = eighths("grad", found.len());
+    let gradients = conv.backward(&input, &weight, &found, &[], &grad, true);
+    let (mut input_grad, mut weight_grad) = (vec![0.0; input.len()], vec![0.0; weight.len()]);
+    products(conv, |to, from, place| {
+        input_grad[from] += grad[to] * weight[place];
+        weight_grad[place] += grad[to] * input[from];
+    });
+    assert_eq!(gradients.input.unwrap(), input_grad, "{conv:?}");
+    assert_eq!(gradients.weight, weight_grad, "{conv:?}");
+    let bias_grad = |output| grad.iter().skip(output).step_by(conv.outputs).sum::<f32>();
+    assert_eq!(gradients.bias, (0..conv.outputs).map(bias_grad).collect::<Vec<_>>(), "{conv:?}");
+    assert!(conv.backward(&input, &weight, &found, &[], &grad, false).input.is_none());
 }
 
 #[test]
@@ -156,68 +177,123 @@ fn a_linear_layer_and_its_gradients_are_their_definitions() {
     }
 }
 
-/// Batch norm and finish by their definitions, in f64; the sum of the outputs times `factors`.
-fn norm_sum(norm: &Norm, input: &[f64], weight: &[f64], bias: &[f64], factors: &[f32]) -> f64 {
-    let (channels, count) = (norm.channels, norm.count() as f64);
-    let values = |channel: usize| input.iter().skip(channel).step_by(channels);
-    let mut after = vec![0.0; input.len()];
-    for channel in 0..channels {
-        let mean = values(channel).sum::<f64>() / count;
-        let variance = values(channel).map(|v| (v - mean).powi(2)).sum::<f64>() / count;
-        for (i, value) in values(channel).enumerate() {
-            let normal = (value - mean) / (variance + EPSILON).sqrt();
-            after[i * channels + channel] = normal * weight[channel] + bias[channel];
-        }
+/// Numbers in -1 to 1.
+pub fn uniform(name: &str, count: usize) -> Vec<f32> {
+    let mut rng = rng::stream(3, name, 0, 0);
+    (0..count).map(|_| (f64::from(rng.next_u32()) * 2f64.powi(-31) - 1.0) as f32).collect()
+}
+
+/// Channels-last values as candle wants them.
+fn channel_first(values: &[f32], shape: [usize; 4]) -> Tensor {
+    Tensor::from_slice(values, &shape, &Device::Cpu).unwrap().permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+}
+
+/// Asserts that candle's values are ours but for some roundings of f32, `terms` of which make a value.
+fn same(what: &str, ours: &[f32], candles: &Tensor, terms: usize) {
+    let last = if candles.rank() == 4 { candles.permute((0, 2, 3, 1)).unwrap() } else { candles.clone() };
+    let theirs = last.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    let largest = theirs.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
+    let allowed = terms as f32 * f32::EPSILON * largest;
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert!((ours - theirs).abs() <= allowed, "{what}: {ours}, candle {theirs}");
     }
-    let [images, lines, columns, _] = norm.shape();
-    let step = if norm.finish == Finish::ReluPool { 2 } else { 1 };
-    let mut sum = 0.0;
-    for (i, factor) in factors.iter().enumerate() {
-        let (channel, x, y) = (i % channels, i / channels % columns, i / channels / columns % lines);
-        let image = i / channels / columns / lines;
-        assert!(image < images);
-        let window = (0..step * step).map(|k| (y * step + k / step, x * step + k % step));
-        let at = |(y, x)| after[((image * norm.height + y) * norm.width + x) * channels + channel];
-        let largest = window.map(at).fold(f64::NEG_INFINITY, f64::max);
-        let value = if norm.finish == Finish::Plain { largest } else { largest.max(0.0) };
-        sum += value * f64::from(*factor);
-    }
-    sum
 }
 
 #[test]
-fn the_gradients_of_batch_norm_are_finite_differences_of_its_definition() {
-    for (finish, height, width) in [(Finish::Plain, 3, 2), (Finish::Relu, 2, 3), (Finish::ReluPool, 5, 4)] {
-        let norm = Norm { images: 11, height, width, channels: 3, finish };
-        let mut rng = rng::stream(2, "norm", 0, 0);
-        let mut draw = |count: usize, centre: f64| -> Vec<f32> {
-            (0..count).map(|_| (f64::from(rng.next_u32()) * 2f64.powi(-31) - 1.0 + centre) as f32).collect()
-        };
-        let (input, weight, bias) = (draw(norm.count() * 3, 3.0), draw(3, 0.2), draw(3, 0.0));
-        let factors = draw(norm.shape().iter().product(), 0.0);
-        let output = norm.forward(&input, &weight, &bias);
-        let found = norm.backward(&input, &weight, &output, &output.values, &factors);
-        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
-        let operands = [wide(&input), wide(&weight), wide(&bias)];
-        let sum = |operands: &[Vec<f64>; 3]| norm_sum(&norm, &operands[0], &operands[1], &operands[2], &factors);
-        let value: f64 = output.values.iter().zip(&factors).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        assert!((value - sum(&operands)).abs() < 1e-4, "{finish:?}: {value}"); // some hundred f32 values of about 1
-        for (operand, gradient) in [&found.input, &found.weight, &found.bias].into_iter().enumerate() {
-            for (i, gradient) in gradient.iter().enumerate() {
-                let shifted = |by: f64| {
-                    let mut operands = operands.clone();
-                    operands[operand][i] += by;
-                    sum(&operands)
-                };
-                // far above the rounding of f64, far below the distance to another choice of ReLU or maximum
-                let step = 1e-6;
-                let expected = (shifted(step) - shifted(-step)) / (2.0 * step);
-                let near = 1e-4 * expected.abs().max(0.1); // f32, with sums of some hundred terms
-                assert!(
-                    (expected - f64::from(*gradient)).abs() < near,
-                    "{finish:?} {operand} {i}: {gradient} {expected}"
-                );
+fn forward_passes_agree_with_candles_own() {
+    let mut wide = shapes().collect::<Vec<_>>();
+    for [images, height, width, kernel, padding] in
+        [[2, 8, 12, 3, 1], [3, 5, 9, 3, 1], [1, 6, 10, 5, 0], [2, 7, 4, 5, 2], [40, 4, 4, 3, 1]]
+    {
+        let shape = wide[0];
+        wide.push(Conv { images, height, width, kernel, padding, inputs: 16, outputs: 32, ..shape });
+    }
+    for plain in wide {
+        let Conv { images, height, width, inputs, outputs, kernel, stride, padding, .. } = plain;
+        let input = uniform("input", images * height * width * inputs);
+        let weight = uniform("weight", outputs * inputs * kernel * kernel);
+        let bias = uniform("bias", outputs);
+        let kernels = Tensor::from_slice(&weight, (outputs, inputs, kernel, kernel), &Device::Cpu).unwrap();
+        let shift = Tensor::from_slice(&bias, (1, outputs, 1, 1), &Device::Cpu).unwrap();
+        let candles = channel_first(&input, [images, height, width, inputs]);
+        let candles = candles.conv2d(&kernels, padding, stride, 1, 1).unwrap().broadcast_add(&shift).unwrap();
+        let terms = inputs * kernel * kernel + 1;
+        for finish in [Finish::Plain, Finish::Relu, Finish::ReluPool] {
+            let conv = Conv { finish, ..plain };
+            if conv.shape().contains(&0) {
+                continue;
             }
+            let candles = match finish {
+                Finish::Plain => candles.clone(),
+                Finish::Relu => candles.relu().unwrap(),
+                Finish::ReluPool => candles.relu().unwrap().max_pool2d(2).unwrap(),
+            };
+            same(&format!("{conv:?}"), &conv.forward(&input, &weight, Some(&bias)).values, &candles, terms);
         }
     }
+
+    let linear = Linear { rows: 5, inputs: 300, outputs: 129 };
+    let (input, weight, bias) = (uniform("input", 1500), uniform("weight", 129 * 300), uniform("bias", 129));
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+    let candles = candle_nn::Linear::new(tensor(&weight, &[129, 300]), Some(tensor(&bias, &[129])));
+    let candles = candles.forward(&tensor(&input, &[5, 300])).unwrap();
+    same("linear", &linear.forward(&input, &weight, &bias), &candles, 300);
+
+    for (channels, images) in [(3, 1), (21, 9)] {
+        let norm = Norm { images, height: 5, width: 4, channels, finish: Finish::Relu };
+        let (input, weight, bias) =
+            (uniform("input", norm.count() * channels), uniform("weight", channels), uniform("bias", channels));
+        let map = VarMap::new();
+        let builder = VarBuilder::from_varmap(&map, candle_core::DType::F32, &Device::Cpu);
+        let config = BatchNormConfig { eps: norm::EPSILON, ..Default::default() };
+        let candles = candle_nn::batch_norm(channels, config, builder).unwrap();
+        map.data().lock().unwrap()["weight"].set(&tensor(&weight, &[channels])).unwrap();
+        map.data().lock().unwrap()["bias"].set(&tensor(&bias, &[channels])).unwrap();
+        let candles = candles.forward_t(&channel_first(&input, [images, 5, 4, channels]), true).unwrap();
+        let ours = norm.forward(&input, &weight, &bias).values;
+        same("batch norm", &ours, &candles.relu().unwrap(), 5 * 4 * images);
+    }
+
+    let logits = uniform("logits", 70);
+    let targets: Vec<u8> = (0..7).map(|i| i * 3 % 10).collect();
+    let ours: f64 = logits.chunks(10).zip(&targets).map(|(row, target)| loss::cross_entropy(row, *target)).sum();
+    let classes = Tensor::from_slice(&targets, 7, &Device::Cpu).unwrap();
+    let candles = candle_nn::loss::cross_entropy(&tensor(&logits, &[7, 10]), &classes).unwrap();
+    same("cross entropy", &[(ours / 7.0) as f32], &candles, 10);
+    let ours: Vec<f32> = logits.chunks(10).flat_map(loss::softmax).map(|p| p as f32).collect();
+    same("softmax", &ours, &candle_nn::ops::softmax(&tensor(&logits, &[7, 10]), D::Minus1).unwrap(), 10);
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut all = Vec::new();
+            for (inputs, outputs, kernel, size) in [(32, 48, 3, 12), (16, 16, 5, 14), (5, 7, 3, 13), (16, 16, 3, 7)] {
+                let shape = [37, size, size, inputs];
+                let [images, height, width, _] = shape;
+                let finish = Finish::ReluPool;
+                let conv = Conv { images, height, width, inputs, outputs, kernel, stride: 1, padding: 1, finish };
+                let input = uniform("input", shape.iter().product());
+                let weight = uniform("weight", outputs * inputs * kernel * kernel);
+                let output = conv.forward(&input, &weight, None);
+                let grad = uniform("grad", output.values.len());
+                let found = conv.backward(&input, &weight, &output.values, &output.choice, &grad, true);
+                let norm = Norm { images, height, width, channels: inputs, finish: Finish::ReluPool };
+                let result = norm.forward(&input, &weight[..inputs], &weight[..inputs]);
+                let grads = norm.backward(&input, &weight[..inputs], &result, &result.values, &grad_of(&result.values));
+                all.extend([output.values, found.input.unwrap(), found.weight, found.bias]);
+                all.extend([result.values, grads.input, grads.weight, grads.bias]);
+            }
+            all
+        })
+    };
+    let one = on(1);
+    assert!([2, 3, 7].into_iter().all(|threads| on(threads) == one));
+}
+
+fn grad_of(values: &[f32]) -> Vec<f32> {
+    uniform("grad", values.len())
 }

@@ -87,18 +87,16 @@ fn training_learns_bars_and_evaluation_reads_back_what_it_learned() {
     let config = evaluate::Config { batch_size: 64, ..evaluate::Config::default() };
     let weights = home.path().join("weights").join(config.weights.file());
     let splits = [("val", &val), ("test", &train)];
-    let metrics = evaluate::run(&config, &weights, &splits, home.path(), &Progress::silent()).unwrap();
+    let whole = evaluate::run(&config, &weights, &splits, home.path(), &Progress::silent()).unwrap();
+    let metrics = &whole.splits;
     let best = &summary.epochs[summary.best_epoch - 1];
-    assert_eq!(metrics[0].accuracy, best.val_accuracy);
+    assert_eq!(metrics[0].accuracy.value, best.val_accuracy);
     // other batches, the same sums but for their rounding
     assert!((metrics[0].loss / best.val_loss - 1.0).abs() < 1e-5);
     assert_eq!((metrics[0].samples, metrics[1].samples, metrics[1].split.as_str()), (200, 320, "test"));
-    let written: Metrics = serde_json::from_slice(&std::fs::read(home.path().join("metrics.json")).unwrap()).unwrap();
-    assert_eq!(
-        written,
-        Metrics { model: Model::Fcn, parameters: 1_761_364, epoch: summary.best_epoch, splits: metrics.clone() }
-    );
-    check_predictions(&home.path().join("predictions.parquet"), &val, &metrics);
+    assert_eq!(Metrics::read(&home.path().join("metrics.json")).unwrap(), whole);
+    assert_eq!((whole.model, whole.parameters, whole.epoch), (Model::Fcn, 1_761_364, summary.best_epoch));
+    check_predictions(&home.path().join("predictions.parquet"), &val, metrics);
 }
 
 fn check_predictions(path: &Path, val: &Split, metrics: &[evaluate::SplitMetrics]) {
@@ -125,7 +123,7 @@ fn check_predictions(path: &Path, val: &Split, metrics: &[evaluate::SplitMetrics
         assert_eq!(correct.value(row), predicted_label.value(row) == label.value(row));
         right += usize::from(correct.value(row));
     }
-    assert_eq!(right as f64 / val.len() as f64, metrics[0].accuracy);
+    assert_eq!(right as f64 / val.len() as f64, metrics[0].accuracy.value);
     assert_eq!(split.value(val.len()), "test");
 }
 

@@ -2,10 +2,15 @@
 
 mod augment;
 mod command_line;
+mod evaluation;
 mod floors;
 mod golden;
+<<<<<<< HEAD
 #[cfg(feature = "cuda")]
 mod gpu;
+=======
+mod gradients;
+>>>>>>> 3e8cf08
 mod kernels;
 mod learning;
 mod networks;

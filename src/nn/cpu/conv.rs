@@ -1,5 +1,5 @@
-//! Convolution by matrix products: columns are laid out a tile of output positions at a time, small enough for the
-//! cache.
+//! Convolution by matrix products, a tile of the output at a time, small enough for the cache: of a matrix of columns
+//! (`columns.rs`), or of Winograd's transforms (`winograd.rs`) where those take fewer products.
 //!
 //! The tiles, and the chunks of images that weight gradients are summed over, follow from the shape alone.
 
@@ -8,11 +8,14 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::finish::{self, Finish};
-use super::gemm::{Matrix, multiply};
-use super::{CHUNKS, layout, sum_in_order};
+use super::memory::by_chunks;
+use super::vector::{LANES, widest};
+use super::{CHUNKS, layout, sum_in_order, winograd};
 
 /// Rows that a matrix product should have at least: below it, packing the weights costs more than it gains.
-const TILE_ROWS: usize = 256;
+const COLUMNS_ROWS: usize = 256;
+/// The same for Winograd's products, of which a tile has 36.
+const WINOGRAD_ROWS: usize = 128;
 /// Images in one tile at most, where an image has few positions.
 const TILE_IMAGES: usize = 32;
 
@@ -57,10 +60,21 @@ pub struct Gradients {
     pub input: Option<Vec<f32>>,
 }
 
-/// A matrix of columns, and values or gradients before the finish.
+/// How a pass makes its products.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Method {
+    Columns,
+    /// Winograd's, with so many outputs on a side of a square.
+    Winograd(usize),
+}
+
+/// What a thread keeps from tile to tile: contents are left over from before.
 #[derive(Default)]
-struct Scratch {
-    columns: Vec<f32>,
+pub(super) struct Scratch {
+    pub(super) columns: Vec<f32>,
+    pub(super) inputs: Vec<f32>,
+    pub(super) outputs: Vec<f32>,
+    pub(super) weights: Vec<f32>,
     values: Vec<f32>,
 }
 
@@ -69,7 +83,7 @@ thread_local! {
 }
 
 /// The first `len` elements of a buffer, which grows as needed; their content is left over from before.
-fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(super) fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
     }
@@ -77,11 +91,11 @@ fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 /// Lines of output of one or several images: `lines` is all of them where `images > 1`.
-struct Tile {
-    image: usize,
-    images: usize,
-    line: usize,
-    lines: usize,
+pub(super) struct Tile {
+    pub(super) image: usize,
+    pub(super) images: usize,
+    pub(super) line: usize,
+    pub(super) lines: usize,
 }
 
 impl Conv {
@@ -101,11 +115,11 @@ impl Conv {
     }
 
     /// Length of a row of the matrix of columns, in the order `(kernel line, kernel column, input channel)`.
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.kernel * self.kernel * self.inputs
     }
 
-    fn image_in(&self) -> usize {
+    pub(super) fn image_in(&self) -> usize {
         self.height * self.width * self.inputs
     }
 
@@ -113,9 +127,32 @@ impl Conv {
         self.shape()[1..].iter().product()
     }
 
+    /// Winograd's method where its squares cover at most an eighth more outputs than are asked for. Its errors are about
+    /// twice as large, and a ReLU or a maximum whose choice they change has another gradient: not for a small gain.
+    fn method(&self) -> Method {
+        let side = match self.kernel {
+            3 => 4,
+            5 => 2,
+            _ => return Method::Columns,
+        };
+        let covered = self.lines().next_multiple_of(side) * self.columns().next_multiple_of(side);
+        let suits = self.stride == 1 && self.inputs.is_multiple_of(LANES) && self.outputs.is_multiple_of(LANES);
+        let pays = 8 * covered <= 9 * self.lines() * self.columns();
+        if suits && pays { Method::Winograd(side) } else { Method::Columns }
+    }
+
+    /// Rows of the matrices for so many lines of one image.
+    fn rows(&self, lines: usize) -> usize {
+        match self.method() {
+            Method::Winograd(side) => lines.div_ceil(side) * self.columns().div_ceil(side),
+            Method::Columns => lines * self.columns(),
+        }
+    }
+
     /// Images that one tile may span.
     fn unit(&self) -> usize {
-        TILE_ROWS.div_ceil(self.lines() * self.columns()).clamp(1, TILE_IMAGES)
+        let wanted = if self.method() == Method::Columns { COLUMNS_ROWS } else { WINOGRAD_ROWS };
+        wanted.div_ceil(self.rows(self.lines())).clamp(1, TILE_IMAGES)
     }
 
     /// The tiles of `images` images.
@@ -127,8 +164,13 @@ impl Conv {
             let tile = |image| Tile { image, images: group.min(images - image), line: 0, lines };
             return (0..images).step_by(group).map(tile).collect();
         }
-        let bands = (lines * self.columns() / TILE_ROWS).max(1);
-        let band = lines.div_ceil(bands).next_multiple_of(2); // a window of the pool lies in one tile
+        // a window of the pool, or a square of Winograd's, lies in one tile
+        let (wanted, step) = match self.method() {
+            Method::Columns => (COLUMNS_ROWS, 2),
+            Method::Winograd(side) => (WINOGRAD_ROWS, side),
+        };
+        let bands = (self.rows(lines) / wanted).max(1);
+        let band = lines.div_ceil(bands).next_multiple_of(step);
         let bands = (0..lines).step_by(band).map(|line| (line, band.min(lines - line))).collect::<Vec<_>>();
         let tile = |image| bands.iter().map(move |&(line, lines)| Tile { image, images: 1, line, lines });
         (0..images).flat_map(tile).collect()
@@ -141,119 +183,77 @@ impl Conv {
         start..start + tile.images * self.finish.extent(tile.lines) * line
     }
 
-    /// Calls `f(row of the matrix, start in the row, start in the input, length)` for every run of contiguous elements
-    /// that a tile's matrix of columns takes from the input; what no run covers lies in the padding.
-    #[inline(always)]
-    fn runs(&self, tile: &Tile, mut f: impl FnMut(usize, usize, usize, usize)) {
-        let (columns, span) = (self.columns(), self.kernel * self.inputs);
-        let mut row = 0;
-        for image in tile.image..tile.image + tile.images {
-            for line in tile.line..tile.line + tile.lines {
-                for column in 0..columns {
-                    let left = column * self.stride;
-                    let skip = self.padding.saturating_sub(left);
-                    let end = self.kernel.min(self.width + self.padding - left);
-                    for ky in 0..self.kernel {
-                        let y = line * self.stride + ky;
-                        if y < self.padding || y >= self.height + self.padding || skip >= end {
-                            continue;
-                        }
-                        let x = left + skip - self.padding;
-                        let from = ((image * self.height + y - self.padding) * self.width + x) * self.inputs;
-                        f(row, ky * span + skip * self.inputs, from, (end - skip) * self.inputs);
-                    }
-                    row += 1;
-                }
-            }
-        }
-    }
-
-    fn lay_out(&self, tile: &Tile, input: &[f32], into: &mut [f32]) {
-        let depth = self.depth();
-        if self.padding > 0 {
-            into.fill(0.0);
-        }
-        self.runs(tile, |row, at, from, len| {
-            let (into, from) = (&mut into[row * depth + at..][..len], &input[from..from + len]);
-            if len <= 8 {
-                // shorter than a call of memcpy is worth: the first layer's
-                into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
-            } else {
-                into.copy_from_slice(from);
-            }
-        });
-    }
-
-    fn add_back(&self, tile: &Tile, columns: &[f32], into: &mut [f32]) {
-        let depth = self.depth();
-        self.runs(tile, |row, at, to, len| {
-            let (into, from) = (&mut into[to..to + len], &columns[row * depth + at..][..len]);
-            into.iter_mut().zip(from).for_each(|(into, from)| *into += *from);
-        });
-    }
-
-    /// Whether the matrix of columns is the input itself.
-    fn is_pointwise(&self) -> bool {
-        (self.kernel, self.stride, self.padding) == (1, 1, 0)
-    }
-
     /// The output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)` and
     /// `bias`.
     pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(input.len(), self.images * image_in);
         assert_eq!(weight.len(), self.outputs * depth);
-        let weight = layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth);
-        let weight = Matrix::new(&weight, depth, self.outputs);
+        let method = self.method();
+        let by_output = layout::channel_last(weight, self.kernel, self.inputs);
+        let weight = match method {
+            Method::Columns => layout::transposed(&by_output, depth),
+            Method::Winograd(_) => winograd::forward_weights(self, &by_output),
+        };
         let pooled = self.finish == Finish::ReluPool;
-        let mut values = vec![0.0; self.images * image_out];
-        let mut choice = vec![0; if pooled { values.len() } else { 0 }];
+        let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
         let unit = self.unit();
         // a chunk of choices for every chunk of values, empty ones where nothing is pooled
         let mut choices: Vec<&mut [u8]> = choice.chunks_mut((unit * image_out).max(1)).collect();
         choices.resize_with(self.images.div_ceil(unit), Default::default);
-        let work = values.par_chunks_mut((unit * image_out).max(1)).zip(choices);
-        work.enumerate().for_each(|(chunk, (values, choice))| {
+        let (values, _) = by_chunks(self.images * image_out, unit * image_out, choices, |chunk, values, choice| {
             let input = &input[chunk * unit * image_in..];
             SCRATCH.with_borrow_mut(|scratch| {
                 for tile in self.tiles(values.len() / image_out) {
-                    let rows = tile.images * tile.lines * self.columns();
-                    let columns = if self.is_pointwise() {
-                        &input[tile.image * image_in + tile.line * self.width * self.inputs..]
-                    } else {
-                        let columns = first(&mut scratch.columns, rows * depth);
-                        self.lay_out(&tile, input, columns);
-                        columns
-                    };
-                    let columns = Matrix::new(columns, rows, depth);
                     let written = self.written(&tile);
-                    let product = |target: &mut [f32]| {
-                        if let Some(bias) = bias {
-                            target.chunks_exact_mut(self.outputs).for_each(|row| row.copy_from_slice(bias));
+                    let product = |target: &mut [f32], scratch: &mut Scratch| match method {
+                        Method::Columns => self.columns_product(&tile, input, &weight, bias, scratch, target),
+                        Method::Winograd(4) => {
+                            winograd::product::<4>(self, &tile, input, &weight, bias, scratch, target)
                         }
-                        multiply(columns, weight, target, bias.is_some());
+                        Method::Winograd(_) => {
+                            winograd::product::<2>(self, &tile, input, &weight, bias, scratch, target)
+                        }
                     };
                     let values = &mut values[written.clone()];
                     match self.finish {
-                        Finish::Plain => product(values),
+                        Finish::Plain => product(values, scratch),
                         Finish::Relu => {
-                            product(values);
+                            product(values, scratch);
                             finish::relu(values);
                         }
                         Finish::ReluPool => {
-                            let before = first(&mut scratch.values, rows * self.outputs);
-                            product(before);
-                            let (image, out) = (before.len() / tile.images, (written.len() / tile.images).max(1));
+                            let mut before = std::mem::take(&mut scratch.values);
+                            let len = tile.images * tile.lines * self.columns() * self.outputs;
+                            product(first(&mut before, len), scratch);
+                            let (image, out) = (len / tile.images, (written.len() / tile.images).max(1));
                             let outs = values.chunks_exact_mut(out).zip(choice[written].chunks_exact_mut(out));
-                            for (before, (values, choice)) in before.chunks_exact(image).zip(outs) {
+                            for (before, (values, choice)) in before[..len].chunks_exact(image).zip(outs) {
                                 finish::pool(before, self.columns(), self.outputs, values, choice);
                             }
+                            scratch.values = before;
                         }
                     }
                 }
             });
         });
         Output { values, choice }
+    }
+
+    /// The gradient before the finish of the outputs of a tile, out of those of its images and lines after it.
+    fn before(&self, tile: &Tile, [output, grad]: [&[f32]; 2], choice: &[u8], before: &mut [f32]) {
+        match self.finish {
+            Finish::Plain => before.copy_from_slice(grad),
+            Finish::Relu => finish::relu_gradient(output, grad, before),
+            Finish::ReluPool => {
+                let (image, out) = (before.len() / tile.images, grad.len() / tile.images);
+                for (i, before) in before.chunks_exact_mut(image).enumerate() {
+                    let part = i * out..(i + 1) * out;
+                    let (output, choice) = (&output[part.clone()], &choice[part.clone()]);
+                    finish::pool_gradient(output, choice, &grad[part], self.columns(), self.outputs, before);
+                }
+            }
+        }
     }
 
     /// The gradients, from the operands and the result of the forward pass and the gradient `grad` of its values.
@@ -269,61 +269,63 @@ impl Conv {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(output.len(), self.images * image_out);
         assert_eq!(grad.len(), output.len());
-        let by_output = if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
+        let method = self.method();
+        let mut by_output =
+            if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
+        if want_input && method != Method::Columns {
+            by_output = winograd::backward_weights(self, &by_output);
+        }
         let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
         let chunks = self.images.div_ceil(chunk);
-        let mut input_grad = vec![0.0; if want_input { input.len() } else { 0 }];
-        let mut input_grads: Vec<&mut [f32]> = input_grad.chunks_mut((chunk * image_in).max(1)).collect();
-        input_grads.resize_with(chunks, Default::default);
-        let work = input_grads.into_par_iter().enumerate();
-        let parts: Vec<(Vec<f32>, Vec<f32>)> = work
-            .map(|(index, input_grad)| {
-                let images = chunk.min(self.images - index * chunk);
-                let input = &input[index * chunk * image_in..];
-                let start = index * chunk * image_out;
-                // Zeros are written, not only asked for: pages that are read before they are written cost two faults.
-                input_grad.fill(0.0);
-                let mut weight_grad = vec![0.0; depth * self.outputs];
-                let mut bias_grad = vec![0.0f64; self.outputs];
-                SCRATCH.with_borrow_mut(|scratch| {
-                    for (number, tile) in self.tiles(images).into_iter().enumerate() {
-                        let rows = tile.images * tile.lines * self.columns();
-                        let written = self.written(&tile);
-                        let (from, to) = (start + written.start, start + written.end);
-                        let before = match self.finish {
-                            Finish::Plain => &grad[from..to],
-                            Finish::Relu => {
-                                let before = first(&mut scratch.values, rows * self.outputs);
-                                finish::relu_gradient(&output[from..to], &grad[from..to], before);
-                                before
-                            }
-                            Finish::ReluPool => {
-                                let before = first(&mut scratch.values, rows * self.outputs);
-                                let (image, out) = (before.len() / tile.images, (to - from) / tile.images);
-                                for (i, before) in before.chunks_exact_mut(image).enumerate() {
-                                    let part = from + i * out..from + (i + 1) * out;
-                                    let (output, choice) = (&output[part.clone()], &choice[part.clone()]);
-                                    let (width, grad) = (self.columns(), &grad[part]);
-                                    finish::pool_gradient(output, choice, grad, width, self.outputs, before);
-                                }
-                                before
-                            }
-                        };
-                        add_rows(before, &mut bias_grad);
-                        let before = Matrix::new(before, rows, self.outputs);
-                        let columns = first(&mut scratch.columns, rows * depth);
-                        self.lay_out(&tile, input, columns);
-                        multiply(before.transposed(), Matrix::new(columns, rows, depth), &mut weight_grad, number > 0);
-                        if want_input {
-                            multiply(before, Matrix::new(&by_output, self.outputs, depth), columns, false);
-                            self.add_back(&tile, columns, input_grad);
+        let part = |index: usize, input_grad: &mut [f32]| {
+            let images = chunk.min(self.images - index * chunk);
+            let input = &input[index * chunk * image_in..];
+            let start = index * chunk * image_out;
+            let mut bias_grad = vec![0.0f64; self.outputs];
+            let mut weight_grad = vec![0.0; if method == Method::Columns { depth * self.outputs } else { 0 }];
+            SCRATCH.with_borrow_mut(|scratch| {
+                for (number, tile) in self.tiles(images).into_iter().enumerate() {
+                    let written = self.written(&tile);
+                    let part = start + written.start..start + written.end;
+                    let choice = if choice.is_empty() { choice } else { &choice[part.clone()] };
+                    let mut before = std::mem::take(&mut scratch.values);
+                    let len = tile.images * tile.lines * self.columns() * self.outputs;
+                    let rows = match self.finish {
+                        Finish::Plain => &grad[part],
+                        _ => {
+                            let rows = first(&mut before, len);
+                            self.before(&tile, [&output[part.clone()], &grad[part]], choice, rows);
+                            rows
+                        }
+                    };
+                    add_rows(rows, &mut bias_grad);
+                    let add = number > 0;
+                    match method {
+                        Method::Columns => {
+                            let weights = (&by_output[..], &mut weight_grad[..]);
+                            self.columns_gradients(&tile, input, rows, weights, add, scratch, input_grad);
+                        }
+                        Method::Winograd(4) => {
+                            winograd::gradients::<4>(self, &tile, input, rows, &by_output, add, scratch, input_grad);
+                        }
+                        Method::Winograd(_) => {
+                            winograd::gradients::<2>(self, &tile, input, rows, &by_output, add, scratch, input_grad);
                         }
                     }
-                });
-                (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
-            })
-            .collect();
-        let (weights, biases): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+                    scratch.values = before;
+                }
+                if method != Method::Columns {
+                    weight_grad = winograd::weight_gradient(self, scratch);
+                }
+            });
+            (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
+        };
+        let (input_grad, parts) = if want_input {
+            by_chunks(input.len(), chunk * image_in, vec![(); chunks], |index, input_grad, ()| part(index, input_grad))
+        } else {
+            (Vec::new(), (0..chunks).into_par_iter().map(|index| part(index, &mut [])).collect())
+        };
+        let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
         Gradients {
             weight: layout::channel_first(&sum_in_order(&weights), self.kernel, self.inputs),
             bias: sum_in_order(&biases),
@@ -335,11 +337,20 @@ impl Conv {
 /// Adds the rows of a matrix to `sums`: in f32 over a few rows, in f64 over all.
 fn add_rows(rows: &[f32], sums: &mut [f64]) {
     let mut part = vec![0.0f32; sums.len()];
-    for block in rows.chunks(sums.len() * 32) {
-        part.fill(0.0);
-        for row in block.chunks_exact(sums.len()) {
-            part.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
-        sums.iter_mut().zip(&part).for_each(|(sum, part)| *sum += f64::from(*part));
-    }
+    widest(
+        #[inline(always)]
+        || {
+            for block in rows.chunks(sums.len() * 32) {
+                part.fill(0.0);
+                for row in block.chunks_exact(sums.len()) {
+                    for (sum, value) in part.iter_mut().zip(row) {
+                        *sum += value;
+                    }
+                }
+                for (sum, part) in sums.iter_mut().zip(&part) {
+                    *sum += f64::from(*part);
+                }
+            }
+        },
+    );
 }

@@ -5,6 +5,8 @@
 //! of the work. Windows do not overlap; of an odd size the last line or column is in no window (PyTorch's floor mode).
 //! Of equal values the first of the window counts, as in PyTorch. ReLU has derivative 0 at 0. NaN passes through.
 
+use super::vector::widest;
+
 /// The end of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
@@ -28,6 +30,14 @@ impl Finish {
 
 /// ReLU in place.
 pub fn relu(values: &mut [f32]) {
+    widest(
+        #[inline(always)]
+        || relu_loop(values),
+    );
+}
+
+#[inline(always)]
+fn relu_loop(values: &mut [f32]) {
     for value in values {
         *value = if *value < 0.0 { 0.0 } else { *value };
     }
@@ -35,6 +45,14 @@ pub fn relu(values: &mut [f32]) {
 
 /// ReLU's gradient: `grad` where the output is positive.
 pub fn relu_gradient(out: &[f32], grad: &[f32], into: &mut [f32]) {
+    widest(
+        #[inline(always)]
+        || relu_gradient_loop(out, grad, into),
+    );
+}
+
+#[inline(always)]
+fn relu_gradient_loop(out: &[f32], grad: &[f32], into: &mut [f32]) {
     for ((into, &out), &grad) in into.iter_mut().zip(out).zip(grad) {
         *into = if out > 0.0 { grad } else { 0.0 };
     }
@@ -42,6 +60,14 @@ pub fn relu_gradient(out: &[f32], grad: &[f32], into: &mut [f32]) {
 
 /// ReLU and maximum of the windows of some lines `(line, width, channels)`; `choice` tells which of the four it was.
 pub fn pool(values: &[f32], width: usize, channels: usize, out: &mut [f32], choice: &mut [u8]) {
+    widest(
+        #[inline(always)]
+        || pool_loop(values, width, channels, out, choice),
+    );
+}
+
+#[inline(always)]
+fn pool_loop(values: &[f32], width: usize, channels: usize, out: &mut [f32], choice: &mut [u8]) {
     let (line, out_line) = (width * channels, width / 2 * channels);
     if out_line == 0 {
         return;
@@ -69,6 +95,14 @@ pub fn pool(values: &[f32], width: usize, channels: usize, out: &mut [f32], choi
 
 /// The gradient of [`pool`], into `(line, width, channels)`: each window's gradient goes to its one chosen element.
 pub fn pool_gradient(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
+    widest(
+        #[inline(always)]
+        || pool_gradient_loop(out, choice, grad, width, channels, into),
+    );
+}
+
+#[inline(always)]
+fn pool_gradient_loop(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
     into.fill(0.0);
     let (line, out_line) = (width * channels, width / 2 * channels);
     if out_line == 0 {

@@ -6,13 +6,17 @@
 //! of threads cannot change a bit of any result. Nothing here knows tensors, gradients' bookkeeping or parameters'
 //! names.
 
+mod columns;
 pub mod conv;
 pub mod finish;
 pub mod gemm;
 mod layout;
 pub mod linear;
 pub mod memory;
+mod minimal;
 pub mod norm;
+mod vector;
+mod winograd;
 
 /// The most chunks that a sum over images is cut into: enough to keep some cores busy, few enough that a sum of weight
 /// gradients per chunk stays small beside the activations.

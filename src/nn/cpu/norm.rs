@@ -6,6 +6,8 @@ use rayon::prelude::*;
 
 use super::CHUNKS;
 use super::finish::{self, Finish};
+use super::memory::by_chunks;
+use super::vector::{LANES, Lanes, widest};
 
 /// What is added to a variance before its root is taken; PyTorch's default.
 pub const EPSILON: f64 = 1e-5;
@@ -83,18 +85,24 @@ impl Norm {
     }
 
     fn statistics(&self, input: &[f32]) -> Statistics {
-        let parts: Vec<_> = input
-            .par_chunks(self.chunk())
-            .map(|chunk| {
-                let mut sums = Sums::new(self.channels);
-                // squares of differences from a value of the batch: no cancellation where the mean is large
-                chunk
-                    .chunks(self.width * self.channels)
-                    .for_each(|line| sums.add_squares(line, &input[..self.channels]));
-                sums
-            })
-            .collect();
-        let sums = Sums::total(parts);
+        // squares of differences from a value of the batch: no cancellation where the mean is large
+        let shift = &input[..self.channels];
+        let part = |chunk: &[f32]| {
+            let mut sums = Sums::new(self.channels);
+            for line in chunk.chunks(self.width * self.channels) {
+                sums.add(
+                    self.width,
+                    #[inline(always)]
+                    |pixel, c| {
+                        let value = Lanes::some(line, pixel * self.channels + c, self.channels - c)
+                            - Lanes::some(shift, c, self.channels - c);
+                        (value, value * value)
+                    },
+                );
+            }
+            sums
+        };
+        let sums = Sums::total(input.par_chunks(self.chunk()).map(part).collect());
         let count = self.count() as f64;
         let shifted: Vec<f64> = sums.first.iter().map(|sum| sum / count).collect();
         let variance = sums.second.iter().zip(&shifted).map(|(sum, mean)| (sum / count - mean * mean).max(0.0));
@@ -111,31 +119,20 @@ impl Norm {
         let mean: Vec<f32> = statistics.mean.iter().map(|mean| *mean as f32).collect();
         let pooled = self.finish == Finish::ReluPool;
         let image_out = self.image_out();
-        let mut values = vec![0.0; self.images * image_out];
-        let mut choice = vec![0; if pooled { values.len() } else { 0 }];
+        let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
         let mut choices: Vec<&mut [u8]> = choice.chunks_mut(image_out.max(1)).collect();
         choices.resize_with(self.images, Default::default);
-        let images = values.par_chunks_mut(image_out.max(1)).zip(choices).zip(input.par_chunks(self.image_in()));
-        images.for_each(|((values, choice), input)| {
-            let apply = |from: &[f32], to: &mut [f32]| {
-                for (from, to) in from.chunks_exact(self.channels).zip(to.chunks_exact_mut(self.channels)) {
-                    for c in 0..self.channels {
-                        to[c] = (from[c] - mean[c]) * scale[c] + bias[c];
-                    }
-                }
-            };
+        let (values, _) = by_chunks(self.images * image_out, image_out, choices, |image, values, choice| {
+            let input = &input[image * self.image_in()..][..self.image_in()];
             match self.finish {
-                Finish::Plain => apply(input, values),
-                Finish::Relu => {
-                    apply(input, values);
-                    finish::relu(values);
-                }
+                Finish::Plain => apply::<false>(input, [&mean, &scale, bias], values),
+                Finish::Relu => apply::<true>(input, [&mean, &scale, bias], values),
                 Finish::ReluPool => LINES.with_borrow_mut(|lines| {
                     let (line, out_line) = (self.width * self.channels, self.width / 2 * self.channels);
                     lines.resize(2 * line, 0.0);
                     let outs = values.chunks_exact_mut(out_line.max(1)).zip(choice.chunks_exact_mut(out_line.max(1)));
                     for (input, (values, choice)) in input.chunks_exact(2 * line).zip(outs) {
-                        apply(input, lines);
+                        apply::<false>(input, [&mean, &scale, bias], lines);
                         finish::pool(lines, self.width, self.channels, values, choice);
                     }
                 }),
@@ -144,36 +141,70 @@ impl Norm {
         Output { values, choice, statistics }
     }
 
+    /// Adds an image's gradient before the finish, and its product with `input - mean`, to the sums. Nothing is written:
+    /// computing the gradient before the finish twice costs less than a pass through memory.
+    fn add_products(&self, [input, values, grad]: [&[f32]; 3], choice: &[u8], mean: &[f32], sums: &mut Sums) {
+        let channels = self.channels;
+        let line = self.width * channels;
+        if self.finish == Finish::ReluPool {
+            let columns = self.width / 2;
+            for (y, lines) in input.chunks_exact(2 * line).enumerate() {
+                sums.add(
+                    columns,
+                    #[inline(always)]
+                    |x, c| {
+                        let at = (y * columns + x) * channels + c;
+                        let (count, from) = (channels - c, 2 * x * channels + c);
+                        let corner = |at: usize| Lanes::some(lines, at, count);
+                        let window = [
+                            corner(from),
+                            corner(from + channels),
+                            corner(from + line),
+                            corner(from + line + channels),
+                        ];
+                        let chosen = Lanes::chosen(choice, at, count, window);
+                        let grad = Lanes::some(grad, at, count).where_positive(Lanes::some(values, at, count));
+                        (grad, grad * (chosen - Lanes::some(mean, c, count)))
+                    },
+                );
+            }
+            return;
+        }
+        for (y, input) in input.chunks_exact(line).enumerate() {
+            sums.add(
+                self.width,
+                #[inline(always)]
+                |x, c| {
+                    let (count, at) = (channels - c, y * line + x * channels + c);
+                    let mut grad = Lanes::some(grad, at, count);
+                    if self.finish == Finish::Relu {
+                        grad = grad.where_positive(Lanes::some(values, at, count));
+                    }
+                    (grad, grad * (Lanes::some(input, x * channels + c, count) - Lanes::some(mean, c, count)))
+                },
+            );
+        }
+    }
+
     /// The gradients, from the operands and the result of the forward pass and the gradient `grad` of its values.
     pub fn backward(&self, input: &[f32], weight: &[f32], output: &Output, values: &[f32], grad: &[f32]) -> Gradients {
         let (image_in, image_out, channels) = (self.image_in(), self.image_out(), self.channels);
         let mean: Vec<f32> = output.statistics.mean.iter().map(|mean| *mean as f32).collect();
-        let mut input_grad = vec![0.0; input.len()];
-        let chunk = self.chunk();
-        let parts: Vec<_> = input_grad
-            .par_chunks_mut(chunk)
-            .enumerate()
-            .map(|(index, before)| {
-                let mut sums = Sums::new(channels);
-                for (i, before) in before.chunks_exact_mut(image_in).enumerate() {
-                    let image = index * (chunk / image_in) + i;
-                    let part = image * image_out..(image + 1) * image_out;
-                    let (values, grad) = (&values[part.clone()], &grad[part.clone()]);
-                    match self.finish {
-                        Finish::Plain => before.copy_from_slice(grad),
-                        Finish::Relu => finish::relu_gradient(values, grad, before),
-                        Finish::ReluPool => {
-                            finish::pool_gradient(values, &output.choice[part], grad, self.width, channels, before);
-                        }
-                    }
-                    let lines = before.chunks_exact(self.width * channels);
-                    let inputs = input[image * image_in..].chunks_exact(self.width * channels);
-                    lines.zip(inputs).for_each(|(grad, input)| sums.add_products(grad, input, &mean));
-                }
-                sums
-            })
-            .collect();
-        let sums = Sums::total(parts);
+        let of_image = |image: usize| {
+            let (from, to) = (image * image_in, image * image_out);
+            let choice = if output.choice.is_empty() { &[] } else { &output.choice[to..to + image_out] };
+            ([&input[from..from + image_in], &values[to..to + image_out], &grad[to..to + image_out]], choice)
+        };
+        let chunk = self.images.div_ceil(CHUNKS).max(1);
+        let parts = (0..self.images.div_ceil(chunk)).into_par_iter().map(|index| {
+            let mut sums = Sums::new(channels);
+            for image in index * chunk..self.images.min((index + 1) * chunk) {
+                let (slices, choice) = of_image(image);
+                self.add_products(slices, choice, &mean, &mut sums);
+            }
+            sums
+        });
+        let sums = Sums::total(parts.collect());
         let count = self.count() as f64;
         let inverse: Vec<f64> = output.statistics.variance.iter().map(|v| 1.0 / (v + EPSILON).sqrt()).collect();
         // d input = factor grad + slope (input - mean) + offset, per channel
@@ -183,12 +214,16 @@ impl Norm {
             .collect();
         let offset: Vec<f32> =
             (0..channels).map(|c| (-f64::from(weight[c]) * inverse[c] * sums.first[c] / count) as f32).collect();
-        input_grad.par_chunks_mut(image_in).zip(input.par_chunks(image_in)).for_each(|(grad, input)| {
-            for (grad, input) in grad.chunks_exact_mut(channels).zip(input.chunks_exact(channels)) {
-                for c in 0..channels {
-                    grad[c] = factor[c] * grad[c] + (slope[c] * (input[c] - mean[c]) + offset[c]);
-                }
+        let terms = [&factor[..], &slope, &offset, &mean];
+        let images = vec![(); self.images];
+        let (input_grad, _) = by_chunks(input.len(), image_in, images, |image, into, ()| {
+            let ([input, values, grad], choice) = of_image(image);
+            match self.finish {
+                Finish::Plain => into.copy_from_slice(grad),
+                Finish::Relu => finish::relu_gradient(values, grad, into),
+                Finish::ReluPool => finish::pool_gradient(values, choice, grad, self.width, channels, into),
             }
+            spread(input, terms, into);
         });
         Gradients {
             input: input_grad,
@@ -196,6 +231,39 @@ impl Norm {
             bias: sums.first.iter().map(|sum| *sum as f32).collect(),
         }
     }
+}
+
+/// `(from - mean) * scale + bias`, and ReLU if asked for.
+fn apply<const RELU: bool>(from: &[f32], [mean, scale, bias]: [&[f32]; 3], to: &mut [f32]) {
+    let channels = mean.len();
+    let (scale, bias) = (&scale[..channels], &bias[..channels]);
+    widest(
+        #[inline(always)]
+        || {
+            for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(channels)) {
+                for c in 0..channels {
+                    let value = (from[c] - mean[c]) * scale[c] + bias[c];
+                    to[c] = if RELU && value < 0.0 { 0.0 } else { value };
+                }
+            }
+        },
+    );
+}
+
+/// `factor * grad + slope * (input - mean) + offset`, in the place of `grad`.
+fn spread(input: &[f32], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut [f32]) {
+    let channels = mean.len();
+    let (factor, slope, offset) = (&factor[..channels], &slope[..channels], &offset[..channels]);
+    widest(
+        #[inline(always)]
+        || {
+            for (grad, input) in grad.chunks_exact_mut(channels).zip(input.chunks_exact(channels)) {
+                for c in 0..channels {
+                    grad[c] = factor[c] * grad[c] + (slope[c] * (input[c] - mean[c]) + offset[c]);
+                }
+            }
+        },
+    );
 }
 
 /// Scale and shift that turn an input into the output: `input * scale + shift`.
@@ -213,45 +281,32 @@ pub fn affine(statistics: &Statistics, weight: &[f32], bias: &[f32]) -> (Vec<f32
 struct Sums {
     first: Vec<f64>,
     second: Vec<f64>,
-    line: Vec<[f32; 2]>,
 }
 
 impl Sums {
     fn new(channels: usize) -> Sums {
-        Sums { first: vec![0.0; channels], second: vec![0.0; channels], line: vec![[0.0; 2]; channels] }
+        Sums { first: vec![0.0; channels], second: vec![0.0; channels] }
     }
 
-    /// Adds `v - shift` and its square.
-    fn add_squares(&mut self, line: &[f32], shift: &[f32]) {
-        self.line.fill([0.0; 2]);
-        for pixel in line.chunks_exact(shift.len()) {
-            for ((sums, value), shift) in self.line.iter_mut().zip(pixel).zip(shift) {
-                let value = value - shift;
-                sums[0] += value;
-                sums[1] += value * value;
-            }
-        }
-        self.carry();
-    }
-
-    /// Adds `grad` and `grad * (input - mean)`.
-    fn add_products(&mut self, grad: &[f32], input: &[f32], mean: &[f32]) {
-        self.line.fill([0.0; 2]);
-        let channels = mean.len();
-        for (grad, input) in grad.chunks_exact(channels).zip(input.chunks_exact(channels)) {
-            for (((sums, grad), input), mean) in self.line.iter_mut().zip(grad).zip(input).zip(mean) {
-                sums[0] += grad;
-                sums[1] += grad * (input - mean);
-            }
-        }
-        self.carry();
-    }
-
-    fn carry(&mut self) {
-        for ((first, second), line) in self.first.iter_mut().zip(&mut self.second).zip(&self.line) {
-            *first += f64::from(line[0]);
-            *second += f64::from(line[1]);
-        }
+    /// Adds what `terms(pixel, channel)` gives for the pixels of a line and some channels from that one on.
+    #[inline(always)]
+    fn add(&mut self, pixels: usize, terms: impl Fn(usize, usize) -> (Lanes, Lanes)) {
+        widest(
+            #[inline(always)]
+            || {
+                for c in (0..self.first.len()).step_by(LANES) {
+                    let (mut first, mut second) = (Lanes::ZERO, Lanes::ZERO);
+                    for pixel in 0..pixels {
+                        let (a, b) = terms(pixel, c);
+                        (first, second) = (first + a, second + b);
+                    }
+                    for (i, (a, b)) in self.first[c..].iter_mut().zip(&mut self.second[c..]).take(LANES).enumerate() {
+                        *a += f64::from(first.0[i]);
+                        *b += f64::from(second.0[i]);
+                    }
+                }
+            },
+        );
     }
 
     /// The sum of parts, in their order.

@@ -231,8 +231,11 @@ fn is_allowed(session: &Session, proposal: &Descriptor) -> Result<bool, CudnnErr
     let Some(engine) = engines.first() else { return Ok(false) };
     let notes = engine.notes()?;
     let has = |note: Note| notes.contains(&(note as u32));
+    // transforms of the images cost some bits, the matrix units' float32 more
+    let inexact =
+        [Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE, Note::CUDNN_NUMERICAL_NOTE_WINOGRAD, Note::CUDNN_NUMERICAL_NOTE_FFT];
     Ok(!has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
-        && !(session.precision() == Precision::F32 && has(Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE))
+        && !(session.precision() == Precision::F32 && inexact.into_iter().any(has))
         && !(session.is_deterministic() && has(Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)))
 }
 

@@ -10,10 +10,11 @@ use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use crate::error::{Error, Result};
 
 const COMMON: &str = include_str!("kernels/common.cu");
-const NETWORK: [&str; 5] = [
+const NETWORK: [&str; 6] = [
     include_str!("kernels/elements.cu"),
     include_str!("kernels/finish.cu"),
     include_str!("kernels/norm.cu"),
+    include_str!("kernels/first.cu"),
     include_str!("kernels/loss.cu"),
     include_str!("kernels/adam.cu"),
 ];

@@ -9,6 +9,7 @@ pub mod adam;
 pub mod conv;
 mod descriptor;
 pub mod finish;
+mod first;
 pub mod images;
 mod kernels;
 pub mod linear;

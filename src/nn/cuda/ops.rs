@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::conv::{self, Task};
 use super::finish::{self, Affine, Output};
+use super::first;
 use super::kernels::{Argument, Form, each};
 use super::linear::Linear;
 use super::norm::{self, Norm};
@@ -31,6 +32,7 @@ fn convolve(session: &Session, shape: &Conv, input: &Tensor, weight: &Tensor) ->
     // SAFETY: the tensors have the shapes of `shape`, which was made of theirs.
     match pointwise(shape) {
         Some(linear) => unsafe { linear.forward(session, input, weight, into) }?,
+        None if first::takes(shape) => unsafe { first::forward(session, shape, input, weight, into) }?,
         None => unsafe { conv::run(session, Task::Forward, shape, input, weight, into) }?,
     }
     Ok(output)
@@ -51,6 +53,7 @@ fn convolve_back(
     // SAFETY: the tensors have the shapes of `shape`, which was made of theirs; so below.
     match linear {
         Some(linear) => unsafe { linear.weight_gradient(session, x, g, into) }?,
+        None if first::takes(shape) => unsafe { first::weight_gradient(session, shape, x, g, into) }?,
         None => unsafe { conv::run(session, Task::WeightGradient, shape, x, into, g) }?,
     }
     let mut input_grad = None;

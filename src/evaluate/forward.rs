@@ -1,0 +1,121 @@
+//! What a network says of images: the probabilities of every digit at every position, beside what is right.
+//!
+//! The only place of this stage that runs a network; everything after it is arithmetic on [`Predictions`].
+
+use crate::error::Result;
+use crate::nn::floats::Floats;
+use crate::nn::loss::{argmax, cross_entropy, softmax};
+use crate::nn::{CLASSES, Mode, Network};
+use crate::shards::Split;
+use crate::train::batch::Normalise;
+
+/// What a network says of the first images of a split, image after image.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Predictions {
+    /// Digits per image.
+    pub digits: usize,
+    /// The right digits, left to right: `digits` per image.
+    pub targets: Vec<u8>,
+    /// The digits found, likewise.
+    pub found: Vec<u8>,
+    /// The probability of each digit at each position: `digits` times ten per image.
+    pub probabilities: Vec<f64>,
+    /// Sum over images and positions of the cross entropy.
+    pub loss: f64,
+}
+
+impl Predictions {
+    /// Images.
+    pub fn len(&self) -> usize {
+        self.targets.len() / self.digits.max(1)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// The right digits of an image.
+    pub fn truth(&self, image: usize) -> &[u8] {
+        &self.targets[image * self.digits..][..self.digits]
+    }
+
+    /// The digits found in an image.
+    pub fn answer(&self, image: usize) -> &[u8] {
+        &self.found[image * self.digits..][..self.digits]
+    }
+
+    /// Whether all digits of an image are right.
+    pub fn is_correct(&self, image: usize) -> bool {
+        self.truth(image) == self.answer(image)
+    }
+
+    /// The probability of a digit at a position of an image.
+    pub fn probability(&self, image: usize, position: usize, digit: u8) -> f64 {
+        self.probabilities[(image * self.digits + position) * CLASSES + usize::from(digit)]
+    }
+
+    /// The probability of some digits of an image together: the product over its positions, as the heads are independent
+    /// given the image.
+    pub fn joint(&self, image: usize, digits: &[u8]) -> f64 {
+        digits.iter().enumerate().map(|(position, &digit)| self.probability(image, position, digit)).product()
+    }
+
+    /// Adds what the heads say of a batch: a slice of logits per head, `(images, 10)` each.
+    fn add(&mut self, heads: &[&[f32]], targets: &[u8]) {
+        for (image, targets) in targets.chunks_exact(self.digits).enumerate() {
+            for (head, &target) in heads.iter().zip(targets) {
+                let logits = &head[image * CLASSES..][..CLASSES];
+                self.loss += cross_entropy(logits, target);
+                self.found.push(argmax(logits));
+                self.probabilities.extend(softmax(logits));
+            }
+            self.targets.extend_from_slice(targets);
+        }
+    }
+}
+
+/// What a network, in evaluation mode, says of the first `images` images of a split. `done` hears of each batch.
+pub fn predict(
+    network: &Network,
+    normalise: &Normalise,
+    split: &Split,
+    images: usize,
+    batch: usize,
+    mut done: impl FnMut(usize) -> Result<()>,
+) -> Result<Predictions> {
+    let mut all = Predictions { digits: split.digits, ..Predictions::default() };
+    for start in (0..images).step_by(batch.max(1)) {
+        let count = batch.min(images - start);
+        let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(start + i));
+        let input = normalise.batch(count, [split.height, split.width], fill)?;
+        let logits = network.forward(&input, Mode::Eval)?;
+        let heads = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
+        let heads: Vec<&[f32]> = heads.iter().map(|head| &**head).collect();
+        all.add(&heads, &split.targets[start * split.digits..(start + count) * split.digits]);
+        done(count)?;
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn predictions_are_those_worked_by_hand() {
+        let head = |digits: [usize; 2]| -> Vec<f32> {
+            let row = |digit| (0..CLASSES).map(move |class| if class == digit { 9f32.ln() } else { 0.0 });
+            digits.into_iter().flat_map(row).collect()
+        };
+        let mut all = Predictions { digits: 2, ..Predictions::default() };
+        all.add(&[&head([3, 7]), &head([1, 2])], &[3, 1, 7, 5]);
+        assert_eq!((all.len(), all.found.as_slice()), (2, &[3, 1, 7, 2][..]));
+        assert!(all.is_correct(0) && !all.is_correct(1));
+        // odds 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
+        let expected = 3.0 * 2f64.ln() + 18f64.ln();
+        assert!((all.loss - expected).abs() < 1e-6);
+        assert!((all.joint(1, &[7, 2]) - 0.25).abs() < 1e-6 && (all.joint(1, &[7, 5]) - 1.0 / 36.0).abs() < 1e-6);
+        assert!((all.probabilities.iter().sum::<f64>() - 4.0).abs() < 1e-12);
+    }
+}

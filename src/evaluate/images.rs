@@ -1,0 +1,133 @@
+//! `multidigit predict`: what a network says of picture files that are in no data set.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::codecs::png::PngDecoder;
+use image::{ColorType, ImageDecoder};
+use serde::Serialize;
+
+use super::forward::{Predictions, predict};
+use super::metrics::class_name;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::nn::{CLASSES, weights};
+use crate::shards::Split;
+use crate::train::batch::Normalise;
+
+/// Images per forward pass.
+const BATCH: usize = 100;
+
+/// What a network says of one image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Answer {
+    /// The image's file.
+    pub image: PathBuf,
+    /// The digits found, left to right.
+    pub digits: String,
+    /// Their joint probability: the product over the positions.
+    pub probability: f64,
+    /// What was found at each position, from the left.
+    pub positions: Vec<Position>,
+    /// Whether the image has light digits on dark ground, as those that the network was trained on.
+    pub light_on_dark: bool,
+}
+
+/// What was found at one position.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Position {
+    /// The digit found.
+    pub digit: u8,
+    /// The probability of each digit from 0 to 9.
+    pub probabilities: Vec<f64>,
+}
+
+/// Asks the network in the file `weights` about images in the PNG files `paths`.
+///
+/// # Errors
+/// [`Error::Format`] for an image of another size or colour than the network takes, with the way to convert it.
+pub fn ask(weights: &Path, paths: &[PathBuf]) -> Result<Vec<Answer>> {
+    let (network, description) = weights::load(weights)?;
+    let shape = network.shape();
+    let size = (shape.height, shape.width);
+    let mut split = Split { height: size.0, width: size.1, digits: shape.digits, ..Split::default() };
+    for path in paths {
+        split.images.extend(read(path, size)?);
+        // nobody knows what is right
+        split.targets.extend(std::iter::repeat_n(0, shape.digits));
+    }
+    let normalise = Normalise::new(description.mean, description.std);
+    let answers = predict(&network, &normalise, &split, paths.len(), BATCH, |_| Ok(()))?;
+    let answer = |(row, path): (usize, &PathBuf)| answer(&answers, row, path, split.image(row));
+    Ok(paths.iter().enumerate().map(answer).collect())
+}
+
+fn answer(answers: &Predictions, row: usize, path: &Path, pixels: &[u8]) -> Answer {
+    let found = answers.answer(row);
+    let position = |(position, &digit): (usize, &u8)| Position {
+        digit,
+        probabilities: (0..CLASSES as u8).map(|digit| answers.probability(row, position, digit)).collect(),
+    };
+    let sum: u64 = pixels.iter().map(|&grey| u64::from(grey)).sum();
+    Answer {
+        image: path.to_owned(),
+        digits: class_name(found),
+        probability: answers.joint(row, found),
+        positions: found.iter().enumerate().map(position).collect(),
+        light_on_dark: sum < 128 * pixels.len() as u64,
+    }
+}
+
+/// The grey pixels of a PNG file of `height x width` pixels.
+fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
+    let wanted =
+        format!("a PNG of {height}x{width} pixels (height x width) in 8-bit grey, as the network was trained on");
+    let refuse = |found: String| {
+        let source = path.display();
+        let convert = format!("magick '{source}' -colorspace Gray -depth 8 -resize '{width}x{height}!' converted.png");
+        Error::format(path, found, format!("{wanted}; convert it: {convert}"))
+    };
+    let bytes = files::read(path)?;
+    let decoder = PngDecoder::new(Cursor::new(&bytes)).map_err(|e| refuse(format!("not readable as PNG ({e})")))?;
+    let (w, h) = decoder.dimensions();
+    let colour = match decoder.color_type() {
+        ColorType::L8 => "8-bit grey",
+        ColorType::La8 => "8-bit grey with transparency",
+        ColorType::L16 | ColorType::La16 => "16-bit grey",
+        ColorType::Rgb8 | ColorType::Rgb16 => "colour",
+        _ => "colour with transparency",
+    };
+    if (h as usize, w as usize, decoder.color_type()) != (height, width, ColorType::L8) {
+        return Err(refuse(format!("a PNG of {h}x{w} pixels in {colour}")));
+    }
+    let mut pixels = vec![0; height * width];
+    decoder.read_image(&mut pixels).map_err(|e| refuse(format!("not readable as PNG ({e})")))?;
+    Ok(pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{GrayImage, Luma, RgbImage};
+
+    use super::*;
+
+    #[test]
+    fn an_image_of_another_size_or_colour_is_refused_with_the_way_to_convert_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a.png");
+        let refusal = || read(&path, (2, 3)).unwrap_err().to_string().replace(&path.display().to_string(), "P");
+        let expected = "expected a PNG of 2x3 pixels (height x width) in 8-bit grey, as the network was trained on; \
+                        convert it: magick 'P' -colorspace Gray -depth 8 -resize '3x2!' converted.png";
+        GrayImage::from_pixel(3, 2, Luma([7])).save(&path).unwrap();
+        assert_eq!(read(&path, (2, 3)).unwrap(), [7; 6]);
+        GrayImage::new(2, 3).save(&path).unwrap();
+        assert_eq!(refusal(), format!("`P`: a PNG of 3x2 pixels in 8-bit grey; {expected}"));
+        RgbImage::new(3, 2).save(&path).unwrap();
+        assert_eq!(refusal(), format!("`P`: a PNG of 2x3 pixels in colour; {expected}"));
+        std::fs::write(&path, "GIF89a").unwrap();
+        let found = refusal();
+        assert!(found.starts_with("`P`: not readable as PNG (") && found.ends_with(expected), "{found}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(refusal().starts_with("`P`: cannot read it: "));
+    }
+}

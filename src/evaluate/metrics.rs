@@ -1,0 +1,355 @@
+//! `metrics.json`: what a network's answers come to. Every number that the report, a model card or `multidigit runs`
+//! shows of an evaluated network is read from these structures.
+//!
+//! Plain data, computed from [`Predictions`] alone. docs/metrics.md tells what each value means, and
+//! docs/metrics.schema.json is its JSON Schema.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Weights;
+use super::forward::Predictions;
+use super::statistics::{Accuracy, Calibration, Confusion, confusion, macro_f1};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::nn::{CLASSES, Model};
+
+/// The file of [`Metrics`].
+pub const FILE: &str = "metrics.json";
+
+/// The version of the file's form: raised when a value changes its name or meaning.
+pub const VERSION: u32 = 2;
+
+/// Wrong pairs, and worst mistakes, that are kept of a split.
+const MOST_CONFUSIONS: usize = 50;
+const MOST_MISTAKES: usize = 24;
+
+/// What stands in `metrics.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// The version of this file's form: 2.
+    pub version: u32,
+    /// The architecture.
+    pub model: Model,
+    /// The number of parameters.
+    pub parameters: usize,
+    /// Which weights of the run.
+    pub weights: Weights,
+    /// The epoch, counted from 1, that the weights are of.
+    pub epoch: usize,
+    /// Digits per image: the network's heads.
+    pub digits: usize,
+    /// Height and width of the images in pixels.
+    pub image_size: [usize; 2],
+    /// The files or folders that were evaluated instead of the data set; none: its val and test.
+    pub data: Vec<String>,
+    /// The results, a split each.
+    pub splits: Vec<SplitMetrics>,
+}
+
+/// The results on one split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitMetrics {
+    /// The split's name.
+    pub split: String,
+    /// Images that were looked at.
+    pub samples: usize,
+    /// Sum over the positions of the mean cross entropy.
+    pub loss: f64,
+    /// Joint-digit accuracy: the share of images with all digits right.
+    pub accuracy: Accuracy,
+    /// Calibration of the joint probability: the product over the positions of the largest probability.
+    pub calibration: Calibration,
+    /// The results at each position, from the left.
+    pub positions: Vec<PositionMetrics>,
+    /// The results for each class that occurs, in order.
+    pub classes: Vec<ClassMetrics>,
+    /// The most frequent wrong answers, at most 50, most frequent first.
+    pub confusions: Vec<ClassConfusion>,
+    /// The worst mistakes: wrong answers of the highest probability, at most 24, worst first.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// The results at one position.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PositionMetrics {
+    /// The position, counted from 1 on the left.
+    pub position: usize,
+    /// Share of images with the right digit here.
+    pub accuracy: Accuracy,
+    /// Mean over the digits of their F1 scores, over the digits that occur here or were found here.
+    pub macro_f1: f64,
+    /// Calibration of the largest probability here.
+    pub calibration: Calibration,
+    /// How often each digit (row) was taken for each (column).
+    pub confusion: Confusion,
+}
+
+/// The results for one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClassMetrics {
+    /// The class: its digits.
+    pub class: String,
+    /// Share of its images with all digits right.
+    pub accuracy: Accuracy,
+}
+
+/// A class that was taken for another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClassConfusion {
+    /// The right class.
+    pub class: String,
+    /// The class found.
+    pub predicted: String,
+    /// Images.
+    pub count: u64,
+}
+
+/// An image with a wrong answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mistake {
+    /// The image's row in its split, counted from 0.
+    pub row: usize,
+    /// The image's index in its class.
+    pub index: i64,
+    /// The right class.
+    pub class: String,
+    /// The class found.
+    pub predicted: String,
+    /// Joint probability of the class found.
+    pub probability: f64,
+    /// Joint probability of the right class.
+    pub class_probability: f64,
+}
+
+impl Metrics {
+    /// Reads the numbers of an evaluated run.
+    pub fn read(path: &Path) -> Result<Metrics> {
+        let refuse = |found: String| {
+            Error::format(path, found, format!("what `evaluate` writes, version {VERSION}; evaluate the run again"))
+        };
+        let metrics: Metrics =
+            serde_json::from_str(&files::read_text(path)?).map_err(|e| refuse(format!("not metrics ({e})")))?;
+        match metrics.version {
+            VERSION => Ok(metrics),
+            other => Err(refuse(format!("metrics of version {other}"))),
+        }
+    }
+
+    /// Writes them, to 15 significant digits: the reader of JSON takes no more without rounding errors of its own.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut tree = serde_json::to_value(self).expect("numbers and names are JSON");
+        shorten(&mut tree);
+        files::write(path, format!("{tree:#}\n").as_bytes())
+    }
+
+    /// The results on a split.
+    pub fn split(&self, name: &str) -> Option<&SplitMetrics> {
+        self.splits.iter().find(|split| split.split == name)
+    }
+
+    /// The JSON Schema of the file.
+    pub fn schema() -> Value {
+        schemars::schema_for!(Metrics).to_value()
+    }
+}
+
+/// Rounds every number of a tree to 15 significant digits.
+fn shorten(tree: &mut Value) {
+    match tree {
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        Value::Object(map) => map.values_mut().for_each(shorten),
+        Value::Number(number) if number.is_f64() => {
+            let short = number.as_f64().and_then(|value| format!("{value:.14e}").parse().ok());
+            if let Some(short) = short.and_then(serde_json::Number::from_f64) {
+                *number = short;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The name of a class: its digits.
+pub fn class_name(digits: &[u8]) -> String {
+    digits.iter().map(|digit| char::from(b'0' + digit)).collect()
+}
+
+impl SplitMetrics {
+    /// What the answers to a split come to; `index` has the index in its class of each image.
+    pub fn new(split: &str, index: &[i64], answers: &Predictions) -> SplitMetrics {
+        let images = || 0..answers.len();
+        let largest = |image: usize| answers.joint(image, answers.answer(image));
+        SplitMetrics {
+            split: split.to_owned(),
+            samples: answers.len(),
+            loss: answers.loss / answers.len() as f64,
+            accuracy: Accuracy::of(images().map(|image| answers.is_correct(image))),
+            calibration: Calibration::of(images().map(|image| (largest(image), answers.is_correct(image)))),
+            positions: (0..answers.digits).map(|position| PositionMetrics::new(position, answers)).collect(),
+            classes: classes(answers),
+            confusions: confusions(answers),
+            mistakes: mistakes(index, answers),
+        }
+    }
+}
+
+impl PositionMetrics {
+    fn new(position: usize, answers: &Predictions) -> PositionMetrics {
+        let pair = |image: usize| (answers.truth(image)[position], answers.answer(image)[position]);
+        let pairs = || (0..answers.len()).map(pair);
+        let counts = confusion(pairs());
+        let confidence = |image: usize| {
+            let (right, found) = pair(image);
+            (answers.probability(image, position, found), right == found)
+        };
+        PositionMetrics {
+            position: position + 1,
+            accuracy: Accuracy::of(pairs().map(|(right, found)| right == found)),
+            macro_f1: macro_f1(&counts),
+            calibration: Calibration::of((0..answers.len()).map(confidence)),
+            confusion: counts,
+        }
+    }
+}
+
+fn classes(answers: &Predictions) -> Vec<ClassMetrics> {
+    let mut counts: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
+    for image in 0..answers.len() {
+        let count = counts.entry(answers.truth(image)).or_default();
+        count.0 += u64::from(answers.is_correct(image));
+        count.1 += 1;
+    }
+    let class = |(digits, (correct, samples))| ClassMetrics {
+        class: class_name(digits),
+        accuracy: Accuracy::new(correct, samples),
+    };
+    counts.into_iter().map(class).collect()
+}
+
+fn confusions(answers: &Predictions) -> Vec<ClassConfusion> {
+    let mut counts: BTreeMap<(&[u8], &[u8]), u64> = BTreeMap::new();
+    for image in (0..answers.len()).filter(|&image| !answers.is_correct(image)) {
+        *counts.entry((answers.truth(image), answers.answer(image))).or_default() += 1;
+    }
+    let mut all: Vec<_> = counts.into_iter().collect();
+    all.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: of equals the lower class first
+    all.truncate(MOST_CONFUSIONS);
+    let named = |((class, predicted), count)| ClassConfusion {
+        class: class_name(class),
+        predicted: class_name(predicted),
+        count,
+    };
+    all.into_iter().map(named).collect()
+}
+
+fn mistakes(index: &[i64], answers: &Predictions) -> Vec<Mistake> {
+    let wrong = (0..answers.len()).filter(|&image| !answers.is_correct(image));
+    let mut wrong: Vec<(f64, usize)> =
+        wrong.map(|image| (answers.joint(image, answers.answer(image)), image)).collect();
+    wrong.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable: of equals the earlier row first
+    wrong.truncate(MOST_MISTAKES);
+    let mistake = |(probability, row): (f64, usize)| Mistake {
+        row,
+        index: index.get(row).copied().unwrap_or_default(),
+        class: class_name(answers.truth(row)),
+        predicted: class_name(answers.answer(row)),
+        probability,
+        class_probability: answers.joint(row, answers.truth(row)),
+    };
+    wrong.into_iter().map(mistake).collect()
+}
+
+/// A confusion matrix as CSV: a row for each right digit.
+pub fn confusion_csv(counts: &Confusion) -> String {
+    let line = |head: &str, cells: Vec<String>| format!("{head},{}\n", cells.join(","));
+    let mut text = line("digit", (0..CLASSES).map(|digit| format!("found_{digit}")).collect());
+    for (digit, row) in counts.iter().enumerate() {
+        text.push_str(&line(&digit.to_string(), row.iter().map(u64::to_string).collect()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers with these (right, found, probability of what was found, of what is right) in images of one digit.
+    fn answers(images: &[(u8, u8, f64, f64)]) -> Predictions {
+        let mut all = Predictions { digits: 1, loss: images.len() as f64, ..Predictions::default() };
+        for &(right, found, most, of_right) in images {
+            all.targets.push(right);
+            all.found.push(found);
+            let mut row = [0.0; CLASSES];
+            row[usize::from(right)] = of_right;
+            row[usize::from(found)] = most;
+            all.probabilities.extend(row);
+        }
+        all
+    }
+
+    #[test]
+    fn the_numbers_of_a_split_are_those_counted_by_hand() {
+        let images = [(1, 1, 0.9, 0.9), (1, 7, 0.6, 0.3), (1, 7, 0.8, 0.1), (4, 9, 0.7, 0.2), (4, 4, 1.0, 1.0)];
+        let found = SplitMetrics::new("val", &[10, 11, 12, 13, 14], &answers(&images));
+        assert_eq!((found.samples, found.loss, found.accuracy), (5, 1.0, Accuracy::new(2, 5)));
+        let classes: Vec<_> =
+            found.classes.iter().map(|class| (class.class.as_str(), class.accuracy.correct)).collect();
+        assert_eq!(classes, [("1", 1), ("4", 1)]);
+        let pairs: Vec<_> =
+            found.confusions.iter().map(|c| (c.class.as_str(), c.predicted.as_str(), c.count)).collect();
+        assert_eq!(pairs, [("1", "7", 2), ("4", "9", 1)]);
+        let rows: Vec<_> =
+            found.mistakes.iter().map(|m| (m.row, m.index, m.probability, m.class_probability)).collect();
+        assert_eq!(rows, [(2, 12, 0.8, 0.1), (3, 13, 0.7, 0.2), (1, 11, 0.6, 0.3)]);
+        let position = &found.positions[0];
+        assert_eq!((position.position, position.confusion[1][7], position.accuracy.correct), (1, 2, 2));
+        // of 1: 2/4, of 4: 2/3, of 7 and 9: 0
+        assert!((position.macro_f1 - (0.5 + 2.0 / 3.0) / 4.0).abs() < 1e-15);
+        assert!(confusion_csv(&position.confusion).contains("\n4,0,0,0,0,1,0,0,0,0,1\n"));
+    }
+
+    #[test]
+    fn the_committed_schema_is_that_of_the_structures() {
+        let committed = include_str!("../../docs/metrics.schema.json");
+        let here = format!("{:#}\n", Metrics::schema());
+        assert_eq!(committed, here, "write it anew: multidigit schema metrics > docs/metrics.schema.json");
+    }
+
+    #[test]
+    fn metrics_of_another_version_are_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(FILE);
+        let metrics = Metrics {
+            version: VERSION,
+            model: Model::Fcn,
+            parameters: 1,
+            weights: Weights::Last,
+            epoch: 3,
+            digits: 1,
+            image_size: [60, 60],
+            data: Vec::new(),
+            splits: vec![SplitMetrics::new("val", &[0], &answers(&[(1, 1, 0.9, 0.9)]))],
+        };
+        metrics.write(&path).unwrap();
+        let read = Metrics::read(&path).unwrap();
+        assert_eq!(format!("{:.12?}", read), format!("{:.12?}", metrics));
+        read.write(&path).unwrap();
+        assert_eq!(Metrics::read(&path).unwrap(), read, "what was read is written and read as it is");
+        Metrics { version: 1, ..metrics }.write(&path).unwrap();
+        let expected = "expected what `evaluate` writes, version 2; evaluate the run again";
+        let refusal = |path: &Path| Metrics::read(path).unwrap_err().to_string();
+        assert_eq!(refusal(&path), format!("`{}`: metrics of version 1; {expected}", path.display()));
+        std::fs::write(&path, "{}").unwrap();
+        let found = refusal(&path);
+        assert!(found.contains("not metrics (missing field `version`") && found.ends_with(expected), "{found}");
+    }
+}

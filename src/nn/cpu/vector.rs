@@ -1,0 +1,160 @@
+//! Running a loop compiled for the widest vectors that the processor has, and a few floats that are handled together.
+
+use std::ops::{Add, Mul, Sub};
+
+/// Calls `work` in a copy compiled for AVX-512 or AVX2 where the processor has it. What `work` calls must be inlined
+/// into it, or it stays as it is compiled for every processor. No copy contracts a product and a sum, so all compute
+/// the same bits.
+#[inline(always)]
+pub fn widest<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            return unsafe { with_avx512(work) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            return unsafe { with_avx2(work) };
+        }
+    }
+    work()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+/// Floats in a [`Lanes`]: a register of AVX-512.
+pub const LANES: usize = 16;
+
+/// Some channels of one element.
+#[derive(Clone, Copy)]
+pub struct Lanes(pub [f32; LANES]);
+
+impl Lanes {
+    /// Zeros.
+    pub const ZERO: Lanes = Lanes([0.0; LANES]);
+
+    /// The first of a slice.
+    #[inline(always)]
+    pub fn load(from: &[f32]) -> Lanes {
+        Lanes(from[..LANES].try_into().expect("as many as asked for"))
+    }
+
+    /// Into the first of a slice.
+    #[inline(always)]
+    pub fn store(self, to: &mut [f32]) {
+        to[..LANES].copy_from_slice(&self.0);
+    }
+}
+
+impl Lanes {
+    /// The elements from `start` on, `count` at most; zeros follow.
+    #[inline(always)]
+    pub fn some(from: &[f32], start: usize, count: usize) -> Lanes {
+        if count >= LANES {
+            return Lanes::load(&from[start..]);
+        }
+        let mut lanes = Lanes::ZERO;
+        lanes.0[..count].copy_from_slice(&from[start..start + count]);
+        lanes
+    }
+
+    /// Each lane where `other` is positive, else 0.
+    #[inline(always)]
+    pub fn where_positive(self, other: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|i| if other.0[i] > 0.0 { self.0[i] } else { 0.0 }))
+    }
+
+    /// In each lane, the one of `window` that `choice` names there.
+    #[inline(always)]
+    pub fn chosen(choice: &[u8], start: usize, count: usize, window: [Lanes; 4]) -> Lanes {
+        let mut which = [0; LANES];
+        if count >= LANES {
+            which.copy_from_slice(&choice[start..start + LANES]);
+        } else {
+            which[..count].copy_from_slice(&choice[start..start + count]);
+        }
+        let mut chosen = window[0];
+        for (number, other) in (1..).zip(&window[1..]) {
+            chosen = Lanes(std::array::from_fn(|i| if which[i] == number { other.0[i] } else { chosen.0[i] }));
+        }
+        chosen
+    }
+}
+
+impl Add for Lanes {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn add(self, other: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+}
+
+impl Sub for Lanes {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn sub(self, other: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+}
+
+impl Mul for Lanes {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn mul(self, other: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|i| self.0[i] * other.0[i]))
+    }
+}
+
+impl Mul<Lanes> for f32 {
+    type Output = Lanes;
+
+    #[inline(always)]
+    fn mul(self, other: Lanes) -> Lanes {
+        Lanes(std::array::from_fn(|i| self * other.0[i]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_copy_of_a_loop_computes_the_same_bits() {
+        let work = || {
+            let mut sum = Lanes(std::array::from_fn(|i| 0.1 * i as f32));
+            (0..100).for_each(|i| sum = sum + (0.3 / (i + 1) as f32) * sum);
+            sum.0
+        };
+        let expected = work();
+        assert_eq!(widest(work), expected);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            assert_eq!(unsafe { with_avx2(work) }, expected);
+        }
+    }
+
+    #[test]
+    fn lanes_beyond_the_count_are_zero_and_a_choice_picks_its_own_lane() {
+        let values: Vec<f32> = (0..20).map(|i| i as f32).collect();
+        let some = Lanes::some(&values, 15, 3);
+        assert_eq!(some.0[..4], [15.0, 16.0, 17.0, 0.0]);
+        assert_eq!(some.where_positive(Lanes::some(&[1.0, 0.0, -1.0], 0, 3)).0[..3], [15.0, 0.0, 0.0]);
+        let window = [0, 1, 2, 3].map(|i| Lanes([i as f32; LANES]));
+        assert_eq!(Lanes::chosen(&[9, 2, 0, 3, 1], 1, 4, window).0[..5], [2.0, 0.0, 3.0, 1.0, 0.0]);
+    }
+}

@@ -1,0 +1,296 @@
+//! Reading Parquet files that others wrote: shards in our schema, and plain image sets such as MNIST on Hugging Face.
+//!
+//! Needed are `image` (a struct with `bytes`: 8-bit grey PNGs of one size) and `label` (integers). `digits` is read where
+//! it is there, else the label spells them; so is `index`, else rows are counted. Nothing else is looked at.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::ImageDecoder;
+use rayon::prelude::*;
+
+use super::reader::{decode, decoder, pngs};
+use super::{DATA, Split, file_name};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::tables::Table;
+
+/// The splits that some paths hold, by name, with their files in order. A file's split is its name before
+/// `-00000-of-00001.parquet`, as Hugging Face names shards, else its whole stem. A folder gives the Parquet files in it, or
+/// in its folder `data`, of every split but train.
+pub fn splits(paths: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>> {
+    let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in paths {
+        if path.is_dir() {
+            for (name, files) in in_folder(path)? {
+                found.entry(name).or_default().extend(files);
+            }
+        } else {
+            found.entry(split_of(path)).or_default().push(path.clone());
+        }
+    }
+    // val before test, as everywhere; names of others as they come
+    let mut all: Vec<_> = found.into_iter().collect();
+    all.sort_by_key(|(name, _)| !name.starts_with("val"));
+    Ok(all)
+}
+
+fn in_folder(folder: &Path) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    let parquet = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let mut all = files::entries(folder)?;
+        all.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+        Ok(all)
+    };
+    let (mut home, mut all) = (folder.to_owned(), parquet(folder)?);
+    if all.is_empty() {
+        home = folder.join(DATA);
+        all = parquet(&home)?;
+    }
+    let mut splits: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in all {
+        splits.entry(split_of(&path)).or_default().push(path);
+    }
+    splits.remove("train");
+    if splits.is_empty() {
+        let expected = "Parquet files of val or test there or in its folder data; to evaluate on train, name the files";
+        return Err(Error::format(folder, "no Parquet files of any split but train", expected));
+    }
+    for (name, files) in &splits {
+        let set: Vec<PathBuf> = (0..files.len()).map(|n| home.join(file_name(name, n, files.len()))).collect();
+        let single = [home.join(format!("{name}.parquet"))];
+        if *files != set && **files != single {
+            let found = format!("{} files of `{name}` whose names do not form one set", files.len());
+            return Err(Error::format(&home, found, format!("{name}-00000-of-0000N.parquet, N files")));
+        }
+    }
+    Ok(splits)
+}
+
+fn split_of(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let is_number = |part: &str| part.len() == 5 && part.bytes().all(|byte| byte.is_ascii_digit());
+    match stem.rsplitn(4, '-').collect::<Vec<_>>()[..] {
+        [of, "of", number, name] if is_number(of) && is_number(number) => name.to_owned(),
+        _ => stem.into_owned(),
+    }
+}
+
+/// Reads the first `limit` rows of some files, or all, into memory. Where there is no column `digits`, labels spell
+/// `digits` digits.
+pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Split> {
+    let tables = files.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
+    let limit = limit.unwrap_or(usize::MAX);
+    let (mut wanted, mut rows) = (Vec::new(), 0);
+    for table in &tables {
+        for (group, n) in table.row_groups().into_iter().enumerate().filter(|(_, n)| *n > 0) {
+            if rows < limit {
+                wanted.push((table, group, n, rows));
+                rows += n;
+            }
+        }
+    }
+    let Some(&(first, group, ..)) = wanted.first() else {
+        let path = files.first().map_or(Path::new("evaluate.data"), |path| path);
+        return Err(Error::format(path, "no rows in it or its fellows", "at least one image"));
+    };
+    let layout = Form::of(first, group, digits)?;
+    let parts = wanted.into_par_iter().map(|(table, group, n, before)| layout.read(table, group, n, before));
+    let parts = parts.collect::<Result<Vec<Split>>>()?;
+    let (rows, area) = (rows.min(limit), layout.height * layout.width);
+    let mut all = layout.empty();
+    all.images.reserve_exact(rows * area);
+    for part in parts {
+        let n = part.len().min(rows - all.len());
+        all.images.extend_from_slice(&part.images[..n * area]);
+        all.targets.extend_from_slice(&part.targets[..n * layout.digits]);
+        all.labels.extend_from_slice(&part.labels[..n]);
+        all.index.extend_from_slice(&part.index[..n]);
+    }
+    Ok(all)
+}
+
+/// What all rows have in common.
+struct Form {
+    digits: usize,
+    /// Whether there is a column of digits.
+    spelled: bool,
+    height: usize,
+    width: usize,
+}
+
+impl Form {
+    /// As the first row of a row group has it.
+    fn of(table: &Table, group: usize, digits: usize) -> Result<Form> {
+        let spelled = table.has("digits");
+        let names: &[&str] = if spelled { &["image", "label", "digits"] } else { &["image", "label"] };
+        let batch = table.read(names, vec![group], 1)?.next().transpose()?;
+        let Some(batch) = batch.filter(|batch| batch.num_rows() > 0) else {
+            return Err(Error::format(table.path(), "an empty row group", "at least one image in each"));
+        };
+        let (width, height) = decoder(table, pngs(table, &batch)?.value(0))?.dimensions();
+        let digits = if spelled { table.lists(&batch, "digits")?.1 } else { digits };
+        Ok(Form { digits, spelled, height: height as usize, width: width as usize })
+    }
+
+    fn empty(&self) -> Split {
+        Split { height: self.height, width: self.width, digits: self.digits, ..Split::default() }
+    }
+
+    /// The `n` rows of a row group that `before` rows of the split stand before.
+    fn read(&self, table: &Table, group: usize, n: usize, before: usize) -> Result<Split> {
+        let mut names = vec!["image", "label"];
+        names.extend(["digits", "index"].into_iter().filter(|name| table.has(name)));
+        let mut all = self.empty();
+        for batch in table.read(&names, vec![group], n)? {
+            let batch = batch?;
+            let labels = table.ints(&batch, "label")?;
+            let digits = match self.spelled {
+                true => table.lists(&batch, "digits")?,
+                false => (self.spell(table, &labels)?, self.digits),
+            };
+            if digits.1 != self.digits {
+                let expected = format!("lists of {}, as in the first row", self.digits);
+                return Err(Error::format(
+                    table.path(),
+                    format!("column `digits` has lists of {}", digits.1),
+                    expected,
+                ));
+            }
+            for digit in digits.0 {
+                let digit = u8::try_from(digit).ok().filter(|&digit| digit < 10).ok_or_else(|| {
+                    Error::format(table.path(), format!("digit {digit}"), "column `digits` with digits 0 to 9")
+                })?;
+                all.targets.push(digit);
+            }
+            match table.has("index") {
+                true => all.index.extend(table.ints(&batch, "index")?),
+                false => all.index.extend((0..labels.len()).map(|row| (before + all.labels.len() + row) as i64)),
+            }
+            all.labels.extend(labels);
+            decode(table, &pngs(table, &batch)?, (self.height, self.width), &mut all.images)?;
+        }
+        Ok(all)
+    }
+
+    /// The digits that labels spell.
+    fn spell(&self, table: &Table, labels: &[i64]) -> Result<Vec<i64>> {
+        let classes = u32::try_from(self.digits).ok().and_then(|digits| 10_i64.checked_pow(digits)).unwrap_or(i64::MAX);
+        if let Some(label) = labels.iter().find(|&&label| !(0..classes).contains(&label)) {
+            let (digits, s) = (self.digits, if self.digits == 1 { "" } else { "s" });
+            let expected = format!("0 to {}, as {digits} digit{s} spell (there is no column `digits`)", classes - 1);
+            return Err(Error::format(table.path(), format!("label {label}"), expected));
+        }
+        let places: Vec<i64> = (0..self.digits as u32).rev().map(|place| 10_i64.saturating_pow(place)).collect();
+        Ok(labels.iter().flat_map(|label| places.iter().map(move |place| label / place % 10)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{
+        ArrayRef, Int8Array, Int32Array, LargeBinaryArray, LargeListArray, RecordBatch, StringArray, StructArray,
+    };
+    use arrow::datatypes::{DataType, Field, Int32Type};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    fn png(height: u32, width: u32, grey: u8) -> Vec<u8> {
+        let mut out = std::io::Cursor::new(Vec::new());
+        image::GrayImage::from_pixel(width, height, image::Luma([grey]))
+            .write_to(&mut out, image::ImageFormat::Png)
+            .unwrap();
+        out.into_inner()
+    }
+
+    /// A file of images whose grey is their row, with columns of other widths than ours.
+    fn write(path: &Path, rows: usize, more: &[(&str, ArrayRef)]) {
+        let pngs: Vec<Vec<u8>> = (0..rows).map(|row| png(2, 3, row as u8)).collect();
+        let bytes: ArrayRef = Arc::new(LargeBinaryArray::from_iter_values(&pngs));
+        let names: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>; rows]));
+        let image = StructArray::from(vec![
+            (Arc::new(Field::new("bytes", DataType::LargeBinary, true)), bytes),
+            (Arc::new(Field::new("path", DataType::Utf8, true)), names),
+        ]);
+        let columns = [("image", Arc::new(image) as ArrayRef)].into_iter().chain(more.iter().cloned());
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(n, c)| (n, c, true))).unwrap();
+        let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn images_with_labels_alone_are_read_and_the_label_spells_the_digits() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("test.parquet");
+        write(&path, 3, &[("label", Arc::new(Int8Array::from(vec![7, 0, 42])))]);
+        let files = [path.clone()];
+        let split = read(&files, 2, None).unwrap();
+        assert_eq!((split.height, split.width, split.digits, split.len()), (2, 3, 2, 3));
+        assert_eq!((split.targets.as_slice(), split.labels.as_slice()), (&[0, 7, 0, 0, 4, 2][..], &[7, 0, 42][..]));
+        assert_eq!((split.index.as_slice(), split.image(2)), (&[0, 1, 2][..], &[2; 6][..]));
+        assert_eq!(read(&files, 2, Some(2)).unwrap().len(), 2);
+        let refused = read(&files, 1, None).unwrap_err().to_string();
+        let expected = "label 42; expected 0 to 9, as 1 digit spell (there is no column `digits`)";
+        assert_eq!(refused, format!("`{}`: {expected}", path.display()));
+    }
+
+    #[test]
+    fn digits_and_index_are_taken_as_they_stand_also_from_large_lists() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("test.parquet");
+        let digits = |rows: &[[i32; 2]]| -> ArrayRef {
+            let rows = rows.iter().map(|row| Some(row.iter().map(|&digit| Some(digit)).collect::<Vec<_>>()));
+            Arc::new(LargeListArray::from_iter_primitive::<Int32Type, _, _>(rows))
+        };
+        let label: ArrayRef = Arc::new(Int32Array::from(vec![12, 34]));
+        let index: ArrayRef = Arc::new(Int32Array::from(vec![8, 9]));
+        write(&path, 2, &[("label", label.clone()), ("digits", digits(&[[1, 2], [3, 4]])), ("index", index)]);
+        let split = read(std::slice::from_ref(&path), 1, None).unwrap();
+        assert_eq!(
+            (split.digits, split.targets.as_slice(), split.index.as_slice()),
+            (2, &[1, 2, 3, 4][..], &[8, 9][..])
+        );
+        write(&path, 2, &[("label", label.clone()), ("digits", digits(&[[1, 2], [3, 10]]))]);
+        let refused = read(std::slice::from_ref(&path), 1, None).unwrap_err().to_string();
+        assert!(refused.ends_with("digit 10; expected column `digits` with digits 0 to 9"), "{refused}");
+        write(&path, 2, &[("digits", digits(&[[1, 2], [3, 4]]))]);
+        let refused = read(&[path], 1, None).unwrap_err().to_string();
+        assert!(refused.ends_with("no column `label`; expected the columns image, label, digits"), "{refused}");
+    }
+
+    #[test]
+    fn paths_are_grouped_by_split_and_folders_leave_train_out() {
+        let home = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = home.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let names = |paths: &[PathBuf]| -> Vec<(String, usize)> {
+            splits(paths).unwrap().into_iter().map(|(name, files)| (name, files.len())).collect()
+        };
+        for name in ["train-00000-of-00001", "test-00000-of-00002", "test-00001-of-00002", "validation"] {
+            file(&format!("data/{name}.parquet"));
+        }
+        let expected = [("validation".to_owned(), 1), ("test".to_owned(), 2)];
+        assert_eq!(names(&[home.path().to_owned()]), expected);
+        assert_eq!(names(&[home.path().join("data")]), expected);
+        let plain = [file("a-b.parquet"), file("train-00000-of-00001.parquet")];
+        assert_eq!(names(&plain), [("a-b".to_owned(), 1), ("train".to_owned(), 1)]);
+        let refusal = |folder: &Path| {
+            splits(&[folder.to_owned()]).unwrap_err().to_string().replace(&folder.display().to_string(), "F")
+        };
+        let expected = "expected Parquet files of val or test there or in its folder data; to evaluate on train, name the \
+                        files";
+        std::fs::create_dir(home.path().join("empty")).unwrap();
+        let none = refusal(&home.path().join("empty"));
+        assert_eq!(none, format!("`F`: no Parquet files of any split but train; {expected}"));
+        std::fs::remove_file(home.path().join("data/test-00000-of-00002.parquet")).unwrap();
+        let found = "1 files of `test` whose names do not form one set; expected test-00000-of-0000N.parquet, N files";
+        assert_eq!(refusal(&home.path().join("data")), format!("`F`: {found}"));
+    }
+}

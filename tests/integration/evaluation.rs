@@ -1,0 +1,78 @@
+//! Evaluation and prediction from outside: on the data set, on other files, on pictures.
+
+use std::fs;
+
+use super::Home;
+
+/// A run `short` of a small network with one head.
+fn one_digit() -> Home {
+    let data = ["raw.source=synthetic", "plan.digits=1", "plan.image_size=[28,28]", "plan.samples_per_class=10"];
+    let train = ["plan.split.by=sample", "train.model=resnet", "train.epochs=1", "train.batch_size=20"];
+    Home::with(&[&data[..], &train[..], &["train.augment=false", "train.run=short"]].concat())
+}
+
+#[test]
+fn an_evaluation_on_other_files_stands_beside_the_one_on_the_data_set() {
+    let home = one_digit();
+    home.ok(&["run", "evaluate"]);
+    let own = fs::read(home.path("artifacts/evaluate/short/metrics.json")).unwrap();
+    fs::create_dir(home.path("other")).unwrap();
+    let file = home.path("other/test-00000-of-00001.parquet");
+    fs::copy(home.path("artifacts/dataset/data/test-00000-of-00001.parquet"), &file).unwrap();
+    let on_other = ["--set", "evaluate.data=other"];
+    let first = home.ok(&[&["run", "evaluate"][..], &on_other].concat());
+    assert!(first.contains("evaluate  done       30 predictions"), "{first}");
+    assert_eq!(fs::read(home.path("artifacts/evaluate/short/metrics.json")).unwrap(), own);
+    assert!(home.path("artifacts/evaluate/short@other/confusion_test_1.csv").exists());
+    let second = home.ok(&[&["run", "evaluate"][..], &on_other].concat());
+    assert!(second.contains("evaluate  fresh "), "{second}");
+    // other content under the same name
+    fs::copy(home.path("artifacts/dataset/data/val-00000-of-00001.parquet"), &file).unwrap();
+    let status = home.ok(&[&["status"][..], &on_other].concat());
+    assert!(status.contains("evaluate  stale  input data/other/test-00000-of-00001.parquet: "), "{status}");
+    fs::remove_file(&file).unwrap();
+    let status = home.ok(&[&["status"][..], &on_other].concat());
+    assert!(status.contains("evaluate  stale  `other`: no Parquet files of any split but train"), "{status}");
+    home.ok(&["verify"]);
+}
+
+#[test]
+fn predict_says_what_it_sees_and_names_what_it_cannot_look_at() {
+    let home = one_digit();
+    let none = home.call(&["predict", "a.png"]);
+    assert_eq!(none.code, Some(1));
+    let expected = "no such weights of run short; expected a trained run; `multidigit run train` makes one\n";
+    assert!(none.stderr.ends_with(expected), "{}", none.stderr);
+    home.ok(&["run", "train"]);
+    let save = |name: &str, image: image::DynamicImage| image.save(home.path(name)).unwrap();
+    save("dark.png", image::GrayImage::from_pixel(28, 28, image::Luma([5])).into());
+    save("light.png", image::GrayImage::from_pixel(28, 28, image::Luma([250])).into());
+    save("wide.png", image::GrayImage::new(29, 28).into());
+    save("red.png", image::RgbImage::new(28, 28).into());
+    let told = home.call(&["predict", "dark.png", "light.png", "--run", "short"]);
+    assert_eq!((told.code, told.stdout.lines().count()), (Some(0), 3), "{}", told.stderr);
+    assert!(told.stdout.starts_with("image      digits  probability    each digit\n"), "{}", told.stdout);
+    let warning = "warning: `light.png`: dark digits on light ground? the network knows light ones on black\n";
+    assert_eq!(told.stderr, warning);
+    let answers: serde_json::Value = serde_json::from_str(&home.ok(&["predict", "dark.png", "--json"])).unwrap();
+    let odds = answers[0]["positions"][0]["probabilities"].as_array().unwrap();
+    let largest = odds.iter().map(|p| p.as_f64().unwrap()).fold(0.0, f64::max);
+    assert!((answers[0]["probability"].as_f64().unwrap() - largest).abs() < 1e-12 && odds.len() == 10);
+    let refusal = |arguments: &[&str]| {
+        let answer = home.call(&[&["predict"], arguments].concat());
+        assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""));
+        answer.stderr
+    };
+    let expected = "expected a PNG of 28x28 pixels (height x width) in 8-bit grey, as the network was trained on";
+    assert!(
+        refusal(&["wide.png"])
+            .starts_with(&format!("error: `wide.png`: a PNG of 28x29 pixels in 8-bit grey; {expected}"))
+    );
+    let convert = "convert it: magick 'red.png' -colorspace Gray -depth 8 -resize '28x28!' converted.png\n";
+    assert!(refusal(&["red.png"]).ends_with(convert));
+    assert!(
+        refusal(&["dark.png", "--run", "long"])
+            .ends_with("no such weights of run long; expected --run with one of short\n")
+    );
+    assert_eq!(home.call(&["predict"]).code, Some(2), "nothing to look at");
+}

@@ -1,0 +1,222 @@
+//! Every gradient against central differences, in f64, of its operator's definition written as plain loops.
+
+use multidigit::nn::cpu::conv::Conv;
+use multidigit::nn::cpu::finish::{Finish, relu, relu_gradient};
+use multidigit::nn::cpu::linear::Linear;
+use multidigit::nn::cpu::norm::{EPSILON, Norm};
+use multidigit::nn::loss;
+use multidigit::rng;
+use rand::Rng;
+
+use crate::kernels::{products, uniform};
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(*v)).collect()
+}
+
+/// Far above the rounding of f64, far below the distance to another choice of a ReLU or a maximum.
+const STEP: f64 = 1e-6;
+
+/// Asserts that `gradient` is the derivative of `definition` by its operand of this number, to the `allowed` error.
+fn differentiate(
+    what: &str,
+    operands: &[Vec<f64>],
+    number: usize,
+    gradient: &[f32],
+    definition: impl Fn(&[Vec<f64>]) -> f64,
+    allowed: f64,
+) {
+    assert_eq!(gradient.len(), operands[number].len(), "{what}");
+    let mut operands = operands.to_vec();
+    for (i, gradient) in gradient.iter().enumerate() {
+        let mut shifted = |by: f64| {
+            let before = operands[number][i];
+            operands[number][i] += by;
+            let value = definition(&operands);
+            operands[number][i] = before;
+            value
+        };
+        let expected = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
+        let error = (expected - f64::from(*gradient)).abs();
+        assert!(error <= allowed, "{what}, operand {number}, {i}: {gradient}, expected {expected}, allowed {allowed}");
+    }
+}
+
+/// Roundings of f32 in a sum of so many terms, of values of this size, and of f64 in the differences of a `sum`.
+fn roundings(terms: usize, size: f64, sum: f64) -> f64 {
+    terms as f64 * f64::from(f32::EPSILON) / 2.0 * size + 8.0 * f64::EPSILON * sum.abs().max(1.0) / STEP
+}
+
+/// `finish` of channels-last values by its definition, summed with factors.
+fn finished(values: &[f64], [images, height, width, channels]: [usize; 4], finish: Finish, factors: &[f32]) -> f64 {
+    let step = if finish == Finish::ReluPool { 2 } else { 1 };
+    let (lines, columns) = (height / step, width / step);
+    assert_eq!(factors.len(), images * lines * columns * channels);
+    let mut sum = 0.0;
+    for (i, factor) in factors.iter().enumerate() {
+        let (channel, x, y) = (i % channels, i / channels % columns, i / channels / columns % lines);
+        let image = i / channels / columns / lines;
+        let window = (0..step * step).map(|k| (y * step + k / step, x * step + k % step));
+        let at = |(y, x)| values[((image * height + y) * width + x) * channels + channel];
+        let largest = window.map(at).fold(f64::NEG_INFINITY, f64::max);
+        let value = if finish == Finish::Plain { largest } else { largest.max(0.0) };
+        sum += value * f64::from(*factor);
+    }
+    sum
+}
+
+#[test]
+fn the_gradients_of_convolutions_are_finite_differences() {
+    use Finish::{Plain, Relu, ReluPool};
+    // images, height, width, inputs, outputs, kernel, stride, padding; those with 16 channels go by Winograd's method
+    let shapes = [
+        ([1, 7, 6, 1, 3, 5, 1, 0], ReluPool),
+        ([3, 5, 8, 3, 2, 3, 2, 1], Plain),
+        ([2, 6, 9, 2, 5, 3, 2, 1], Relu),
+        ([2, 7, 5, 4, 3, 1, 2, 0], Plain),
+        ([1, 9, 4, 2, 3, 3, 1, 2], ReluPool),
+        ([1, 4, 8, 16, 16, 3, 1, 1], Relu),
+        ([2, 5, 4, 16, 16, 3, 1, 1], ReluPool),
+        ([1, 3, 5, 16, 16, 3, 1, 2], Plain),
+        ([1, 6, 8, 16, 16, 5, 1, 0], ReluPool),
+        ([1, 3, 4, 16, 16, 5, 1, 2], Relu),
+    ];
+    for ([images, height, width, inputs, outputs, kernel, stride, padding], finish) in shapes {
+        let conv = Conv { images, height, width, inputs, outputs, kernel, stride, padding, finish };
+        let before = [images, conv.lines(), conv.columns(), outputs];
+        let input = uniform("input", images * height * width * inputs);
+        let weight = uniform("weight", outputs * inputs * kernel * kernel);
+        let bias = uniform("bias", outputs);
+        let output = conv.forward(&input, &weight, Some(&bias));
+        let factors = uniform("factors", output.values.len());
+        let found = conv.backward(&input, &weight, &output.values, &output.choice, &factors, true);
+
+        let mut places = Vec::new();
+        products(&conv, |to, from, place| places.push((to, from, place)));
+        let definition = |operands: &[Vec<f64>]| {
+            let mut values: Vec<f64> = (0..before.iter().product()).map(|i| operands[2][i % outputs]).collect();
+            places.iter().for_each(|&(to, from, place)| values[to] += operands[0][from] * operands[1][place]);
+            finished(&values, before, finish, &factors)
+        };
+        // products of numbers below 1: a gradient is made of at most so many terms, and they are its size at most
+        let positions = images * conv.lines() * conv.columns();
+        let operands = [wide(&input), wide(&weight), wide(&bias)];
+        let sum = positions as f64 * outputs as f64 * (inputs * kernel * kernel) as f64 / 4.0;
+        let gradients =
+            [(&found.input.unwrap(), outputs * kernel * kernel), (&found.weight, positions), (&found.bias, positions)];
+        for (number, (gradient, terms)) in gradients.into_iter().enumerate() {
+            let size = (terms as f64 / 4.0).max(1.0); // the mean of a product of absolute values is 1/4
+            let allowed = roundings(terms, size, sum);
+            differentiate(&format!("{conv:?}"), &operands, number, gradient, definition, allowed);
+        }
+    }
+}
+
+#[test]
+fn the_gradients_of_a_linear_layer_are_finite_differences() {
+    for (rows, inputs, outputs) in [(1, 5, 3), (7, 40, 9)] {
+        let linear = Linear { rows, inputs, outputs };
+        let (input, weight) = (uniform("input", rows * inputs), uniform("weight", outputs * inputs));
+        let (bias, factors) = (uniform("bias", outputs), uniform("factors", rows * outputs));
+        let definition = |operands: &[Vec<f64>]| {
+            let mut sum = 0.0;
+            for (i, factor) in factors.iter().enumerate() {
+                let (row, output) = (i / outputs, i % outputs);
+                let dot: f64 =
+                    (0..inputs).map(|k| operands[0][row * inputs + k] * operands[1][output * inputs + k]).sum();
+                sum += (dot + operands[2][output]) * f64::from(*factor);
+            }
+            sum
+        };
+        let operands = [wide(&input), wide(&weight), wide(&bias)];
+        let gradients = [
+            (linear.input_gradient(&weight, &factors), outputs),
+            (linear.weight_gradient(&input, &factors), rows),
+            (linear.bias_gradient(&factors), rows),
+        ];
+        for (number, (gradient, terms)) in gradients.iter().enumerate() {
+            let allowed = roundings(*terms, *terms as f64, (rows * outputs * inputs) as f64 / 4.0);
+            differentiate(&format!("{linear:?}"), &operands, number, gradient, definition, allowed);
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_relu_is_its_finite_difference() {
+    let (input, factors) = (uniform("input", 50), uniform("factors", 50));
+    let (mut output, mut found) = (input.clone(), vec![7.0; 50]);
+    relu(&mut output);
+    relu_gradient(&output, &factors, &mut found);
+    let definition = |operands: &[Vec<f64>]| -> f64 {
+        operands[0].iter().zip(&factors).map(|(value, factor)| value.max(0.0) * f64::from(*factor)).sum()
+    };
+    differentiate("relu", &[wide(&input)], 0, &found, definition, roundings(1, 1.0, 50.0));
+}
+
+#[test]
+fn the_gradient_of_cross_entropy_is_its_finite_difference() {
+    let logits: Vec<f32> = uniform("logits", 10).iter().map(|v| 5.0 * v).collect();
+    for target in [0, 3, 9] {
+        let definition = |operands: &[Vec<f64>]| -> f64 {
+            let sum: f64 = operands[0].iter().map(|v| v.exp()).sum();
+            -(operands[0][usize::from(target)].exp() / sum).ln()
+        };
+        let value = definition(&[wide(&logits)]);
+        assert!((value - loss::cross_entropy(&logits, target)).abs() < 1e-14 * value.max(1.0));
+        // the gradient is the probabilities, less 1 for the right class
+        let right = |class: usize| f64::from(u8::from(class == usize::from(target)));
+        let found: Vec<f32> = loss::softmax(&logits).enumerate().map(|(i, p)| (p - right(i)) as f32).collect();
+        differentiate("cross entropy", &[wide(&logits)], 0, &found, definition, roundings(1, 1.0, value));
+    }
+}
+
+/// Batch norm and finish by their definitions.
+fn norm_sum(norm: &Norm, operands: &[Vec<f64>], factors: &[f32]) -> f64 {
+    let [input, weight, bias] = operands else { panic!("three operands") };
+    let (channels, count) = (norm.channels, norm.count() as f64);
+    let values = |channel: usize| input.iter().skip(channel).step_by(channels);
+    let mut after = vec![0.0; input.len()];
+    for channel in 0..channels {
+        let mean = values(channel).sum::<f64>() / count;
+        let variance = values(channel).map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+        for (i, value) in values(channel).enumerate() {
+            let normal = (value - mean) / (variance + EPSILON).sqrt();
+            after[i * channels + channel] = normal * weight[channel] + bias[channel];
+        }
+    }
+    finished(&after, [norm.images, norm.height, norm.width, channels], norm.finish, factors)
+}
+
+#[test]
+fn the_gradients_of_batch_norm_are_finite_differences() {
+    use Finish::{Plain, Relu, ReluPool};
+    let shapes = [
+        (Plain, 11, 3, 2, 3),
+        (Relu, 11, 2, 3, 3),
+        (ReluPool, 11, 5, 4, 3),
+        (Plain, 3, 2, 3, 19),
+        (Relu, 1, 5, 7, 16),
+        (ReluPool, 2, 5, 4, 35),
+    ];
+    for (finish, images, height, width, channels) in shapes {
+        let norm = Norm { images, height, width, channels, finish };
+        let mut rng = rng::stream(2, "norm", 0, 0);
+        let mut draw = |count: usize, centre: f64| -> Vec<f32> {
+            (0..count).map(|_| (f64::from(rng.next_u32()) * 2f64.powi(-31) - 1.0 + centre) as f32).collect()
+        };
+        let (input, weight, bias) = (draw(norm.count() * channels, 3.0), draw(channels, 0.2), draw(channels, 0.0));
+        let factors = draw(norm.shape().iter().product(), 0.0);
+        let output = norm.forward(&input, &weight, &bias);
+        let found = norm.backward(&input, &weight, &output, &output.values, &factors);
+        let operands = [wide(&input), wide(&weight), wide(&bias)];
+        let sum = |operands: &[Vec<f64>]| norm_sum(&norm, operands, &factors);
+        let value: f64 = output.values.iter().zip(&factors).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        let terms = norm.count();
+        // inputs of 2 to 4 are normalised to about 2: their rounding counts for as much as that of a few terms
+        let allowed = roundings(4 * terms, 2.0, (terms * channels) as f64);
+        assert!((value - sum(&operands)).abs() < allowed * (channels as f64), "{norm:?}: {value}");
+        for (number, gradient) in [&found.input, &found.weight, &found.bias].into_iter().enumerate() {
+            differentiate(&format!("{norm:?}"), &operands, number, gradient, sum, allowed);
+        }
+    }
+}

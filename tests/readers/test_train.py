@@ -1,0 +1,256 @@
+"""Runs that the program trained, read by the programs that people read them with: PyTorch, first of all.
+
+Each network is trained here for two short epochs on synthetic glyphs, in pytest's own folder. Its weights are then
+loaded into the PyTorch modules of tests/reference/models.py, which compute in f64 what the program computed in f32.
+
+    MULTIDIGIT    the program, default target/release/multidigit
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from PIL import Image
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "reference"))
+import models
+
+PROGRAM = Path(os.environ.get("MULTIDIGIT") or ROOT / "target" / "release" / "multidigit").resolve()
+NETWORKS = {"alexnet": models.AlexNet, "fcn": models.Fcn, "resnet": models.ResNet}
+WEIGHTS = ("best", "last")
+EPOCHS = 2
+RATE = 5e-4
+MEAN, STD = 0.1307, 0.3081
+SETTINGS = ["raw.source=synthetic", "plan.samples_per_class=4", "augment.epochs=0", f"train.epochs={EPOCHS}",
+            "train.samples=64", "train.batch_size=32"]
+# An answer is clear where its logit and the next best are this far apart: ten times what f32 costs here.
+CLEAR = 1e-5
+
+
+def multidigit(home, *words):
+    done = subprocess.run([PROGRAM, *words, "--quiet"], cwd=home, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def images(home):
+    """The data set's val and test splits, by name: normalised pixels (images, 1, 64, 64) and digits (images, 2)."""
+    multidigit(home, "run", "dataset", *(word for setting in SETTINGS for word in ("--set", setting)))
+
+    def read(split):
+        shards = sorted((home / "artifacts" / "dataset" / "data").glob(f"{split}-*.parquet"))
+        table = pa.concat_tables([pq.read_table(path, columns=["image", "digits"]) for path in shards])
+        encoded = table["image"].combine_chunks().field("bytes").to_pylist()
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
+        values = (torch.from_numpy(pixels)[:, None].double() / 255 - MEAN) / STD
+        return values, torch.tensor(table["digits"].to_pylist())
+
+    return {split: read(split) for split in ("val", "test")}
+
+
+@dataclass
+class Run:
+    """A trained network: its folder, and what `evaluate` said with its best and its last weights."""
+
+    model: str
+    folder: Path
+    metrics: dict
+    predictions: dict
+
+    def weights(self, which):
+        return self.folder / "weights" / f"{which}.safetensors"
+
+    def module(self, which):
+        """PyTorch's own, in f64, with this run's weights."""
+        module = NETWORKS[self.model]()
+        with safe_open(self.weights(which), "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        # PyTorch counts a batch norm's batches, for a mode that the networks do not use.
+        counts = {name: value for name, value in module.state_dict().items() if name.endswith(".num_batches_tracked")}
+        assert not counts.keys() & state.keys()
+        module.load_state_dict(state | counts, strict=True)
+        return module.double().eval()
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def run(request, home, images):
+    metrics, predictions = {}, {}
+    for which in WEIGHTS:
+        settings = [*SETTINGS, f"train.model={request.param}", f"evaluate.weights={which}"]
+        multidigit(home, "run", "evaluate", *(word for setting in settings for word in ("--set", setting)))
+        folder = home / "artifacts" / "evaluate" / f"{request.param}-lr0.0005-seed0"
+        metrics[which] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        predictions[which] = pq.read_table(folder / "predictions.parquet")
+    return Run(request.param, home / "artifacts" / "train" / folder.name, metrics, predictions)
+
+
+@pytest.fixture(scope="module", params=WEIGHTS)
+def answers(request, run, images):
+    """PyTorch's logits of one file of weights: its name, and (heads, images, 10) for each split."""
+    module = run.module(request.param)
+    with torch.inference_mode():
+        return request.param, {split: torch.stack(module(pixels)) for split, (pixels, _) in images.items()}
+
+
+def loss(logits, digits):
+    return sum(F.cross_entropy(head, target) for head, target in zip(logits, digits.T)).item()
+
+
+def table_of(run):
+    return pd.read_csv(run.folder / "metrics.csv")
+
+
+# ---- weights
+
+
+@pytest.mark.parametrize("which", WEIGHTS)
+def test_weights_load_into_pytorchs_module_by_name_and_shape(run, which):
+    module = run.module(which)
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+    with safe_open(run.weights(which), "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F32"}
+        description = json.loads(file.metadata()["multidigit"])
+    told = {key: description[key] for key in ("model", "digits", "height", "width", "mean", "std")}
+    assert told == {"model": run.model, "digits": 2, "height": 64, "width": 64, "mean": MEAN, "std": STD}
+    assert description["epoch"] == run.metrics[which]["epoch"]
+    assert run.metrics[which]["parameters"] == sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_two_files_of_weights_are_of_the_epochs_that_they_should_be(run):
+    table = table_of(run)
+    assert run.metrics["last"]["epoch"] == EPOCHS
+    assert run.metrics["best"]["epoch"] == table["epoch"][table["val_loss"].idxmin()]
+
+
+def test_pytorch_finds_the_same_digits(run, images, answers):
+    which, logits = answers
+    table = run.predictions[which]
+    assert len(table) == sum(len(digits) for _, digits in images.values())
+    for split, (_, digits) in images.items():
+        rows = table.filter(pc.equal(table["split"], split))
+        found = torch.tensor(rows["predicted"].to_pylist())
+        top = logits[split].topk(2).values
+        clear = (top[..., 0] - top[..., 1] > CLEAR).T
+        assert clear.float().mean() > 0.99
+        assert torch.equal(found[clear], logits[split].argmax(-1).T[clear])
+        assert rows["correct"].to_pylist() == (found == digits).all(1).tolist()
+
+
+def test_pytorch_computes_the_same_losses_and_accuracies(run, images, answers):
+    which, logits = answers
+    told = {split["split"]: split for split in run.metrics[which]["splits"]}
+    assert told.keys() == images.keys()
+    for split, (_, digits) in images.items():
+        assert told[split]["samples"] == len(digits)
+        assert told[split]["loss"] == pytest.approx(loss(logits[split], digits), rel=1e-5)
+        right = (logits[split].argmax(-1).T == digits).all(1).double().mean().item()
+        assert told[split]["accuracy"]["value"] == pytest.approx(right, abs=1e-5)
+
+
+def test_pytorch_gives_the_same_probabilities(run, images, answers):
+    which, logits = answers
+    table = run.predictions[which]
+    for split in images:
+        rows = table.filter(pc.equal(table["split"], split))
+        told = torch.tensor(rows["probabilities"].to_pylist(), dtype=torch.float64).transpose(0, 1)
+        # Their logarithms are the logits, but for a constant per head that says nothing.
+        torch.testing.assert_close(told.log(), logits[split].log_softmax(-1), rtol=0, atol=2e-6)
+
+
+def test_pytorch_computes_the_validation_loss_of_the_epoch(run, images, answers):
+    which, logits = answers
+    row = table_of(run).set_index("epoch").loc[run.metrics[which]["epoch"]]
+    digits = images["val"][1]
+    assert row["val_loss"] == pytest.approx(loss(logits["val"], digits), rel=1e-5)
+    right = (logits["val"].argmax(-1).T == digits).all(1).double().mean().item()
+    assert row["val_accuracy"] == pytest.approx(right, abs=1e-5)
+
+
+# ---- the run's folder
+
+
+def test_the_table_of_epochs_has_a_row_per_epoch_and_its_columns(run):
+    table = table_of(run)
+    digits = [f"{split}_accuracy_{digit}" for split in ("train", "val") for digit in (1, 2)]
+    measures = ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds"]
+    assert list(table.columns) == ["epoch", "lr", *measures, *digits]
+    assert table["epoch"].tolist() == list(range(1, EPOCHS + 1))
+    assert table["lr"].tolist() == [RATE] * EPOCHS
+    assert np.isfinite(table[measures]).all(axis=None) and (table[measures[4:]] > 0).all(axis=None)
+    for split in ("train", "val"):
+        joint, each = table[f"{split}_accuracy"], table[[f"{split}_accuracy_{digit}" for digit in (1, 2)]]
+        # All digits are right no more often than the worst of them, and no less than if errors never met.
+        assert (joint <= each.min(axis=1) + 1e-12).all() and (joint >= each.sum(axis=1) - 1 - 1e-12).all()
+
+
+def test_pytorch_computes_the_accuracy_of_each_digit(run, images, answers):
+    which, logits = answers
+    row = table_of(run).set_index("epoch").loc[run.metrics[which]["epoch"]]
+    right = (logits["val"].argmax(-1).T == images["val"][1]).double().mean(0)
+    assert [row["val_accuracy_1"], row["val_accuracy_2"]] == pytest.approx(right.tolist(), abs=1e-5)
+
+
+def test_the_configuration_is_yaml_with_every_section_and_names_its_overrides(run):
+    text = (run.folder / "config.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(text)
+    assert {"raw", "plan", "dataset", "augment", "train", "evaluate"} <= config.keys()
+    expected = {"model": run.model, "epochs": EPOCHS, "samples": 64, "batch_size": 32, "learning_rate": RATE,
+                "mean": MEAN, "std": STD}
+    assert {key: config["train"][key] for key in expected} == expected
+    for setting in [*SETTINGS, f"train.model={run.model}"]:
+        assert f"# --set {setting}\n" in text
+
+
+def test_the_environment_says_what_the_run_ran_on(run):
+    environment = json.loads((run.folder / "env.json").read_text(encoding="utf-8"))
+    assert {"version", "cpu", "cores", "threads", "device", "dataset", "started"} <= environment.keys()
+    assert environment["version"] in (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    assert environment["device"] == "cpu" and environment["cpu"]
+    assert environment["cores"] >= 1 and environment["threads"] >= 1
+    record = json.loads((run.folder.parents[1] / "dataset" / "record.json").read_text(encoding="utf-8"))
+    assert environment["dataset"] == record["content"]
+    assert 0 <= time.time() - environment["started"] < 24 * 3600
+
+
+def test_tensorboard_reads_the_same_numbers_as_the_table(run):
+    found = list(run.folder.glob("events.out.tfevents.*.multidigit"))
+    assert len(found) == 1
+    events = EventAccumulator(str(run.folder))
+    events.Reload()
+    columns = {"learning_rate": "lr", "images_per_second": "images_per_second"}
+    for split in ("train", "val"):
+        columns |= {f"loss/{split}": f"{split}_loss", f"accuracy/{split}": f"{split}_accuracy"}
+        columns |= {f"accuracy_digit_{digit}/{split}": f"{split}_accuracy_{digit}" for digit in (1, 2)}
+    assert set(events.Tags()["scalars"]) == columns.keys()
+    table = table_of(run)
+    for tag, column in columns.items():
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == table["epoch"].tolist()
+        # An event holds f32; the table holds images per second to one decimal.
+        close = {"abs": 0.051} if tag == "images_per_second" else {"rel": 1e-7, "abs": 0}
+        assert [scalar.value for scalar in scalars] == pytest.approx(table[column].tolist(), **close), tag
+    times = [scalar.wall_time for scalar in events.Scalars("loss/val")]
+    began = json.loads((run.folder / "env.json").read_text(encoding="utf-8"))["started"]
+    assert began <= events.FirstEventTimestamp() <= times[0] <= times[-1] <= time.time() + 1
