@@ -12,13 +12,8 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::files::{self, Build};
 use crate::progress::Progress;
-<<<<<<< HEAD
-use crate::shards::{DATA, read_split};
-use crate::train::{Drawn, Draws, Pixels, checkpoint};
-=======
 use crate::shards::{DATA, Split, read_split};
-use crate::train::{Pixels, checkpoint};
->>>>>>> 3e8cf08
+use crate::train::{Drawn, Draws, Pixels, checkpoint};
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// The resolved configuration in a run's folder.

@@ -105,7 +105,6 @@ impl Scores {
         self.correct += other.correct;
         self.correct_digits.resize(other.correct_digits.len(), 0);
         self.correct_digits.iter_mut().zip(&other.correct_digits).for_each(|(sum, count)| *sum += count);
-        self.predicted.extend(other.predicted);
     }
 
     /// Mean over the images of the loss, summed over the heads.

@@ -10,6 +10,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use rayon::prelude::*;
 
 use super::batch::{Normalise, Scores, order};
+use super::learner::Learner;
 use super::{Config, Data, Stretch};
 use crate::augment::apply::Step;
 use crate::error::{Error, Result};
@@ -18,7 +19,6 @@ use crate::nn::cuda::adam::Adam;
 use crate::nn::cuda::images::{Images, Map, Move};
 use crate::nn::cuda::loss::{Loss, Rows, Totals};
 use crate::nn::layers::{DROPPED, dropout_streams};
-use crate::nn::optim;
 use crate::nn::tape::Tape;
 use crate::nn::{DROPOUT, Mode, Network, Shape};
 use crate::shards::Split;
@@ -62,14 +62,15 @@ pub fn open(config: &Config, shape: Shape) -> Result<(Opened, Network)> {
 }
 
 impl Gpu {
-    /// Takes the data to the GPU. `images` of the training split are used; `moments` is what an interrupted run had.
+    /// Takes the data to the GPU, of whose training split `images` are used, and, where a run goes on, the network's values
+    /// and what its optimiser remembers.
     pub fn new(
         session: Opened,
         config: &Config,
         data: &Data,
         images: usize,
-        network: &Network,
-        resumed: Option<&optim::Adam>,
+        learner: &Learner,
+        resumed: bool,
     ) -> Result<Gpu> {
         let take = |split: &Split, count: usize, most: usize| {
             let Split { height, width, digits, .. } = *split;
@@ -77,11 +78,12 @@ impl Gpu {
             let table = Normalise::new(config.mean, config.std);
             Images::new(&session, pixels, targets, table.table(), [height, width], most)
         };
-        let mut adam = Adam::new(&session, network.store())?;
-        if let Some(resumed) = resumed {
-            network.store().send()?;
-            let moments: Vec<_> = resumed.moments().iter().map(|moments| (**moments).clone()).collect();
-            adam.resume(network.store(), &moments)?;
+        let store = learner.network.store();
+        let mut adam = Adam::new(&session, store)?;
+        if resumed {
+            store.send()?;
+            let moments: Vec<_> = learner.adam.moments().iter().map(|moments| (**moments).clone()).collect();
+            adam.resume(store, &moments)?;
         }
         Ok(Gpu {
             // the last batch may hold one image more
@@ -199,9 +201,10 @@ impl Gpu {
     }
 
     /// Brings the network's values and what Adam remembers to the host.
-    pub fn fetch(&self, network: &Network, adam: &mut optim::Adam, steps: i32) -> Result<()> {
-        network.store().fetch()?;
-        adam.resume(steps, self.adam.moments(network.store())?);
+    pub fn fetch(&self, learner: &mut Learner, steps: i32) -> Result<()> {
+        let store = learner.network.store();
+        store.fetch()?;
+        learner.adam.resume(steps, self.adam.moments(store)?);
         Ok(())
     }
 
@@ -215,7 +218,7 @@ impl Gpu {
 
 fn scores(totals: Totals) -> Scores {
     let Totals { loss, images, correct, correct_digits, .. } = totals;
-    Scores { images, loss, correct, correct_digits, predicted: Vec::new() }
+    Scores { images, loss, correct, correct_digits }
 }
 
 /// What was drawn for an image, as the GPU takes it.

@@ -8,14 +8,10 @@ pub mod bench;
 pub mod checkpoint;
 pub mod environment;
 mod events;
-<<<<<<< HEAD
 #[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
 pub mod gpu;
-mod loader;
-=======
 pub mod learner;
 pub mod loader;
->>>>>>> 3e8cf08
 pub mod metrics;
 
 use std::path::Path;
@@ -28,11 +24,8 @@ use self::batch::{Normalise, Scores, batch_count, score};
 use self::checkpoint::Position;
 use self::environment::Environment;
 use self::events::Events;
-<<<<<<< HEAD
 use self::gpu::Gpu;
-=======
 use self::learner::Learner;
->>>>>>> 3e8cf08
 use self::loader::{Batch, Loader};
 use self::metrics::Epoch;
 use crate::augment::apply::Step;
@@ -41,13 +34,10 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
+use crate::nn::optim::Adam;
 use crate::nn::schedule::{Kind, Plateau, Schedule};
 use crate::nn::weights::{self, Description};
-<<<<<<< HEAD
-use crate::nn::{DROPOUT, Mode, Model, Network, Precision, Shape};
-=======
-use crate::nn::{Model, Shape};
->>>>>>> 3e8cf08
+use crate::nn::{Model, Precision, Shape};
 use crate::progress::Progress;
 use crate::shards::Split;
 
@@ -273,15 +263,11 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     }
     memory::keep_freed();
     let Split { digits, height, width, .. } = *data.train;
-<<<<<<< HEAD
     let shape = Shape { model: config.model, digits, height, width };
-    let (opened, network) = match config.device {
-        Device::Cpu => (None, Network::new(shape, config.seed, DROPOUT)?),
-        Device::Cuda => gpu::open(config, shape).map(|(opened, network)| (Some(opened), network))?,
+    let (opened, mut learner) = match config.device {
+        Device::Cpu => (None, Learner::new(config, shape)?),
+        Device::Cuda => gpu::open(config, shape).map(|(gpu, network)| (Some(gpu), Learner::of(config, network)))?,
     };
-=======
-    let mut learner = Learner::new(config, Shape { model: config.model, digits, height, width })?;
->>>>>>> 3e8cf08
     let images = config.samples.unwrap_or(data.train.len()).min(data.train.len());
     let batches = batch_count(images, config.batch_size);
     let steps = config.epochs as u64 * batches as u64;
@@ -303,8 +289,7 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     files::remove(&out.join(STOPPED))?;
     metrics::write(&table, digits, &epochs)?;
     let events = Events::create(out, Environment::read(out)?.started, &epochs)?;
-    let gpu =
-        opened.map(|opened| Gpu::new(opened, config, data, images, &network, begun.then_some(&adam))).transpose()?;
+    let gpu = opened.map(|opened| Gpu::new(opened, config, data, images, &learner, begun)).transpose()?;
     std::thread::scope(|scope| {
         let source = match gpu {
             Some(gpu) => Source::Gpu(gpu),
@@ -391,13 +376,7 @@ impl Run<'_, '_, '_> {
             gpu.begin(self.data, self.position.epoch, first, &factors)?;
         }
         while self.position.batch < self.batches {
-<<<<<<< HEAD
             let images = self.steps()?;
-=======
-            let batch = self.loader.take()?;
-            let images = batch.targets.len() / self.learner.network.shape().digits;
-            self.step(batch)?;
->>>>>>> 3e8cf08
             self.position.seconds = before + begun.elapsed().as_secs_f64();
             if self.config.checkpoint_every_steps.is_some_and(|steps| self.position.step.is_multiple_of(steps)) {
                 self.save()?;
@@ -413,15 +392,11 @@ impl Run<'_, '_, '_> {
         let val = self.data.val;
         self.progress.begin("validation", val.len() as u64, "images")?;
         let advance = |images| self.progress.advance(images as u64);
-<<<<<<< HEAD
+        let network = &self.learner.network;
         let validation = match &mut self.source {
-            Source::Cpu(_) => score(&self.network, &self.normalise, val, val.len(), VALIDATION_BATCH, advance)?,
-            Source::Gpu(gpu) => gpu.score(&self.network, val.len(), advance)?,
+            Source::Cpu(_) => score(network, &self.normalise, val, val.len(), VALIDATION_BATCH, advance)?,
+            Source::Gpu(gpu) => gpu.score(network, val.len(), advance)?,
         };
-=======
-        let validation =
-            score(&self.learner.network, &self.normalise, self.val, self.val.len(), VALIDATION_BATCH, advance)?;
->>>>>>> 3e8cf08
         self.progress.end();
         let row = Epoch {
             epoch: number,
@@ -445,8 +420,8 @@ impl Run<'_, '_, '_> {
     fn steps(&mut self) -> Result<usize> {
         let gpu = match &mut self.source {
             Source::Cpu(loader) => {
-                let batch = loader.next()?;
-                let images = batch.targets.len() / self.network.shape().digits;
+                let batch = loader.take()?;
+                let images = batch.targets.len() / self.learner.network.shape().digits;
                 self.step(batch)?;
                 return Ok(images);
             }
@@ -458,7 +433,7 @@ impl Run<'_, '_, '_> {
             .checkpoint_every_steps
             .map_or(STRETCH, |steps| (steps - self.position.step % steps).min(STRETCH as u64) as usize);
         let to = (from + checkpoint).min(self.batches);
-        let Stretch { scores, bad } = gpu.steps(&self.network, [from, to], self.batches - 1)?;
+        let Stretch { scores, bad } = gpu.steps(&self.learner.network, [from, to], self.batches - 1)?;
         if let Some((step, loss)) = bad {
             self.position.step += (step - from) as u64;
             return Err(self.stop(loss)?);
@@ -508,7 +483,7 @@ impl Run<'_, '_, '_> {
     fn fetch(&mut self) -> Result<()> {
         match &self.source {
             Source::Cpu(_) => Ok(()),
-            Source::Gpu(gpu) => gpu.fetch(&self.network, &mut self.adam, self.position.step as i32),
+            Source::Gpu(gpu) => gpu.fetch(&mut self.learner, self.position.step as i32),
         }
     }
 

@@ -1,9 +1,10 @@
 //! What stands for training on a GPU in a program that was built without CUDA: nothing but the error that says so.
 
 use super::batch::Scores;
+use super::learner::Learner;
 use super::{Config, Data, Stretch};
 use crate::error::Result;
-use crate::nn::{Network, Shape, optim};
+use crate::nn::{Network, Shape};
 
 /// There is none.
 pub enum Opened {}
@@ -17,7 +18,7 @@ pub fn open(_: &Config, _: Shape) -> Result<(Opened, Network)> {
 }
 
 impl Gpu {
-    pub fn new(opened: Opened, _: &Config, _: &Data, _: usize, _: &Network, _: Option<&optim::Adam>) -> Result<Gpu> {
+    pub fn new(opened: Opened, _: &Config, _: &Data, _: usize, _: &Learner, _: bool) -> Result<Gpu> {
         match opened {}
     }
 
@@ -33,7 +34,7 @@ impl Gpu {
         match *self {}
     }
 
-    pub fn fetch(&self, _: &Network, _: &mut optim::Adam, _: i32) -> Result<()> {
+    pub fn fetch(&self, _: &mut Learner, _: i32) -> Result<()> {
         match *self {}
     }
 }

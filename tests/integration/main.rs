@@ -5,12 +5,9 @@ mod command_line;
 mod evaluation;
 mod floors;
 mod golden;
-<<<<<<< HEAD
 #[cfg(feature = "cuda")]
 mod gpu;
-=======
 mod gradients;
->>>>>>> 3e8cf08
 mod kernels;
 mod learning;
 mod networks;
