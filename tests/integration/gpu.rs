@@ -258,8 +258,9 @@ fn batch_norms_on_the_gpu_are_the_cpus() {
             let Some(session) = session(precision) else { return };
             let on_gpu = compute(&session.device(), precision.dtype());
             for (number, (gpu, cpu)) in on_gpu.iter().zip(&on_cpu).enumerate() {
-                // the maximum of a window may be another one's, as above: output, statistics and evaluation stay
-                if finish == Finish::ReluPool && precision != Precision::F32 && (1..5).contains(&number) {
+                // rounding may move a value across 0, or the maximum of a window, and a gradient goes elsewhere: output,
+                // statistics and evaluation stay
+                if finish != Finish::Plain && precision != Precision::F32 && (1..5).contains(&number) {
                     continue;
                 }
                 let found = networks::error(gpu, cpu);
