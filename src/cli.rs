@@ -73,6 +73,14 @@ pub enum Command {
     Run(Run),
     /// Tell of every stage whether it is fresh, or why not
     Status,
+    /// List the trained runs, the best validation accuracy first
+    Runs {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the page about what stands: no run is trained or evaluated for it
+    Report(Report),
     /// Print the graph of the stages
     Dag {
         /// As a Mermaid diagram, for Markdown
@@ -109,6 +117,17 @@ pub enum Command {
     },
     /// Print the manual page, in roff
     Man,
+}
+
+/// Which runs to report on.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The runs to compare, by the names of their folders [default: report.runs, else all]
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub runs: Vec<String>,
+    /// Write it even if it is fresh
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// The files that there are schemas of.

@@ -16,6 +16,7 @@
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`nn`], what training is made of |
 //! | | [`train`] |
 //! | | [`evaluate`] |
+//! | | [`runs`], what is known of a run |
 //! | | [`report`] |
 //! | order | [`config`], then [`pipeline`] |
 //! | people | [`cli`], [`terminal`], [`results`], [`inspect`] |
@@ -37,6 +38,7 @@ pub mod raw;
 pub mod report;
 pub mod results;
 pub mod rng;
+pub mod runs;
 pub mod shards;
 pub mod tables;
 pub mod terminal;

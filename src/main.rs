@@ -5,12 +5,13 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, Schema, completions, man};
+use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, Report, Schema, completions, man};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
 use multidigit::pipeline::{Pipeline, lock, stage};
 use multidigit::progress::Progress;
+use multidigit::runs::{Run, Summary};
 use multidigit::terminal::{Terminal, catch_signals};
 use multidigit::{inspect, results, train};
 
@@ -40,12 +41,17 @@ fn run(cli: Cli) -> Result<()> {
     let global = cli.global;
     let default = Path::new(config::FILE);
     let file = global.config.as_deref().or(default.exists().then_some(default));
-    let config = Config::load(file, &global.overrides)?;
+    let mut config = Config::load(file, &global.overrides)?;
     match cli.command {
         Command::ShowConfig => return print(&config.document()),
         Command::Dag { mermaid: true } => return print(&stage::mermaid(&config)),
         Command::Dag { mermaid: false } => return print(&stage::text(&config)),
         _ => {}
+    }
+    if let Command::Report(Report { runs, .. }) = &cli.command
+        && !runs.is_empty()
+    {
+        config.report.runs = runs.clone();
     }
     if let Some(threads) = global.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
@@ -67,6 +73,14 @@ fn run(cli: Cli) -> Result<()> {
             pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))
         }
         Command::Status => print(&results::status(&pipeline.status()?)),
+        Command::Runs { json } => {
+            let runs: Vec<Summary> = pipeline.runs()?.iter().map(Run::summary).collect();
+            print(&if json { results::json(&runs) } else { results::runs(&runs) })
+        }
+        Command::Report(Report { force, .. }) => {
+            let tell = &mut |stage, outcome: &_| print(&results::outcome(stage, outcome));
+            pipeline.report(force, &progress, tell)
+        }
         Command::Lock => print(&format!("wrote {}\n", pipeline.lock()?.display())),
         Command::Preview(Preview { what: Picture::Augment, rows, epochs, out }) => {
             let path = pipeline.preview_augment(rows.into(), epochs.into(), out)?;

@@ -8,6 +8,8 @@ use crate::evaluate::images::Answer;
 use crate::nn::tape::Time;
 use crate::pipeline::{Freshness, Outcome, Record, Stage, Verdict};
 use crate::plan::Facts;
+use crate::runs::Summary;
+use crate::runs::when::utc;
 use crate::train::bench;
 
 /// What became of a stage in a run.
@@ -77,6 +79,33 @@ pub fn answers(answers: &[Answer]) -> String {
         [vec![answer.image.display().to_string()], digits.to_vec()].concat()
     };
     table(&["image", "digits", "probability", "  each digit"], answers.iter().map(row).collect())
+}
+
+/// All runs: a line each.
+pub fn runs(runs: &[Summary]) -> String {
+    if runs.is_empty() {
+        return "no runs yet; `multidigit run train` makes one\n".to_owned();
+    }
+    let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let row = |run: &Summary| {
+        let epochs = match run.epochs_planned {
+            Some(planned) if planned != run.epochs as u64 => format!("{}/{planned}", run.epochs),
+            _ => run.epochs.to_string(),
+        };
+        vec![
+            run.run.clone(),
+            text(run.model.clone()),
+            text(run.learning_rate.map(|rate| rate.to_string())),
+            text(run.seed.map(|seed| seed.to_string())),
+            epochs,
+            text(run.best_val_accuracy.map(percent)),
+            text(run.test_accuracy.map(|test| percent(test.value))),
+            text(run.when.map(utc)),
+            run.state.name().to_owned(),
+        ]
+    };
+    let headings = ["run", "model", "lr", "seed", "epochs", "best val", "test", "when (UTC)", "state"];
+    table(&headings, runs.iter().map(row).collect())
 }
 
 /// A share as people read it.

@@ -16,18 +16,7 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
     let title = title(digits);
     let mnist = facts.glyphs.name == Source::Mnist.name();
     let synthetic = facts.glyphs.name == Source::Synthetic.name();
-    let (licence, licence_sentence) = if mnist {
-        (
-            "cc-by-sa-3.0",
-            "MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J.C. Burges, made available under \
-             [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); images composed of it are under the \
-             same licence.",
-        )
-    } else if synthetic {
-        ("cc0-1.0", "The synthetic glyphs are drawn by the program; nobody's rights are in them.")
-    } else {
-        ("other", "The glyphs come from a folder of the user's; their licence is that of their source.")
-    };
+    let (licence, licence_sentence) = licence(facts);
     let glyph_sentence = if mnist {
         "the 70,000 glyphs of MNIST (60,000 training images, then 10,000 test images), verified by SHA-256".to_owned()
     } else if synthetic {
@@ -116,6 +105,22 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
         count = facts.glyphs.count,
         glyph_digest = facts.glyphs.digest.short(),
     )
+}
+
+/// The licence of what is made of a data set's glyphs, as Hugging Face names it, and a sentence on it.
+pub fn licence(facts: &Facts) -> (&'static str, &'static str) {
+    if facts.glyphs.name == Source::Mnist.name() {
+        (
+            "cc-by-sa-3.0",
+            "MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J.C. Burges, made available under \
+             [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); images composed of it are under the \
+             same licence.",
+        )
+    } else if facts.glyphs.name == Source::Synthetic.name() {
+        ("cc0-1.0", "The synthetic glyphs are drawn by the program; nobody's rights are in them.")
+    } else {
+        ("other", "The glyphs come from a folder of the user's; their licence is that of their source.")
+    }
 }
 
 /// What a data set of so many digits is called.

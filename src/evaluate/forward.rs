@@ -55,8 +55,8 @@ impl Predictions {
         self.probabilities[(image * self.digits + position) * CLASSES + usize::from(digit)]
     }
 
-    /// The probability of some digits of an image together: the product over its positions, as the heads are independent
-    /// given the image.
+    /// The probability of some digits of an image together: the product over its positions, as the heads are
+    /// independent given the image.
     pub fn joint(&self, image: usize, digits: &[u8]) -> f64 {
         digits.iter().enumerate().map(|(position, &digit)| self.probability(image, position, digit)).product()
     }

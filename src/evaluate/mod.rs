@@ -40,8 +40,8 @@ pub struct Config {
     pub samples: Option<usize>,
     /// Other images to evaluate on: a Parquet file, a folder of them, or a list of such; null: the data set's val and
     /// test. Files are in the schema of this program's shards; `image` and `label` will do where a label spells the
-    /// digits, as in MNIST on Hugging Face. Of a folder every split but train is taken. The results stand in a folder of
-    /// their own, RUN@NAME.
+    /// digits, as in MNIST on Hugging Face. Of a folder every split but train is taken. The results stand in a folder
+    /// of their own, RUN@NAME.
     pub data: Option<Paths>,
 }
 
@@ -119,7 +119,8 @@ impl Config {
         self.data.as_ref().map(Paths::as_slice)
     }
 
-    /// The folder's name of an evaluation of `run`: the run's, with the name of the data where that is not the data set.
+    /// The folder's name of an evaluation of `run`: the run's, with the name of the data where that is not the data
+    /// set.
     pub fn folder_name(&self, run: &str) -> String {
         match self.others() {
             None => run.to_owned(),

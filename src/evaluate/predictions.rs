@@ -1,8 +1,8 @@
 //! `predictions.parquet`: what the network said of each image, beside what is right.
 //!
-//! Columns: `index` int64, `split` string, `label` int64, `digits` and `predicted` int64 lists, `predicted_label` int64,
-//! `probabilities` lists of ten doubles per position, `probability` double (of the answer as a whole), `correct`. Rows
-//! stand in the order of the shards. All other numbers of the stage can be computed from this file.
+//! Columns: `index` int64, `split` string, `label` int64, `digits` and `predicted` int64 lists, `predicted_label`
+//! int64, `probabilities` lists of ten doubles per position, `probability` double (of the answer as a whole),
+//! `correct`. Rows stand in the order of the shards. All other numbers of the stage can be computed from this file.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -65,8 +65,8 @@ pub fn confusion(pairs: impl Iterator<Item = (u8, u8)>) -> Confusion {
     counts
 }
 
-/// The mean of the digits' F1 scores, as scikit-learn's `f1_score(average="macro")` takes it: over the digits that occur
-/// among the right ones or those found.
+/// The mean of the digits' F1 scores, as scikit-learn's `f1_score(average="macro")` takes it: over the digits that
+/// occur among the right ones or those found.
 pub fn macro_f1(counts: &Confusion) -> f64 {
     let scores: Vec<f64> = (0..CLASSES)
         .filter_map(|digit| {

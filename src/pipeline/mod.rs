@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, Build, FolderLock};
 use crate::progress::Progress;
 use crate::raw::{self, Glyphs};
+use crate::runs::card;
 use crate::shards::foreign;
 use crate::{evaluate, train};
 
@@ -209,6 +210,18 @@ impl Pipeline {
         evaluate::images::ask(&weights, images)
     }
 
+    /// Brings the report up to date with what stands, and nothing else but the data set: no run is trained or evaluated.
+    pub fn report(
+        &self,
+        force: bool,
+        progress: &Progress,
+        tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>,
+    ) -> Result<()> {
+        self.run(&Request { stages: vec![Stage::Dataset], ..Request::default() }, progress, &mut |_, _| Ok(()))?;
+        let alone = Request { stages: vec![Stage::Report], single: true, force, ..Request::default() };
+        self.run(&alone, progress, tell)
+    }
+
     /// Takes the artifacts folder for this process, and clears what killed runs left there.
     fn lock_folders(&self) -> Result<FolderLock> {
         let lock = FolderLock::take(&self.artifacts)?;
@@ -220,7 +233,9 @@ impl Pipeline {
 
     fn require_fresh_inputs(&self, stages: &[Stage]) -> Result<()> {
         for &stage in stages {
-            let inputs = stage.inputs(&self.config).iter().copied().filter(|input| !stages.contains(input));
+            // the report shows what stands of the runs, if anything
+            let inputs = stage.inputs(&self.config).iter().copied();
+            let inputs = inputs.filter(|input| !stages.contains(input) && !shown(stage, *input));
             let inputs: Vec<Stage> = inputs.collect();
             self.require_fresh(&inputs, stage.name())?;
         }
@@ -256,10 +271,11 @@ impl Pipeline {
     }
 
     /// The stages whose content is in a stage's key. The augmented pixels that training sees are a function of the data
-    /// set and of the settings of `augment`, both in its key, however many epochs stand as shards.
+    /// set and of the settings of `augment`, both in its key, however many epochs stand as shards. The report shows all runs,
+    /// whichever the configuration names.
     fn keyed_inputs(&self, stage: Stage) -> impl Iterator<Item = Stage> + use<> {
         let inputs = stage.inputs(&self.config).iter().copied();
-        inputs.filter(move |&input| (stage, input) != (Stage::Train, Stage::Augment))
+        inputs.filter(move |&input| (stage, input) != (Stage::Train, Stage::Augment) && !shown(stage, input))
     }
 
     /// The key of a stage under the records that stand; the inputs that have none.
@@ -294,9 +310,17 @@ impl Pipeline {
         files.map(|path| Ok((format!("data/{}", path.display()), Digest::of_file(&path)?))).collect()
     }
 
-    /// Content of every trained and evaluated run that stands: the report shows them all.
+    /// Content of every run that stands, trained, evaluated or unfinished: the report shows them all.
     fn run_contents(&self) -> Result<Vec<(String, Digest)>> {
         let mut runs = Vec::new();
+        for (place, _) in self.places()?.into_iter().filter(|(place, _)| place.settings.is_none()) {
+            let run = place.folder.file_name().unwrap_or_default().to_string_lossy();
+            let mut files = files::entries(&place.folder)?;
+            // what the report reads of it, not its growing weights
+            files.retain(|file| file.extension().is_some_and(|e| e == "csv" || e == "json" || e == "yaml"));
+            let digests = files.iter().map(|file| Digest::of_file(file)).collect::<Result<Vec<Digest>>>()?;
+            runs.push((format!("{}/{run}", Stage::Train), Digest::of_json(&serde_json::json!(digests))));
+        }
         for stage in [Stage::Train, Stage::Evaluate] {
             for folder in self.run_folders(stage)? {
                 if let Ok(Some(record)) = Record::read(&folder) {
@@ -343,6 +367,9 @@ impl Pipeline {
                 reasons.push(format!("input {input} is stale"));
             }
         }
+        let inputs = stage.inputs(&self.config).iter();
+        let stale = inputs.filter(|&&input| shown(stage, input) && pending.contains(&input));
+        reasons.extend(stale.map(|input| format!("input {input} is stale")));
         if reasons.is_empty() {
             let folder = self.folder(stage);
             match self.base(stage, &folder, &self.config.raw) {
@@ -402,8 +429,21 @@ impl Pipeline {
         let record = Record { key, content, outputs, rows, facts, seconds, finished };
         record.write(build.path())?;
         build.commit()?;
+        let card = target.join(card::FILE);
+        if stage == Stage::Evaluate && card.exists() {
+            // for whoever publishes the folder with the weights; the record of `train` does not speak of it
+            let beside = self.folder(Stage::Train).join(card::FILE);
+            if let Err(error) = files::read(&card).and_then(|text| files::write(&beside, &text)) {
+                progress.warn(&error.to_string());
+            }
+        }
         Ok(record)
     }
+}
+
+/// Whether a stage shows what stands of another, without needing any of it.
+fn shown(stage: Stage, input: Stage) -> bool {
+    stage == Stage::Report && matches!(input, Stage::Train | Stage::Evaluate)
 }
 
 /// The content of a stage that has no logical one: its files.

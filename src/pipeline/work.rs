@@ -9,15 +9,14 @@ use super::{Pipeline, Record, Stage};
 use crate::augment::Augmenter;
 use crate::augment::apply::Scratch;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::evaluate::Metrics;
 use crate::files::{self, Build};
 use crate::progress::Progress;
-use crate::shards::{DATA, Split, read_split};
+use crate::runs::{self, CONFIG, Place, Run, card};
+use crate::shards::{DATA, Shards, Split, read_split};
 use crate::train::{Drawn, Draws, Pixels, checkpoint};
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
-
-/// The resolved configuration in a run's folder.
-const CONFIG: &str = "config.yaml";
 
 /// What a stage's record keeps of its answer.
 pub(super) struct Done {
@@ -147,33 +146,104 @@ impl Pipeline {
         let named: Vec<(&str, &Split)> = splits.iter().map(|(name, split)| (name.as_str(), split)).collect();
         let metrics = evaluate::run(config, &weights, &named, out, progress)?;
         let rows = metrics.splits.iter().map(|split| split.samples as u64).sum();
+        if config.data.is_none() {
+            self.card(&metrics, out)?;
+        }
         Ok(Done { content: None, rows, facts: Value::Null })
     }
 
-    fn report_work(&self, out: &Path) -> Result<Done> {
-        let (runs, others) = self.runs()?;
-        report::run(&self.folder(Stage::Dataset), &self.config.augment, &runs, &others, out)?;
-        Ok(Done { content: None, rows: runs.len() as u64, facts: Value::Null })
+    /// The model card of the run that was just evaluated on the data set.
+    fn card(&self, metrics: &Metrics, out: &Path) -> Result<()> {
+        let train = self.folder(Stage::Train);
+        let shards = Shards::open(&self.folder(Stage::Dataset).join(DATA), "train")?;
+        let facts = plan::table::facts(shards.first())?;
+        let mut run = Run::read(&self.place(&train)?.0);
+        run.metrics = Some(metrics.clone());
+        files::write(&out.join(card::FILE), card::card(&run, metrics, &facts).as_bytes())
     }
 
-    /// The runs that were trained on the data set that stands, and the names of those that were trained on another. An
-    /// evaluation counts if it is of the weights that stand.
-    fn runs(&self) -> Result<(Vec<report::Run>, Vec<String>)> {
+    fn report_work(&self, out: &Path) -> Result<Done> {
         let dataset = self.content(Stage::Dataset)?;
         let (mut runs, mut others) = (Vec::new(), Vec::new());
-        for folder in self.run_folders(Stage::Train)? {
-            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let Some(record) = Record::read(&folder)? else { continue };
-            if record.key.inputs.get(Stage::Dataset.name()) != Some(&dataset) {
-                others.push(name);
+        for (place, data) in self.places()? {
+            let run = Run::read(&place);
+            match data.is_none_or(|data| data == dataset) {
+                true => runs.push(run),
+                false => others.push(run.name),
+            }
+        }
+        let chosen = &self.config.report.runs;
+        if let Some(unknown) = chosen.iter().find(|name| runs.iter().all(|run| run.name != **name)) {
+            let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+            let expected = match names[..] {
+                [] => "none, as there are no runs on this data set".to_owned(),
+                _ => format!("names among {}", names.join(", ")),
+            };
+            return Err(Error::value("report.runs", format!("{unknown:?}"), expected));
+        }
+        runs.retain(|run| chosen.is_empty() || chosen.contains(&run.name));
+        runs::sort(&mut runs);
+        let digest = |stage: Stage| Some((stage.name(), self.record(stage).ok()??.content));
+        let digests = Stage::PINNED.into_iter().filter_map(digest).collect();
+        let content = report::Content {
+            dataset: self.folder(Stage::Dataset),
+            augment: self.config.augment.clone(),
+            digests,
+            runs,
+            others,
+        };
+        report::run(&content, out)?;
+        Ok(Done { content: None, rows: content.runs.len() as u64, facts: Value::Null })
+    }
+
+    /// Every run that stands, the best first.
+    pub fn runs(&self) -> Result<Vec<Run>> {
+        let mut runs: Vec<Run> = self.places()?.iter().map(|(place, _)| Run::read(place)).collect();
+        runs::sort(&mut runs);
+        Ok(runs)
+    }
+
+    /// Where all runs stand, finished or not, with the content of the data set that each was trained on, as far as that is
+    /// known.
+    pub(super) fn places(&self) -> Result<Vec<(Place, Option<Digest>)>> {
+        let hidden = |folder: &Path| folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let mut folders = files::entries(&self.artifacts.join(Stage::Train.name()))?;
+        folders.retain(|folder| folder.is_dir() && !hidden(folder));
+        folders.iter().map(|folder| self.place(folder)).collect()
+    }
+
+    /// What the records say of the run in a folder of `train`. An evaluation counts if it is of the weights that stand.
+    fn place(&self, folder: &Path) -> Result<(Place, Option<Digest>)> {
+        let mut place = Place { folder: folder.to_owned(), ..Place::default() };
+        let record = match Record::read(folder) {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                let environment = Run::read(&place).environment;
+                return Ok((place, environment.dataset.and_then(|digest| digest.parse().ok())));
+            }
+            Err(error) => {
+                place.problem = Some(error.to_string());
+                return Ok((place, None));
+            }
+        };
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let dataset = record.key.inputs.get(Stage::Dataset.name()).copied();
+        for evaluated in self.run_folders(Stage::Evaluate)? {
+            let Ok(Some(evaluation)) = Record::read(&evaluated) else { continue };
+            let inputs = &evaluation.key.inputs;
+            if inputs.get(&format!("{}/{name}", Stage::Train)) != Some(&record.content) {
                 continue;
             }
-            let evaluate = self.artifacts.join(Stage::Evaluate.name()).join(&name);
-            let inputs = Record::read(&evaluate)?.map(|record| record.key.inputs).unwrap_or_default();
-            let is_of_these = inputs.get(Stage::Dataset.name()) == Some(&dataset)
-                && inputs.get(&format!("{}/{name}", Stage::Train)) == Some(&record.content);
-            runs.push(report::Run { name, train: folder, evaluate: is_of_these.then_some(evaluate) });
+            if evaluation.key.settings["evaluate"]["data"].is_null() {
+                if inputs.get(Stage::Dataset.name()).copied() == dataset {
+                    place.evaluate = Some(evaluated);
+                }
+            } else {
+                place.elsewhere.push(evaluated);
+            }
         }
-        Ok((runs, others))
+        place.settings = Some(record.key.settings);
+        (place.finished, place.seconds) = (Some(record.finished), Some(record.seconds));
+        Ok((place, dataset))
     }
 }

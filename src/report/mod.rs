@@ -1,30 +1,36 @@
 //! The stage `report`: one page for people, out of the numbers that the other stages left.
 //!
-//! In: the data set's facts and picture, a few of its images and the settings of their augmentation, each run's
-//! `metrics.csv` and `metrics.json`. Out: `index.html`, which needs no network and no script, and every figure as a file in
-//! `figures/`. The report computes nothing that another stage states.
+//! In: the data set's facts and a few of its images, the settings of the augmentation, and the runs as [`crate::runs`]
+//! reads them. Out: `index.html`, which needs no network and no script, every figure as a file in `figures/`, every
+//! table as CSV in `tables/`. The report computes nothing that another stage states.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment};
+use minijinja::{AutoEscape, Environment, State, Value, context};
 use serde::{Deserialize, Serialize};
 
+use self::figures::{Figure, Figures};
+use self::tables::{Cell, STRONG, Table, grouped, loss, number, percent, share, words};
+use self::view::{Images, MISTAKES, RunView};
 use crate::augment::{self, preview};
 use crate::dataset::card;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Metrics};
 use crate::files;
 use crate::plan::Facts;
-use crate::plan::split::NAMES;
 use crate::plan::table;
 use crate::raw::Source;
-use crate::shards::{DATA, Shards};
-use crate::train::metrics::{self, Epoch};
+use crate::runs::paper::{self, differences};
+use crate::runs::{self, Run, Summary, when};
 
+mod data;
+mod figures;
 mod plots;
+mod tables;
+mod view;
 
 /// The page's file.
 pub const FILE: &str = "index.html";
@@ -33,118 +39,317 @@ pub const FILE: &str = "index.html";
 const PREVIEW_ROWS: usize = 4;
 const PREVIEW_EPOCHS: usize = 6;
 
-/// The section `report`: nothing can be set yet.
+/// The most runs that are shown one by one: a page with the figures of more would pass 5 MB. Of the others the tables
+/// tell, and `figures/`.
+const MOST_RUNS: usize = 24;
+
+/// The section `report`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// Names of the runs to compare; none: all that were trained on the data set.
+    pub runs: Vec<String>,
+}
 
-/// A run to report on.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Run {
-    /// The run's name.
-    pub name: String,
-    /// The folder that `train` left.
-    pub train: PathBuf,
-    /// The folder that `evaluate` left, where it did.
-    pub evaluate: Option<PathBuf>,
+/// What to report on.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// The data set: a folder of the stage dataset.
+    pub dataset: PathBuf,
+    /// Its augmentation.
+    pub augment: augment::Config,
+    /// The content of what the data set is made of, and its own, by stage.
+    pub digests: Vec<(&'static str, Digest)>,
+    /// The runs on this data set, best first.
+    pub runs: Vec<Run>,
+    /// The names of runs on other data, of which the page says just that.
+    pub others: Vec<String>,
 }
 
 /// What the page says.
 #[derive(Serialize)]
 struct Page {
     title: String,
-    facts: Facts,
-    /// Name and samples of each split.
-    splits: Vec<(&'static str, u64)>,
+    style: &'static str,
+    /// Few numbers, each with what it is.
+    highlights: Vec<(String, String)>,
     synthetic: bool,
-    glyph_digest: String,
-    leakage: String,
-    /// The picture of the data set: PNG in base64.
-    montage: String,
-    /// The picture of the augmentation: PNG in base64.
-    augmentation: String,
-    runs: Vec<RunView>,
-    /// Names of runs on other data.
+    leakage_sentence: String,
+    description: String,
+    runs: Option<Table>,
+    paper: Option<Table>,
+    /// Name of each run whose recipe is not the paper's, and in what it differs.
+    differences: Vec<(String, String)>,
+    views: Vec<RunView>,
+    /// Names of runs that are in the tables only.
+    beyond: Vec<String>,
     others: String,
+    balance: Table,
+    digits: Table,
+    map: Option<Table>,
+    leakage: Table,
+    montages: Vec<Figure>,
+    augmentation: Figure,
+    settings: Table,
+    digests: Table,
 }
 
-/// What the page says of a run.
-#[derive(Serialize)]
-struct RunView {
-    name: String,
-    /// What was evaluated, in words; empty if nothing was.
-    evaluated: String,
-    epochs: usize,
-    last: Epoch,
-    splits: Vec<evaluate::SplitMetrics>,
-    /// Curves: SVG in base64. As pictures, since inlined SVGs would share their ids.
-    accuracy_plot: String,
-    loss_plot: String,
-}
-
-/// Writes the page about a data set (a folder of the stage dataset), its augmentation and the runs trained on it into `out`;
-/// `others` are the names of runs trained on other data, of which it says just that.
-pub fn run(dataset: &Path, augment: &augment::Config, runs: &[Run], others: &[String], out: &Path) -> Result<()> {
-    let figures = out.join("figures");
-    files::create_dir(&figures)?;
-    let shards = Shards::open(&dataset.join(DATA), NAMES[0])?;
-    let facts = table::facts(shards.first())?;
-    let montage = files::read(&dataset.join(card::MONTAGE))?;
-    files::write(&figures.join(card::MONTAGE), &montage)?;
-    let augmentation = preview::png(&preview::draw(augment, dataset, PREVIEW_ROWS, PREVIEW_EPOCHS)?);
-    files::write(&figures.join(preview::FILE), &augmentation)?;
-    let runs = runs.iter().map(|run| view(run, &figures)).collect::<Result<Vec<RunView>>>()?;
-    let page = Page {
-        title: card::title(facts.plan.digits),
-        splits: NAMES.into_iter().zip(facts.counts.as_array().map(|&count| count)).collect(),
-        synthetic: facts.glyphs.name == Source::Synthetic.name(),
-        glyph_digest: facts.glyphs.digest.short(),
-        leakage: facts.leakage_sentence(),
-        montage: BASE64_STANDARD.encode(&montage),
-        augmentation: BASE64_STANDARD.encode(&augmentation),
-        runs,
-        others: others.join(", "),
-        facts,
-    };
-    let mut templates = Environment::new();
-    templates.set_auto_escape_callback(|_| AutoEscape::Html);
-    let html = templates
-        .add_template(FILE, include_str!("page.html"))
-        .and_then(|()| templates.get_template(FILE)?.render(Serde(page)))
-        .map_err(|error| Error::Io {
-            path: out.join(FILE),
-            action: "render it",
-            source: std::io::Error::other(error),
-        })?;
+/// Writes the page, its figures and its tables into the folder `out`.
+pub fn run(content: &Content, out: &Path) -> Result<()> {
+    let figures = Figures::new(&out.join("figures"))?;
+    let splits = data::splits(&content.dataset)?;
+    let facts = table::facts(splits[0].shards.first())?;
+    let page = page(content, &facts, &splits, &figures)?;
+    let html = render(&page).map_err(|error| Error::Io {
+        path: out.join(FILE),
+        action: "render it",
+        source: std::io::Error::other(error),
+    })?;
+    for table in page.tables() {
+        table.save(&out.join("tables"))?;
+    }
     files::write(&out.join(FILE), html.as_bytes())
 }
 
-fn view(run: &Run, figures: &Path) -> Result<RunView> {
-    let table = run.train.join(metrics::FILE);
-    let epochs = metrics::read(&table)?;
-    let Some(last) = epochs.last().cloned() else {
-        return Err(Error::format(&table, "no epochs", "at least one; train the run again"));
+fn render(page: &Page) -> std::result::Result<String, minijinja::Error> {
+    let mut templates = Environment::new();
+    templates.set_auto_escape_callback(|_| AutoEscape::Html);
+    templates.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    templates.add_template("table.html", include_str!("table.html"))?;
+    templates.add_template("figure.html", include_str!("figure.html"))?;
+    templates.add_template("run.html", include_str!("run.html"))?;
+    templates.add_template(FILE, include_str!("page.html"))?;
+    // parts of the page that stand in it many times, each a template of one value
+    let part = |name: &'static str| {
+        move |state: &State, it: Value, class: Option<String>| -> std::result::Result<Value, minijinja::Error> {
+            let values = context! { it, class, strong => STRONG };
+            Ok(Value::from_safe_string(state.env().get_template(name)?.render(values)?))
+        }
     };
-    let evaluated = run.evaluate.as_deref().map(|folder| Metrics::read(&folder.join(evaluate::FILE))).transpose()?;
-    let accuracy_plot =
-        plots::curves("joint accuracy", Some(1.0), &epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
-    let loss_plot = plots::curves("loss", None, &epochs, |epoch| (epoch.train_loss, epoch.val_loss));
-    for (kind, plot) in [("accuracy", &accuracy_plot), ("loss", &loss_plot)] {
-        files::write(&figures.join(format!("{}-{kind}.svg", run.name)), plot.as_bytes())?;
+    templates.add_function("table", part("table.html"));
+    templates.add_function("figure", part("figure.html"));
+    templates.add_function("section", part("run.html"));
+    templates.get_template(FILE)?.render(Serde(page))
+}
+
+fn page(content: &Content, facts: &Facts, splits: &[data::SplitView], figures: &Figures) -> Result<Page> {
+    let runs = &content.runs;
+    let (shown, beyond) = runs.split_at(runs.len().min(MOST_RUNS));
+    let images = images(shown, splits)?;
+    let views = shown.iter().map(|run| view::view(run, &images, figures)).collect::<Result<Vec<RunView>>>()?;
+    let montage = files::read(&content.dataset.join(card::MONTAGE))?;
+    let mut montages = vec![figures.embed(
+        card::MONTAGE,
+        &montage,
+        "One sample for each of up to 100 classes, framed by split",
+        "One sample per class. Frame: grey train, blue val, orange test. Thin lines: the digits' boxes",
+    )?];
+    for split in splits {
+        montages.push(data::montage(split, figures)?);
     }
-    Ok(RunView {
-        name: run.name.clone(),
-        evaluated: evaluated.as_ref().map(evaluated_on).unwrap_or_default(),
-        epochs: epochs.len(),
-        splits: evaluated.map(|metrics| metrics.splits).unwrap_or_default(),
-        last,
-        accuracy_plot: BASE64_STANDARD.encode(accuracy_plot),
-        loss_plot: BASE64_STANDARD.encode(loss_plot),
+    let layout = splits[0].shards.layout();
+    let map = data::map(splits, layout);
+    if let Some(map) = &map {
+        figures.save(&format!("{}.svg", map.file), map.svg().as_bytes())?;
+    }
+    let augmentation = preview::png(&preview::draw(&content.augment, &content.dataset, PREVIEW_ROWS, PREVIEW_EPOCHS)?);
+    let summaries: Vec<Summary> = runs.iter().map(Run::summary).collect();
+    let differing = runs.iter().map(|run| (run.name.clone(), differences(run, facts)));
+    Ok(Page {
+        title: card::title(facts.plan.digits),
+        style: include_str!("style.css"),
+        highlights: highlights(facts, &summaries),
+        synthetic: facts.glyphs.name == Source::Synthetic.name(),
+        leakage_sentence: facts.leakage_sentence(),
+        description: description(facts),
+        runs: (!runs.is_empty()).then(|| run_table(&summaries)),
+        paper: (!runs.is_empty()).then(|| paper_table(runs, &summaries, facts)),
+        differences: differing.filter(|(_, all)| !all.is_empty()).map(|(name, all)| (name, all.join("; "))).collect(),
+        views,
+        beyond: beyond.iter().map(|run| run.name.clone()).collect(),
+        others: content.others.join(", "),
+        balance: data::balance(splits),
+        digits: data::digits(splits, layout.digits),
+        map,
+        leakage: data::leakage(facts),
+        montages,
+        augmentation: figures.embed(
+            preview::FILE,
+            &augmentation,
+            "Four training images and what becomes of each in six epochs, with the drawn parameters",
+            "Training images (first column) and what becomes of them in epochs 0 to 5 under the current settings. Under \
+             each: what was drawn",
+        )?,
+        settings: plan_table(facts),
+        digests: digest_table(content),
     })
 }
 
-/// How many images of each split were looked at, with which weights.
-fn evaluated_on(metrics: &Metrics) -> String {
-    let splits: Vec<String> = metrics.splits.iter().map(|s| format!("{} {} images", s.samples, s.split)).collect();
-    format!("{}, with the weights of epoch {}", splits.join(" and "), metrics.epoch)
+impl Page {
+    /// Every table on the page.
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        let fixed = [&self.balance, &self.digits, &self.leakage, &self.settings, &self.digests];
+        let own = fixed.into_iter().chain([&self.runs, &self.paper, &self.map].into_iter().flatten());
+        own.chain(self.views.iter().flat_map(|run| {
+            let splits =
+                run.splits.iter().flat_map(|split| split.map.iter().chain(&split.confusion).chain(&split.confusions));
+            [&run.results, &run.elsewhere, &run.settings, &run.environment].into_iter().flatten().chain(splits)
+        }))
+    }
+}
+
+/// The images of the mistakes that are shown of some runs.
+fn images(runs: &[Run], splits: &[data::SplitView]) -> Result<Images> {
+    let mut wanted: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    for split in runs.iter().filter_map(|run| run.metrics.as_ref()).flat_map(|metrics| &metrics.splits) {
+        let rows = split.mistakes.iter().take(MISTAKES).map(|mistake| mistake.row);
+        wanted.entry(&split.split).or_default().extend(rows);
+    }
+    let mut all = Images::new();
+    for split in splits {
+        if let Some(rows) = wanted.get(split.name) {
+            let read = data::images(&split.shards, rows)?;
+            all.extend(read.into_iter().map(|(row, png)| ((split.name.to_owned(), row), png)));
+        }
+    }
+    Ok(all)
+}
+
+fn highlights(facts: &Facts, runs: &[Summary]) -> Vec<(String, String)> {
+    let images: u64 = facts.counts.as_array().into_iter().sum();
+    let mut all = vec![
+        (grouped(images), "images".to_owned()),
+        (grouped(facts.plan.classes()), "classes".to_owned()),
+        (runs.len().to_string(), if runs.len() == 1 { "run".to_owned() } else { "runs".to_owned() }),
+    ];
+    let tested = runs.iter().filter_map(|run| run.test_accuracy);
+    if let Some(best) = tested.max_by(|a, b| a.value.total_cmp(&b.value)) {
+        all.push((percent(best.value), "best accuracy on test".to_owned()));
+    }
+    all
+}
+
+fn description(facts: &Facts) -> String {
+    let plan = &facts.plan;
+    let [height, width] = plan.image_size;
+    format!(
+        "{} digit{} in {height}×{width} grey pixels, {} samples per class, composed of {} ({} glyphs)",
+        plan.digits,
+        if plan.digits == 1 { "" } else { "s" },
+        grouped(plan.samples_per_class),
+        facts.glyphs.name,
+        grouped(facts.glyphs.count as u64),
+    )
+}
+
+/// All runs, a line each.
+fn run_table(runs: &[Summary]) -> Table {
+    let titles = [
+        "<run",
+        "<state",
+        "<model",
+        "learning rate",
+        "seed",
+        "epochs",
+        "train accuracy",
+        "train loss",
+        "val accuracy",
+        "val loss",
+        "test accuracy",
+        "95% interval",
+        "test loss",
+        "time",
+        "<when (UTC)",
+    ];
+    let caption =
+        "All runs, best first. Train: last epoch. Val: epoch with the lowest val loss. Accuracy: every digit right";
+    let mut table = Table::new("runs", caption, &titles);
+    for run in runs {
+        let text = |value: Option<String>| words(value.unwrap_or_else(|| "–".to_owned()));
+        let kind = match run.state {
+            runs::State::Finished => "",
+            runs::State::Unfinished => "unfinished",
+            runs::State::Stopped => "stopped",
+        };
+        let epochs = match run.epochs_planned {
+            Some(planned) if planned != run.epochs as u64 => format!("{} of {planned}", run.epochs),
+            _ => run.epochs.to_string(),
+        };
+        table.rows.push(vec![
+            words(&run.run),
+            Cell { kind, ..words(run.state.name()) },
+            text(run.model.clone()),
+            number(run.learning_rate, |rate| rate.to_string()),
+            text(run.seed.map(|seed| seed.to_string())),
+            Cell { raw: run.epochs.to_string(), ..words(epochs) },
+            share(run.train_accuracy),
+            number(run.train_loss, loss),
+            share(run.best_val_accuracy),
+            number(run.best_val_loss, loss),
+            share(run.test_accuracy.map(|test| test.value)),
+            run.test_accuracy.map_or_else(|| number(None, loss), |test| view::interval(&test)),
+            number(run.test_loss, loss),
+            number(run.seconds, when::span),
+            text(run.when.map(when::utc)),
+        ]);
+    }
+    table
+}
+
+/// Each run above the paper's row of its model and learning rate.
+fn paper_table(runs: &[Run], summaries: &[Summary], facts: &Facts) -> Table {
+    let titles =
+        ["<run", "<recipe", "train accuracy", "train loss", "val accuracy", "val loss", "test accuracy", "test loss"];
+    let mut table = Table::new("paper", "Runs beside the paper's Table 1 (30 epochs, split by class)", &titles);
+    for (run, summary) in runs.iter().zip(summaries) {
+        let recipe = match differences(run, facts).is_empty() {
+            true => Cell { kind: "same", ..words("the paper's") },
+            false => Cell { kind: "differs", ..words("differs, see below") },
+        };
+        let test = summary.test_accuracy.map(|test| test.value);
+        table.rows.push(vec![
+            words(&run.name),
+            recipe,
+            share(summary.train_accuracy),
+            number(summary.train_loss, loss),
+            share(summary.best_val_accuracy),
+            number(summary.best_val_loss, loss),
+            share(test),
+            number(summary.test_loss, loss),
+        ]);
+        if let Some(row) = paper::row_of(run) {
+            let name = format!("paper: {}, {}", row.model, row.learning_rate);
+            let mut cells = vec![Cell { kind: "paper", ..words(name) }, words("")];
+            for (accuracy, lost) in [row.train, row.val, row.test] {
+                cells.extend([share(Some(accuracy)), number(Some(lost), |lost| lost.to_string())]);
+            }
+            table.rows.push(cells);
+        }
+    }
+    table
+}
+
+fn plan_table(facts: &Facts) -> Table {
+    let mut table = Table::new("plan", "Settings of the data set", &["<setting", "<value"]);
+    let plan = &facts.plan;
+    let ratio = plan.split.ratio.map(|part| part.to_string()).join("/");
+    let by = serde_json::json!(plan.split.by).as_str().unwrap_or_default().to_owned();
+    let rows = [
+        ("glyphs", facts.glyphs.name.clone()),
+        ("digits", plan.digits.to_string()),
+        ("image size (height × width)", format!("{} × {}", plan.image_size[0], plan.image_size[1])),
+        ("samples per class", plan.samples_per_class.to_string()),
+        ("seed", plan.seed.to_string()),
+        ("split", format!("{ratio} by {by}")),
+    ];
+    table.rows.extend(rows.map(|(setting, value)| vec![words(setting), words(value)]));
+    table
+}
+
+fn digest_table(content: &Content) -> Table {
+    let mut table = Table::new("digests", "Content digests (BLAKE3)", &["<stage", "<digest"]);
+    let row =
+        |(stage, digest): &(&str, Digest)| vec![words(*stage), Cell { kind: "code", ..words(digest.to_string()) }];
+    table.rows.extend(content.digests.iter().map(row));
+    table
 }

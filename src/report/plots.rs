@@ -1,43 +1,147 @@
-//! Curves over epochs, as SVG by kuva: a kept crate without dependencies that draws axes, legends and ticks.
+//! Curves over epochs and reliability, as SVG by kuva: a kept crate without dependencies that draws axes, legends and
+//! ticks. The pictures are light or dark as their surroundings are.
 
 use kuva::plot::LinePlot;
+use kuva::plot::annotations::ReferenceLine;
+use kuva::plot::legend::LegendPosition;
 use kuva::plot::scatter::ScatterPlot;
 use kuva::prelude::{Layout, Plot};
 use kuva::render_to_svg;
 
+use crate::evaluate::statistics::Calibration;
 use crate::train::metrics::Epoch;
 
-const TRAIN: &str = "#8a8a8a";
-const VAL: &str = "#1f6fd6";
+/// Colours that can be told apart on white and on black, also by those who do not see red and green.
+const TRAIN: &str = "#8d97a3";
+const VAL: &str = "#2f7de1";
+const STEP: &str = "#d97706";
 
 /// Size of a plot in pixels.
-const WIDTH: f64 = 460.0;
+const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 
-/// Training and validation curves of one quantity, `value` giving both of an epoch. The axes begin at 0; the upper one ends
-/// at `top`, or a little above the data.
+/// What makes kuva's black on white fit its surroundings.
+const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{fill:none}text{fill:#3d434b}\
+    [stroke=\"#cccccc\"]{stroke:#e4e5e6}[stroke=\"#000000\"]{stroke:#8a919b}\
+    @media(prefers-color-scheme:dark){text{fill:#c3c9d0}[stroke=\"#cccccc\"]{stroke:#2c333b}\
+    [stroke=\"#000000\"]{stroke:#6f7883}}</style>";
+
+/// Training and validation curves of one quantity, `value` giving both of an epoch; a dashed line before each epoch
+/// that has another learning rate than the one before it. The axes begin at 0; the upper one ends at `top`, or a little
+/// above the data.
 pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn(&Epoch) -> (f64, f64)) -> String {
     let points = |pick: fn((f64, f64)) -> f64| -> Vec<(f64, f64)> {
         epochs.iter().map(|epoch| (epoch.epoch as f64, pick(value(epoch)))).collect()
     };
     let mut plots: Vec<Plot> = Vec::new();
     for (name, colour, points) in [("train", TRAIN, points(|v| v.0)), ("val", VAL, points(|v| v.1))] {
-        plots.push(LinePlot::new().with_data(points.clone()).with_color(colour).with_legend(name).into());
+        let line = LinePlot::new().with_data(points.clone()).with_color(colour).with_stroke_width(2.0);
+        plots.push(line.with_legend(name).into());
         // a single epoch makes no line
-        plots.push(ScatterPlot::new().with_data(points).with_color(colour).into());
+        let size = if epochs.len() > 12 { 2.0 } else { 3.0 };
+        plots.push(ScatterPlot::new().with_data(points).with_color(colour).with_size(size).into());
     }
     let most = epochs.iter().map(&value).fold(0.0, |most: f64, (train, val)| most.max(train).max(val));
-    let layout = Layout::auto_from_plots(&plots)
-        .with_width(WIDTH)
-        .with_height(HEIGHT)
+    let corner = if top.is_some() { LegendPosition::InsideBottomRight } else { LegendPosition::InsideTopRight };
+    let mut layout = sized(Layout::auto_from_plots(&plots))
         .with_x_axis_min(0.0)
         .with_x_axis_max((epochs.len() + 1) as f64)
         .with_x_tick_step(epochs.len().div_ceil(8).max(1) as f64)
         .with_y_axis_min(0.0)
         .with_y_axis_max(top.unwrap_or(1.05 * most))
         .with_x_label("epoch")
-        .with_y_label(quantity);
+        .with_y_label(quantity)
+        .with_legend_position(corner)
+        .with_legend_box(false);
+    for (epoch, rate) in steps(epochs) {
+        let line = ReferenceLine::vertical(epoch as f64 - 0.5).with_color(STEP).with_dasharray("4 4");
+        layout = layout.with_reference_line(line.with_label(format!("lr {rate}")));
+    }
+    finish(plots, layout)
+}
+
+/// The epochs that have another learning rate than the one before them, with it. None where it moves all the time, as a
+/// cosine does: a line for every epoch would say nothing.
+pub fn steps(epochs: &[Epoch]) -> Vec<(usize, f64)> {
+    let all: Vec<(usize, f64)> =
+        epochs.windows(2).filter(|pair| pair[0].lr != pair[1].lr).map(|pair| (pair[1].epoch, pair[1].lr)).collect();
+    if all.len() > 2 && all.len() + 2 >= epochs.len() { Vec::new() } else { all }
+}
+
+/// Share of right answers against confidence; the diagonal is perfect calibration.
+pub fn reliability(calibration: &Calibration) -> String {
+    let filled = || calibration.bins.iter().filter_map(|bin| Some((bin.confidence?, bin.accuracy?, bin.samples)));
+    let points: Vec<(f64, f64)> = filled().map(|(confidence, accuracy, _)| (confidence, accuracy)).collect();
+    let all: u64 = filled().map(|(.., samples)| samples).sum();
+    let sizes: Vec<f64> = filled().map(|(.., n)| 3.0 + 9.0 * (n as f64 / all.max(1) as f64).sqrt()).collect();
+    let diagonal = LinePlot::new().with_data(vec![(0.0, 0.0), (1.0, 1.0)]).with_color(TRAIN).with_dashed();
+    let line = LinePlot::new().with_data(points.clone()).with_color(VAL).with_stroke_width(2.0);
+    let dots = ScatterPlot::new().with_data(points).with_color(VAL).with_sizes(sizes);
+    let plots: Vec<Plot> = vec![diagonal.into(), line.into(), dots.into()];
+    let layout = sized(Layout::auto_from_plots(&plots))
+        .with_x_axis_min(0.0)
+        .with_x_axis_max(1.0)
+        .with_y_axis_min(0.0)
+        .with_y_axis_max(1.0)
+        .with_x_label("mean confidence")
+        .with_y_label("share of right answers");
+    finish(plots, layout)
+}
+
+fn sized(layout: Layout) -> Layout {
+    layout
+        .with_width(WIDTH)
+        .with_height(HEIGHT)
+        .with_font_family("system-ui, sans-serif")
+        .with_label_size(13)
+        .with_tick_size(12)
+}
+
+fn finish(plots: Vec<Plot>, layout: Layout) -> String {
     // kuva gives a size and no view box, without which a page cannot scale the picture
     let view_box = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" ");
-    render_to_svg(plots, layout).replacen("<svg ", &view_box, 1)
+    let svg = render_to_svg(plots, layout).replacen("<svg ", &view_box, 1);
+    match svg.find('>') {
+        Some(end) => format!("{}{STYLE}{}", &svg[..=end], &svg[end + 1..]),
+        None => svg,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn epoch(epoch: usize, lr: f64) -> Epoch {
+        let zero = Epoch {
+            epoch,
+            lr,
+            train_loss: 2.0,
+            train_accuracy: 0.25,
+            train_digits: vec![0.5; 2],
+            val_loss: 1.5,
+            val_accuracy: 0.5,
+            val_digits: vec![0.75; 2],
+            images_per_second: 1.0,
+            seconds: 1.0,
+        };
+        Epoch { ..zero }
+    }
+
+    #[test]
+    fn a_curve_has_both_lines_and_marks_each_fall_of_the_learning_rate() {
+        let epochs = [epoch(1, 1e-3), epoch(2, 1e-3), epoch(3, 1e-4), epoch(4, 1e-4), epoch(5, 1e-5)];
+        assert_eq!(steps(&epochs), [(3, 1e-4), (5, 1e-5)]);
+        let cosine: Vec<Epoch> = (1..=5).map(|n| epoch(n, 1e-3 / n as f64)).collect();
+        assert_eq!(steps(&cosine), []);
+        let svg = curves("accuracy", Some(1.0), &epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
+        // what the style sheet takes hold of
+        for words in ["<rect width=\"100%\" height=\"100%\" fill=\"white\"", "stroke=\"#cccccc\"", "stroke=\"#000000\""]
+        {
+            assert!(svg.contains(words), "{words}");
+        }
+        for words in ["viewBox=", "<style>", ">train<", ">val<", ">lr 0.0001<", ">lr 0.00001<", ">epoch<"] {
+            assert!(svg.contains(words), "{words}");
+        }
+        assert!(!curves("loss", None, &epochs[..1], |epoch| (epoch.train_loss, epoch.val_loss)).contains(">lr "));
+    }
 }

@@ -1,7 +1,7 @@
 //! Reading Parquet files that others wrote: shards in our schema, and plain image sets such as MNIST on Hugging Face.
 //!
-//! Needed are `image` (a struct with `bytes`: 8-bit grey PNGs of one size) and `label` (integers). `digits` is read where
-//! it is there, else the label spells them; so is `index`, else rows are counted. Nothing else is looked at.
+//! Needed are `image` (a struct with `bytes`: 8-bit grey PNGs of one size) and `label` (integers). `digits` is read
+//! where it is there, else the label spells them; so is `index`, else rows are counted. Nothing else is looked at.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use crate::files;
 use crate::tables::Table;
 
 /// The splits that some paths hold, by name, with their files in order. A file's split is its name before
-/// `-00000-of-00001.parquet`, as Hugging Face names shards, else its whole stem. A folder gives the Parquet files in it, or
-/// in its folder `data`, of every split but train.
+/// `-00000-of-00001.parquet`, as Hugging Face names shards, else its whole stem. A folder gives the Parquet files in
+/// it, or in its folder `data`, of every split but train.
 pub fn splits(paths: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>> {
     let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for path in paths {

@@ -90,6 +90,17 @@ impl Shards {
         self.tables.iter().map(|table| Ok(files::Stamp::of(table.path())?.bytes)).sum()
     }
 
+    /// The classes of all rows, in order.
+    pub fn labels(&self) -> Result<Vec<i64>> {
+        let mut labels = Vec::new();
+        for table in &self.tables {
+            for batch in table.read(&["label"], (0..table.row_groups().len()).collect(), 1 << 16)? {
+                labels.extend(table.ints(&batch?, "label")?);
+            }
+        }
+        Ok(labels)
+    }
+
     /// All row groups as (shard, row group), in order.
     pub fn positions(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let counts: Vec<usize> = self.tables.iter().map(|table| table.row_groups().len()).collect();

@@ -4,7 +4,10 @@ use multidigit::nn::cpu::conv::Conv;
 use multidigit::nn::cpu::finish::{Finish, relu, relu_gradient};
 use multidigit::nn::cpu::linear::Linear;
 use multidigit::nn::cpu::norm::{EPSILON, Norm};
-use multidigit::nn::loss;
+use multidigit::nn::floats::{Floats, tensor};
+use multidigit::nn::layers::dropout;
+use multidigit::nn::tape::{At, Tape, Value};
+use multidigit::nn::{Mode, loss, ops};
 use multidigit::rng;
 use rand::Rng;
 
@@ -219,4 +222,79 @@ fn the_gradients_of_batch_norm_are_finite_differences() {
             differentiate(&format!("{norm:?}"), &operands, number, gradient, sum, allowed);
         }
     }
+}
+
+/// The gradient that an operator on the tape gives its operand, for the sum of its output with factors.
+fn on_the_tape(input: &[f32], shape: &[usize], factors: &[f32], operator: impl Fn(&Tape, &Value) -> Value) -> Vec<f32> {
+    let tape = Tape::new(1);
+    let operand = Value::parameter(tensor(input.to_vec(), shape).unwrap(), 0);
+    let output = operator(&tape, &operand);
+    let seed = tensor(factors.to_vec(), output.dims()).unwrap();
+    let gradients = tape.backward(&[output], vec![seed]).unwrap();
+    Floats::of(gradients.parameters[0].as_ref().unwrap()).unwrap().to_vec()
+}
+
+#[test]
+fn the_gradient_of_dropout_is_its_finite_difference() {
+    let (rows, columns) = (3, 7);
+    let (input, factors) = (uniform("input", rows * columns), uniform("factors", rows * columns));
+    let drop = |tape: &Tape, x: &Value| dropout(x, 0.5, "fc", Mode::Train { seed: 3, step: 5, tape }).unwrap();
+    // what was dropped is seen on ones, and is the same for any input
+    let ones = Value::constant(tensor(vec![1.0; rows * columns], &[rows, columns]).unwrap());
+    let kept = wide(&Floats::of(&drop(&Tape::new(0), &ones)).unwrap());
+    assert!(kept.contains(&0.0) && kept.contains(&2.0));
+    let gradient = on_the_tape(&input, &[rows, columns], &factors, drop);
+    let definition = |operands: &[Vec<f64>]| -> f64 {
+        operands[0].iter().zip(&kept).zip(&factors).map(|((x, kept), factor)| x * kept * f64::from(*factor)).sum()
+    };
+    differentiate("dropout", &[wide(&input)], 0, &gradient, definition, roundings(2, 2.0, rows as f64));
+}
+
+fn at(tape: &Tape) -> At<'_> {
+    At { tape: Some(tape), name: "x" }
+}
+
+#[test]
+fn the_gradients_of_sums_means_and_orders_are_finite_differences() {
+    let shape = [2, 3, 2, 5];
+    let [images, height, width, channels] = shape;
+    let count = shape.iter().product();
+    let (input, other) = (uniform("input", count), uniform("other", count));
+
+    let factors = uniform("factors", count);
+    let beside = Value::constant(tensor(other.clone(), &shape).unwrap());
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::add_relu(at(tape), x, &beside).unwrap());
+    let (wide_other, weights) = (wide(&other), wide(&factors));
+    let sum = |operands: &[Vec<f64>]| -> f64 {
+        let each = operands[0].iter().zip(&wide_other).zip(&weights);
+        each.map(|((a, b), factor)| (a + b).max(0.0) * factor).sum()
+    };
+    differentiate("add, relu", &[wide(&input)], 0, &gradient, sum, roundings(1, 1.0, 10.0));
+
+    // the value on both sides: its gradients meet
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::add_relu(at(tape), x, x).unwrap());
+    let twice = |operands: &[Vec<f64>]| -> f64 {
+        operands[0].iter().zip(&weights).map(|(x, factor)| (x + x).max(0.0) * factor).sum()
+    };
+    differentiate("twice, relu", &[wide(&input)], 0, &gradient, twice, roundings(2, 2.0, 10.0));
+
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::flatten(at(tape), x).unwrap());
+    let flat = |operands: &[Vec<f64>]| -> f64 {
+        let place = |i: usize| {
+            let (x, y) = (i % width, i / width % height);
+            let (channel, image) = (i / width / height % channels, i / width / height / channels);
+            ((image * height + y) * width + x) * channels + channel
+        };
+        weights.iter().enumerate().map(|(i, factor)| operands[0][place(i)] * factor).sum()
+    };
+    differentiate("flatten", &[wide(&input)], 0, &gradient, flat, roundings(1, 1.0, 10.0));
+
+    let factors = uniform("factors", images * channels);
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::mean(at(tape), x).unwrap());
+    let mean = |operands: &[Vec<f64>]| -> f64 {
+        let all = operands[0].iter().enumerate();
+        let weight = |i: usize| f64::from(factors[i / (height * width * channels) * channels + i % channels]);
+        all.map(|(i, x)| x * weight(i) / (height * width) as f64).sum()
+    };
+    differentiate("mean", &[wide(&input)], 0, &gradient, mean, roundings(2, 1.0, 10.0));
 }

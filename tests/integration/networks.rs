@@ -204,6 +204,44 @@ fn resnet_computes_what_pytorch_computes() {
 }
 
 #[test]
+fn fresh_networks_have_the_moments_of_pytorchs_default_initialisation() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optim.json");
+    let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for model in [Model::AlexNet, Model::Fcn, Model::ResNet] {
+        let seeds = 3;
+        let drawn = |seed| Network::new(Shape { model, digits: 2, height: 64, width: 64 }, seed, 0.0).unwrap();
+        let networks: Vec<Network> = (0..seeds).map(drawn).collect();
+        let expected = all["initialisation"][model.to_string()].as_array().unwrap();
+        assert_eq!(expected.len(), networks[0].store().parameters().len());
+        for (i, theirs) in expected.iter().enumerate() {
+            let number = |key: &str| theirs[key].as_f64();
+            let (name, var) = &networks[0].store().parameters()[i];
+            assert_eq!(
+                (name.as_str(), serde_json::json!(var.dims())),
+                (theirs["name"].as_str().unwrap(), theirs["shape"].clone())
+            );
+            let ours: Vec<f64> =
+                networks.iter().flat_map(|network| values(&[network.store().parameters()[i].1.as_tensor()])).collect();
+            if let Some(constant) = number("constant") {
+                assert!(ours.iter().all(|value| *value == constant), "{name}");
+                continue;
+            }
+            let bound = number("bound").unwrap();
+            assert!(ours.iter().all(|value| value.abs() <= bound * (1.0 + 1e-6)), "{name}");
+            let mean = |values: &dyn Fn(f64) -> f64| ours.iter().map(|v| values(*v)).sum::<f64>() / ours.len() as f64;
+            let average = mean(&|v| v);
+            let deviation = mean(&|v| (v - average).powi(2)).sqrt();
+            // five standard errors of a uniform variable's mean and standard deviation, of our draws and of PyTorch's
+            let count = ours.len() as f64;
+            let draws = count / seeds as f64 * number("seeds").unwrap();
+            let error = 5.0 * bound / 3f64.sqrt() * (1.0 / count + 1.0 / draws).sqrt();
+            assert!((average - number("mean").unwrap()).abs() < error, "{name}: {average}");
+            assert!((deviation - number("std").unwrap()).abs() < 0.2f64.sqrt() * error, "{name}: {deviation}");
+        }
+    }
+}
+
+#[test]
 fn the_networks_have_the_papers_numbers_of_parameters() {
     let count = |model| two_digits(model).store().count();
     assert_eq!(count(Model::AlexNet), 3_464_084);

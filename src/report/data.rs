@@ -1,0 +1,200 @@
+//! The data set as the page shows it: counts, which class is in which split, and pictures of each split. Read from the
+//! shards and the facts in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+use std::path::Path;
+
+use image::{GrayImage, ImageFormat, Luma};
+use rayon::prelude::*;
+
+use super::figures::{Figure, Figures};
+use super::tables::{Cell, Table, count, number, words};
+use crate::error::Result;
+use crate::plan::Facts;
+use crate::plan::split::NAMES;
+use crate::shards::{DATA, Layout, Shards};
+
+/// Images in the picture of a split, and in one of its lines.
+const PICTURES: usize = 40;
+const COLUMNS: usize = 10;
+/// The most pixels of a picture.
+const MOST_PIXELS: usize = 1 << 22;
+/// Space between images, in pixels.
+const GAP: usize = 2;
+/// Grey of that space.
+const GROUND: u8 = 96;
+
+/// A split of the data set.
+pub struct SplitView {
+    /// Its name.
+    pub name: &'static str,
+    /// Its shards.
+    pub shards: Shards,
+    /// Samples of each class that occurs in it.
+    pub classes: BTreeMap<i64, u64>,
+}
+
+/// Opens the splits of a data set (a folder of the stage dataset) and counts their classes.
+pub fn splits(dataset: &Path) -> Result<Vec<SplitView>> {
+    let open = |name: &'static str| {
+        let shards = Shards::open(&dataset.join(DATA), name)?;
+        let mut classes = BTreeMap::new();
+        shards.labels()?.into_iter().for_each(|label| *classes.entry(label).or_default() += 1);
+        Ok(SplitView { name, shards, classes })
+    };
+    NAMES.into_iter().map(open).collect()
+}
+
+/// Samples and classes of each split, and how even the classes are.
+pub fn balance(splits: &[SplitView]) -> Table {
+    let titles = ["<split", "samples", "classes", "fewest per class", "most per class"];
+    let mut table = Table::new("splits", "Samples and classes of each split", &titles);
+    for split in splits {
+        let counts = || split.classes.values().copied();
+        let ends = [counts().min().unwrap_or_default(), counts().max().unwrap_or_default()];
+        let row = [words(split.name), count(split.shards.rows()), count(split.classes.len() as u64)];
+        table.rows.push(row.into_iter().chain(ends.map(count)).collect());
+    }
+    table
+}
+
+/// How often each digit stands at each position of each split.
+pub fn digits(splits: &[SplitView], digits: usize) -> Table {
+    let titles: Vec<String> =
+        ["<split", "position"].into_iter().map(str::to_owned).chain((0..10).map(|digit| digit.to_string())).collect();
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let mut table = Table::new("digits", "Samples with each digit at each position, from the left", &titles);
+    for split in splits {
+        for position in 0..digits {
+            let place = 10_i64.saturating_pow((digits - 1 - position) as u32);
+            let mut counts = [0; 10];
+            split.classes.iter().for_each(|(class, n)| counts[(class / place % 10) as usize] += n);
+            let row = [words(split.name), count(position as u64 + 1)];
+            table.rows.push(row.into_iter().chain(counts.map(count)).collect());
+        }
+    }
+    table
+}
+
+/// Which split each class is in, as a map of tens and units; of one digit a single row. None for more digits.
+pub fn map(splits: &[SplitView], layout: &Layout) -> Option<Table> {
+    let caption = match layout.digits {
+        1 => "The splits that hold each digit",
+        2 => "The split that holds each pair: left digit by row, right digit by column",
+        _ => return None,
+    };
+    let mut table = class_map("split-map", caption, layout.digits);
+    for row in &mut table.rows {
+        for (column, cell) in row.iter_mut().enumerate().skip(1) {
+            let class = 10 * cell.raw.parse::<i64>().unwrap_or_default() + column as i64 - 1;
+            let holds: Vec<&str> =
+                splits.iter().filter(|split| split.classes.contains_key(&class)).map(|split| split.name).collect();
+            *cell = match holds[..] {
+                [] => Cell { text: "–".to_owned(), ..Cell::default() },
+                [one] => Cell { text: one.to_owned(), raw: one.to_owned(), kind: kind_of(one), heat: 0.5 },
+                _ => Cell { text: "all".to_owned(), raw: holds.join(" "), ..Cell::default() },
+            };
+        }
+    }
+    Some(table)
+}
+
+fn kind_of(split: &str) -> &'static str {
+    NAMES.into_iter().find(|name| *name == split).unwrap_or_default()
+}
+
+/// A map of classes of one or two digits whose cells hold nothing yet but the number of their row (in `raw`).
+pub fn class_map(file: &str, caption: &str, digits: usize) -> Table {
+    let titles: Vec<String> =
+        std::iter::once("digit".to_owned()).chain((0..10).map(|digit| digit.to_string())).collect();
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let mut table = Table::new(file, caption, &titles);
+    table.is_map = true;
+    for row in 0..if digits == 1 { 1 } else { 10 } {
+        let head = if digits == 1 { words("") } else { words(row.to_string()) };
+        let cell = Cell { raw: row.to_string(), ..Cell::default() };
+        table.rows.push(std::iter::once(head).chain(std::iter::repeat_n(cell, 10)).collect());
+    }
+    table
+}
+
+/// How far the glyphs of val and test were seen in train.
+pub fn leakage(facts: &Facts) -> Table {
+    let titles = ["<split", "glyphs", "also in train", "share"];
+    let mut table = Table::new("leakage", "Glyphs that a split shares with train", &titles);
+    for (name, leakage) in [("val", facts.val_leakage), ("test", facts.test_leakage)] {
+        let share = number(Some(leakage.share()), |share| format!("{:.1}%", 100.0 * share));
+        table.rows.push(vec![words(name), count(leakage.glyphs), count(leakage.also_in_train), share]);
+    }
+    table
+}
+
+/// A picture of samples of a split: evenly spaced over up to four row groups, in the order of their classes.
+pub fn montage(split: &SplitView, figures: &Figures) -> Result<Figure> {
+    let Layout { height, width, .. } = *split.shards.layout();
+    let most = PICTURES.min(MOST_PIXELS / (height * width).max(1)).max(1);
+    let positions: Vec<(usize, usize)> = split.shards.positions().collect();
+    let groups = positions.len().clamp(1, 4);
+    let chosen: Vec<(usize, usize)> = (0..groups).map(|i| positions[i * positions.len() / groups]).collect();
+    let read = chosen.par_iter().map(|&position| split.shards.read(position)).collect::<Result<Vec<_>>>()?;
+    let mut pictures: Vec<(i64, Vec<u8>)> = Vec::new();
+    for samples in &read {
+        let (n, wanted) = (samples.labels.len(), most.div_ceil(groups).min(samples.labels.len()));
+        for i in 0..wanted {
+            let at = i * n / wanted;
+            pictures.push((samples.labels[at], samples.images[at * height * width..][..height * width].to_vec()));
+        }
+    }
+    pictures.truncate(most);
+    pictures.sort_by_key(|(label, _)| *label);
+    let (columns, lines) = (COLUMNS.min(pictures.len()), pictures.len().div_ceil(COLUMNS));
+    let extent = |cells: usize, size: usize| (cells * (size + GAP) + GAP) as u32;
+    let mut picture = GrayImage::from_pixel(extent(columns, width), extent(lines, height), Luma([GROUND]));
+    for (i, (_, pixels)) in pictures.iter().enumerate() {
+        let (left, top) = (GAP + i % COLUMNS * (width + GAP), GAP + i / COLUMNS * (height + GAP));
+        for (at, &grey) in pixels.iter().enumerate() {
+            picture.put_pixel((left + at % width) as u32, (top + at / width) as u32, Luma([grey]));
+        }
+    }
+    let (name, n) = (split.name, pictures.len());
+    let alt = format!("{n} sample images of the {name} split, in the order of their classes");
+    figures.embed(
+        &format!("montage-{name}.png"),
+        &png(&picture),
+        alt,
+        format!("{name}: {n} samples, in the order of their classes"),
+    )
+}
+
+/// An image as PNG.
+pub fn png(picture: &GrayImage) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png).expect("8-bit grey of a checked size is encoded in memory");
+    bytes.into_inner()
+}
+
+/// Some rows of a split as PNG; those that it has not are left out.
+pub fn images(shards: &Shards, rows: &BTreeSet<usize>) -> Result<BTreeMap<usize, Vec<u8>>> {
+    let Layout { height, width, .. } = *shards.layout();
+    let mut first = 0;
+    let mut wanted = Vec::new();
+    for (position, n) in shards.positions().zip(shards.groups().concat()) {
+        let here: Vec<usize> = rows.range(first..first + n).map(|row| row - first).collect();
+        if !here.is_empty() {
+            wanted.push((position, first, here));
+        }
+        first += n;
+    }
+    let read = wanted.into_par_iter().map(|(position, first, here)| {
+        let samples = shards.read(position)?;
+        let png_of = |at: usize| {
+            let pixels = samples.images[at * height * width..][..height * width].to_vec();
+            let image =
+                GrayImage::from_raw(width as u32, height as u32, pixels).expect("as many pixels as its size says");
+            (first + at, png(&image))
+        };
+        Ok(here.into_iter().map(png_of).collect::<Vec<_>>())
+    });
+    Ok(read.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}

@@ -1,0 +1,213 @@
+//! Tables: what the page shows as HTML, `tables/` holds as CSV, and a heat map draws as SVG. One structure for all
+//! three, so that they cannot differ.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::files;
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Table {
+    /// Its CSV file's name, without ending.
+    pub file: String,
+    /// What it shows.
+    pub caption: String,
+    /// Headings of its columns.
+    pub columns: Vec<Column>,
+    /// Its rows: a cell per column, the first of which heads the row.
+    pub rows: Vec<Vec<Cell>>,
+    /// Whether it is a map: small square cells of which colour says more than text.
+    pub is_map: bool,
+}
+
+/// The heading of a column.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Column {
+    /// The text.
+    pub title: String,
+    /// Whether its cells are words, set to the left; numbers are set to the right.
+    pub words: bool,
+}
+
+/// A cell.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Cell {
+    /// What people read.
+    pub text: String,
+    /// What programs read: the number in full.
+    pub raw: String,
+    /// Its kind, as a class of the style sheet; mostly none.
+    pub kind: &'static str,
+    /// How strongly it is coloured, 0 to 1.
+    pub heat: f64,
+}
+
+/// A cell of words.
+pub fn words(text: impl Into<String>) -> Cell {
+    let text = text.into();
+    Cell { raw: text.clone(), text, ..Cell::default() }
+}
+
+/// A cell of a whole number.
+pub fn count(value: u64) -> Cell {
+    Cell { text: grouped(value), raw: value.to_string(), ..Cell::default() }
+}
+
+/// A cell of a share, as a percentage; of none a dash.
+pub fn share(value: Option<f64>) -> Cell {
+    number(value, percent)
+}
+
+/// A cell of a number as `show` writes it; of none a dash.
+pub fn number(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
+    match value {
+        Some(value) => Cell { text: show(value), raw: value.to_string(), ..Cell::default() },
+        None => Cell { text: "–".to_owned(), ..Cell::default() },
+    }
+}
+
+/// A share as people read it.
+pub fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
+}
+
+/// A loss as people read it.
+pub fn loss(loss: f64) -> String {
+    format!("{loss:.4}")
+}
+
+/// A whole number with its thousands apart.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let cut = |(i, digit): (usize, char)| match i > 0 && (digits.len() - i).is_multiple_of(3) {
+        true => format!(",{digit}"),
+        false => digit.to_string(),
+    };
+    digits.chars().enumerate().map(cut).collect()
+}
+
+impl Table {
+    /// A table without rows; of a column's title a leading `<` says that it holds words.
+    pub fn new(file: impl Into<String>, caption: impl Into<String>, titles: &[&str]) -> Table {
+        let column = |title: &&str| match title.strip_prefix('<') {
+            Some(title) => Column { title: title.to_owned(), words: true },
+            None => Column { title: (*title).to_owned(), words: false },
+        };
+        let columns = titles.iter().map(column).collect();
+        Table { file: file.into(), caption: caption.into(), columns, rows: Vec::new(), is_map: false }
+    }
+
+    /// The table as CSV.
+    pub fn csv(&self) -> String {
+        let quoted = |text: &str| match text.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        };
+        let mut out = String::new();
+        let mut line = |cells: Vec<String>| out.push_str(&format!("{}\n", cells.join(",")));
+        line(self.columns.iter().map(|column| quoted(&column.title)).collect());
+        self.rows.iter().for_each(|row| line(row.iter().map(|cell| quoted(&cell.raw)).collect()));
+        out
+    }
+
+    /// Writes the table as CSV into a folder.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(format!("{}.csv", self.file));
+        files::create_dir(path.parent().unwrap_or(folder))?;
+        files::write(&path, self.csv().as_bytes())
+    }
+
+    /// A map as SVG, light or dark as its surroundings are.
+    pub fn svg(&self) -> String {
+        const CELL: usize = 34;
+        const MARGIN: usize = 36;
+        let (width, height) = (MARGIN + CELL * (self.columns.len() - 1) + 6, MARGIN + CELL * self.rows.len() + 6);
+        let mut out = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+             height=\"{height}\" font-family=\"system-ui, sans-serif\" font-size=\"10\" text-anchor=\"middle\"><title>{}\
+             </title><style>:root{{color-scheme:light dark}}text{{fill:#1c1f23}}.head{{fill:#6a7078}}.strong{{fill:#fff}}\
+             rect{{fill:#c2410c}}.right rect{{fill:#64748b}}.train{{fill:#9aa3ad}}.val{{fill:#2f7de1}}.test{{fill:#e58a1f}}\
+             @media(prefers-color-scheme:dark){{text{{fill:#e6e8eb}}.head{{fill:#9aa3ad}}.strong{{fill:#fff}}}}</style>",
+            escaped(&self.caption)
+        );
+        let mut text = |x: usize, y: usize, class: &str, text: &str| {
+            write!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{}\">{}</text>", y + 4, escaped(text)).expect(FITS);
+        };
+        for (i, column) in self.columns.iter().enumerate().skip(1) {
+            text(MARGIN + CELL * (i - 1) + CELL / 2, MARGIN / 2, "head", &column.title);
+        }
+        for (j, row) in self.rows.iter().enumerate() {
+            let y = MARGIN + CELL * j;
+            write!(
+                out,
+                "<text class=\"head\" x=\"{}\" y=\"{}\">{}</text>",
+                MARGIN / 2,
+                y + CELL / 2 + 4,
+                escaped(&row[0].text)
+            )
+            .expect(FITS);
+            for (i, cell) in row.iter().enumerate().skip(1) {
+                let x = MARGIN + CELL * (i - 1);
+                let size = CELL - 2;
+                let class = if cell.heat > STRONG { "strong" } else { "" };
+                write!(
+                    out,
+                    "<g class=\"{}\"><rect x=\"{x}\" y=\"{y}\" width=\"{size}\" height=\"{size}\" rx=\"3\" class=\"{}\" \
+                     fill-opacity=\"{:.3}\"/><text class=\"{class}\" x=\"{}\" y=\"{}\">{}</text></g>",
+                    cell.kind,
+                    cell.kind,
+                    cell.heat,
+                    x + size / 2,
+                    y + size / 2 + 4,
+                    escaped(&cell.text)
+                )
+                .expect(FITS);
+            }
+        }
+        out.push_str("</svg>");
+        out
+    }
+}
+
+/// The heat from which on text is light.
+pub const STRONG: f64 = 0.55;
+
+const FITS: &str = "a string takes any text";
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_as_csv_has_numbers_in_full_and_quotes_where_they_are_due() {
+        let mut table = Table::new("t", "A table", &["<run", "accuracy", "loss"]);
+        table.rows.push(vec![words("a,\"b\""), share(Some(0.123_456)), number(None, loss)]);
+        assert_eq!(table.csv(), "run,accuracy,loss\n\"a,\"\"b\"\"\",0.123456,\n");
+        assert_eq!((table.rows[0][1].text.as_str(), table.rows[0][2].text.as_str()), ("12.35%", "–"));
+        assert!(table.columns[0].words && !table.columns[1].words);
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_map_as_svg_has_a_cell_for_each_entry_and_escapes_its_words() {
+        let mut table = Table::new("m", "a < b", &["digit", "0", "1"]);
+        table.rows.push(vec![words("0"), Cell { heat: 0.9, ..count(7) }, Cell { kind: "right", ..count(0) }]);
+        let svg = table.svg();
+        assert_eq!(svg.matches("<rect").count(), 2);
+        assert!(
+            svg.contains("<title>a &lt; b</title>") && svg.contains("class=\"strong\" x=") && svg.contains(">7</text>")
+        );
+    }
+}

@@ -1,0 +1,375 @@
+//! A run as the page shows it: its curves, its results, what it takes for what. Everything is read from a [`Run`]; only
+//! the form is made here.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::data::class_map;
+use super::figures::{Figure, Figures};
+use super::plots;
+use super::tables::{Cell, Table, count, grouped, loss, number, percent, share, words};
+use crate::error::Result;
+use crate::evaluate::statistics::Accuracy;
+use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
+use crate::nn::CLASSES;
+use crate::runs::{Run, State, when};
+
+/// Wrong answers in a table, and worst mistakes in a picture.
+const CONFUSIONS: usize = 10;
+pub const MISTAKES: usize = 12;
+
+/// Images of mistakes, as PNG: by split and row.
+pub type Images = BTreeMap<(String, usize), Vec<u8>>;
+
+/// A run on the page.
+#[derive(Debug, Serialize)]
+pub struct RunView {
+    pub name: String,
+    /// What a link to it ends in.
+    pub id: String,
+    /// Finished, unfinished or stopped.
+    pub state: &'static str,
+    /// One sentence.
+    pub line: String,
+    /// What the reader should not miss, a sentence each.
+    pub warnings: Vec<String>,
+    pub curves: Vec<Figure>,
+    pub results: Option<Table>,
+    pub splits: Vec<SplitView>,
+    pub elsewhere: Option<Table>,
+    pub settings: Option<Table>,
+    pub environment: Option<Table>,
+}
+
+/// The evaluation on a split.
+#[derive(Debug, Serialize)]
+pub struct SplitView {
+    pub name: String,
+    /// Whether it is shown before anyone asks: test is.
+    pub open: bool,
+    pub map: Option<Table>,
+    pub confusion: Vec<Table>,
+    pub confusions: Option<Table>,
+    pub reliability: Figure,
+    pub mistakes: Vec<Mistake>,
+    pub note: String,
+}
+
+/// A mistake with its image.
+#[derive(Debug, Serialize)]
+pub struct Mistake {
+    pub figure: Figure,
+    pub class: String,
+    pub predicted: String,
+    pub probability: String,
+    pub class_probability: String,
+}
+
+/// Makes the view of a run and writes its figures; `images` holds those of its mistakes.
+pub fn view(run: &Run, images: &Images, figures: &Figures) -> Result<RunView> {
+    let summary = run.summary();
+    let id = format!("run-{}", slug(&run.folder));
+    Ok(RunView {
+        id,
+        name: run.name.clone(),
+        state: run.state.name(),
+        line: sentence(run),
+        warnings: warnings(run),
+        curves: curves(run, figures)?,
+        results: run.metrics.as_ref().map(|metrics| results(run, metrics)),
+        splits: match &run.metrics {
+            Some(metrics) => {
+                let order = metrics.splits.iter().rev(); // test first
+                order.map(|split| split_view(run, split, metrics.digits, images, figures)).collect::<Result<_>>()?
+            }
+            None => Vec::new(),
+        },
+        elsewhere: (!run.elsewhere.is_empty()).then(|| elsewhere(run)),
+        settings: settings(run),
+        environment: environment(run, summary.seconds),
+    })
+}
+
+/// A name as part of an address in the page, or of a file's; two names never give the same one.
+fn slug(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let part = |c: char| if plain(c) { c.to_string() } else { format!("~{:x}~", u32::from(c)) };
+    name.chars().map(part).collect()
+}
+
+fn sentence(run: &Run) -> String {
+    let summary = run.summary();
+    let mut parts = Vec::new();
+    parts.extend(run.model.clone());
+    if let Some(rate) = run.learning_rate {
+        parts.push(format!("learning rate {rate}"));
+    }
+    if let Some(size) = summary.batch_size {
+        parts.push(format!("batches of {size}"));
+    }
+    let epochs = match summary.epochs_planned {
+        Some(planned) if planned != summary.epochs as u64 => format!("{} of {planned} epochs", summary.epochs),
+        _ => format!("{} epoch{}", summary.epochs, if summary.epochs == 1 { "" } else { "s" }),
+    };
+    parts.push(epochs);
+    if let Some(last) = run.epochs.last() {
+        parts.push(format!("{:.0} images/s in the last", last.images_per_second));
+    }
+    if let Some(metrics) = &run.metrics {
+        parts.push(format!("evaluated with the {} weights, of epoch {}", metrics.weights.name(), metrics.epoch));
+    }
+    format!("{}.", parts.join(", "))
+}
+
+fn warnings(run: &Run) -> Vec<String> {
+    let mut all = Vec::new();
+    match (&run.stop, run.state) {
+        (Some(stop), _) => all.push(match stop.message.as_str() {
+            "" => "Stopped: its loss became NaN or infinite.".to_owned(),
+            message => format!("Stopped: {message}."),
+        }),
+        (None, State::Unfinished) => all.push("Unfinished: interrupted, or still under way.".to_owned()),
+        _ => {}
+    }
+    if run.state == State::Finished && run.metrics.is_none() {
+        all.push("Not evaluated yet, or not with the weights that stand.".to_owned());
+    }
+    if run.epochs.is_empty() {
+        all.push("No epoch is done, so there are no curves.".to_owned());
+    }
+    all.extend(run.problems.iter().map(|problem| format!("Not readable: {problem}.")));
+    all
+}
+
+fn curves(run: &Run, figures: &Figures) -> Result<Vec<Figure>> {
+    let (Some(first), Some(last), Some(best)) = (run.epochs.first(), run.epochs.last(), run.best()) else {
+        return Ok(Vec::new());
+    };
+    let steps = match plots::steps(&run.epochs).len() {
+        0 if first.lr != last.lr => format!("the learning rate moves from {} to {}", first.lr, last.lr),
+        0 => "the learning rate never changes".to_owned(),
+        n => format!("dashed: {n} change{} of the learning rate", if n == 1 { "" } else { "s" }),
+    };
+    let name = &run.name;
+    let alt = |what: &str, show: fn(f64) -> String, train: (f64, f64), val: (f64, f64), best_val: f64| {
+        let ([train, train_end], [val, val_end]) = ([train.0, train.1].map(show), [val.0, val.1].map(show));
+        format!(
+            "{what} per epoch of {name}: train from {train} to {train_end}, val from {val} to {val_end}, {} in the best \
+             epoch, {}; {steps}.",
+            show(best_val),
+            best.epoch
+        )
+    };
+    let accuracy =
+        plots::curves("joint accuracy", Some(1.0), &run.epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
+    let losses = plots::curves("loss", None, &run.epochs, |epoch| (epoch.train_loss, epoch.val_loss));
+    let (train, val) = ((first.train_accuracy, last.train_accuracy), (first.val_accuracy, last.val_accuracy));
+    let of_accuracy = alt("Joint accuracy", percent, train, val, best.val_accuracy);
+    let of_loss =
+        alt("Loss", loss, (first.train_loss, last.train_loss), (first.val_loss, last.val_loss), best.val_loss);
+    let file = |kind: &str| format!("{}/{kind}.svg", slug(&run.folder));
+    Ok(vec![
+        figures.embed(&file("accuracy"), accuracy.as_bytes(), of_accuracy, format!("Joint accuracy; {steps}"))?,
+        figures.embed(&file("loss"), losses.as_bytes(), of_loss, format!("Loss; {steps}"))?,
+    ])
+}
+
+/// The numbers of every split.
+fn results(run: &Run, metrics: &Metrics) -> Table {
+    let mut titles: Vec<String> =
+        ["<split", "images", "accuracy", "95% interval", "loss", "calibration error"].map(str::to_owned).to_vec();
+    for position in 1..=metrics.digits {
+        titles.extend([format!("digit {position}"), format!("macro F1 {position}")]);
+    }
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    let caption = format!("Results of {}. Accuracy: every digit of the image right", run.name);
+    let mut table = Table::new(format!("{}/results", slug(&run.folder)), caption, &titles);
+    for split in &metrics.splits {
+        let error = number(Some(split.calibration.expected_error), |error| format!("{error:.4}"));
+        let mut row = vec![words(&split.split), count(split.samples as u64), share(Some(split.accuracy.value))];
+        row.extend([interval(&split.accuracy), number(Some(split.loss), loss), error]);
+        for at in &split.positions {
+            row.extend([share(Some(at.accuracy.value)), number(Some(at.macro_f1), |f1| format!("{f1:.4}"))]);
+        }
+        table.rows.push(row);
+    }
+    table
+}
+
+/// The interval of an accuracy.
+pub fn interval(accuracy: &Accuracy) -> Cell {
+    let text = format!("{}–{}", percent(accuracy.low), percent(accuracy.high));
+    Cell { text, raw: format!("{} {}", accuracy.low, accuracy.high), ..Cell::default() }
+}
+
+fn split_view(run: &Run, split: &SplitMetrics, digits: usize, images: &Images, figures: &Figures) -> Result<SplitView> {
+    let (name, folder) = (&split.split, slug(&run.folder));
+    let map = (digits <= 2).then(|| accuracy_map(&run.folder, split, digits));
+    let confusion: Vec<Table> =
+        (0..split.positions.len()).map(|position| confusion(&run.folder, split, position)).collect();
+    for table in map.iter().chain(&confusion) {
+        figures.save(&format!("{}.svg", table.file), table.svg().as_bytes())?;
+    }
+    let error = split.calibration.expected_error;
+    let alt = format!(
+        "Share of right answers against confidence on {name}, in 15 bins, beside the diagonal; expected calibration error \
+         {error:.4}"
+    );
+    let caption = format!(
+        "Reliability on {name}: larger dots hold more images; dashed: perfect calibration. Expected calibration error \
+         {error:.4}"
+    );
+    let plot = plots::reliability(&split.calibration);
+    let mut mistakes = Vec::new();
+    for (number, mistake) in split.mistakes.iter().take(MISTAKES).enumerate() {
+        let Some(png) = images.get(&(name.clone(), mistake.row)) else { continue };
+        let (class, predicted) = (&mistake.class, &mistake.predicted);
+        let file = format!("{folder}/mistake-{}-{:02}.png", slug(name), number + 1);
+        let alt = format!("Image of {class}, index {}, read as {predicted}", mistake.index);
+        mistakes.push(Mistake {
+            figure: figures.embed(&file, png, alt, "")?,
+            class: class.clone(),
+            predicted: predicted.clone(),
+            probability: percent(mistake.probability),
+            class_probability: percent(mistake.class_probability),
+        });
+    }
+    let wrong = split.accuracy.samples - split.accuracy.correct;
+    Ok(SplitView {
+        open: name == "test",
+        reliability: figures.embed(
+            &format!("{folder}/reliability-{}.svg", slug(name)),
+            plot.as_bytes(),
+            alt,
+            caption,
+        )?,
+        confusions: (!split.confusions.is_empty()).then(|| confusions(&run.folder, split)),
+        note: format!(
+            "{} of {} images are read wrongly. All answers stand in {PREDICTIONS} of the run's evaluation.",
+            grouped(wrong),
+            grouped(split.accuracy.samples)
+        ),
+        name: name.clone(),
+        map,
+        confusion,
+        mistakes,
+    })
+}
+
+/// Accuracy of each class; colour is the share of wrong answers beside the class with the most.
+fn accuracy_map(run: &str, split: &SplitMetrics, digits: usize) -> Table {
+    let by_class: BTreeMap<i64, &Accuracy> =
+        split.classes.iter().filter_map(|class| Some((class.class.parse().ok()?, &class.accuracy))).collect();
+    let worst = by_class.values().map(|accuracy| 1.0 - accuracy.value).fold(0.0, f64::max);
+    let what = if digits == 1 { "digit" } else { "pair: left digit by row, right digit by column" };
+    let scale = if worst > 0.0 { format!("; the strongest colour is {} wrong", percent(worst)) } else { String::new() };
+    let caption = format!("Accuracy on {} in percent, per {what}{scale}", split.split);
+    let mut table = class_map(&format!("{}/classes-{}", slug(run), slug(&split.split)), &caption, digits);
+    for row in &mut table.rows {
+        for (column, cell) in row.iter_mut().enumerate().skip(1) {
+            let class = 10 * cell.raw.parse::<i64>().unwrap_or_default() + column as i64 - 1;
+            *cell = match by_class.get(&class) {
+                Some(accuracy) => {
+                    let heat = if worst > 0.0 { (1.0 - accuracy.value) / worst } else { 0.0 };
+                    let text = format!("{:.0}", 100.0 * accuracy.value);
+                    Cell { text, raw: accuracy.value.to_string(), kind: "wrong", heat: 0.05 + 0.85 * heat }
+                }
+                None => Cell { text: "·".to_owned(), kind: "none", ..Cell::default() },
+            };
+        }
+    }
+    table
+}
+
+/// How often each digit was taken for each; mistakes are coloured by their number beside the most frequent one.
+fn confusion(run: &str, split: &SplitMetrics, position: usize) -> Table {
+    let at = &split.positions[position];
+    let file = format!("{}/confusion-{}-{}", slug(run), slug(&split.split), at.position);
+    let caption = format!(
+        "Digit {} on {}: right digit by row, found by column; the strongest colour is the most frequent mistake",
+        at.position, split.split
+    );
+    let mut table = class_map(&file, &caption, 2);
+    let cells = (0..CLASSES).flat_map(|digit| (0..CLASSES).map(move |other| (digit, other)));
+    let most = cells.filter(|(digit, other)| digit != other).map(|(digit, other)| at.confusion[digit][other]).max();
+    for (digit, row) in table.rows.iter_mut().enumerate() {
+        for (other, cell) in row.iter_mut().skip(1).enumerate() {
+            let n = at.confusion[digit][other];
+            let (kind, heat) = match (other == digit, n) {
+                (_, 0) => ("none", 0.0),
+                (true, _) => ("right", 0.25),
+                (false, _) => ("wrong", 0.06 + 0.84 * n as f64 / most.unwrap_or_default().max(1) as f64),
+            };
+            *cell = Cell { kind, heat, ..count(n) };
+        }
+    }
+    table
+}
+
+fn confusions(run: &str, split: &SplitMetrics) -> Table {
+    let file = format!("{}/confusions-{}", slug(run), slug(&split.split));
+    let caption = format!("Most frequent wrong answers on {}", split.split);
+    let mut table = Table::new(file, caption, &["<truth", "<read as", "images"]);
+    for confusion in split.confusions.iter().take(CONFUSIONS) {
+        table.rows.push(vec![words(&confusion.class), words(&confusion.predicted), count(confusion.count)]);
+    }
+    table
+}
+
+fn elsewhere(run: &Run) -> Table {
+    let titles = ["<data", "<split", "images", "accuracy", "95% interval", "loss"];
+    let mut table = Table::new(format!("{}/elsewhere", slug(&run.folder)), "On other data", &titles);
+    for (_, metrics) in &run.elsewhere {
+        for split in &metrics.splits {
+            let row = [words(metrics.data.join(", ")), words(&split.split), count(split.samples as u64)];
+            let numbers =
+                [share(Some(split.accuracy.value)), interval(&split.accuracy), number(Some(split.loss), loss)];
+            table.rows.push(row.into_iter().chain(numbers).collect());
+        }
+    }
+    table
+}
+
+/// The settings of training and augmentation, a row each.
+fn settings(run: &Run) -> Option<Table> {
+    let mut table = Table::new(format!("{}/settings", slug(&run.folder)), "Settings", &["<setting", "<value"]);
+    for section in ["train", "augment"] {
+        if !run.settings[section].is_null() {
+            leaves(section, &run.settings[section], &mut table);
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+fn leaves(path: &str, value: &Value, table: &mut Table) {
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| leaves(&format!("{path}.{key}"), value, table)),
+        Value::String(text) => table.rows.push(vec![words(path), words(text)]),
+        other => table.rows.push(vec![words(path), words(other.to_string().replace(',', ", "))]),
+    }
+}
+
+fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
+    let mut table = Table::new(format!("{}/environment", slug(&run.folder)), "Environment", &["<what", "<value"]);
+    let environment = &run.environment;
+    let mut add = |what: &str, value: Option<String>| {
+        if let Some(value) = value {
+            table.rows.push(vec![words(what), words(value)]);
+        }
+    };
+    add("program", environment.version.as_ref().map(|version| format!("multidigit {version}")));
+    add("commit", environment.commit.clone());
+    add("processor", environment.cpu.clone());
+    add("cores", environment.cores.map(|n| n.to_string()));
+    add("threads", environment.threads.map(|n| n.to_string()));
+    add("device", environment.device.clone());
+    add("data set", environment.dataset.clone());
+    add("began (UTC)", environment.started.map(when::utc));
+    if run.state == State::Finished {
+        add("ended (UTC)", run.when.map(when::utc));
+    }
+    add("time", seconds.map(when::span));
+    (!table.rows.is_empty()).then_some(table)
+}
