@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build dataset augment train evaluate report quickstart test check bench bench-peers clean
+.PHONY: help build build-cuda cuda-toolkit dataset augment train evaluate report quickstart test check bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
@@ -24,7 +24,8 @@ TRAIN_SETS = $(call set_key,train.model,$(MODEL)) $(call set_key,train.epochs,$(
 	$(call set_key,train.learning_rate,$(LR)) $(call set_key,train.batch_size,$(BATCH)) \
 	$(call set_key,train.device,$(DEVICE)) $(call set_key,train.seed,$(SEED))
 SETS = $(foreach pair,$(SET),--set $(call quoted,$(pair)))
-MULTIDIGIT = $(CARGO) run --release --locked --quiet --
+# Training on a GPU takes the program that was built for it.
+MULTIDIGIT = $(if $(filter cuda,$(DEVICE)),scripts/cuda_env.sh $(CARGO) run --release --locked --quiet --features cuda --,$(CARGO) run --release --locked --quiet --)
 
 # A short training, for a look at the whole pipeline on a machine without an accelerator.
 QUICKSTART_SETS = --set train.model=fcn --set train.epochs=1 --set train.samples=12800 --set train.learning_rate=1e-3
@@ -35,6 +36,12 @@ help: ## list these targets
 
 build: ## build the program (release)
 	$(CARGO) build --release --locked
+
+cuda-toolkit: ## put a CUDA compiler and its libraries, from pip, into target/cuda-toolkit
+	PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_toolkit.sh
+
+build-cuda: ## build the program for NVIDIA GPUs: target/cuda/release/multidigit; CUDA_COMPUTE_CAP=90 names another's
+	PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_env.sh $(CARGO) build --release --locked --features cuda
 
 dataset: build ## write the Parquet shards and their card: artifacts/dataset
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)
@@ -77,12 +84,17 @@ bench: ## measure, and write the figures to artifacts/bench.json
 	$(CARGO) bench --locked && \
 	$(PYTHON) scripts/bench_json.py --since "$$began" --out artifacts/bench.json
 
-bench-peers: build ## torchvision and PyTorch beside ours, or one: WHAT=augment, WHAT=train; needs PYTHON=VENV/bin/python
+bench-peers: $(if $(filter cuda,$(DEVICE)),build-cuda,build) ## torchvision and PyTorch beside ours, or one: WHAT=augment, WHAT=train, or DEVICE=cuda; PYTHON=VENV/bin/python
 	@$(PYTHON) -c 'import numpy, PIL, pyarrow, torch, torchvision' || { \
 		echo 'bench-peers: needs a Python with torchvision and the other readers, such as:' >&2; \
 		echo '  python3 -m venv .venv && .venv/bin/pip install -r tests/readers/requirements.txt' >&2; \
 		echo '  make bench-peers PYTHON=.venv/bin/python' >&2; exit 1; }
-	@for what in $(or $(WHAT),augment train); do \
+	@if [ $(call quoted,$(DEVICE)) = cuda ]; then \
+		PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_env.sh $(PYTHON) scripts/bench_peers_cuda.py \
+			--program target/cuda/release/multidigit --work . $(ARGS); \
+		exit; \
+	fi; \
+	for what in $(or $(WHAT),augment train); do \
 		case "$$what" in augment|train) ;; *) echo "bench-peers: WHAT=$$what: expected augment or train" >&2; exit 1;; esac; \
 		CARGO=$(call quoted,$(CARGO)) $(PYTHON) scripts/bench_$${what}_peers.py $(ARGS); \
 	done

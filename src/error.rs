@@ -178,6 +178,14 @@ pub enum Error {
     /// A split that has to hold images holds none.
     #[error("the {split} split holds no images; give it a share in `plan.split.ratio`")]
     EmptySplit { split: String },
+    /// The GPU, its driver or one of its libraries refused.
+    #[error("the GPU could not be used: {message}")]
+    Cuda { message: String },
+    /// The GPU's memory is too small for a step.
+    #[error(
+        "the GPU's memory does not hold a step of {batch_size} images; try a smaller `train.batch_size`, or `train.precision` bf16"
+    )]
+    DeviceMemory { batch_size: usize },
     /// The tensor library refused an operation, which is a defect of this program.
     #[error("a tensor operation failed: {message}; please report this")]
     Tensor { message: String },

@@ -22,6 +22,11 @@ impl Streams {
         Streams { root: ChaCha8Rng::from_seed(*hasher.finalize().as_bytes()) }
     }
 
+    /// The key that all streams of the family share, for those who compute them elsewhere.
+    pub fn key(&self) -> [u8; 32] {
+        self.root.get_seed()
+    }
+
     /// The stream of one item.
     pub fn at(&self, index: u64) -> ChaCha8Rng {
         let mut rng = self.root.clone();

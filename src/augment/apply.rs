@@ -4,8 +4,8 @@
 //! angles. Nothing here draws.
 
 use super::draw::{AffineParams, EraseParams, Params};
-use super::gather::PADDING;
-use super::warp::{Matrix, bilinear, nearest};
+use super::gather::{Fixed, PADDING};
+use super::warp::{Matrix, Nearest, arithmetic, bilinear, nearest};
 use super::{Compose, Interpolation};
 
 /// Buffers to work in, so that no image allocates.
@@ -38,14 +38,7 @@ pub fn apply(
     scratch: &mut Scratch,
 ) {
     assert!(pixels.len() == height * width && out.len() == height * width, "the size of an image");
-    let rotation = params.angle.map(|angle| rotation(angle, height, width));
-    let affine = params.affine.as_ref().map(|affine| Move::Map(inverse(affine, height, width)));
-    let moves = match (rotation, affine, resampling.compose) {
-        (Some(rotation), Some(Move::Map(affine)), Compose::Fused) => {
-            [Some(Move::Map(product(&rotation.matrix(height, width), &affine))), None]
-        }
-        (rotation, affine, _) => [rotation, affine],
-    };
+    let moves = moves(params, resampling.compose, height, width);
     let Scratch { first, second, columns } = scratch;
     let mut run = |step: &Move, source: &[u8], out: &mut [u8]| {
         step.resample(resampling.interpolation, source, height, width, out, columns);
@@ -68,6 +61,56 @@ pub fn apply(
     if let Some(rectangle) = &params.erase {
         erase(out, height, width, rectangle);
     }
+}
+
+/// The resamplings that rotation and affine map come to, in their order.
+fn moves(params: &Params, compose: Compose, height: usize, width: usize) -> [Option<Move>; 2] {
+    let rotation = params.angle.map(|angle| rotation(angle, height, width));
+    let affine = params.affine.as_ref().map(|affine| Move::Map(inverse(affine, height, width)));
+    match (rotation, affine, compose) {
+        (Some(rotation), Some(Move::Map(affine)), Compose::Fused) => {
+            [Some(Move::Map(product(&rotation.matrix(height, width), &affine))), None]
+        }
+        (rotation, affine, _) => [rotation, affine],
+    }
+}
+
+/// One resampling with its arithmetic, as plain numbers: what a device needs to compute the same pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// The image as it is.
+    Still,
+    /// Half a turn.
+    HalfTurn,
+    /// A quarter of a turn counter-clockwise.
+    Left,
+    /// A quarter of a turn clockwise.
+    Right,
+    /// To the nearest pixel in 16.16 fixed point: x and y of the origin, of a step right, of a step down.
+    Fixed([i32; 6]),
+    /// To the nearest pixel, accumulated in floating point along lines.
+    Floating([f64; 6]),
+    /// To the nearest pixel, accumulated in floating point along each axis alone.
+    Scale([f64; 6]),
+    /// Between the four nearest pixels.
+    Bilinear([f64; 6]),
+}
+
+/// The resamplings that [`apply`] makes of an image of `height * width` pixels, in their order, before it erases.
+pub fn steps(params: &Params, resampling: Resampling, (height, width): (usize, usize)) -> [Option<Step>; 2] {
+    let step = |step: Move| match (step, resampling.interpolation) {
+        (Move::Still, _) => Step::Still,
+        (Move::HalfTurn, _) => Step::HalfTurn,
+        (Move::Left, _) => Step::Left,
+        (Move::Right, _) => Step::Right,
+        (Move::Map(matrix), Interpolation::Bilinear) => Step::Bilinear(matrix),
+        (Move::Map(matrix), Interpolation::Nearest) => match arithmetic(height, width, &matrix) {
+            Nearest::Scale => Step::Scale(matrix),
+            Nearest::Floating => Step::Floating(matrix),
+            Nearest::Fixed(Fixed { origin: [a, b], right: [c, d], down: [e, f] }) => Step::Fixed([a, b, c, d, e, f]),
+        },
+    };
+    moves(params, resampling.compose, height, width).map(|each| each.map(step))
 }
 
 /// Copies an image and puts the padding behind it.

@@ -203,6 +203,11 @@ impl Augmenter {
         self.draws.params(sample_id(label, index), height, width)
     }
 
+    /// The resamplings of what was drawn for an image of `height * width` pixels, in their order.
+    pub fn steps(&self, params: &draw::Params, size: (usize, usize)) -> [Option<apply::Step>; 2] {
+        apply::steps(params, self.resampling, size)
+    }
+
     /// Augments the sample (class, index), an image of `height * width` pixels, into `out`; returns what was drawn.
     pub fn apply(
         &self,

@@ -13,22 +13,46 @@ pub type Matrix = [f64; 6];
 /// Coordinates below this fit 16.16 fixed point.
 const FIXED_LIMIT: f64 = 32768.0;
 
-/// Resamples `source`, `height * width` pixels and `PADDING` zeros, to the nearest pixel.
-pub fn nearest(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8], columns: &mut Vec<usize>) {
+/// The arithmetic by which a map finds its nearest pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Nearest {
+    /// Positions accumulated in floating point, along each axis alone.
+    Scale,
+    /// 16.16 fixed point.
+    Fixed(Fixed),
+    /// Positions accumulated in floating point, along lines and down their first pixels.
+    Floating,
+}
+
+/// Which of the three Pillow takes for a map.
+pub fn arithmetic(height: usize, width: usize, m: &Matrix) -> Nearest {
     if m[1] == 0.0 && m[3] == 0.0 {
-        return scale(source, height, width, m, out, columns);
+        return Nearest::Scale;
     }
     let (w, h) = (width as f64, height as f64);
     let fits = |x: f64, y: f64| {
         (x * m[0] + y * m[1] + m[2]).abs() < FIXED_LIMIT && (x * m[3] + y * m[4] + m[5]).abs() < FIXED_LIMIT
     };
-    if fits(0.0, 0.0) && fits(w, h) && fits(0.0, h) && fits(w, 0.0) {
-        // rounded to nearest; positions are taken at the middles of pixels
-        let fix = |value: f64| (value * 65536.0 + 0.5).floor() as i32;
-        let origin = [fix(m[2] + m[0] * 0.5 + m[1] * 0.5), fix(m[5] + m[3] * 0.5 + m[4] * 0.5)];
-        let map = Fixed { origin, right: [fix(m[0]), fix(m[3])], down: [fix(m[1]), fix(m[4])] };
-        return gather(source, height, width, &map, out);
+    if !(fits(0.0, 0.0) && fits(w, h) && fits(0.0, h) && fits(w, 0.0)) {
+        return Nearest::Floating;
     }
+    // rounded to nearest; positions are taken at the middles of pixels
+    let fix = |value: f64| (value * 65536.0 + 0.5).floor() as i32;
+    let origin = [fix(m[2] + m[0] * 0.5 + m[1] * 0.5), fix(m[5] + m[3] * 0.5 + m[4] * 0.5)];
+    Nearest::Fixed(Fixed { origin, right: [fix(m[0]), fix(m[3])], down: [fix(m[1]), fix(m[4])] })
+}
+
+/// Resamples `source`, `height * width` pixels and `PADDING` zeros, to the nearest pixel.
+pub fn nearest(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8], columns: &mut Vec<usize>) {
+    match arithmetic(height, width, m) {
+        Nearest::Scale => scale(source, height, width, m, out, columns),
+        Nearest::Fixed(map) => gather(source, height, width, &map, out),
+        Nearest::Floating => floating(source, height, width, m, out),
+    }
+}
+
+/// The path for maps whose coordinates do not fit fixed point.
+fn floating(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8]) {
     let mut row = [m[2] + m[1] * 0.5 + m[0] * 0.5, m[5] + m[4] * 0.5 + m[3] * 0.5];
     for line in out.chunks_exact_mut(width) {
         let [mut x, mut y] = row;

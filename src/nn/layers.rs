@@ -73,6 +73,7 @@ impl Norm {
     /// The norm of the convolution of `input`, then `finish`. Training normalises by the batch's statistics and moves
     /// the running ones; evaluation uses the running ones, folded into the convolution, and has no gradient.
     pub fn forward(&self, input: &Value, conv: &Conv, mode: Mode, finish: Finish) -> Result<Value> {
+        on_gpu!(input, self.on_gpu(input, conv, mode, None, finish));
         match mode {
             Mode::Train { .. } => {
                 let input = conv.forward(input, mode, Finish::Plain)?;
@@ -109,6 +110,49 @@ impl Norm {
     }
 }
 
+impl Norm {
+    /// The norm of the convolution of `input`, plus `other`, then ReLU: the end of a residual block.
+    pub fn forward_added(&self, input: &Value, conv: &Conv, mode: Mode, other: &Value, name: &str) -> Result<Value> {
+        on_gpu!(input, self.on_gpu(input, conv, mode, Some(other), Finish::Relu));
+        ops::add_relu(mode.at(name), &self.forward(input, conv, mode, Finish::Plain)?, other)
+    }
+
+    /// Both layers as one operator, which needs fewer passes over the activations.
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self, input: &Value, conv: &Conv, mode: Mode, other: Option<&Value>, finish: Finish) -> Result<Value> {
+        let layers = Normed {
+            name: &self.name,
+            weight: &conv.weight,
+            bias: conv.bias.as_ref(),
+            norm_weight: &self.weight,
+            norm_bias: &self.bias,
+            running_mean: &self.running_mean,
+            running_var: &self.running_var,
+        };
+        let shape = ops::conv_shape(input, &conv.weight, conv.stride, conv.padding, finish)?;
+        super::cuda::ops::conv_norm(mode, input, layers, other, shape)
+    }
+}
+
+/// The parameters of a convolution and its batch norm.
+#[cfg(feature = "cuda")]
+pub struct Normed<'a> {
+    /// What the operator is called where its time is told.
+    pub name: &'a str,
+    /// The convolution's.
+    pub weight: &'a Value,
+    /// The convolution's.
+    pub bias: Option<&'a Value>,
+    /// The norm's scale.
+    pub norm_weight: &'a Value,
+    /// The norm's shift.
+    pub norm_bias: &'a Value,
+    /// The norm's running mean.
+    pub running_mean: &'a Var,
+    /// The norm's running variance.
+    pub running_var: &'a Var,
+}
+
 fn follow(running: &Var, batch: impl Iterator<Item = f64>) -> Result<()> {
     let moved = |(old, new): (&f32, f64)| (f64::from(*old) * (1.0 - MOMENTUM) + new * MOMENTUM) as f32;
     let values = Floats::of(running)?.iter().zip(batch).map(moved).collect();
@@ -138,6 +182,20 @@ impl Linear {
     }
 }
 
+/// The layers whose features are dropped.
+pub const DROPPED: [&str; 2] = ["fc1", "fc2"];
+
+/// The streams that a layer's features are dropped by in a step, one for each row of the batch.
+pub fn dropout_streams(seed: u64, name: &str, step: u64) -> Streams {
+    Streams::new(seed, &format!("dropout/{name}"), step)
+}
+
+#[cfg(feature = "cuda")]
+fn dropout_layer(name: &str) -> Result<usize> {
+    let place = DROPPED.iter().position(|other| *other == name);
+    place.ok_or_else(|| crate::error::Error::Tensor { message: format!("dropout of an unknown layer {name}") })
+}
+
 /// In training, drops each element with probability `rate` and scales the others by `1 / (1 - rate)`. What is dropped
 /// follows from seed, step, the layer's name and the row in the batch.
 pub fn dropout(input: &Value, rate: f64, name: &str, mode: Mode) -> Result<Value> {
@@ -145,8 +203,9 @@ pub fn dropout(input: &Value, rate: f64, name: &str, mode: Mode) -> Result<Value
     if rate == 0.0 {
         return Ok(input.clone());
     }
+    on_gpu!(input, super::cuda::ops::dropout(mode.at(&format!("{name} dropout")), input, rate, dropout_layer(name)?));
     let (rows, columns) = input.dims2()?;
-    let streams = Streams::new(seed, &format!("dropout/{name}"), step);
+    let streams = dropout_streams(seed, name, step);
     let (dropped, kept) = ((rate * 2f64.powi(32)) as u64, (1.0 / (1.0 - rate)) as f32);
     let mut factors = Vec::with_capacity(rows * columns);
     for row in 0..rows {

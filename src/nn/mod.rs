@@ -4,7 +4,19 @@
 //! digit. Whether it trains or evaluates is an argument of every forward pass. This module knows no files but weights
 //! and no data set.
 
+/// Hands an operator over to the kernels of the GPU, where its input lies on one.
+macro_rules! on_gpu {
+    ($input:expr, $call:expr) => {
+        #[cfg(feature = "cuda")]
+        if $input.device().is_cuda() {
+            return $call;
+        }
+    };
+}
+
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod floats;
 pub mod layers;
 pub mod loss;
@@ -18,7 +30,7 @@ pub mod weights;
 
 use std::fmt;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use self::networks::{AlexNet, Fcn, ResNet};
@@ -80,6 +92,38 @@ impl Model {
     }
 }
 
+/// How exactly products of matrices are computed on a GPU; sums, norms, losses and the optimiser are in float32 or better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Products of float32.
+    F32,
+    /// Products of float32 whose factors the matrix units round to 10 bits, as PyTorch's convolutions do.
+    Tf32,
+    /// Activations and the factors of products in bfloat16, weights and optimiser in float32.
+    Bf16,
+}
+
+impl Precision {
+    /// The type of activations.
+    pub fn dtype(self) -> DType {
+        match self {
+            Precision::F32 | Precision::Tf32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
 /// What a forward pass is for.
 #[derive(Clone, Copy)]
 pub enum Mode<'a> {
@@ -135,9 +179,14 @@ enum Layers {
 impl Network {
     /// A fresh network whose parameters are drawn from `seed`; `dropout` is for AlexNet alone.
     pub fn new(shape: Shape, seed: u64, dropout: f64) -> Result<Network> {
+        Network::on(&Device::Cpu, DType::F32, shape, seed, dropout)
+    }
+
+    /// As [`Network::new`], to compute on a device with activations of a type.
+    pub fn on(device: &Device, dtype: DType, shape: Shape, seed: u64, dropout: f64) -> Result<Network> {
         let Shape { model, digits, height, width } = shape;
         model.check_image_size(height, width)?;
-        let mut store = Store::new(seed);
+        let mut store = Store::on(device, dtype, seed);
         let layers = match model {
             Model::AlexNet => Layers::AlexNet(AlexNet::new(&mut store, digits, height, width, dropout)?),
             Model::ResNet => Layers::ResNet(ResNet::new(&mut store, digits)?),

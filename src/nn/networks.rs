@@ -4,7 +4,7 @@
 //! parameters.
 
 use super::cpu::finish::Finish::{Plain, Relu, ReluPool};
-use super::layers::{Conv, Linear, Norm, dropout};
+use super::layers::{Conv, DROPPED, Linear, Norm, dropout};
 use super::ops;
 use super::store::Store;
 use super::tape::Value;
@@ -60,7 +60,7 @@ impl AlexNet {
             x = conv.forward(&x, mode, finish)?;
         }
         x = ops::flatten(mode.at("flatten"), &x)?;
-        for (fc, name) in self.fc.iter().zip(["fc1", "fc2"]) {
+        for (fc, name) in self.fc.iter().zip(DROPPED) {
             x = ops::relu_of(mode.at(&format!("{name} relu")), &fc.forward(&x, mode)?)?;
             x = dropout(&x, self.dropout, name, mode)?;
         }
@@ -127,12 +127,11 @@ impl Block {
 
     fn forward(&self, input: &Value, mode: Mode) -> Result<Value> {
         let x = self.norm[0].forward(input, &self.conv[0], mode, Relu)?;
-        let x = self.norm[1].forward(&x, &self.conv[1], mode, Plain)?;
         let shortcut = match &self.shortcut {
             Some((conv, norm)) => norm.forward(input, conv, mode, Plain)?,
             None => input.clone(),
         };
-        ops::add_relu(mode.at(&self.name), &x, &shortcut)
+        self.norm[1].forward_added(&x, &self.conv[1], mode, &shortcut, &self.name)
     }
 }
 

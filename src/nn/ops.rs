@@ -21,16 +21,14 @@ fn refuse(message: String) -> Error {
     Error::Tensor { message }
 }
 
-/// Convolution of `(images, height, width, inputs)` with `(outputs, inputs, kernel, kernel)`, then `finish`.
-pub fn conv(
-    at: At,
-    input: &Value,
-    weight: &Value,
-    bias: Option<&Value>,
+/// The shape of a convolution of two tensors, where there is one.
+pub fn conv_shape(
+    input: &Tensor,
+    weight: &Tensor,
     stride: usize,
     padding: usize,
     finish: Finish,
-) -> Result<Value> {
+) -> Result<conv::Conv> {
     let (images, height, width, inputs) = input.dims4()?;
     let (outputs, depth, kernel, _) = weight.dims4()?;
     if depth != inputs || height.min(width) + 2 * padding < kernel {
@@ -41,6 +39,22 @@ pub fn conv(
         let message = format!("nothing is left of {:?} after a convolution with {:?}", input.shape(), weight.shape());
         return Err(refuse(message));
     }
+    Ok(shape)
+}
+
+/// Convolution of `(images, height, width, inputs)` with `(outputs, inputs, kernel, kernel)`, then `finish`.
+pub fn conv(
+    at: At,
+    input: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    stride: usize,
+    padding: usize,
+    finish: Finish,
+) -> Result<Value> {
+    let shape = conv_shape(input, weight, stride, padding, finish)?;
+    let outputs = shape.outputs;
+    on_gpu!(input, super::cuda::ops::conv(at, input, weight, bias, shape));
     let operands: Vec<&Value> = [input, weight].into_iter().chain(bias).collect();
     apply(at, &operands, || {
         let bias = bias.map(|bias| Floats::of(bias)).transpose()?;
@@ -97,6 +111,7 @@ pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Val
     if depth != inputs {
         return Err(refuse(format!("a linear layer of {:?} with {:?} does not exist", input.shape(), weight.shape())));
     }
+    on_gpu!(input, super::cuda::ops::linear(at, input, weight, bias));
     let shape = linear::Linear { rows, inputs, outputs };
     apply(at, &[input, weight, bias], || {
         let values = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
@@ -119,6 +134,7 @@ pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
     if a.shape() != b.shape() {
         return Err(refuse(format!("a sum of {:?} and {:?} does not exist", a.shape(), b.shape())));
     }
+    on_gpu!(a, super::cuda::ops::add_relu(at, a, b));
     apply(at, &[a, b], || {
         let (left, right) = (Floats::of(a)?, Floats::of(b)?);
         let values = map2(&left, &right, |left, right, sum| {
@@ -137,6 +153,7 @@ pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
 
 /// `max(x, 0)`, with derivative 0 at 0.
 pub fn relu_of(at: At, input: &Value) -> Result<Value> {
+    on_gpu!(input, super::cuda::ops::relu(at, input));
     apply(at, &[input], || {
         let mut values = Floats::of(input)?.to_vec();
         relu(&mut values);
@@ -173,6 +190,7 @@ fn scaled(values: &Tensor, factors: &Tensor) -> Result<Tensor> {
 /// `(images, height, width, channels)` as `(images, channels * height * width)`: features are numbered channel first,
 /// as in PyTorch.
 pub fn flatten(at: At, input: &Value) -> Result<Value> {
+    on_gpu!(input, super::cuda::ops::flatten(at, input));
     let (images, height, width, channels) = input.dims4()?;
     apply(at, &[input], || {
         let values = input.permute((0, 3, 1, 2))?.contiguous()?.flatten_from(1)?;
@@ -186,6 +204,7 @@ pub fn flatten(at: At, input: &Value) -> Result<Value> {
 
 /// The mean over all positions of `(images, height, width, channels)`: `(images, channels)`.
 pub fn mean(at: At, input: &Value) -> Result<Value> {
+    on_gpu!(input, super::cuda::ops::mean(at, input));
     let (images, height, width, channels) = input.dims4()?;
     apply(at, &[input], || {
         let values = input.mean((1, 2))?;
@@ -207,6 +226,7 @@ pub fn squeeze(at: At, input: &Value) -> Result<Value> {
 
 /// The sum of two tensors of one shape. Neither's memory is reused: gradients may share theirs.
 pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    on_gpu!(a, super::cuda::ops::sum(a, b));
     let add = |a: &[f32], b: &[f32], into: &mut [f32]| {
         into.iter_mut().zip(a.iter().zip(b)).for_each(|(into, (a, b))| *into = a + b);
     };

@@ -56,6 +56,13 @@ impl Adam {
         self.moments = moments.into_iter().map(Mutex::new).collect();
     }
 
+    /// What a step, counted from 1, needs of its learning rate: the rate over `1 - beta1^t`, the root of `1 - beta2^t`, and
+    /// the share of each parameter that weight decay leaves.
+    pub fn factors(step: i32, learning_rate: f64, weight_decay: f64) -> [f32; 3] {
+        let rate = learning_rate / (1.0 - BETA1.powi(step));
+        [rate as f32, (1.0 - BETA2.powi(step)).sqrt() as f32, (1.0 - learning_rate * weight_decay) as f32]
+    }
+
     /// One step along the gradients, in the order of the store, at this learning rate.
     pub fn step(&mut self, store: &Store, gradients: &[Option<Tensor>], learning_rate: f64) -> Result<()> {
         self.steps += 1;

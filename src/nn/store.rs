@@ -1,10 +1,15 @@
 //! The parameters of a network, named and in the order of their making, drawn from seeded streams.
 //!
 //! Candle's own map of variables is unordered and its generator on the CPU cannot be seeded.
+//!
+//! On a GPU every parameter and buffer stands twice: what computes is on the device, and what is saved and loaded on the
+//! host, brought over by `fetch` and `send`. Weights of convolutions lie on the device as `(outputs, kernel, kernel,
+//! inputs)`, the order in which its libraries take them, and read as `(outputs, inputs, kernel, kernel)`.
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rand::Rng;
 
+use super::floats::tensor;
 use super::tape::Value;
 use crate::error::Result;
 use crate::rng;
@@ -12,14 +17,84 @@ use crate::rng;
 /// Parameters, which training moves, and buffers, which it only keeps (running statistics).
 pub struct Store {
     seed: u64,
+    device: Device,
+    dtype: DType,
     parameters: Vec<(String, Var)>,
     buffers: Vec<(String, Var)>,
+    device_parameters: Vec<Parameter>,
+    device_buffers: Vec<Var>,
+}
+
+/// A parameter on a GPU.
+pub struct Parameter {
+    /// Its values, in floats, in the device's order.
+    pub values: Var,
+    /// Those of a weight in the type of activations, where that is another.
+    pub copy: Option<Var>,
 }
 
 impl Store {
     /// An empty store whose parameters will be drawn from this seed.
     pub fn new(seed: u64) -> Store {
-        Store { seed, parameters: Vec::new(), buffers: Vec::new() }
+        Store::on(&Device::Cpu, DType::F32, seed)
+    }
+
+    /// An empty store for a device on which activations have a type.
+    pub fn on(device: &Device, dtype: DType, seed: u64) -> Store {
+        Store {
+            seed,
+            device: device.clone(),
+            dtype,
+            parameters: Vec::new(),
+            buffers: Vec::new(),
+            device_parameters: Vec::new(),
+            device_buffers: Vec::new(),
+        }
+    }
+
+    /// The parameters on the GPU, in their order; none on the CPU.
+    pub fn device_parameters(&self) -> &[Parameter] {
+        &self.device_parameters
+    }
+
+    /// Brings all values from the GPU to the host; nothing to do on the CPU.
+    pub fn fetch(&self) -> Result<()> {
+        for ((_, host), there) in self.parameters.iter().zip(&self.device_parameters) {
+            host.set(&to_host(&there.values.to_device(&Device::Cpu)?)?)?;
+        }
+        for ((_, host), there) in self.buffers.iter().zip(&self.device_buffers) {
+            host.set(&there.to_device(&Device::Cpu)?)?;
+        }
+        Ok(())
+    }
+
+    /// Brings all values from the host to the GPU; nothing to do on the CPU.
+    pub fn send(&self) -> Result<()> {
+        for ((_, host), there) in self.parameters.iter().zip(&self.device_parameters) {
+            let values = to_device(host)?;
+            there.values.set(&values.to_device(&self.device)?)?;
+            if let Some(copy) = &there.copy {
+                copy.set(&values.to_dtype(self.dtype)?.to_device(&self.device)?)?;
+            }
+        }
+        for ((_, host), there) in self.buffers.iter().zip(&self.device_buffers) {
+            there.set(&host.to_device(&self.device)?)?;
+        }
+        Ok(())
+    }
+
+    /// Values of a parameter of this shape, from the GPU's order to the host's.
+    pub fn host_order(&self, values: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+        let values = match *shape {
+            [outputs, inputs, height, width] => tensor(values.to_vec(), &[outputs, height, width, inputs])?,
+            _ => tensor(values.to_vec(), shape)?,
+        };
+        Ok(to_host(&values)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// Values of a parameter of this shape, from the host's order to the GPU's.
+    pub fn device_order(&self, values: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+        Ok(to_device(&tensor(values.to_vec(), shape)?)?.flatten_all()?.to_vec1()?)
     }
 
     /// The parameters in their order.
@@ -55,17 +130,51 @@ impl Store {
 
     fn parameter(&mut self, name: String, values: Tensor) -> Result<Value> {
         let var = Var::from_tensor(&values)?;
-        let value = Value::parameter(var.as_tensor().clone(), self.parameters.len());
+        let place = self.parameters.len();
+        let value = match self.device {
+            Device::Cpu => var.as_tensor().clone(),
+            _ => self.on_device(&values)?,
+        };
         self.parameters.push((name, var));
-        Ok(value)
+        Ok(Value::parameter(value, place))
+    }
+
+    /// Puts a parameter on the GPU; what computes, as it reads.
+    fn on_device(&mut self, host: &Tensor) -> Result<Tensor> {
+        let there = to_device(host)?;
+        let values = Var::from_tensor(&there.to_device(&self.device)?)?;
+        let is_narrow = self.dtype != DType::F32 && host.rank() > 1;
+        let copy = is_narrow.then(|| Var::from_tensor(&there.to_dtype(self.dtype)?.to_device(&self.device)?));
+        let copy = copy.transpose()?;
+        let reads = to_reading(copy.as_ref().unwrap_or(&values))?;
+        self.device_parameters.push(Parameter { values, copy });
+        Ok(reads)
     }
 
     /// A buffer that begins with one value everywhere.
     pub fn buffer(&mut self, name: String, shape: &[usize], value: f32) -> Result<Var> {
         let var = Var::from_tensor(&Tensor::full(value, shape, &Device::Cpu)?)?;
         self.buffers.push((name, var.clone()));
-        Ok(var)
+        if matches!(self.device, Device::Cpu) {
+            return Ok(var);
+        }
+        let there = Var::from_tensor(&var.to_device(&self.device)?)?;
+        self.device_buffers.push(there.clone());
+        Ok(there)
     }
+}
+
+/// A tensor in the GPU's order, as it reads on the host.
+fn to_reading(there: &Tensor) -> candle_core::Result<Tensor> {
+    if there.rank() == 4 { there.permute((0, 3, 1, 2)) } else { Ok(there.clone()) }
+}
+
+fn to_host(there: &Tensor) -> candle_core::Result<Tensor> {
+    to_reading(there)?.contiguous()
+}
+
+fn to_device(host: &Tensor) -> candle_core::Result<Tensor> {
+    if host.rank() == 4 { host.permute((0, 2, 3, 1))?.contiguous() } else { Ok(host.clone()) }
 }
 
 #[cfg(test)]

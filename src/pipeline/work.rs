@@ -15,7 +15,7 @@ use crate::files::{self, Build};
 use crate::progress::Progress;
 use crate::runs::{self, CONFIG, Place, Run, card};
 use crate::shards::{DATA, Shards, Split, read_split};
-use crate::train::{Pixels, checkpoint};
+use crate::train::{Drawn, Draws, Pixels, checkpoint};
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// What a stage's record keeps of its answer.
@@ -99,7 +99,16 @@ impl Pipeline {
                 augmenter.apply(sample, train.image(row), size, out, &mut scratch.borrow_mut());
             }))
         };
-        let data = train::Data { digest: self.content(Stage::Dataset)?, train, val: &val, pixels: &pixels };
+        let draws = |epoch: usize| -> Draws<'_> {
+            let augmenter = Augmenter::new(augment, epoch);
+            Box::new(move |row| {
+                let size = (train.height, train.width);
+                let params = augmenter.params((train.labels[row], train.index[row]), size);
+                Drawn { steps: augmenter.steps(&params, size), erase: params.erase }
+            })
+        };
+        let digest = self.content(Stage::Dataset)?;
+        let data = train::Data { digest, train, val: &val, pixels: &pixels, draws: &draws };
         let summary = train::run(config, &data, self.identity()?, out, progress)?;
         // equal weights are equal runs, however long they took
         let weights = [evaluate::Weights::Best, evaluate::Weights::Last]

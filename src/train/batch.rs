@@ -20,6 +20,11 @@ impl Normalise {
         Normalise(std::array::from_fn(|grey| (grey as f32 / 255.0 - mean as f32) / std as f32))
     }
 
+    /// The values.
+    pub fn table(&self) -> &[f32; 256] {
+        &self.0
+    }
+
     /// A batch `(images, height, width, 1)`; `fill(i, pixels)` gives the pixels of its i-th image.
     pub fn batch(&self, images: usize, [height, width]: [usize; 2], fill: impl Fn(usize, &mut [u8])) -> Result<Tensor> {
         let mut values = Vec::with_capacity(images * height * width);
@@ -91,6 +96,15 @@ impl Scores {
             self.images += 1;
         }
         Ok(())
+    }
+
+    /// Adds the scores of other images.
+    pub fn merge(&mut self, other: Scores) {
+        self.images += other.images;
+        self.loss += other.loss;
+        self.correct += other.correct;
+        self.correct_digits.resize(other.correct_digits.len(), 0);
+        self.correct_digits.iter_mut().zip(&other.correct_digits).for_each(|(sum, count)| *sum += count);
     }
 
     /// Mean over the images of the loss, summed over the heads.

@@ -9,7 +9,7 @@ use rand::Rng;
 use super::batch::batch_count;
 use super::learner::Learner;
 use super::loader::{Batch, Loader};
-use super::{Config, Data, Pixels};
+use super::{Config, Data, Drawn, Draws, Pixels};
 use crate::augment::apply::Scratch;
 use crate::augment::{self, Augmenter};
 use crate::digest::Digest;
@@ -81,7 +81,9 @@ pub fn run(
             false => out.copy_from_slice(split.image(row)),
         }))
     };
-    let data = Data { digest: Digest::of(b"noise"), train: &split, val: &split, pixels: &pixels };
+    let draws = |_| -> Draws<'_> { Box::new(|_| Drawn::default()) };
+    let (digest, split) = (Digest::of(b"noise"), &split);
+    let data = Data { digest, train: split, val: split, pixels: &pixels, draws: &draws };
     let per_round = steps.div_ceil(ROUNDS);
     let batches = batch_count(split.len(), config.batch_size);
     // one batch more than is measured: the first is made while nothing else is under way

@@ -34,9 +34,13 @@ pub struct Step {
 impl Learner {
     /// A fresh network for images of this shape.
     pub fn new(config: &Config, shape: Shape) -> Result<Learner> {
-        let network = Network::new(shape, config.seed, DROPOUT)?;
+        Ok(Learner::of(config, Network::new(shape, config.seed, DROPOUT)?))
+    }
+
+    /// A network that has learned nothing.
+    pub fn of(config: &Config, network: Network) -> Learner {
         let adam = Adam::new(network.store(), config.weight_decay);
-        Ok(Learner { network, adam, seed: config.seed })
+        Learner { network, adam, seed: config.seed }
     }
 
     /// Forward, loss, backward, and a step of the optimiser, whose number and learning rate are given.

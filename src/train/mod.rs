@@ -8,6 +8,8 @@ pub mod bench;
 pub mod checkpoint;
 pub mod environment;
 mod events;
+#[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
+pub mod gpu;
 pub mod learner;
 pub mod loader;
 pub mod metrics;
@@ -22,21 +24,28 @@ use self::batch::{Normalise, Scores, batch_count, score};
 use self::checkpoint::Position;
 use self::environment::Environment;
 use self::events::Events;
+use self::gpu::Gpu;
 use self::learner::Learner;
 use self::loader::{Batch, Loader};
 use self::metrics::Epoch;
+use crate::augment::apply::Step;
+use crate::augment::draw::EraseParams;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
+use crate::nn::optim::Adam;
 use crate::nn::schedule::{Kind, Plateau, Schedule};
 use crate::nn::weights::{self, Description};
-use crate::nn::{Model, Shape};
+use crate::nn::{Model, Precision, Shape};
 use crate::progress::Progress;
 use crate::shards::Split;
 
 /// Images in a forward pass on the validation split: enough to keep the threads busy, few enough to stay in 200 MB.
 const VALIDATION_BATCH: usize = 500;
+
+/// Steps that a GPU takes before the host looks: some hundredths of a second at least, so that the look costs nothing.
+const STRETCH: usize = 100;
 
 /// Training a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -61,8 +70,15 @@ pub struct Config {
     pub weight_decay: f64,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
-    /// What computes: `cpu`.
+    /// What computes: `cpu`, or `cuda`, the first NVIDIA GPU, in a program that was built for it.
     pub device: Device,
+    /// How exactly a GPU computes products: `f32`; `tf32`, whose factors are rounded to 10 bits, as PyTorch does it in
+    /// convolutions; `bf16`, with activations in bfloat16. Sums, weights and the optimiser are float32. On the CPU
+    /// everything is.
+    pub precision: Precision,
+    /// Whether a GPU takes only ways that give the same weights again for the same seed, to the last bit; the CPU always
+    /// does.
+    pub deterministic: bool,
     /// Train on the first so many images of the training split only; null: on all.
     pub samples: Option<usize>,
     /// Whether training images are augmented: rotated, moved, scaled, sheared, partly erased, anew in each epoch.
@@ -83,6 +99,8 @@ pub struct Config {
 pub enum Device {
     /// The processor, on as many threads as `--threads` says.
     Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
 }
 
 impl Default for Config {
@@ -97,6 +115,8 @@ impl Default for Config {
             weight_decay: 0.0,
             seed: 0,
             device: Device::Cpu,
+            precision: Precision::Tf32,
+            deterministic: false,
             samples: None,
             augment: true,
             mean: 0.1307,
@@ -130,6 +150,9 @@ impl Config {
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::value("train.learning_rate", self.learning_rate, "a finite number above 0"));
         }
+        if self.device == Device::Cuda && !cfg!(feature = "cuda") {
+            return Err(no_cuda());
+        }
         self.plateau.validate("train.plateau")?;
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return Err(Error::value("train.weight_decay", self.weight_decay, "a finite number, at least 0"));
@@ -155,6 +178,35 @@ impl Config {
     }
 }
 
+/// The refusal of a program that was built without CUDA.
+fn no_cuda() -> Error {
+    Error::value(
+        "train.device",
+        "cuda",
+        "cpu, as this program was built without CUDA; `make build-cuda` builds one with it",
+    )
+}
+
+/// What augmentation drew for an image, as plain numbers: where a GPU takes its pixels from.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Drawn {
+    /// The resamplings, in their order.
+    pub steps: [Option<Step>; 2],
+    /// The rectangle that is erased then.
+    pub erase: Option<EraseParams>,
+}
+
+/// What was drawn in one epoch for the sample at a position of the training split.
+pub type Draws<'a> = Box<dyn Fn(usize) -> Drawn + Sync + 'a>;
+
+/// What a GPU's stretch of steps came to.
+pub struct Stretch {
+    /// The scores of its images.
+    pub scores: Scores,
+    /// The first step, counted from 0 in the epoch, whose loss was no number, and that loss.
+    pub bad: Option<(usize, f64)>,
+}
+
 /// `pixels(position, out)` fills `out` with the pixels that the sample at `position` of the training split has in one
 /// epoch, augmented or plain.
 pub type Pixels<'a> = Box<dyn Fn(usize, &mut [u8]) + 'a>;
@@ -170,6 +222,8 @@ pub struct Data<'a> {
     /// The pixels of an epoch, counted from 0. It is called once as the epoch's first batch is made, which may be before
     /// the epoch before it has ended, on another thread.
     pub pixels: &'a (dyn Fn(usize) -> Result<Pixels<'a>> + Sync),
+    /// What the pixels of an epoch are made by, where they are augmented: on a GPU they are made there.
+    pub draws: &'a (dyn Fn(usize) -> Draws<'a> + Sync),
 }
 
 /// The folder of a run's weights, below the run's folder.
@@ -209,7 +263,11 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     }
     memory::keep_freed();
     let Split { digits, height, width, .. } = *data.train;
-    let mut learner = Learner::new(config, Shape { model: config.model, digits, height, width })?;
+    let shape = Shape { model: config.model, digits, height, width };
+    let (opened, mut learner) = match config.device {
+        Device::Cpu => (None, Learner::new(config, shape)?),
+        Device::Cuda => gpu::open(config, shape).map(|(gpu, network)| (Some(gpu), Learner::of(config, network)))?,
+    };
     let images = config.samples.unwrap_or(data.train.len()).min(data.train.len());
     let batches = batch_count(images, config.batch_size);
     let steps = config.epochs as u64 * batches as u64;
@@ -231,19 +289,23 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     files::remove(&out.join(STOPPED))?;
     metrics::write(&table, digits, &epochs)?;
     let events = Events::create(out, Environment::read(out)?.started, &epochs)?;
+    let gpu = opened.map(|opened| Gpu::new(opened, config, data, images, &learner, begun)).transpose()?;
     std::thread::scope(|scope| {
-        let loader = Loader::start(scope, config, data, images, [position.epoch, position.batch]);
+        let source = match gpu {
+            Some(gpu) => Source::Gpu(gpu),
+            None => Source::Cpu(Loader::start(scope, config, data, images, [position.epoch, position.batch])),
+        };
         let normalise = Normalise::new(config.mean, config.std);
         let scores = position.scores();
         let mut run = Run {
             config,
-            val: data.val,
+            data,
             images,
             batches,
             learner,
             normalise,
             schedule,
-            loader,
+            source,
             position,
             scores,
             epochs,
@@ -270,16 +332,22 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     })
 }
 
+/// Where batches come from, and what computes.
+enum Source<'scope> {
+    Cpu(Loader<'scope>),
+    Gpu(Gpu),
+}
+
 /// A run under way.
-struct Run<'a, 'scope> {
+struct Run<'a, 'data, 'scope> {
     config: &'a Config,
-    val: &'a Split,
+    data: &'a Data<'data>,
     images: usize,
     batches: usize,
     learner: Learner,
     normalise: Normalise,
     schedule: Schedule,
-    loader: Loader<'scope>,
+    source: Source<'scope>,
     position: Position,
     /// Of the epoch under way.
     scores: Scores,
@@ -289,7 +357,7 @@ struct Run<'a, 'scope> {
     progress: &'a Progress<'a>,
 }
 
-impl Run<'_, '_> {
+impl Run<'_, '_, '_> {
     /// Takes the rest of the epoch under way, and scores the network after it. Where it is interrupted the position is
     /// that after the last whole step.
     fn epoch(&mut self) -> Result<()> {
@@ -300,10 +368,15 @@ impl Run<'_, '_> {
             self.progress.advance(self.scores.images as u64)?;
         }
         let (begun, before) = (Instant::now(), self.position.seconds);
+        if let Source::Gpu(gpu) = &mut self.source {
+            let first = self.position.step - self.position.batch as u64;
+            let factors =
+                |step: u64| Adam::factors(step as i32 + 1, self.schedule.rate(step), self.config.weight_decay);
+            let factors: Vec<_> = (first..first + self.batches as u64).map(factors).collect();
+            gpu.begin(self.data, self.position.epoch, first, &factors)?;
+        }
         while self.position.batch < self.batches {
-            let batch = self.loader.take()?;
-            let images = batch.targets.len() / self.learner.network.shape().digits;
-            self.step(batch)?;
+            let images = self.steps()?;
             self.position.seconds = before + begun.elapsed().as_secs_f64();
             if self.config.checkpoint_every_steps.is_some_and(|steps| self.position.step.is_multiple_of(steps)) {
                 self.save()?;
@@ -316,10 +389,14 @@ impl Run<'_, '_> {
         self.progress.end();
 
         let begun = Instant::now();
-        self.progress.begin("validation", self.val.len() as u64, "images")?;
+        let val = self.data.val;
+        self.progress.begin("validation", val.len() as u64, "images")?;
         let advance = |images| self.progress.advance(images as u64);
-        let validation =
-            score(&self.learner.network, &self.normalise, self.val, self.val.len(), VALIDATION_BATCH, advance)?;
+        let network = &self.learner.network;
+        let validation = match &mut self.source {
+            Source::Cpu(_) => score(network, &self.normalise, val, val.len(), VALIDATION_BATCH, advance)?,
+            Source::Gpu(gpu) => gpu.score(network, val.len(), advance)?,
+        };
         self.progress.end();
         let row = Epoch {
             epoch: number,
@@ -339,6 +416,35 @@ impl Run<'_, '_> {
         self.finish(row)
     }
 
+    /// Takes a step, or as many as a GPU takes at a time; the number of their images.
+    fn steps(&mut self) -> Result<usize> {
+        let gpu = match &mut self.source {
+            Source::Cpu(loader) => {
+                let batch = loader.take()?;
+                let images = batch.targets.len() / self.learner.network.shape().digits;
+                self.step(batch)?;
+                return Ok(images);
+            }
+            Source::Gpu(gpu) => gpu,
+        };
+        let from = self.position.batch;
+        let checkpoint = self
+            .config
+            .checkpoint_every_steps
+            .map_or(STRETCH, |steps| (steps - self.position.step % steps).min(STRETCH as u64) as usize);
+        let to = (from + checkpoint).min(self.batches);
+        let Stretch { scores, bad } = gpu.steps(&self.learner.network, [from, to], self.batches - 1)?;
+        if let Some((step, loss)) = bad {
+            self.position.step += (step - from) as u64;
+            return Err(self.stop(loss)?);
+        }
+        let images = scores.images;
+        self.scores.merge(scores);
+        self.position.step += (to - from) as u64;
+        self.position.batch = to;
+        Ok(images)
+    }
+
     /// One step of the optimiser.
     fn step(&mut self, batch: Batch) -> Result<()> {
         let step = self.learner.step(&batch, self.position.step, self.schedule.rate(self.position.step))?;
@@ -353,6 +459,7 @@ impl Run<'_, '_> {
 
     /// Takes an epoch's row to the files, and moves on to the next epoch.
     fn finish(&mut self, row: Epoch) -> Result<()> {
+        self.fetch()?;
         self.progress.note(&sentence(&row, self.config.epochs));
         self.schedule.epoch(row.val_loss);
         let (config, position) = (self.config, &mut self.position);
@@ -372,8 +479,17 @@ impl Run<'_, '_> {
         self.save()
     }
 
+    /// Brings weights and moments from a GPU.
+    fn fetch(&mut self) -> Result<()> {
+        match &self.source {
+            Source::Cpu(_) => Ok(()),
+            Source::Gpu(gpu) => gpu.fetch(&mut self.learner, self.position.step as i32),
+        }
+    }
+
     /// Writes a checkpoint.
     fn save(&mut self) -> Result<()> {
+        self.fetch()?;
         let (position, scores, state) = (&mut self.position, &self.scores, self.schedule.state());
         (position.images, position.loss, position.correct) = (scores.images, scores.loss, scores.correct);
         position.correct_digits.clone_from(&scores.correct_digits);

@@ -10,7 +10,7 @@ use multidigit::nn::{Model, weights};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::shards::Split;
-use multidigit::train::{self, Config, Data, Pixels};
+use multidigit::train::{self, Config, Data, Drawn, Draws, Pixels};
 use rand::Rng;
 
 /// Images with one bar per digit, whose height tells which digit it is, over noise.
@@ -40,6 +40,11 @@ pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     split
 }
 
+/// What is drawn for images that stay as they are.
+fn still<'a>(_: usize) -> Draws<'a> {
+    Box::new(|_| Drawn::default())
+}
+
 /// Trains on the pixels as they are in every epoch.
 fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::Summary, Error> {
     train_watched(config, train, val, out, &Progress::silent())
@@ -53,7 +58,7 @@ pub fn train_watched(
     progress: &Progress,
 ) -> Result<train::Summary, Error> {
     let pixels = |_| -> Result<Pixels<'_>, Error> { Ok(Box::new(|i, out| out.copy_from_slice(train.image(i)))) };
-    let data = Data { digest: Digest::of(b"bars"), train, val, pixels: &pixels };
+    let data = Data { digest: Digest::of(b"bars"), train, val, pixels: &pixels, draws: &still };
     train::run(config, &data, Digest::of_json(&serde_json::json!(config)), out, progress)
 }
 
@@ -152,7 +157,7 @@ fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     };
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 4, samples: Some(7), ..Config::default() };
     let home = tempfile::tempdir().unwrap();
-    let data = Data { digest: Digest::of(b"bars"), train: &train, val: &val, pixels: &pixels };
+    let data = Data { digest: Digest::of(b"bars"), train: &train, val: &val, pixels: &pixels, draws: &still };
     train::run(&config, &data, Digest::of(b"run"), home.path(), &Progress::silent()).unwrap();
     let mut asked = asked.into_inner().unwrap();
     asked.sort_unstable();

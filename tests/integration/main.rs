@@ -5,6 +5,8 @@ mod command_line;
 mod evaluation;
 mod floors;
 mod golden;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod gradients;
 mod kernels;
 mod learning;

@@ -15,7 +15,7 @@ use multidigit::nn::tape::Tape;
 use multidigit::nn::{Mode, Model, Network, Shape};
 use serde_json::Value;
 
-fn uniform(stream: u64, index: u64) -> f64 {
+pub fn uniform(stream: u64, index: u64) -> f64 {
     let mut z = (stream << 32).wrapping_add(index).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -23,13 +23,13 @@ fn uniform(stream: u64, index: u64) -> f64 {
     (z >> 11) as f64 * 2f64.powi(-53)
 }
 
-fn tensor(stream: u64, shape: &[usize], f: impl Fn(f64) -> f64) -> Tensor {
+pub fn tensor(stream: u64, shape: &[usize], f: impl Fn(f64) -> f64) -> Tensor {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count as u64).map(|i| f(uniform(stream, i)) as f32).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-fn fill(network: &Network) {
+pub fn fill(network: &Network) {
     for (stream, (name, var)) in (1000..).zip(network.store().parameters()) {
         let dims = var.dims();
         let scale = (6.0 / dims[1..].iter().product::<usize>() as f64).sqrt();
@@ -42,23 +42,23 @@ fn fill(network: &Network) {
     }
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+pub fn numbers(value: &Value) -> Vec<f64> {
     match value {
         Value::Array(items) => items.iter().flat_map(numbers).collect(),
         number => vec![number.as_f64().unwrap()],
     }
 }
 
-fn values(tensors: &[impl Deref<Target = Tensor>]) -> Vec<f64> {
+pub fn values(tensors: &[impl Deref<Target = Tensor>]) -> Vec<f64> {
     tensors.iter().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).map(f64::from).collect()
 }
 
-fn norm(values: &[f64]) -> f64 {
+pub fn norm(values: &[f64]) -> f64 {
     values.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
 /// The largest difference, as a share of the largest value.
-fn error(found: &[f64], expected: &[f64]) -> f64 {
+pub fn error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
     found.iter().zip(expected).fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs())) / largest
@@ -69,16 +69,16 @@ fn two_digits(model: Model) -> Network {
 }
 
 /// What a fixture holds of one kind of number: a vector for each tensor.
-type Figures = BTreeMap<&'static str, Vec<(String, Vec<f64>)>>;
+pub type Figures = BTreeMap<&'static str, Vec<(String, Vec<f64>)>>;
 
 /// A bias before a batch norm, which takes it away again: its gradient is 0 in exact arithmetic, and what Adam makes of
 /// the rounding noise is as large as the learning rate.
-fn is_without_effect(model: Model, name: &str) -> bool {
+pub fn is_without_effect(model: Model, name: &str) -> bool {
     model == Model::Fcn && name.starts_with("conv") && name.ends_with("bias")
 }
 
 /// PyTorch's figures for a model, in f64 or (`suffix` `_f32`) in f32.
-fn figures(model: Model, suffix: &str) -> (Value, Figures) {
+pub fn figures(model: Model, suffix: &str) -> (Value, Figures) {
     let path = format!("{}/tests/fixtures/models/model_{model}{suffix}.json", env!("CARGO_MANIFEST_DIR"));
     let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut figures = Figures::new();
@@ -108,7 +108,7 @@ fn figures(model: Model, suffix: &str) -> (Value, Figures) {
 }
 
 /// The worst error of each kind.
-fn errors(found: &Figures, exact: &Figures) -> BTreeMap<&'static str, f64> {
+pub fn errors(found: &Figures, exact: &Figures) -> BTreeMap<&'static str, f64> {
     assert_eq!(found.keys().collect::<Vec<_>>(), exact.keys().collect::<Vec<_>>());
     let worst = |kind: &&'static str| {
         assert_eq!(found[kind].len(), exact[kind].len(), "{kind}");

@@ -13,12 +13,12 @@ use super::Home;
 use super::learning::{bars, on_threads, train_watched};
 
 /// The files that tell what a run learned.
-fn learned(folder: &Path) -> [Vec<u8>; 2] {
+pub fn learned(folder: &Path) -> [Vec<u8>; 2] {
     ["best", "last"].map(|name| std::fs::read(folder.join(format!("weights/{name}.safetensors"))).unwrap())
 }
 
 /// The rows of the metrics, without the columns that tell the time.
-fn rows(folder: &Path) -> Vec<String> {
+pub fn rows(folder: &Path) -> Vec<String> {
     let rows = metrics::read(&folder.join(metrics::FILE)).unwrap();
     let timeless = |mut row: metrics::Epoch| {
         (row.seconds, row.images_per_second) = (0.0, 0.0);

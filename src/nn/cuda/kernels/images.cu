@@ -1,0 +1,162 @@
+// A batch out of the data set that lies on the device: gathered, augmented, normalised.
+//
+// The arithmetic is that of src/augment/{apply,warp,gather}.rs, number by number, and the pixels are the same. It is
+// compiled without contraction to fused multiply-adds, which would round differently; for the same reason it compiles on
+// the processor too (HOST), where a test compares it.
+
+#ifdef HOST
+#define INLINE static inline
+typedef unsigned char u8;
+typedef unsigned int u32;
+#else
+#define INLINE __device__ __forceinline__
+#endif
+
+enum { STILL = 0, HALF_TURN = 1, LEFT = 2, RIGHT = 3, FIXED = 4, FLOATING = 5, SCALE = 6, BILINEAR = 7 };
+
+// Where pixels come from: one resampling.
+struct Move {
+  int kind;
+  int fixed[6];     // FIXED: origin x, y; right x, y; down x, y, in 16.16 fixed point
+  double matrix[6]; // the others: x' = a x + b y + c, y' = d x + e y + f
+};
+
+struct Map {
+  int moves; // 0 to 2
+  int erase[5]; // top, left, height, width, value
+  Move move[2];
+};
+
+INLINE int whole(double position, int size) {
+  return position >= 0.0 && position < (double)size ? (int)position : -1;
+}
+
+INLINE double advance(double from, double by, int times) {
+  for (int i = 0; i < times; i++) from += by;
+  return from;
+}
+
+INLINE int fixed_pixel(const u8 *source, int height, int width, const int *f, int x, int y) {
+  // sums wrap around, and negative positions are beyond every side
+  u32 at_x = (u32)f[0] + (u32)f[2] * (u32)x + (u32)f[4] * (u32)y, at_y = (u32)f[1] + (u32)f[3] * (u32)x + (u32)f[5] * (u32)y;
+  u32 wide_side = (u32)(width < 32768 ? width : 32768) << 16, high_side = (u32)(height < 32768 ? height : 32768) << 16;
+  return at_x < wide_side && at_y < high_side ? source[(at_y >> 16) * (u32)width + (at_x >> 16)] : 0;
+}
+
+INLINE void neighbours(double position, int size, int *first, int *second, double *share) {
+  position = position - 0.5;
+  if (position < 0.0) {
+    *first = *second = 0;
+    *share = position + 1.0;
+    return;
+  }
+  *first = (int)position;
+  *second = *first + 1 < size ? *first + 1 : size - 1;
+  *share = position - (double)*first;
+}
+
+INLINE int bilinear_pixel(const u8 *source, int height, int width, const double *m, int column, int row) {
+  double at_x = (double)column + 0.5, at_y = (double)row + 0.5;
+  double x = m[0] * at_x + m[1] * at_y + m[2], y = m[3] * at_x + m[4] * at_y + m[5];
+  if (!(x >= 0.0 && x < (double)width && y >= 0.0 && y < (double)height)) return 0;
+  int left, right, above, below;
+  double dx, dy;
+  neighbours(x, width, &left, &right, &dx);
+  neighbours(y, height, &above, &below, &dy);
+  const u8 *a = source + above * width, *b = source + below * width;
+  double upper = (double)a[left] + (double)((int)a[right] - (int)a[left]) * dx;
+  double lower = (double)b[left] + (double)((int)b[right] - (int)b[left]) * dx;
+  return (int)(upper + (lower - upper) * dy);
+}
+
+// Of the two kinds that accumulate in floating point, which positions are sums of as many steps as pixels went before.
+INLINE int accumulated_pixel(const u8 *source, int height, int width, const Move *move, int column, int row) {
+  const double *m = move->matrix;
+  double x, y;
+  if (move->kind == SCALE) {
+    x = advance(m[2] + m[0] * 0.5, m[0], column);
+    y = advance(m[5] + m[4] * 0.5, m[4], row);
+  } else {
+    x = advance(advance(m[2] + m[1] * 0.5 + m[0] * 0.5, m[1], row), m[0], column);
+    y = advance(advance(m[5] + m[4] * 0.5 + m[3] * 0.5, m[4], row), m[3], column);
+  }
+  int from_x = whole(x, width), from_y = whole(y, height);
+  return from_x < 0 || from_y < 0 ? 0 : source[from_y * width + from_x];
+}
+
+INLINE int moved_pixel(const u8 *source, int height, int width, const Move *move, int x, int y) {
+  switch (move->kind) {
+  case STILL: return source[y * width + x];
+  case HALF_TURN: return source[height * width - 1 - (y * width + x)];
+  case LEFT: return source[x * width + (width - 1 - y)];
+  case RIGHT: return source[(height - 1 - x) * width + y];
+  case FIXED: return fixed_pixel(source, height, width, move->fixed, x, y);
+  case BILINEAR: return bilinear_pixel(source, height, width, move->matrix, x, y);
+  default: return accumulated_pixel(source, height, width, move, x, y);
+  }
+}
+
+INLINE int erased_pixel(int grey, const int *e, int x, int y) {
+  return y >= e[0] && y < e[0] + e[2] && x >= e[1] && x < e[1] + e[3] ? e[4] : grey;
+}
+
+#ifndef HOST
+// One block per image. `order` and `step` tell which images of the data set; without them they follow from `first` on.
+// `maps` may be null: no augmentation. `between` has room for two images per block where shared memory has not.
+extern "C" __global__ void __launch_bounds__(256)
+images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u32 first, const Step *step, const Map *maps,
+       const float *normalised, real *out, u8 *between) {
+  extern __shared__ u8 shared[];
+  __shared__ float table[256];
+  __shared__ Map map;
+  u32 area = (u32)(height * width), at = order ? step->step * stride + blockIdx.x : first + blockIdx.x;
+  u32 row = order ? order[at] : at;
+  const u8 *source = pixels + (u64)row * area;
+  u8 *one = between ? between + (u64)blockIdx.x * 2 * area : shared, *two = one + area;
+  table[threadIdx.x] = normalised[threadIdx.x];
+  if (maps) {
+    const u32 *from = (const u32 *)(maps + row);
+    for (u32 i = threadIdx.x; i < sizeof(Map) / 4; i += blockDim.x) ((u32 *)&map)[i] = from[i];
+    for (u32 i = threadIdx.x; i < area; i += blockDim.x) one[i] = source[i];
+    source = one;
+  }
+  __syncthreads();
+  if (maps && map.moves == 2) {
+    for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
+      two[i] = (u8)moved_pixel(one, height, width, map.move, i % width, i / width);
+    }
+    source = two;
+    __syncthreads();
+  }
+  const Move *last = map.move + (map.moves == 2);
+  for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
+    int grey = source[i], x = i % width, y = i / width;
+    if (maps) {
+      if (map.moves) grey = moved_pixel(source, height, width, last, x, y);
+      grey = erased_pixel(grey, map.erase, x, y);
+    }
+    out[(u64)blockIdx.x * area + i] = narrow(table[grey]);
+  }
+}
+
+// The same without the normalisation: what augmentation makes of some images.
+extern "C" __global__ void __launch_bounds__(256)
+augmented(const u8 *pixels, int height, int width, const Map *maps, u8 *out, u8 *between) {
+  u32 area = (u32)(height * width);
+  const u8 *source = pixels + (u64)blockIdx.x * area;
+  const Map *map = maps + blockIdx.x;
+  u8 *two = between + (u64)blockIdx.x * area;
+  if (map->moves == 2) {
+    for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
+      two[i] = (u8)moved_pixel(source, height, width, map->move, i % width, i / width);
+    }
+    source = two;
+    __syncthreads();
+  }
+  for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
+    int x = i % width, y = i / width, grey = source[i];
+    if (map->moves) grey = moved_pixel(source, height, width, map->move + (map->moves == 2), x, y);
+    out[(u64)blockIdx.x * area + i] = (u8)erased_pixel(grey, map->erase, x, y);
+  }
+}
+#endif

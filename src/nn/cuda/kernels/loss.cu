@@ -1,0 +1,74 @@
+// Cross entropy of all heads, its gradient, and what an epoch's log says. In double, where it costs nothing.
+
+const int HEADS = 64; // as many as a network may have
+
+struct Heads {
+  const real *logits[HEADS];
+  real *gradients[HEADS];
+};
+
+// Sums over an epoch, which stay on the device until it is over.
+struct Totals {
+  double loss;         // over images and heads
+  double bad_loss;     // the first mean loss that was not finite
+  u64 bad_step;        // its step, counted from 1; 0: none
+  u64 images;
+  u64 correct;         // images with all digits right
+  u64 digits[HEADS];   // images with the right digit, per head
+};
+
+// One block. `order` tells which image of the data set each of the epoch is; without it they follow from `first` on.
+// Step number k begins at image k * stride. `predicted` takes the digits that were found; gradients are written where `with_gradients`.
+extern "C" __global__ void __launch_bounds__(1024)
+cross_entropy(Heads heads, u32 digits, u32 classes, u32 images, u32 stride, const u8 *targets, const u32 *order,
+              u32 first, const Step *step, Totals *totals, u8 *predicted, int with_gradients) {
+  __shared__ double losses[1024];
+  __shared__ u32 right[1024];
+  u32 base = order ? step->step * stride : first;
+  double loss = 0.0;
+  u32 whole = 0;
+  for (u32 i = threadIdx.x; i < images; i += blockDim.x) {
+    u32 row = order ? order[base + i] : base + i, hits = 0;
+    for (u32 h = 0; h < digits; h++) {
+      const real *logits = heads.logits[h] + (u64)i * classes;
+      u32 target = targets[(u64)row * digits + h], best = 0;
+      float most = wide(logits[0]);
+      for (u32 k = 1; k < classes; k++) {
+        float v = wide(logits[k]);
+        if (v > most) most = v, best = k;
+      }
+      double sum = 0.0;
+      for (u32 k = 0; k < classes; k++) sum += exp((double)wide(logits[k]) - (double)most);
+      loss += log(sum) + (double)most - (double)wide(logits[target]);
+      if (with_gradients) {
+        for (u32 k = 0; k < classes; k++) {
+          double p = exp((double)wide(logits[k]) - (double)most) / sum;
+          heads.gradients[h][(u64)i * classes + k] = narrow((float)((p - (k == target ? 1.0 : 0.0)) / images));
+        }
+      }
+      if (predicted) predicted[(u64)i * digits + h] = (u8)best;
+      hits += best == target;
+      if (best == target) atomicAdd(&totals->digits[h], 1ull);
+    }
+    whole += hits == digits;
+  }
+  losses[threadIdx.x] = loss;
+  right[threadIdx.x] = whole;
+  __syncthreads();
+  for (u32 half = blockDim.x / 2; half; half /= 2) {
+    if (threadIdx.x < half) {
+      losses[threadIdx.x] += losses[threadIdx.x + half];
+      right[threadIdx.x] += right[threadIdx.x + half];
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x) return;
+  double value = losses[0] / images;
+  totals->loss += losses[0];
+  totals->images += images;
+  totals->correct += right[0];
+  if (order && totals->bad_step == 0 && !(fabs(value) < 1e38)) {
+    totals->bad_step = step->step + 1;
+    totals->bad_loss = value;
+  }
+}

@@ -1,0 +1,241 @@
+//! Training on a GPU: the data set lies there, batches are made there, and a step, once it has run, is repeated as it was
+//! recorded, so that the processor's part of it is a single call.
+//!
+//! The host gives an epoch's order, draws, learning rates and keys of dropout in one go, and hears the sums of a stretch
+//! of steps at its end. Everything random is drawn on the host, from the same streams as on the CPU.
+
+use std::sync::Arc;
+
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
+use rayon::prelude::*;
+
+use super::batch::{Normalise, Scores, order};
+use super::learner::Learner;
+use super::{Config, Data, Stretch};
+use crate::augment::apply::Step;
+use crate::error::{Error, Result};
+use crate::nn::cuda::Session;
+use crate::nn::cuda::adam::Adam;
+use crate::nn::cuda::images::{Images, Map, Move};
+use crate::nn::cuda::loss::{Loss, Rows, Totals};
+use crate::nn::layers::{DROPPED, dropout_streams};
+use crate::nn::tape::Tape;
+use crate::nn::{DROPOUT, Mode, Network, Shape};
+use crate::shards::Split;
+
+/// Images in a forward pass without gradients.
+const EVALUATION_BATCH: usize = 1000;
+
+/// A network in training on a GPU, with its data.
+pub struct Gpu {
+    session: Arc<Session>,
+    train: Images,
+    val: Images,
+    adam: Adam,
+    loss: Loss,
+    batch_size: usize,
+    images: usize,
+    augment: bool,
+    seed: u64,
+    /// Whether a whole step has run, so that nothing is looked up, compiled or allocated for good any more.
+    warm: bool,
+    graph: Option<CudaGraph>,
+}
+
+/// A GPU that was opened.
+pub type Opened = Arc<Session>;
+
+/// Opens the GPU that a configuration asks for, and makes a fresh network on it.
+///
+/// # Errors
+/// A configuration error where there is none that can be used.
+pub fn open(config: &Config, shape: Shape) -> Result<(Opened, Network)> {
+    let session = Session::open(0, config.precision, config.deterministic).map_err(|error| {
+        let reason = match error {
+            Error::Cuda { message } => message,
+            other => other.to_string(),
+        };
+        Error::value("train.device", "cuda", format!("a GPU that the driver opens (it says: {reason}), or cpu"))
+    })?;
+    let network = Network::on(&session.device(), config.precision.dtype(), shape, config.seed, DROPOUT)?;
+    Ok((session, network))
+}
+
+impl Gpu {
+    /// Takes the data to the GPU, of whose training split `images` are used, and, where a run goes on, the network's values
+    /// and what its optimiser remembers.
+    pub fn new(
+        session: Opened,
+        config: &Config,
+        data: &Data,
+        images: usize,
+        learner: &Learner,
+        resumed: bool,
+    ) -> Result<Gpu> {
+        let take = |split: &Split, count: usize, most: usize| {
+            let Split { height, width, digits, .. } = *split;
+            let (pixels, targets) = (&split.images[..count * height * width], &split.targets[..count * digits]);
+            let table = Normalise::new(config.mean, config.std);
+            Images::new(&session, pixels, targets, table.table(), [height, width], most)
+        };
+        let store = learner.network.store();
+        let mut adam = Adam::new(&session, store)?;
+        if resumed {
+            store.send()?;
+            let moments: Vec<_> = learner.adam.moments().iter().map(|moments| (**moments).clone()).collect();
+            adam.resume(store, &moments)?;
+        }
+        Ok(Gpu {
+            // the last batch may hold one image more
+            train: take(data.train, images, config.batch_size + 1)?,
+            val: take(data.val, data.val.len(), EVALUATION_BATCH)?,
+            adam,
+            loss: Loss::new(&session)?,
+            batch_size: config.batch_size,
+            images,
+            augment: config.augment,
+            seed: config.seed,
+            warm: false,
+            graph: None,
+            session,
+        })
+    }
+
+    /// Brings an epoch's plan to the GPU: the order, what was drawn for each image, and for each of its steps the factors
+    /// of Adam and the keys of dropout. `first_step` is the number of the epoch's first step in the run.
+    pub fn begin(&mut self, data: &Data, epoch: usize, first_step: u64, factors: &[[f32; 3]]) -> Result<()> {
+        let order: Vec<u32> = order(self.seed, epoch, self.images).into_iter().map(|row| row as u32).collect();
+        self.train.set_order(&order)?;
+        if self.augment {
+            let drawn = (data.draws)(epoch);
+            let maps: Vec<Map> = (0..self.images).into_par_iter().map(|row| map(drawn(row))).collect();
+            self.train.set_maps(&maps)?;
+        }
+        self.adam.set_rates(factors)?;
+        let steps = first_step..first_step + factors.len() as u64;
+        let keys = steps.flat_map(|step| DROPPED.map(|name| dropout_streams(self.seed, name, step).key()));
+        let words: Vec<u32> = keys
+            .flat_map(|key| {
+                key.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>()
+            })
+            .collect();
+        self.session.set_keys(&words, DROPPED.len())?;
+        self.session.wait()
+    }
+
+    /// Takes the steps `from..to` of the epoch, whose last one is number `last`, and tells what they came to.
+    pub fn steps(&mut self, network: &Network, [from, to]: [usize; 2], last: usize) -> Result<Stretch> {
+        let totals = self.take(network, [from, to], last).map_err(|error| self.explain(error))?;
+        Ok(Stretch { bad: totals.bad.map(|(step, loss)| (step as usize - 1, loss)), scores: scores(totals) })
+    }
+
+    fn take(&mut self, network: &Network, [from, to]: [usize; 2], last: usize) -> Result<Totals> {
+        self.loss.reset()?;
+        self.session.set_step(from as u32)?;
+        for step in from..to {
+            let images = if step == last { self.images - last * self.batch_size } else { self.batch_size };
+            if images != self.batch_size || !self.warm {
+                // engines are searched for the size that all but the last batch have
+                self.session.convolutions().set_search(images == self.batch_size);
+                self.step(network, images)?;
+                self.session.convolutions().set_search(false);
+                self.warm |= images == self.batch_size;
+                continue;
+            }
+            if self.graph.is_none() {
+                self.graph = Some(self.record(network)?);
+            }
+            if let Some(graph) = &self.graph {
+                graph.launch()?;
+            }
+        }
+        self.loss.read(network.shape().digits)
+    }
+
+    /// One step: everything is asked for, nothing waited for.
+    fn step(&self, network: &Network, images: usize) -> Result<()> {
+        let rows = self.train.ordered(self.batch_size)?;
+        // SAFETY: the order holds rows of this data set; the step's number lies in the epoch.
+        let input = unsafe { self.train.batch(rows, images, self.augment) }?;
+        let tape = Tape::new(network.store().parameters().len());
+        // the number of the step stands on the GPU
+        let logits = network.forward(&input, Mode::Train { seed: self.seed, step: 0, tape: &tape })?;
+        let tensors: Vec<_> = logits.iter().map(|head| (**head).clone()).collect();
+        // SAFETY: as above; the targets are those of the same data set.
+        let gradients = unsafe { self.loss.add(&tensors, self.train.targets(), rows, None, true) }?;
+        let gradients = tape.backward(&logits, gradients)?.parameters;
+        self.adam.step(network.store(), &gradients)?;
+        self.session.next_step()
+    }
+
+    /// A step as it is asked for, recorded and not run.
+    fn record(&self, network: &Network) -> Result<CudaGraph> {
+        let stream = self.session.stream();
+        stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+        let asked = self.step(network, self.batch_size);
+        let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
+        asked?;
+        graph?.ok_or_else(|| Error::Cuda { message: "a step that was recorded is empty".to_owned() })
+    }
+
+    /// The scores of the network on the validation split; `done` hears of each batch.
+    pub fn score(
+        &mut self,
+        network: &Network,
+        images: usize,
+        mut done: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Scores> {
+        self.loss.reset()?;
+        for first in (0..images).step_by(EVALUATION_BATCH) {
+            let count = EVALUATION_BATCH.min(images - first);
+            let rows = Rows::From(first);
+            // SAFETY: the rows lie in the split.
+            let input = unsafe { self.val.batch(rows, count, false) }?;
+            let logits = network.forward(&input, Mode::Eval)?;
+            let tensors: Vec<_> = logits.iter().map(|head| (**head).clone()).collect();
+            // SAFETY: as above.
+            unsafe { self.loss.add(&tensors, self.val.targets(), rows, None, false) }?;
+            done(count)?;
+        }
+        Ok(scores(self.loss.read(network.shape().digits)?))
+    }
+
+    /// Brings the network's values and what Adam remembers to the host.
+    pub fn fetch(&self, learner: &mut Learner, steps: i32) -> Result<()> {
+        let store = learner.network.store();
+        store.fetch()?;
+        learner.adam.resume(steps, self.adam.moments(store)?);
+        Ok(())
+    }
+
+    fn explain(&self, error: Error) -> Error {
+        match error.to_string().contains("OUT_OF_MEMORY") || error.to_string().contains("out of memory") {
+            true => Error::DeviceMemory { batch_size: self.batch_size },
+            false => error,
+        }
+    }
+}
+
+fn scores(totals: Totals) -> Scores {
+    let Totals { loss, images, correct, correct_digits, .. } = totals;
+    Scores { images, loss, correct, correct_digits }
+}
+
+/// What was drawn for an image, as the GPU takes it.
+pub fn map(drawn: super::Drawn) -> Map {
+    let moves = drawn.steps.map(|step| {
+        step.map(|step| match step {
+            Step::Still => Move::Still,
+            Step::HalfTurn => Move::HalfTurn,
+            Step::Left => Move::Left,
+            Step::Right => Move::Right,
+            Step::Fixed(numbers) => Move::Fixed(numbers),
+            Step::Floating(matrix) => Move::Floating(matrix),
+            Step::Scale(matrix) => Move::Scale(matrix),
+            Step::Bilinear(matrix) => Move::Bilinear(matrix),
+        })
+    });
+    let erase =
+        drawn.erase.map(|e| [e.top, e.left, e.height, e.width, usize::from(e.value)].map(|number| number as i32));
+    Map { moves, erase }
+}

@@ -1,0 +1,40 @@
+//! What stands for training on a GPU in a program that was built without CUDA: nothing but the error that says so.
+
+use super::batch::Scores;
+use super::learner::Learner;
+use super::{Config, Data, Stretch};
+use crate::error::Result;
+use crate::nn::{Network, Shape};
+
+/// There is none.
+pub enum Opened {}
+
+/// There is none.
+pub enum Gpu {}
+
+/// Refuses.
+pub fn open(_: &Config, _: Shape) -> Result<(Opened, Network)> {
+    Err(super::no_cuda())
+}
+
+impl Gpu {
+    pub fn new(opened: Opened, _: &Config, _: &Data, _: usize, _: &Learner, _: bool) -> Result<Gpu> {
+        match opened {}
+    }
+
+    pub fn begin(&mut self, _: &Data, _: usize, _: u64, _: &[[f32; 3]]) -> Result<()> {
+        match *self {}
+    }
+
+    pub fn steps(&mut self, _: &Network, _: [usize; 2], _: usize) -> Result<Stretch> {
+        match *self {}
+    }
+
+    pub fn score(&mut self, _: &Network, _: usize, _: impl FnMut(usize) -> Result<()>) -> Result<Scores> {
+        match *self {}
+    }
+
+    pub fn fetch(&self, _: &mut Learner, _: i32) -> Result<()> {
+        match *self {}
+    }
+}
