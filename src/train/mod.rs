@@ -13,39 +13,31 @@ pub mod gpu;
 pub mod learner;
 pub mod loader;
 pub mod metrics;
+mod run;
 
 use std::path::Path;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use self::batch::{Normalise, Scores, batch_count, score};
+use self::batch::{Normalise, Scores, batch_count};
 use self::checkpoint::Position;
 use self::environment::Environment;
 use self::events::Events;
 use self::gpu::Gpu;
 use self::learner::Learner;
-use self::loader::{Batch, Loader};
+use self::loader::Loader;
 use self::metrics::Epoch;
+use self::run::{Run, Source};
 use crate::augment::apply::Step;
 use crate::augment::draw::EraseParams;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
-use crate::nn::optim::Adam;
 use crate::nn::schedule::{Kind, Plateau, Schedule};
-use crate::nn::weights::{self, Description};
 use crate::nn::{Model, Precision, Shape};
 use crate::progress::Progress;
 use crate::shards::Split;
-
-/// Images in a forward pass on the validation split: enough to keep the threads busy, few enough to stay in 200 MB.
-const VALIDATION_BATCH: usize = 500;
-
-/// Steps that a GPU takes before the host looks: some hundredths of a second at least, so that the look costs nothing.
-const STRETCH: usize = 100;
 
 /// Training a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -330,200 +322,6 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
         let (parameters, steps) = (learner.network.store().count(), position.step);
         Ok(Summary { parameters, images, steps, epochs, best_epoch: position.best_epoch })
     })
-}
-
-/// Where batches come from, and what computes.
-enum Source<'scope> {
-    Cpu(Loader<'scope>),
-    Gpu(Gpu),
-}
-
-/// A run under way.
-struct Run<'a, 'data, 'scope> {
-    config: &'a Config,
-    data: &'a Data<'data>,
-    images: usize,
-    batches: usize,
-    learner: Learner,
-    normalise: Normalise,
-    schedule: Schedule,
-    source: Source<'scope>,
-    position: Position,
-    /// Of the epoch under way.
-    scores: Scores,
-    epochs: Vec<Epoch>,
-    events: Events,
-    out: &'a Path,
-    progress: &'a Progress<'a>,
-}
-
-impl Run<'_, '_, '_> {
-    /// Takes the rest of the epoch under way, and scores the network after it. Where it is interrupted the position is
-    /// that after the last whole step.
-    fn epoch(&mut self) -> Result<()> {
-        let number = self.position.epoch + 1;
-        let title = format!("epoch {number}/{}", self.config.epochs);
-        self.progress.begin(&title, self.images as u64, "images")?;
-        if self.scores.images > 0 {
-            self.progress.advance(self.scores.images as u64)?;
-        }
-        let (begun, before) = (Instant::now(), self.position.seconds);
-        if let Source::Gpu(gpu) = &mut self.source {
-            let first = self.position.step - self.position.batch as u64;
-            let factors =
-                |step: u64| Adam::factors(step as i32 + 1, self.schedule.rate(step), self.config.weight_decay);
-            let factors: Vec<_> = (first..first + self.batches as u64).map(factors).collect();
-            gpu.begin(self.data, self.position.epoch, first, &factors)?;
-        }
-        while self.position.batch < self.batches {
-            let images = self.steps()?;
-            self.position.seconds = before + begun.elapsed().as_secs_f64();
-            if self.config.checkpoint_every_steps.is_some_and(|steps| self.position.step.is_multiple_of(steps)) {
-                self.save()?;
-            }
-            self.progress.advance(images as u64)?;
-            let scores = &self.scores;
-            let (loss, accuracy) = (scores.mean_loss(), 100.0 * scores.accuracy());
-            self.progress.detail(&format!("loss {loss:.4}, accuracy {accuracy:.2}%"))?;
-        }
-        self.progress.end();
-
-        let begun = Instant::now();
-        let val = self.data.val;
-        self.progress.begin("validation", val.len() as u64, "images")?;
-        let advance = |images| self.progress.advance(images as u64);
-        let network = &self.learner.network;
-        let validation = match &mut self.source {
-            Source::Cpu(_) => score(network, &self.normalise, val, val.len(), VALIDATION_BATCH, advance)?,
-            Source::Gpu(gpu) => gpu.score(network, val.len(), advance)?,
-        };
-        self.progress.end();
-        let row = Epoch {
-            epoch: number,
-            lr: self.schedule.rate(self.position.step - 1),
-            train_loss: self.scores.mean_loss(),
-            train_accuracy: self.scores.accuracy(),
-            train_digits: self.scores.digit_accuracy(),
-            val_loss: validation.mean_loss(),
-            val_accuracy: validation.accuracy(),
-            val_digits: validation.digit_accuracy(),
-            images_per_second: self.images as f64 / self.position.seconds,
-            seconds: self.position.seconds + begun.elapsed().as_secs_f64(),
-        };
-        if !row.val_loss.is_finite() {
-            return Err(self.stop(row.val_loss)?);
-        }
-        self.finish(row)
-    }
-
-    /// Takes a step, or as many as a GPU takes at a time; the number of their images.
-    fn steps(&mut self) -> Result<usize> {
-        let gpu = match &mut self.source {
-            Source::Cpu(loader) => {
-                let batch = loader.take()?;
-                let images = batch.targets.len() / self.learner.network.shape().digits;
-                self.step(batch)?;
-                return Ok(images);
-            }
-            Source::Gpu(gpu) => gpu,
-        };
-        let from = self.position.batch;
-        let checkpoint = self
-            .config
-            .checkpoint_every_steps
-            .map_or(STRETCH, |steps| (steps - self.position.step % steps).min(STRETCH as u64) as usize);
-        let to = (from + checkpoint).min(self.batches);
-        let Stretch { scores, bad } = gpu.steps(&self.learner.network, [from, to], self.batches - 1)?;
-        if let Some((step, loss)) = bad {
-            self.position.step += (step - from) as u64;
-            return Err(self.stop(loss)?);
-        }
-        let images = scores.images;
-        self.scores.merge(scores);
-        self.position.step += (to - from) as u64;
-        self.position.batch = to;
-        Ok(images)
-    }
-
-    /// One step of the optimiser.
-    fn step(&mut self, batch: Batch) -> Result<()> {
-        let step = self.learner.step(&batch, self.position.step, self.schedule.rate(self.position.step))?;
-        if !step.loss.is_finite() {
-            return Err(self.stop(step.loss)?);
-        }
-        self.scores.add(&step.logits, &batch.targets)?;
-        self.position.step += 1;
-        self.position.batch += 1;
-        Ok(())
-    }
-
-    /// Takes an epoch's row to the files, and moves on to the next epoch.
-    fn finish(&mut self, row: Epoch) -> Result<()> {
-        self.fetch()?;
-        self.progress.note(&sentence(&row, self.config.epochs));
-        self.schedule.epoch(row.val_loss);
-        let (config, position) = (self.config, &mut self.position);
-        let description =
-            Description { shape: self.learner.network.shape(), mean: config.mean, std: config.std, epoch: row.epoch };
-        let folder = self.out.join(WEIGHTS);
-        if row.val_loss < position.best_loss {
-            (position.best_loss, position.best_epoch) = (row.val_loss, row.epoch);
-            weights::save(&folder.join("best.safetensors"), &self.learner.network, &description)?;
-        }
-        weights::save(&folder.join("last.safetensors"), &self.learner.network, &description)?;
-        self.events.add(&row)?;
-        self.epochs.push(row);
-        metrics::write(&self.out.join(metrics::FILE), self.learner.network.shape().digits, &self.epochs)?;
-        (position.epoch, position.batch, position.seconds) = (position.epoch + 1, 0, 0.0);
-        self.scores = Scores::default();
-        self.save()
-    }
-
-    /// Brings weights and moments from a GPU.
-    fn fetch(&mut self) -> Result<()> {
-        match &self.source {
-            Source::Cpu(_) => Ok(()),
-            Source::Gpu(gpu) => gpu.fetch(&mut self.learner, self.position.step as i32),
-        }
-    }
-
-    /// Writes a checkpoint.
-    fn save(&mut self) -> Result<()> {
-        self.fetch()?;
-        let (position, scores, state) = (&mut self.position, &self.scores, self.schedule.state());
-        (position.images, position.loss, position.correct) = (scores.images, scores.loss, scores.correct);
-        position.correct_digits.clone_from(&scores.correct_digits);
-        (position.rate, position.plateau_best) = (state.rate, state.best);
-        (position.plateau_bad_epochs, position.plateau_cooldown) = (state.bad_epochs, state.cooldown);
-        position.adam_steps = self.learner.adam.steps();
-        checkpoint::save(self.out, position, &self.learner)
-    }
-
-    /// Leaves word of a loss that is no number; the error that it is.
-    fn stop(&self, loss: f64) -> Result<Error> {
-        let (step, rate) = (self.position.step + 1, self.schedule.rate(self.position.step));
-        let error = Error::NotFinite { step, loss, rate };
-        let (loss, message) = (loss.to_string(), error.to_string());
-        let epoch = self.position.epoch + 1;
-        let word = json!({"step": step, "epoch": epoch, "learning_rate": rate, "loss": loss, "message": message});
-        files::write(&self.out.join(STOPPED), format!("{word:#}\n").as_bytes())?;
-        Ok(error)
-    }
-}
-
-fn sentence(row: &Epoch, epochs: usize) -> String {
-    format!(
-        "epoch {}/{epochs}: train loss {:.4}, accuracy {:.2}%; val loss {:.4}, accuracy {:.2}%; learning rate {}; \
-         {:.0} images/s, {:.1} s",
-        row.epoch,
-        row.train_loss,
-        100.0 * row.train_accuracy,
-        row.val_loss,
-        100.0 * row.val_accuracy,
-        row.lr,
-        row.images_per_second,
-        row.seconds
-    )
 }
 
 #[cfg(test)]
