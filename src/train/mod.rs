@@ -284,7 +284,7 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     let gpu = opened.map(|opened| Gpu::new(opened, config, data, images, &learner, begun)).transpose()?;
     std::thread::scope(|scope| {
         let source = match gpu {
-            Some(gpu) => Source::Gpu(gpu),
+            Some(gpu) => Source::Gpu(Box::new(gpu)),
             None => Source::Cpu(Loader::start(scope, config, data, images, [position.epoch, position.batch])),
         };
         let normalise = Normalise::new(config.mean, config.std);

@@ -29,7 +29,7 @@ const STRETCH: usize = 100;
 /// Where batches come from, and what computes.
 pub enum Source<'scope> {
     Cpu(Loader<'scope>),
-    Gpu(Gpu),
+    Gpu(Box<Gpu>),
 }
 
 /// A run under way.

@@ -5,6 +5,7 @@
 //! allocated again afterwards.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc;
@@ -101,12 +102,11 @@ pub unsafe fn run(session: &Session, task: Task, shape: &Conv, input: u64, weigh
     let mut convolutions = session.convolutions();
     let Convolutions { handle, plans, search } = &mut *convolutions;
     let operands = [input, weight, output];
-    if !plans.contains_key(&key) {
+    let plan = match plans.entry(key) {
+        Entry::Occupied(found) => found.into_mut(),
         // SAFETY: the caller's promise.
-        let plan = unsafe { find(session, *handle, *search, &key, operands) }?;
-        plans.insert(key, plan);
-    }
-    let plan = plans.get(&key).expect("a plan was inserted where there was none");
+        Entry::Vacant(place) => place.insert(unsafe { find(session, *handle, *search, &key, operands) }?),
+    };
     // SAFETY: the caller's promise.
     unsafe { execute(session, *handle, plan, operands) }
 }
@@ -234,9 +234,9 @@ fn is_allowed(session: &Session, proposal: &Descriptor) -> Result<bool, CudnnErr
     // transforms of the images cost some bits, the matrix units' float32 more
     let inexact =
         [Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE, Note::CUDNN_NUMERICAL_NOTE_WINOGRAD, Note::CUDNN_NUMERICAL_NOTE_FFT];
-    Ok(!has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
-        && !(session.precision() == Precision::F32 && inexact.into_iter().any(has))
-        && !(session.is_deterministic() && has(Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC)))
+    let is_coarse = session.precision() == Precision::F32 && inexact.into_iter().any(has);
+    let varies = session.is_deterministic() && has(Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC);
+    Ok(!has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) && !is_coarse && !varies)
 }
 
 fn plan(handle: sys::cudnnHandle_t, proposal: &Descriptor) -> Result<Plan, CudnnError> {
