@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """PyTorch's training beside ours on the same GPU, in one run: `make bench-peers DEVICE=cuda`.
 
-Whole epochs with their data path: the images lie on the GPU as bytes; a batch is gathered, augmented and normalised
+Training with its data path: the images lie on the GPU as bytes; a batch is gathered, augmented and normalised
 there, on either side. PyTorch is measured twice: eager, and compiled with CUDA graphs (torch.compile, mode
 reduce-overhead); both with channels_last, fused Adam, cuDNN's benchmark and the same precision. PyTorch's augmentation is
 done by grid_sample, once for rotation and affine map together, and a mask; its draws are made on the GPU too.
 
-A figure is images per second of the training part of an epoch, the best of some epochs after the first; the two sides
-take turns. FLOP are those of the convolutions and products of a training step, three times the forward pass's less
+A figure is images per second. Ours is that of the training part of the best whole epoch after the first; PyTorch's that of
+the better of two parts of an epoch, --seconds long each, after 32 batches of warming up. The two sides take turns. FLOP are those of the convolutions and products of a training step, three times the forward pass's less
 the first layer's input gradient; their share is of the matrix rate of the precision by the vendor's datasheet.
 
     scripts/bench_peers_cuda.py --program target/cuda/release/multidigit --work FOLDER [--models alexnet,fcn] [--out FILE]
