@@ -42,7 +42,7 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
         train_watched(&config, &train, &val, whole.path(), &Progress::silent()).unwrap();
         assert_eq!(rows(whole.path()).len(), 3);
 
-        // every run stops at its third word of progress, on one thread and two in turn, until one comes to the end
+        // every run stops at its seventh word of progress, on one thread and two in turn, until one comes to the end
         let home = tempfile::tempdir().unwrap();
         let mut interruptions = 0;
         let summary: Summary = loop {

@@ -1,16 +1,9 @@
 // A batch out of the data set that lies on the device: gathered, augmented, normalised.
 //
 // The arithmetic is that of src/augment/{apply,warp,gather}.rs, number by number, and the pixels are the same. It is
-// compiled without contraction to fused multiply-adds, which would round differently; for the same reason it compiles on
-// the processor too (HOST), where a test compares it.
+// compiled without contraction to fused multiply-adds, which would round differently.
 
-#ifdef HOST
-#define INLINE static inline
-typedef unsigned char u8;
-typedef unsigned int u32;
-#else
 #define INLINE __device__ __forceinline__
-#endif
 
 enum { STILL = 0, HALF_TURN = 1, LEFT = 2, RIGHT = 3, FIXED = 4, FLOATING = 5, SCALE = 6, BILINEAR = 7 };
 
@@ -100,7 +93,6 @@ INLINE int erased_pixel(int grey, const int *e, int x, int y) {
   return y >= e[0] && y < e[0] + e[2] && x >= e[1] && x < e[1] + e[3] ? e[4] : grey;
 }
 
-#ifndef HOST
 // One block per image. `order` and `step` tell which images of the data set; without them they follow from `first` on.
 // `maps` may be null: no augmentation. `between` has room for two images per block where shared memory has not.
 extern "C" __global__ void __launch_bounds__(256)
@@ -159,4 +151,3 @@ augmented(const u8 *pixels, int height, int width, const Map *maps, u8 *out, u8 
     out[(u64)blockIdx.x * area + i] = (u8)erased_pixel(grey, map->erase, x, y);
   }
 }
-#endif
