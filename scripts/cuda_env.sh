@@ -24,8 +24,9 @@ installed() {
 home=$(installed)
 if [ -z "$home" ]; then
   "$root/scripts/cuda_toolkit.sh" >&2
-  home=$root/target/cuda-toolkit/nvidia/cu13
-  driver=$root/target/cuda-toolkit/driver
+  toolkit=${MULTIDIGIT_CUDA_TOOLKIT:-$root/target/cuda-toolkit}
+  home=$toolkit/nvidia/cu13
+  driver=$toolkit/driver
   export LIBRARY_PATH=$home/lib:$driver${LIBRARY_PATH:+:$LIBRARY_PATH}
   export LD_LIBRARY_PATH=$home/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   # A driver that is installed goes before its stand-in.

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Puts a CUDA 13.0 compiler with its libraries into target/cuda-toolkit, out of pip packages: enough to build the feature
-# `cuda` on any x86-64 Linux with Python and a C compiler, without a GPU and without root. `make cuda-toolkit`.
+# Puts a CUDA 13.0 compiler with its libraries into target/cuda-toolkit, or the folder whose absolute path MULTIDIGIT_CUDA_TOOLKIT names,
+# out of pip packages: enough to build the feature `cuda` on any x86-64 Linux with Python and a C compiler, without a GPU
+# and without root. `make cuda-toolkit`. Builds remember where their toolkit stood: clones that are to share compiled
+# dependencies share the folder too.
 #
 # The driver's library, libcuda.so.1, comes with a GPU's driver and with nothing else. For linking, and for running on a
-# machine without a GPU, a stand-in of the same names is built into target/cuda-toolkit/driver: each of its functions
+# machine without a GPU, a stand-in of the same names is built into the toolkit's folder `driver`: each of its functions
 # answers 34, CUDA_ERROR_STUB_LIBRARY, and the program then says that there is no GPU.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -20,17 +22,17 @@ PACKAGES=(
   nvidia-cudnn-cu13==9.19.0.56
 )
 PYTHON=${PYTHON:-python3}
-home=$PWD/target/cuda-toolkit
+home=${MULTIDIGIT_CUDA_TOOLKIT:-$PWD/target/cuda-toolkit}
 
 # The script's own text is the version of what it made.
 version=$(sha256sum "scripts/cuda_toolkit.sh" | cut -c 1-16)
 if [ "$(cat "$home/version" 2>/dev/null || true)" = "$version" ]; then
-  echo "cuda-toolkit: stands in target/cuda-toolkit"
+  echo "cuda-toolkit: stands in $home"
   exit 0
 fi
 
-mkdir -p target
-new=$(mktemp -d target/cuda-toolkit.XXXXXX)
+mkdir -p "$(dirname "$home")"
+new=$(mktemp -d "$home.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 "$PYTHON" -m pip install --quiet --no-deps --no-compile --disable-pip-version-check --target "$new" "${PACKAGES[@]}"
 
@@ -60,4 +62,4 @@ echo "$version" >"$new/version"
 rm -rf "$home"
 mv -T "$new" "$home"
 trap - EXIT
-echo "cuda-toolkit: CUDA 13.0 in target/cuda-toolkit"
+echo "cuda-toolkit: CUDA 13.0 in $home"
