@@ -17,14 +17,14 @@ use multidigit::nn::cuda::{Session, compile_all};
 use multidigit::nn::layers::{self, Conv, DROPPED, Norm, dropout_streams};
 use multidigit::nn::store::Store;
 use multidigit::nn::tape::{At, Tape, Value};
-use multidigit::nn::{Mode, Model, Network, Precision, Shape, ops, optim};
+use multidigit::nn::{Mode, Model, Precision, ops, optim};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::train::{self, Config, Drawn, gpu};
 use rand::Rng;
 
 use super::learning::{bars, train_watched};
-use super::networks::{self, Figures, errors, figures, is_without_effect, norm, tensor, values};
+use super::networks::{self, Extent, Fixture, Side, tensor, values};
 use super::resume::{learned, rows};
 
 /// The GPU, or `None` and a word where there is none.
@@ -273,87 +273,57 @@ fn batch_norms_on_the_gpu_are_the_cpus() {
 
 // ---- the networks
 
-fn compare(model: Model) {
+fn compare(name: &str, model: Model, extent: Extent) {
     let Some(session) = session(Precision::F32) else { return };
-    let (all, exact) = figures(model, "");
-    let pytorch = errors(&figures(model, "_f32").1, &exact);
-    let shape = Shape { model, digits: 2, height: 64, width: 64 };
-    let network = Network::on(&session.device(), DType::F32, shape, 0, 0.0).unwrap();
-    networks::fill(&network);
-    network.store().send().unwrap();
-    let parameters = network.store().parameters();
-    let input = tensor(1, &[8, 64, 64, 1], |u| u - 0.5).to_device(&session.device()).unwrap();
-    let labels = (0..8u8).map(|n| (37 * u32::from(n) + 5) % 100);
-    let targets: Vec<u8> = labels.flat_map(|label| [label / 10, label % 10]).map(|digit| digit as u8).collect();
+    let fixture = Fixture::read(name, model);
+    let network = fixture.network(&session.device());
+    let (input, targets) = fixture.batch();
+    let images = input.dims()[0] as f64;
+    let input = input.to_device(&session.device()).unwrap();
     let targets = session.stream().clone_htod(&targets).unwrap();
     session.wait().unwrap();
 
-    let mut found = Figures::new();
-    let mut add = |kind, name: &str, values: Vec<f64>| found.entry(kind).or_default().push((name.to_owned(), values));
     let both = |logits: &[Value]| logits.iter().flat_map(|head| host(head)).collect::<Vec<_>>();
-    add("evaluation logits", "", both(&network.forward(&input, Mode::Eval).unwrap()));
     let (mut adam, mut loss) = (Adam::new(&session, network.store()).unwrap(), Loss::new(&session).unwrap());
     adam.set_rates(&[1, 2, 3].map(|step| optim::Adam::factors(step, 1e-3, 0.0))).unwrap();
     session.set_step(0).unwrap();
-    for step in 0..3 {
-        let tape = Tape::new(parameters.len());
+    let mut train = |step| {
+        let tape = Tape::new(network.store().parameters().len());
         let logits = network.forward(&input, Mode::Train { seed: 0, step, tape: &tape }).unwrap();
         let tensors: Vec<Tensor> = logits.iter().map(|head| (**head).clone()).collect();
         loss.reset().unwrap();
-        // SAFETY: eight images' targets.
+        // SAFETY: the targets are the batch's.
         let gradients = unsafe { loss.add(&tensors, session.address(&targets), Rows::From(0), None, true) }.unwrap();
-        add("losses", &format!("step {step}"), vec![loss.read(2).unwrap().loss / 8.0]);
-        let gradients = tape.backward(&logits, gradients).unwrap().parameters;
-        if step == 0 {
-            add("training logits", "", both(&logits));
-            for ((name, _), gradient) in parameters.iter().zip(&gradients) {
-                let gradient = host(gradient.as_ref().unwrap());
-                if is_without_effect(model, name) {
-                    assert!(gradient.iter().all(|value| *value == 0.0), "{name}");
-                } else {
-                    add("gradient norms", name, vec![norm(&gradient)]);
-                    add("gradients", name, gradient[..gradient.len().min(8)].to_vec());
-                }
-            }
-        }
+        let mean = loss.read(2).unwrap().loss / images;
+        let gradients = tape.backward(&logits, fixture.scale(gradients)).unwrap().parameters;
         adam.step(network.store(), &gradients).unwrap();
         session.next_step().unwrap();
-    }
-    network.store().fetch().unwrap();
-    for tensor in all["after"].as_array().unwrap() {
-        let name = tensor["name"].as_str().unwrap();
-        if !is_without_effect(model, name) {
-            let ours = parameters.iter().chain(network.store().buffers()).find(|(ours, _)| ours == name).unwrap();
-            let ours = host(&ours.1);
-            add("norms afterwards", name, vec![norm(&ours)]);
-            add("values afterwards", name, ours[..ours.len().min(8)].to_vec());
-        }
-    }
-    add("evaluation logits afterwards", "", both(&network.forward(&input, Mode::Eval).unwrap()));
-    let mut beyond = Vec::new();
-    for (kind, error) in errors(&found, &exact) {
-        let allowed = (5.0 * pytorch[kind]).max(1e-5);
-        println!("{model}: {kind}: relative error {error:.1e}, PyTorch's {:.1e}, allowed {allowed:.1e}", pytorch[kind]);
-        if error > allowed {
-            beyond.push(format!("{kind}: {error:.2e} > {allowed:.2e}"));
-        }
-    }
-    assert!(beyond.is_empty(), "{model}: {beyond:?}");
+        let gradients = gradients.iter().map(|gradient| host(gradient.as_ref().unwrap())).collect();
+        networks::Step { loss: mean, logits: both(&logits), gradients }
+    };
+    let evaluate = || both(&network.forward(&input, Mode::Eval).unwrap());
+    networks::compare(&fixture, extent, Side { network: &network, noise: 0.0, evaluate: &evaluate, train: &mut train });
 }
 
+// In its third step this AlexNet has a maximum in conv5 that is 1.5e-5 of the rms of the values from another: f32 moves
+// them by up to 8.8e-5 there, as Adam's quotient made much of gradients near 0 before. PyTorch in f32 decides otherwise
+// in two of eight random orders of the channels in its sums, and then is as far from f64 as a GPU was: 2.33e-4 in single
+// parameters and 1.18e-3 in the logits afterwards. The other way there alone, f64 itself differs by 2.32e-4 and 1.14e-3.
+// What comes after the first step is compared where no decision is near.
 #[test]
 fn alexnet_on_the_gpu_computes_what_pytorch_computes() {
-    compare(Model::AlexNet);
+    compare("alexnet", Model::AlexNet, Extent::FirstStep);
+    compare("alexnet_sturdy", Model::AlexNet, Extent::Whole);
 }
 
 #[test]
 fn fcn_on_the_gpu_computes_what_pytorch_computes() {
-    compare(Model::Fcn);
+    compare("fcn", Model::Fcn, Extent::Whole);
 }
 
 #[test]
 fn resnet_on_the_gpu_computes_what_pytorch_computes() {
-    compare(Model::ResNet);
+    compare("resnet", Model::ResNet, Extent::Whole);
 }
 
 // ---- augmentation
