@@ -14,13 +14,14 @@ process of its own for each configuration; PyTorch's sides take turns, an epoch 
 
 PyTorch has channels_last, fused Adam and cuDNN's benchmark; bf16 is autocast. Its augmentation is one grid_sample for
 rotation and affine map together (ours resamples twice, as the paper does) and a mask.
-    eager     as it stands
-    compiled  the making of batches, and the network with its loss and gradients, by torch.compile; the whole step, with
-              a capturable fused Adam, recorded once as one CUDA graph. That is the whole-network capture of PyTorch's
-              notes on CUDA semantics, which leaves Python nothing to launch but a copy of the batch's rows and the
-              graph. The mode reduce-overhead compiles alike, but records forward and backward apart and leaves the
-              optimiser out; max-autotune searches for minutes per shape. A smaller last batch runs compiled,
-              unrecorded; ours does not record that one either.
+    eager            as it stands
+    compiled         the making of batches, and the network with its loss and gradients, by torch.compile; the whole
+                     step, with a capturable fused Adam, recorded once as one CUDA graph. That is the whole-network
+                     capture of PyTorch's notes on CUDA semantics, which leaves Python nothing to launch but a copy of
+                     the batch's rows and the graph. A smaller last batch runs compiled, unrecorded; ours does not
+                     record that one either. Not the mode max-autotune, which searches for minutes per shape.
+    reduce-overhead  the mode of that name, which compiles alike, but records forward and backward apart and leaves the
+                     optimiser out; only where --kinds names it
 
 FLOP are those of the convolutions and products of a training step, three times the forward pass's less the first
 layer's input gradient; the share is of the GPU's dense rate in that precision, for f32 the one without tensor cores.
@@ -56,7 +57,7 @@ sys.path.insert(0, str(ROOT / "tests" / "reference"))
 import models
 
 NETWORKS = {"alexnet": models.AlexNet, "fcn": models.Fcn, "resnet": models.ResNet}
-KINDS = ("eager", "compiled")
+KINDS = ("eager", "compiled", "reduce-overhead")
 # Dense FLOP/s by NVIDIA's paper on the Hopper architecture, for the SXM parts; f32 is that of the ordinary units.
 PEAK = {"f32": 66.9e12, "tf32": 494.7e12, "bf16": 989.4e12}
 PEAK_OF = ("NVIDIA H100 80GB HBM3", "NVIDIA H200")
@@ -122,7 +123,7 @@ class Peer:
 
     def __init__(self, network, batch, precision, kind, data):
         self.pixels, self.digits = data
-        self.batch, self.precision = batch, precision
+        self.batch, self.precision, self.kind = batch, precision, kind
         device = self.pixels.device
         graph = kind == "compiled" and device.type == "cuda"
         torch.manual_seed(0)
@@ -133,9 +134,10 @@ class Peer:
             self.net = NETWORKS[network]().to(device, memory_format=torch.channels_last)
             self.optimiser = torch.optim.Adam(self.net.parameters(), lr=5e-4, fused=True, capturable=graph)
             self.loss, self.correct = torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.long)
-            if kind == "compiled":
-                self.make_batch = torch.compile(self.make_batch, dynamic=False)
-                self.forward = torch.compile(self.forward, dynamic=False)
+            if kind != "eager":
+                mode = "default" if kind == "compiled" else kind
+                self.make_batch = torch.compile(self.make_batch, dynamic=False, mode=mode)
+                self.forward = torch.compile(self.forward, dynamic=False, mode=mode)
             self.whole = self.recorded() if graph else self.step
 
     def make_batch(self, rows):
@@ -152,7 +154,13 @@ class Peer:
 
     def step(self, rows):
         self.optimiser.zero_grad(set_to_none=True)
-        loss, right = self.forward(*self.make_batch(rows))
+        if self.kind == "reduce-overhead":
+            # its graphs keep their results in memory that the next step, or the next graph, may write over
+            torch.compiler.cudagraph_mark_step_begin()
+            x, digits = (made.clone() for made in self.make_batch(rows))
+        else:
+            x, digits = self.make_batch(rows)
+        loss, right = self.forward(x, digits)
         loss.backward()
         self.optimiser.step()
         self.loss += loss.detach() * len(rows)
@@ -227,9 +235,6 @@ def ours(options, network, batch, precision):
 
 # ---- the table
 
-COLUMNS = ["precision", "network", "batch", "multidigit", "PyTorch, eager", "ratio", "PyTorch, compiled", "ratio",
-           "TFLOP/s", "share"]
-
 
 def told(*command):
     """What a command prints, or a word where there is no such thing."""
@@ -255,20 +260,25 @@ def conditions(options, images):
     }
 
 
-def line(row, gpu):
+def cells(*texts):
+    return f"| {' | '.join(texts)} |"
+
+
+def line(row, kinds, gpu):
     """A row of the table."""
     def cell(rates):
         return f"{statistics.median(rates):,.0f} ({min(rates):,.0f} to {max(rates):,.0f})" if rates else ""
 
     rates = row["rates"]
     median = statistics.median(rates["ours"])
-    cells = [row["precision"], row["network"], str(row["batch"]), cell(rates["ours"])]
-    for kind in KINDS:
+    beside = []
+    for kind in kinds:
         found = rates.get(kind)
-        cells += [cell(found), f"{median / statistics.median(found):.2f}" if found else ""]
+        beside += [cell(found), f"{median / statistics.median(found):.2f}" if found else ""]
     flops = median * row["flop"]
     share = f"{100 * flops / PEAK[row['precision']]:.1f}%" if gpu in PEAK_OF else ""
-    return f"| {' | '.join([*cells, f'{flops / 1e12:.1f}', share])} |"
+    key = row["precision"], row["network"], str(row["batch"])
+    return cells(*key, cell(rates["ours"]), *beside, f"{flops / 1e12:.1f}", share)
 
 
 def stored(path, here):
@@ -308,7 +318,7 @@ def main():
     parser.add_argument("--models", type=chosen(NETWORKS), default=list(NETWORKS), metavar="NAMES")
     parser.add_argument("--batches", type=chosen(None, int), default=[64, 256, 1024], metavar="SIZES")
     parser.add_argument("--precisions", type=chosen(PEAK), default=["tf32", "bf16"], metavar="NAMES")
-    parser.add_argument("--kinds", type=chosen(KINDS), default=list(KINDS), metavar="NAMES", help="PyTorch's sides")
+    parser.add_argument("--kinds", type=chosen(KINDS), default=["eager", "compiled"], metavar="NAMES")
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="measured epochs of each side")
     parser.add_argument("--images", type=int, metavar="N", help="the first so many of the split, not all")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -322,7 +332,9 @@ def main():
     print(f"commit {here['commit']}; images per second,")
     print(f"median (lowest to highest) of {options.epochs} whole epochs of {len(pixels):,} images after a first one:")
     print(f"`{shlex.join(['scripts/bench_peers_cuda.py', *sys.argv[1:]])}`\n")
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    beside = [title for kind in options.kinds for title in (f"PyTorch, {kind}", "ratio")]
+    columns = ["precision", "network", "batch", "multidigit", *beside, "TFLOP/s", "share"]
+    print(cells(*columns) + "\n|" + "---|" * len(columns), flush=True)
     for precision in options.precisions:
         for network in options.models:
             for batch in options.batches:
@@ -341,7 +353,7 @@ def main():
                     rows = [*(row for row in rows if row not in same), row]
                     if options.out:
                         store(options.out, here, rows)
-                print(line(row, here["gpu"]), flush=True)
+                print(line(row, options.kinds, here["gpu"]), flush=True)
 
 
 if __name__ == "__main__":
