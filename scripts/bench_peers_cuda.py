@@ -253,7 +253,7 @@ def conditions(options, images):
         "driver": drivers.partition("\n")[0],
         "torch": torch.__version__,
         "cudnn": torch.backends.cudnn.version() if cuda else "none",
-        "commit": told("git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"),
+        "commit": options.commit or told("git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"),
         "program": hashlib.sha256(Path(options.program).read_bytes()).hexdigest()[:12],
         "images": images,
         "epochs": options.epochs,
@@ -322,6 +322,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="measured epochs of each side")
     parser.add_argument("--images", type=int, metavar="N", help="the first so many of the split, not all")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--commit", metavar="NAME", help="of the program, where git is not at hand to tell")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON, which is gone on with")
     options = parser.parse_args()
     pixels, digits = peers.decoded(options.work / "artifacts" / "dataset" / "data", "train", options.images)

@@ -74,8 +74,8 @@ def compare(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.json"
 
     def run(*words):
-        flags = ["--program", PROGRAM, "--work", tmp_path, "--out", out, "--device", "cpu", "--images", 40]
-        flags += ["--batches", 16, "--precisions", "tf32", "--kinds", "eager"]
+        flags = ["--program", PROGRAM, "--work", tmp_path, "--out", out, "--device", "cpu", "--commit", "abc"]
+        flags += ["--images", 40, "--batches", 16, "--precisions", "tf32", "--kinds", "eager"]
         monkeypatch.setattr(sys, "argv", ["bench_peers_cuda.py", *map(str, flags), *words])
         bench_peers_cuda.main()
         return capsys.readouterr(), json.loads(out.read_text(encoding="utf-8"))["rows"]
@@ -88,7 +88,7 @@ def test_both_sides_are_measured_for_as_many_epochs_and_what_stands_is_not_measu
     told, [fcn] = compare("--models", "fcn", "--epochs", "2")
     assert {side: len(rates) for side, rates in fcn["rates"].items()} == {"ours": 2, "eager": 2}
     assert all(rate > 0 for rates in fcn["rates"].values() for rate in rates)
-    assert "2 whole epochs of 40 images" in told.out and "| tf32 | fcn | 16 | " in told.out
+    assert "commit abc;" in told.out and "2 whole epochs of 40 images" in told.out and "| tf32 | fcn | 16 | " in told.out
     told, rows = compare("--models", "fcn,alexnet", "--epochs", "2")
     assert rows[0] == fcn and [row["network"] for row in rows] == ["fcn", "alexnet"]
     assert "| tf32 | fcn | 16 | " in told.out and "| tf32 | alexnet | 16 | " in told.out
