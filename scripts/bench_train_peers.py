@@ -22,7 +22,6 @@ set lies in a temporary folder; nothing else is written but criterion's files un
 """
 
 import argparse
-import io
 import sys
 import tempfile
 import time
@@ -104,17 +103,6 @@ def compare(network, options):
 # ---- memory
 
 
-def decoded(data, split, images=None):
-    """The first pixels of a split, (images, 64, 64) bytes, and their digits, (2, images)."""
-    import pyarrow.parquet as pq
-    from PIL import Image
-
-    table = pq.read_table(sorted(data.glob(f"{split}-*.parquet")), columns=["image", "digits"]).slice(0, images)
-    encoded = table["image"].combine_chunks().field("bytes").to_pylist()
-    pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
-    return pixels, table["digits"].combine_chunks().flatten().to_numpy().reshape(-1, 2).T.astype(np.int64)
-
-
 def one_run(folder, layout):
     """A short training and a validation, as the memory of `multidigit run train` is measured on."""
     paths = {split: [folder / f"{split}-{part}.npy" for part in ("pixels", "digits")] for split in ("train", "val")}
@@ -138,7 +126,7 @@ def memory(threads):
     with tempfile.TemporaryDirectory() as home:
         data = peers.dataset(home) / "data"
         for split, images in (("train", STEPS * BATCH), ("val", None)):
-            for part, array in zip(("pixels", "digits"), decoded(data, split, images)):
+            for part, array in zip(("pixels", "digits"), peers.decoded(data, split, images)):
                 np.save(Path(home, f"{split}-{part}.npy"), array)
         run = peers.words(home, "run", "train", "--single", "--threads", str(threads), settings=settings)
         used = {"multidigit": peers.peak_memory(peers.program(), *run)}

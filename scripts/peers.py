@@ -1,5 +1,6 @@
-"""What the comparisons with other programs share: runs of this one, its benchmarks, memory, and the printed table."""
+"""What the comparisons with other programs share: this one's runs, images and benchmarks, memory, the printed table."""
 
+import io
 import os
 import statistics
 import subprocess
@@ -43,6 +44,19 @@ def dataset(home, *settings):
     command = [program(), *words(home, "run", "dataset", settings=["raw.source=synthetic", *settings])]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return Path(home, "artifacts", "dataset")
+
+
+def decoded(data, split, images=None):
+    """The first pixels of a split, (images, height, width) bytes, and their digits, (digits, images)."""
+    import numpy as np
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    table = pq.read_table(sorted(data.glob(f"{split}-*.parquet")), columns=["image", "digits"]).slice(0, images)
+    encoded = table["image"].combine_chunks().field("bytes").to_pylist()
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(png))) for png in encoded])
+    digits = table["digits"].combine_chunks().flatten().to_numpy().reshape(len(pixels), -1)
+    return pixels, digits.T.astype(np.int64)
 
 
 def rate(found, name):
