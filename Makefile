@@ -22,7 +22,7 @@ set_key = $(if $(strip $(2)),--set $(call quoted,$(1)=$(strip $(2))))
 
 TRAIN_SETS = $(call set_key,train.model,$(MODEL)) $(call set_key,train.epochs,$(EPOCHS)) \
 	$(call set_key,train.learning_rate,$(LR)) $(call set_key,train.batch_size,$(BATCH)) \
-	$(call set_key,train.device,$(DEVICE)) $(call set_key,train.seed,$(SEED))
+	$(call set_key,train.device,$(DEVICE)) $(call set_key,train.seed,$(SEED)) $(call set_key,evaluate.device,$(DEVICE))
 SETS = $(foreach pair,$(SET),--set $(call quoted,$(pair)))
 # Training on a GPU takes the program that was built for it.
 MULTIDIGIT = $(if $(filter cuda,$(DEVICE)),scripts/cuda_env.sh $(CARGO) run --release --locked --quiet --features cuda --,$(CARGO) run --release --locked --quiet --)
@@ -42,6 +42,7 @@ cuda-toolkit: ## put a CUDA compiler and its libraries, from pip, into target/cu
 
 build-cuda: ## build the program for NVIDIA GPUs: target/cuda/release/multidigit; CUDA_COMPUTE_CAP=90 names another's
 	PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_env.sh $(CARGO) build --release --locked --features cuda
+	strip $${CARGO_TARGET_DIR:-target}/cuda/release/multidigit
 
 dataset: build ## write the Parquet shards and their card: artifacts/dataset
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)

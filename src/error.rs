@@ -181,11 +181,9 @@ pub enum Error {
     /// The GPU, its driver or one of its libraries refused.
     #[error("the GPU could not be used: {message}")]
     Cuda { message: String },
-    /// The GPU's memory is too small for a step.
-    #[error(
-        "the GPU's memory does not hold a step of {batch_size} images; try a smaller `train.batch_size`, or `train.precision` bf16"
-    )]
-    DeviceMemory { batch_size: usize },
+    /// The GPU's memory is too small.
+    #[error("the GPU's memory does not hold {what}; try {advice}")]
+    DeviceMemory { what: String, advice: &'static str },
     /// The tensor library refused an operation, which is a defect of this program.
     #[error("a tensor operation failed: {message}; please report this")]
     Tensor { message: String },
@@ -224,6 +222,18 @@ impl Error {
     /// An [`Error::ConfigValue`].
     pub fn value(key: &str, found: impl std::fmt::Display, expected: impl Into<String>) -> Error {
         Error::ConfigValue { key: key.to_owned(), found: found.to_string(), expected: expected.into() }
+    }
+
+    /// Where this is a GPU's refusal of memory, the error that says so: `what` was too much, and `advice` may help.
+    pub fn or_device_memory(self, what: impl FnOnce() -> String, advice: &'static str) -> Error {
+        /// What the driver, cuBLAS and cuDNN say then.
+        const WORDS: [&str; 3] = ["OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAILED"];
+        match &self {
+            Error::Cuda { message } | Error::Tensor { message } if WORDS.iter().any(|word| message.contains(word)) => {
+                Error::DeviceMemory { what: what(), advice }
+            }
+            _ => self,
+        }
     }
 
     /// Whether the user's configuration or flags are at fault, rather than a stage.
@@ -272,6 +282,29 @@ mod tests {
     fn amounts_are_written_in_their_own_unit() {
         let words = [0, 999, 1000, 31_831_345, u64::MAX].map(amount);
         assert_eq!(words, ["0 bytes", "999 bytes", "1.0 kB", "31.8 MB", "18.4 EB"]);
+    }
+
+    #[test]
+    fn a_gpus_refusal_of_memory_names_what_was_too_much_and_what_to_try() {
+        let convert = |error: Error| {
+            let advice = "a smaller `train.batch_size`, or `train.precision` bf16";
+            error.or_device_memory(|| "a step of 1024 images".to_owned(), advice).to_string()
+        };
+        let full = "the GPU's memory does not hold a step of 1024 images; try a smaller `train.batch_size`, or \
+                    `train.precision` bf16";
+        // as cudarc, and candle around it, write the driver's, cuBLAS's and cuDNN's answers
+        for message in [
+            r#"DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#,
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "cuDNN: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        ] {
+            let message = message.to_owned();
+            assert_eq!(convert(Error::Cuda { message: message.clone() }), full);
+            assert_eq!(convert(Error::Tensor { message }), full);
+        }
+        let other = Error::Cuda { message: "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)".to_owned() };
+        assert_eq!(convert(other), "the GPU could not be used: DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)");
+        assert_eq!(convert(Error::Interrupted), "interrupted; what was finished before stays");
     }
 
     #[test]

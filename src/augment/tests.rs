@@ -1,9 +1,5 @@
-//! The stage's pixels against torchvision's, its options against each other, its keys, and what it refuses.
-
-use std::path::PathBuf;
-
-use safetensors::SafeTensors;
-use serde_json::Value;
+//! The stage's options against each other, its keys, and what it refuses; its pixels are held to torchvision's in
+//! `tests/integration/torchvision.rs`.
 
 use super::apply::Resampling;
 use super::draw::{AffineParams, EraseParams, Params};
@@ -15,76 +11,6 @@ fn applied(params: &Params, resampling: Resampling, pixels: &[u8], size: (usize,
     let mut out = vec![170; pixels.len()];
     apply(params, resampling, pixels, size, &mut out, &mut Scratch::default());
     out
-}
-
-/// Compares every case of a fixture; how many there were.
-fn check_fixture(stem: &str) -> usize {
-    let bytes = std::fs::read(format!("{stem}.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let (inputs, expected) = (tensors.tensor("inputs").unwrap(), tensors.tensor("expected").unwrap());
-    // read as YAML, which JSON is: serde_json's numbers can be off by the last bit, and bilinear greys with them
-    let about: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{stem}.json")).unwrap()).unwrap();
-    let cases = about["cases"].as_array().unwrap();
-    let &[count, height, width] = expected.shape() else { panic!("images have two sides") };
-    assert_eq!((cases.len(), &inputs.shape()[1..]), (count, &[height, width][..]));
-    let interpolation = serde_json::from_value(about["interpolation"].clone()).unwrap_or_default();
-    for (case, expected) in cases.iter().zip(expected.data().chunks_exact(height * width)) {
-        let (int, float) = (|v: &Value| v.as_i64().unwrap(), |v: &Value| v.as_f64().unwrap());
-        let affine = |case: &Value| AffineParams {
-            translate: [0, 1].map(|i| int(&case["translate"][i]) as i32),
-            scale: float(&case["scale"]),
-            shear: [0, 1].map(|i| float(&case["shear"][i])),
-        };
-        let erase = |case: &Value| {
-            let [top, left, height, width] = ["top", "left", "height", "width"].map(|key| int(&case[key]) as usize);
-            EraseParams { top, left, height, width, value: int(&case["value"]) as u8 }
-        };
-        let mut resampling = Resampling { interpolation, compose: Compose::Sequential };
-        let mut params = Params::default();
-        match case["op"].as_str().unwrap() {
-            "rotate" => params.angle = Some(float(&case["angle"])),
-            "affine" => params.affine = Some(affine(case)),
-            "erase" => params.erase = Some(erase(case)),
-            op => {
-                params.angle = Some(float(&case["angle"]));
-                params.affine = Some(affine(case));
-                match op {
-                    "recipe" => params.erase = Some(erase(&case["erase"])),
-                    "fused" => resampling.compose = Compose::Fused,
-                    other => panic!("no such operator: {other}"),
-                }
-            }
-        }
-        let input = &inputs.data()[int(&case["image"]) as usize * height * width..][..height * width];
-        assert!(applied(&params, resampling, input, (height, width)) == expected, "{case}");
-    }
-    count
-}
-
-fn own_fixture(name: &str) -> String {
-    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// What torchvision computed on Pillow images: see tests/reference/make_augment_fixtures.py. Another fixture of that
-/// form, or of make_augment_extremes.py, is named by the environment variable, without its extension.
-#[test]
-fn every_case_equals_torchvision_on_pillow() {
-    let stem = std::env::var_os("MULTIDIGIT_AUGMENT_FIXTURE").map(PathBuf::from);
-    let stem = stem.unwrap_or_else(|| own_fixture("augment").into());
-    assert!(check_fixture(stem.to_str().unwrap()) > 0);
-}
-
-/// make_augment_extremes.py 29 37 1 200 nearest augment_extreme: angles of several turns, scales of 0.01 and 100, shears
-/// of 89 degrees, sides that differ, whole recipes, and both maps as one.
-#[test]
-fn extreme_parameters_equal_torchvision_too() {
-    assert_eq!(check_fixture(&own_fixture("augment_extreme")), 200);
-}
-
-/// make_augment_extremes.py 24 33 2 200 bilinear augment_bilinear
-#[test]
-fn bilinear_equals_torchvision_on_pillow() {
-    assert_eq!(check_fixture(&own_fixture("augment_bilinear")), 200);
 }
 
 const ALL: [Resampling; 4] = {

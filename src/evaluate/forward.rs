@@ -5,9 +5,9 @@
 use crate::error::Result;
 use crate::nn::floats::Floats;
 use crate::nn::loss::{argmax, cross_entropy, softmax};
-use crate::nn::{CLASSES, Mode, Network};
+use crate::nn::{CLASSES, Network};
 use crate::shards::Split;
-use crate::train::batch::Normalise;
+use crate::train::batch::{Normalise, forward};
 
 /// What a network says of the first images of a split, image after image.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -85,16 +85,12 @@ pub fn predict(
     mut done: impl FnMut(usize) -> Result<()>,
 ) -> Result<Predictions> {
     let mut all = Predictions { digits: split.digits, ..Predictions::default() };
-    for start in (0..images).step_by(batch.max(1)) {
-        let count = batch.min(images - start);
-        let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(start + i));
-        let input = normalise.batch(count, [split.height, split.width], fill)?;
-        let logits = network.forward(&input, Mode::Eval)?;
+    forward(network, normalise, split, images, batch, |logits, targets| {
         let heads = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
         let heads: Vec<&[f32]> = heads.iter().map(|head| &**head).collect();
-        all.add(&heads, &split.targets[start * split.digits..(start + count) * split.digits]);
-        done(count)?;
-    }
+        all.add(&heads, targets);
+        done(targets.len() / split.digits)
+    })?;
     Ok(all)
 }
 

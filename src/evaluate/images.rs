@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder};
 use serde::Serialize;
@@ -47,7 +48,7 @@ pub struct Position {
 /// # Errors
 /// [`Error::Format`] for an image of another size or colour than the network takes, with the way to convert it.
 pub fn ask(weights: &Path, paths: &[PathBuf]) -> Result<Vec<Answer>> {
-    let (network, description) = weights::load(weights)?;
+    let (network, description) = weights::load(weights, &Device::Cpu)?;
     let shape = network.shape();
     let size = (shape.height, shape.width);
     let mut split = Split { height: size.0, width: size.1, digits: shape.digits, ..Split::default() };

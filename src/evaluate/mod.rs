@@ -17,10 +17,11 @@ pub use self::metrics::{FILE, Metrics, SplitMetrics};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
-use crate::nn::weights;
+use crate::nn::{Precision, weights};
 use crate::progress::Progress;
 use crate::shards::{Split, foreign, read_split};
 use crate::train::batch::Normalise;
+use crate::train::{self, Device, gpu};
 
 /// The table of answers.
 pub const PREDICTIONS: &str = "predictions.parquet";
@@ -34,6 +35,8 @@ const SPLITS: [&str; 2] = ["val", "test"];
 pub struct Config {
     /// Images per forward pass; has no influence on the results beyond rounding.
     pub batch_size: usize,
+    /// What computes: `cpu`, or `cuda`, the first NVIDIA GPU, in a program that was built for it; in float32 on either.
+    pub device: Device,
     /// Which weights of the run: `best` (lowest validation loss) or `last`.
     pub weights: Weights,
     /// Evaluate on the first so many images of each split only; null: on all.
@@ -95,7 +98,7 @@ impl Weights {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { batch_size: 500, weights: Weights::Best, samples: None, data: None }
+        Config { batch_size: 500, device: Device::Cpu, weights: Weights::Best, samples: None, data: None }
     }
 }
 
@@ -104,6 +107,9 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         if self.batch_size == 0 {
             return Err(Error::value("evaluate.batch_size", 0, "at least 1"));
+        }
+        if self.device == Device::Cuda && !cfg!(feature = "cuda") {
+            return Err(train::no_cuda("evaluate.device"));
         }
         if self.samples == Some(0) {
             return Err(Error::value("evaluate.samples", 0, "at least 1, or null for all"));
@@ -142,7 +148,7 @@ pub fn read(config: &Config, weights: &Path, data: &Path) -> Result<Vec<(String,
     match config.others() {
         None => SPLITS.map(|name| Ok((name.to_owned(), read_split(data, name, config.samples)?))).into_iter().collect(),
         Some(paths) => {
-            let digits = weights::load(weights)?.0.shape().digits;
+            let digits = weights::load(weights, &candle_core::Device::Cpu)?.0.shape().digits;
             let splits = foreign::splits(paths)?;
             splits.into_iter().map(|(name, files)| Ok((name, foreign::read(&files, digits, config.samples)?))).collect()
         }
@@ -153,7 +159,8 @@ pub fn read(config: &Config, weights: &Path, data: &Path) -> Result<Vec<(String,
 /// `confusion_SPLIT_POSITION.csv` for each split and position into the folder `out`.
 ///
 /// # Errors
-/// [`Error::Format`] for weights that are damaged, or of a network for other images than the splits hold.
+/// [`Error::Format`] for weights that are damaged, or of a network for other images than the splits hold;
+/// [`Error::DeviceMemory`].
 pub fn run(
     config: &Config,
     weights: &Path,
@@ -162,7 +169,13 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Metrics> {
     config.validate()?;
-    let (network, description) = weights::load(weights)?;
+    let device = match config.device {
+        Device::Cpu => candle_core::Device::Cpu,
+        Device::Cuda => gpu::open("evaluate.device", Precision::F32, true)?.device(),
+    };
+    let advice = "a smaller `evaluate.batch_size`, or `evaluate.device` cpu";
+    let (network, description) =
+        weights::load(weights, &device).map_err(|error| error.or_device_memory(|| "the network".to_owned(), advice))?;
     let shape = network.shape();
     for (name, split) in splits {
         if split.is_empty() {
@@ -184,7 +197,9 @@ pub fn run(
         let images = config.samples.unwrap_or(split.len()).min(split.len());
         progress.begin(&format!("evaluate {name}"), images as u64, "images")?;
         let advance = |images| progress.advance(images as u64);
-        let answers = predict(&network, &normalise, split, images, config.batch_size, advance)?;
+        let answers = predict(&network, &normalise, split, images, config.batch_size, advance).map_err(|error| {
+            error.or_device_memory(|| format!("a forward pass of {} images", config.batch_size), advice)
+        })?;
         progress.end();
         let result = SplitMetrics::new(name, &split.index, &answers);
         progress.note(&format!(

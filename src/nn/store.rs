@@ -52,6 +52,11 @@ impl Store {
         }
     }
 
+    /// What computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The parameters on the GPU, in their order; none on the CPU.
     pub fn device_parameters(&self) -> &[Parameter] {
         &self.device_parameters

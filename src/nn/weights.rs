@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::path::Path;
 
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 
@@ -125,8 +125,8 @@ pub fn restore(path: &Path, tensors: &SafeTensors, prefix: &str, network: &Netwo
     Ok(())
 }
 
-/// Rebuilds a network from its weights.
-pub fn load(path: &Path) -> Result<(Network, Description)> {
+/// Rebuilds a network from its weights, to compute on a device in float32.
+pub fn load(path: &Path, device: &Device) -> Result<(Network, Description)> {
     let bytes = files::read(path)?;
     let (tensors, text) = parse(path, &bytes)?;
     let description: Description = serde_json::from_str(&text)
@@ -138,7 +138,8 @@ pub fn load(path: &Path) -> Result<(Network, Description)> {
         return Err(Error::format(path, format!("{digits} digits on {height}x{width} pixels"), expected));
     }
     // dropout has no part in evaluation, and the seed's values are all replaced
-    let network = Network::new(description.shape, 0, 0.0)?;
+    let network = Network::on(device, DType::F32, description.shape, 0, 0.0)?;
     restore(path, &tensors, "", &network)?;
+    network.store().send()?;
     Ok((network, description))
 }

@@ -123,25 +123,25 @@ impl Scores {
     }
 }
 
-/// The scores of a network, in evaluation mode, on the first `images` images of a split. `done` hears of each batch.
-pub fn score(
+/// Runs a network, in evaluation mode, over the first `images` images of a split, `batch` at a time. `each` is given the
+/// logits of a batch, `(images, 10)` for each head, on the host, and its targets.
+pub fn forward(
     network: &Network,
     normalise: &Normalise,
     split: &Split,
     images: usize,
     batch: usize,
-    mut done: impl FnMut(usize) -> Result<()>,
-) -> Result<Scores> {
-    let mut scores = Scores::default();
+    mut each: impl FnMut(&[Value], &[u8]) -> Result<()>,
+) -> Result<()> {
     for start in (0..images).step_by(batch.max(1)) {
         let count = batch.min(images - start);
         let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(start + i));
-        let input = normalise.batch(count, [split.height, split.width], fill)?;
+        let input = normalise.batch(count, [split.height, split.width], fill)?.to_device(network.store().device())?;
         let logits = network.forward(&input, Mode::Eval)?;
-        scores.add(&logits, &split.targets[start * split.digits..(start + count) * split.digits])?;
-        done(count)?;
+        let host = logits.iter().map(|head| Ok(Value::constant(head.to_device(&Device::Cpu)?)));
+        each(&host.collect::<Result<Vec<_>>>()?, &split.targets[start * split.digits..][..count * split.digits])?;
     }
-    Ok(scores)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,11 +9,11 @@ use rand::Rng;
 use super::batch::batch_count;
 use super::learner::Learner;
 use super::loader::{Batch, Loader};
-use super::{Config, Data, Drawn, Draws, Pixels};
+use super::{Config, Data, Device, Drawn, Draws, Pixels};
 use crate::augment::apply::Scratch;
 use crate::augment::{self, Augmenter};
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::cpu::memory;
 use crate::nn::tape::Time;
 use crate::nn::{Mode, Shape};
@@ -66,6 +66,11 @@ pub fn run(
     steps: u64,
     progress: &Progress,
 ) -> Result<Report> {
+    config.validate()?;
+    if config.device == Device::Cuda {
+        let expected = "cpu, which is what this measures; `make bench-peers DEVICE=cuda` measures a GPU";
+        return Err(Error::value("train.device", "cuda", expected));
+    }
     memory::keep_freed();
     let shape = Shape { model: config.model, digits, height, width };
     let mut learner = Learner::new(config, shape)?;

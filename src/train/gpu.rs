@@ -20,11 +20,13 @@ use crate::nn::cuda::images::{Images, Map, Move};
 use crate::nn::cuda::loss::{Loss, Rows, Totals};
 use crate::nn::layers::{DROPPED, dropout_streams};
 use crate::nn::tape::Tape;
-use crate::nn::{DROPOUT, Mode, Network, Shape};
+use crate::nn::{Mode, Network, Precision};
 use crate::shards::Split;
 
-/// Images in a forward pass without gradients.
+/// Images in a forward pass without gradients, at most.
 const EVALUATION_BATCH: usize = 1000;
+/// How many times as many images as a step has such a pass may have: it keeps far less of each.
+const EVALUATION_STEPS: usize = 4;
 
 /// A network in training on a GPU, with its data.
 pub struct Gpu {
@@ -34,6 +36,7 @@ pub struct Gpu {
     adam: Adam,
     loss: Loss,
     batch_size: usize,
+    scored: usize,
     images: usize,
     augment: bool,
     seed: u64,
@@ -45,20 +48,18 @@ pub struct Gpu {
 /// A GPU that was opened.
 pub type Opened = Arc<Session>;
 
-/// Opens the GPU that a configuration asks for, and makes a fresh network on it.
+/// Opens the GPU that the setting `key` asks for.
 ///
 /// # Errors
 /// A configuration error where there is none that can be used.
-pub fn open(config: &Config, shape: Shape) -> Result<(Opened, Network)> {
-    let session = Session::open(0, config.precision, config.deterministic).map_err(|error| {
+pub fn open(key: &str, precision: Precision, deterministic: bool) -> Result<Opened> {
+    Session::open(0, precision, deterministic).map_err(|error| {
         let reason = match error {
             Error::Cuda { message } => message,
             other => other.to_string(),
         };
-        Error::value("train.device", "cuda", format!("a GPU that the driver opens (it says: {reason}), or cpu"))
-    })?;
-    let network = Network::on(&session.device(), config.precision.dtype(), shape, config.seed, DROPOUT)?;
-    Ok((session, network))
+        Error::value(key, "cuda", format!("a GPU that the driver opens (it says: {reason}), or cpu"))
+    })
 }
 
 impl Gpu {
@@ -88,10 +89,11 @@ impl Gpu {
         Ok(Gpu {
             // the last batch may hold one image more
             train: take(data.train, images, config.batch_size + 1)?,
-            val: take(data.val, data.val.len(), EVALUATION_BATCH)?,
+            val: take(data.val, data.val.len(), 0)?,
             adam,
             loss: Loss::new(&session)?,
             batch_size: config.batch_size,
+            scored: EVALUATION_BATCH.min(EVALUATION_STEPS * config.batch_size),
             images,
             augment: config.augment,
             seed: config.seed,
@@ -104,6 +106,12 @@ impl Gpu {
     /// Brings an epoch's plan to the GPU: the order, what was drawn for each image, and for each of its steps the factors
     /// of Adam and the keys of dropout. `first_step` is the number of the epoch's first step in the run.
     pub fn begin(&mut self, data: &Data, epoch: usize, first_step: u64, factors: &[[f32; 3]]) -> Result<()> {
+        self.bring(data, epoch, first_step, factors).map_err(|error| {
+            error.or_device_memory(|| format!("the plan of {} images", self.images), "a smaller `train.samples`")
+        })
+    }
+
+    fn bring(&mut self, data: &Data, epoch: usize, first_step: u64, factors: &[[f32; 3]]) -> Result<()> {
         let order: Vec<u32> = order(self.seed, epoch, self.images).into_iter().map(|row| row as u32).collect();
         self.train.set_order(&order)?;
         if self.augment {
@@ -125,11 +133,14 @@ impl Gpu {
 
     /// Takes the steps `from..to` of the epoch, whose last one is number `last`, and tells what they came to.
     pub fn steps(&mut self, network: &Network, [from, to]: [usize; 2], last: usize) -> Result<Stretch> {
-        let totals = self.take(network, [from, to], last).map_err(|error| self.explain(error))?;
+        let totals = self.run_steps(network, [from, to], last).map_err(|error| {
+            let advice = "a smaller `train.batch_size`, or `train.precision` bf16";
+            error.or_device_memory(|| format!("a step of {} images", self.batch_size), advice)
+        })?;
         Ok(Stretch { bad: totals.bad.map(|(step, loss)| (step as usize - 1, loss)), scores: scores(totals) })
     }
 
-    fn take(&mut self, network: &Network, [from, to]: [usize; 2], last: usize) -> Result<Totals> {
+    fn run_steps(&mut self, network: &Network, [from, to]: [usize; 2], last: usize) -> Result<Totals> {
         self.loss.reset()?;
         self.session.set_step(from as u32)?;
         for step in from..to {
@@ -160,9 +171,8 @@ impl Gpu {
         let tape = Tape::new(network.store().parameters().len());
         // the number of the step stands on the GPU
         let logits = network.forward(&input, Mode::Train { seed: self.seed, step: 0, tape: &tape })?;
-        let tensors: Vec<_> = logits.iter().map(|head| (**head).clone()).collect();
         // SAFETY: as above; the targets are those of the same data set.
-        let gradients = unsafe { self.loss.add(&tensors, self.train.targets(), rows, None, true) }?;
+        let gradients = unsafe { self.loss.add(&logits, self.train.targets(), rows, None, true) }?;
         let gradients = tape.backward(&logits, gradients)?.parameters;
         self.adam.step(network.store(), &gradients)?;
         self.session.next_step()
@@ -186,18 +196,25 @@ impl Gpu {
         mut done: impl FnMut(usize) -> Result<()>,
     ) -> Result<Scores> {
         self.loss.reset()?;
-        for first in (0..images).step_by(EVALUATION_BATCH) {
-            let count = EVALUATION_BATCH.min(images - first);
-            let rows = Rows::From(first);
-            // SAFETY: the rows lie in the split.
-            let input = unsafe { self.val.batch(rows, count, false) }?;
-            let logits = network.forward(&input, Mode::Eval)?;
-            let tensors: Vec<_> = logits.iter().map(|head| (**head).clone()).collect();
-            // SAFETY: as above.
-            unsafe { self.loss.add(&tensors, self.val.targets(), rows, None, false) }?;
+        for first in (0..images).step_by(self.scored) {
+            let count = self.scored.min(images - first);
+            self.score_batch(network, first, count).map_err(|error| {
+                let what = || format!("a forward pass of {count} images");
+                error.or_device_memory(what, "a smaller `train.batch_size`, or `train.precision` bf16")
+            })?;
             done(count)?;
         }
         Ok(scores(self.loss.read(network.shape().digits)?))
+    }
+
+    fn score_batch(&self, network: &Network, first: usize, count: usize) -> Result<()> {
+        let rows = Rows::From(first);
+        // SAFETY: the rows lie in the split.
+        let input = unsafe { self.val.batch(rows, count, false) }?;
+        let logits = network.forward(&input, Mode::Eval)?;
+        // SAFETY: as above; the targets are those of the same split.
+        unsafe { self.loss.add(&logits, self.val.targets(), rows, None, false) }?;
+        Ok(())
     }
 
     /// Brings the network's values and what Adam remembers to the host.
@@ -206,13 +223,6 @@ impl Gpu {
         store.fetch()?;
         learner.adam.resume(steps, self.adam.moments(store)?);
         Ok(())
-    }
-
-    fn explain(&self, error: Error) -> Error {
-        match error.to_string().contains("OUT_OF_MEMORY") || error.to_string().contains("out of memory") {
-            true => Error::DeviceMemory { batch_size: self.batch_size },
-            false => error,
-        }
     }
 }
 

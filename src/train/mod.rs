@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
 use crate::nn::schedule::{Kind, Plateau, Schedule};
-use crate::nn::{Model, Precision, Shape};
+use crate::nn::{DROPOUT, Model, Network, Precision, Shape};
 use crate::progress::Progress;
 use crate::shards::Split;
 
@@ -143,7 +143,7 @@ impl Config {
             return Err(Error::value("train.learning_rate", self.learning_rate, "a finite number above 0"));
         }
         if self.device == Device::Cuda && !cfg!(feature = "cuda") {
-            return Err(no_cuda());
+            return Err(no_cuda("train.device"));
         }
         self.plateau.validate("train.plateau")?;
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
@@ -170,13 +170,9 @@ impl Config {
     }
 }
 
-/// The refusal of a program that was built without CUDA.
-fn no_cuda() -> Error {
-    Error::value(
-        "train.device",
-        "cuda",
-        "cpu, as this program was built without CUDA; `make build-cuda` builds one with it",
-    )
+/// The refusal of a program that was built without CUDA, of the setting `key`.
+pub fn no_cuda(key: &str) -> Error {
+    Error::value(key, "cuda", "cpu, as this program was built without CUDA; `make build-cuda` builds one with it")
 }
 
 /// What augmentation drew for an image, as plain numbers: where a GPU takes its pixels from.
@@ -256,11 +252,22 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     memory::keep_freed();
     let Split { digits, height, width, .. } = *data.train;
     let shape = Shape { model: config.model, digits, height, width };
-    let (opened, mut learner) = match config.device {
-        Device::Cpu => (None, Learner::new(config, shape)?),
-        Device::Cuda => gpu::open(config, shape).map(|(gpu, network)| (Some(gpu), Learner::of(config, network)))?,
-    };
     let images = config.samples.unwrap_or(data.train.len()).min(data.train.len());
+    let opened = match config.device {
+        Device::Cpu => None,
+        Device::Cuda => Some(gpu::open("train.device", config.precision, config.deterministic)?),
+    };
+    let too_much = |error: Error| {
+        let what = || format!("the network and {} images of {height}x{width} pixels", images + data.val.len());
+        error.or_device_memory(what, "a smaller `train.samples`, or `train.device` cpu")
+    };
+    let mut learner = match &opened {
+        None => Learner::new(config, shape)?,
+        Some(opened) => {
+            let network = Network::on(&opened.device(), config.precision.dtype(), shape, config.seed, DROPOUT);
+            Learner::of(config, network.map_err(too_much)?)
+        }
+    };
     let batches = batch_count(images, config.batch_size);
     let steps = config.epochs as u64 * batches as u64;
     let mut schedule = Schedule::new(config.schedule, config.learning_rate, steps, config.plateau.clone());
@@ -281,7 +288,8 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     files::remove(&out.join(STOPPED))?;
     metrics::write(&table, digits, &epochs)?;
     let events = Events::create(out, Environment::read(out)?.started, &epochs)?;
-    let gpu = opened.map(|opened| Gpu::new(opened, config, data, images, &learner, begun)).transpose()?;
+    let gpu = opened.map(|opened| Gpu::new(opened, config, data, images, &learner, begun));
+    let gpu = gpu.transpose().map_err(too_much)?;
     std::thread::scope(|scope| {
         let source = match gpu {
             Some(gpu) => Source::Gpu(Box::new(gpu)),

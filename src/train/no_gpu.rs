@@ -1,10 +1,12 @@
 //! What stands for training on a GPU in a program that was built without CUDA: nothing but the error that says so.
 
+use candle_core::Device;
+
 use super::batch::Scores;
 use super::learner::Learner;
 use super::{Config, Data, Stretch};
 use crate::error::Result;
-use crate::nn::{Network, Shape};
+use crate::nn::{Network, Precision};
 
 /// There is none.
 pub enum Opened {}
@@ -13,8 +15,14 @@ pub enum Opened {}
 pub enum Gpu {}
 
 /// Refuses.
-pub fn open(_: &Config, _: Shape) -> Result<(Opened, Network)> {
-    Err(super::no_cuda())
+pub fn open(key: &str, _: Precision, _: bool) -> Result<Opened> {
+    Err(super::no_cuda(key))
+}
+
+impl Opened {
+    pub fn device(&self) -> Device {
+        match *self {}
+    }
 }
 
 impl Gpu {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::batch::{Normalise, Scores, score};
+use super::batch::{Normalise, Scores, forward};
 use super::checkpoint::{self, Position};
 use super::events::Events;
 use super::gpu::Gpu;
@@ -23,8 +23,9 @@ use crate::progress::Progress;
 /// Images in a forward pass on the validation split: enough to keep the threads busy, few enough to stay in 200 MB.
 const VALIDATION_BATCH: usize = 500;
 
-/// Steps that a GPU takes before the host looks: some hundredths of a second at least, so that the look costs nothing.
-const STRETCH: usize = 100;
+/// Images that a GPU takes before the host looks: some hundredths of a second on a large one, so that the look costs
+/// nothing, and few enough for Ctrl-C on a small one.
+const STRETCH: usize = 6400;
 
 /// Where batches come from, and what computes.
 pub enum Source<'scope> {
@@ -88,7 +89,14 @@ impl Run<'_, '_, '_> {
         let advance = |images| self.progress.advance(images as u64);
         let network = &self.learner.network;
         let validation = match &mut self.source {
-            Source::Cpu(_) => score(network, &self.normalise, val, val.len(), VALIDATION_BATCH, advance)?,
+            Source::Cpu(_) => {
+                let mut scores = Scores::default();
+                forward(network, &self.normalise, val, val.len(), VALIDATION_BATCH, |logits, targets| {
+                    scores.add(logits, targets)?;
+                    advance(targets.len() / val.digits)
+                })?;
+                scores
+            }
             Source::Gpu(gpu) => gpu.score(network, val.len(), advance)?,
         };
         self.progress.end();
@@ -122,10 +130,11 @@ impl Run<'_, '_, '_> {
             Source::Gpu(gpu) => gpu,
         };
         let from = self.position.batch;
+        let stretch = (STRETCH / self.config.batch_size).max(1);
         let checkpoint = self
             .config
             .checkpoint_every_steps
-            .map_or(STRETCH, |steps| (steps - self.position.step % steps).min(STRETCH as u64) as usize);
+            .map_or(stretch, |steps| (steps - self.position.step % steps).min(stretch as u64) as usize);
         let to = (from + checkpoint).min(self.batches);
         let Stretch { scores, bad } = gpu.steps(&self.learner.network, [from, to], self.batches - 1)?;
         if let Some((step, loss)) = bad {
@@ -170,7 +179,7 @@ impl Run<'_, '_, '_> {
         metrics::write(&self.out.join(metrics::FILE), self.learner.network.shape().digits, &self.epochs)?;
         (position.epoch, position.batch, position.seconds) = (position.epoch + 1, 0, 0.0);
         self.scores = Scores::default();
-        self.save()
+        self.checkpoint()
     }
 
     /// Brings weights and moments from a GPU.
@@ -181,9 +190,14 @@ impl Run<'_, '_, '_> {
         }
     }
 
-    /// Writes a checkpoint.
+    /// Writes a checkpoint of what computes.
     pub fn save(&mut self) -> Result<()> {
         self.fetch()?;
+        self.checkpoint()
+    }
+
+    /// Writes a checkpoint of what stands on the host.
+    fn checkpoint(&mut self) -> Result<()> {
         let (position, scores, state) = (&mut self.position, &self.scores, self.schedule.state());
         (position.images, position.loss, position.correct) = (scores.images, scores.loss, scores.correct);
         position.correct_digits.clone_from(&scores.correct_digits);

@@ -27,6 +27,23 @@ fn bad_flags_and_bad_settings_exit_with_2() {
     assert!(stderr.starts_with("error: absent.yaml: cannot read it"), "{stderr}");
 }
 
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_gpu_that_is_asked_of_a_program_without_cuda_is_refused_and_never_replaced_by_the_cpu() {
+    let home = Home::new();
+    for (key, command) in [("train.device", "train"), ("evaluate.device", "evaluate")] {
+        let (code, stderr) = refusal(&home, &["run", command, "--set", &format!("{key}=cuda")]);
+        let message = format!(
+            "error: `{key}`: found cuda; expected cpu, as this program was built without CUDA; `make build-cuda` builds \
+             one with it\n"
+        );
+        assert_eq!((code, stderr), (Some(2), message));
+    }
+    let (code, stderr) = refusal(&home, &["bench", "train", "--set", "train.device=cuda"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("error: `train.device`: found cuda; expected cpu"), "{stderr}");
+}
+
 #[test]
 fn a_configuration_file_is_read_and_its_mistakes_are_placed() {
     let home = Home::new();

@@ -68,8 +68,9 @@ fn finished(values: &[f64], [images, height, width, channels]: [usize; 4], finis
     sum
 }
 
-#[test]
-fn the_gradients_of_convolutions_are_finite_differences() {
+/// Holds the gradients of convolutions to finite differences: `compute` is given a convolution, input, weight, bias, and
+/// the factors that its output is summed with, and gives the sum's gradients by the first three.
+pub fn check_convolutions(compute: impl Fn(&Conv, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
     use Finish::{Plain, Relu, ReluPool};
     // images, height, width, inputs, outputs, kernel, stride, padding; those with 16 channels go by Winograd's method
     let shapes = [
@@ -90,9 +91,8 @@ fn the_gradients_of_convolutions_are_finite_differences() {
         let input = uniform("input", images * height * width * inputs);
         let weight = uniform("weight", outputs * inputs * kernel * kernel);
         let bias = uniform("bias", outputs);
-        let output = conv.forward(&input, &weight, Some(&bias));
-        let factors = uniform("factors", output.values.len());
-        let found = conv.backward(&input, &weight, &output.values, &output.choice, &factors, true);
+        let factors = uniform("factors", finished_shape(&conv).iter().product());
+        let found = compute(&conv, [&input, &weight, &bias], &factors);
 
         let mut places = Vec::new();
         products(&conv, |to, from, place| places.push((to, from, place)));
@@ -105,9 +105,8 @@ fn the_gradients_of_convolutions_are_finite_differences() {
         let positions = images * conv.lines() * conv.columns();
         let operands = [wide(&input), wide(&weight), wide(&bias)];
         let sum = positions as f64 * outputs as f64 * (inputs * kernel * kernel) as f64 / 4.0;
-        let gradients =
-            [(&found.input.unwrap(), outputs * kernel * kernel), (&found.weight, positions), (&found.bias, positions)];
-        for (number, (gradient, terms)) in gradients.into_iter().enumerate() {
+        let terms = [outputs * kernel * kernel, positions, positions];
+        for (number, (gradient, terms)) in found.iter().zip(terms).enumerate() {
             let size = (terms as f64 / 4.0).max(1.0); // the mean of a product of absolute values is 1/4
             let allowed = roundings(terms, size, sum);
             differentiate(&format!("{conv:?}"), &operands, number, gradient, definition, allowed);
@@ -115,8 +114,23 @@ fn the_gradients_of_convolutions_are_finite_differences() {
     }
 }
 
+/// What a convolution with its finish gives.
+pub fn finished_shape(conv: &Conv) -> [usize; 4] {
+    let step = if conv.finish == Finish::ReluPool { 2 } else { 1 };
+    [conv.images, conv.lines() / step, conv.columns() / step, conv.outputs]
+}
+
 #[test]
-fn the_gradients_of_a_linear_layer_are_finite_differences() {
+fn the_gradients_of_convolutions_are_finite_differences() {
+    check_convolutions(|conv, [input, weight, bias], factors| {
+        let output = conv.forward(input, weight, Some(bias));
+        let found = conv.backward(input, weight, &output.values, &output.choice, factors, true);
+        [found.input.unwrap(), found.weight, found.bias]
+    });
+}
+
+/// As [`check_convolutions`], of linear layers.
+pub fn check_linear_layers(compute: impl Fn(&Linear, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
     for (rows, inputs, outputs) in [(1, 5, 3), (7, 40, 9)] {
         let linear = Linear { rows, inputs, outputs };
         let (input, weight) = (uniform("input", rows * inputs), uniform("weight", outputs * inputs));
@@ -132,16 +146,19 @@ fn the_gradients_of_a_linear_layer_are_finite_differences() {
             sum
         };
         let operands = [wide(&input), wide(&weight), wide(&bias)];
-        let gradients = [
-            (linear.input_gradient(&weight, &factors), outputs),
-            (linear.weight_gradient(&input, &factors), rows),
-            (linear.bias_gradient(&factors), rows),
-        ];
-        for (number, (gradient, terms)) in gradients.iter().enumerate() {
-            let allowed = roundings(*terms, *terms as f64, (rows * outputs * inputs) as f64 / 4.0);
+        let found = compute(&linear, [&input, &weight, &bias], &factors);
+        for (number, (gradient, terms)) in found.iter().zip([outputs, rows, rows]).enumerate() {
+            let allowed = roundings(terms, terms as f64, (rows * outputs * inputs) as f64 / 4.0);
             differentiate(&format!("{linear:?}"), &operands, number, gradient, definition, allowed);
         }
     }
+}
+
+#[test]
+fn the_gradients_of_a_linear_layer_are_finite_differences() {
+    check_linear_layers(|linear, [input, weight, _], factors| {
+        [linear.input_gradient(weight, factors), linear.weight_gradient(input, factors), linear.bias_gradient(factors)]
+    });
 }
 
 #[test]

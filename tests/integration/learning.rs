@@ -236,7 +236,7 @@ fn weights_that_are_damaged_or_of_another_network_are_refused() {
     train_plainly(&config, &split, &split, home.path()).unwrap();
     let path = home.path().join("weights/last.safetensors");
     let whole = std::fs::read(&path).unwrap();
-    let (_, description) = weights::load(&path).unwrap();
+    let (_, description) = weights::load(&path, &candle_core::Device::Cpu).unwrap();
     assert_eq!((description.shape.model, description.epoch, description.mean), (Model::ResNet, 1, 0.1307));
 
     let evaluate = |split: &Split| {

@@ -14,6 +14,7 @@ mod networks;
 mod pipeline;
 mod report;
 mod resume;
+mod torchvision;
 mod training;
 
 use std::ffi::OsStr;

@@ -107,20 +107,24 @@ pub unsafe fn run(session: &Session, task: Task, shape: &Conv, input: u64, weigh
         // SAFETY: the caller's promise.
         Entry::Vacant(place) => place.insert(unsafe { find(session, *handle, *search, &key, operands) }?),
     };
+    let workspace = session.workspace(plan.workspace as usize)?;
     // SAFETY: the caller's promise.
-    unsafe { execute(session, *handle, plan, operands) }
+    unsafe { execute(*handle, plan, operands, workspace) }
 }
 
 /// The operands' numbers in plans and packs.
 const OPERANDS: [i64; 3] = [1, 2, 3];
 
-unsafe fn execute(session: &Session, handle: sys::cudnnHandle_t, plan: &Plan, operands: [u64; 3]) -> Result<()> {
+/// Runs a plan.
+///
+/// # Safety
+/// As [`run`]; `workspace` is the address of as much memory as the plan asks for.
+unsafe fn execute(handle: sys::cudnnHandle_t, plan: &Plan, operands: [u64; 3], workspace: u64) -> Result<()> {
     let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
     pack.pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &operands)?;
     pack.numbers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &OPERANDS)?;
-    let workspace = session.workspace(plan.workspace as usize)?;
     pack.pointers(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[workspace])?;
-    // SAFETY: the operands are the caller's, and the workspace is as large as the plan asked for.
+    // SAFETY: the caller's promise.
     Ok(unsafe { plan.plan.execute(handle, &pack.finish()?) }?)
 }
 
@@ -261,7 +265,8 @@ unsafe fn find(
 ) -> Result<Plan> {
     let graph = graph(handle, key, session.precision())?;
     let only_first = !search || session.is_deterministic();
-    let mut best: Option<(f32, Plan)> = None;
+    let stream = session.stream();
+    let (mut best, mut refusal): (Option<(f32, Plan)>, _) = (None, None);
     for mode in [sys::cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_A, sys::cudnnBackendHeurMode_t::CUDNN_HEUR_MODE_FALLBACK]
     {
         let mut tried = 0;
@@ -274,15 +279,24 @@ unsafe fn find(
             if plan.workspace > WORKSPACE_LIMIT {
                 continue;
             }
+            // given back before the next engine is tried: what they want between them need not fit
+            // SAFETY: the library reads nothing of it that it has not written.
+            let workspace = match unsafe { stream.alloc::<u8>((plan.workspace as usize).max(1)) } {
+                Ok(workspace) => workspace,
+                Err(error) => {
+                    refusal = Some(error.into());
+                    continue;
+                }
+            };
             // SAFETY: the caller's promise; every run overwrites the result of the one before.
-            let once = || unsafe { execute(session, handle, &plan, operands) };
-            if once().is_err() {
+            let once = || unsafe { execute(handle, &plan, operands, session.address(&workspace)) };
+            if let Err(error) = once() {
+                refusal = Some(error);
                 continue;
             }
             if only_first {
                 return Ok(plan);
             }
-            let stream = session.stream();
             let now = || stream.record_event(Some(driver::CUevent_flags::CU_EVENT_DEFAULT));
             let begun = now()?;
             (0..RUNS).try_for_each(|_| once())?;
@@ -299,5 +313,6 @@ unsafe fn find(
             break;
         }
     }
-    best.map(|(_, plan)| plan).ok_or_else(|| Error::Cuda { message: format!("cuDNN has no engine for {key:?}") })
+    let none = || refusal.unwrap_or_else(|| Error::Cuda { message: format!("cuDNN has no engine for {key:?}") });
+    best.map(|(_, plan)| plan).ok_or_else(none)
 }

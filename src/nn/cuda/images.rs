@@ -93,7 +93,7 @@ pub struct Images {
 
 impl Images {
     /// Takes the images, `height * width` bytes each, and their digits to the device; `normalised` is what each of the
-    /// 256 greys becomes. No batch will have more than `most` images.
+    /// 256 greys becomes. No batch that is augmented will have more than `most` images.
     pub fn new(
         session: &Arc<Session>,
         pixels: &[u8],
@@ -105,7 +105,8 @@ impl Images {
         let stream = session.stream();
         let area = height * width;
         // SAFETY: kernels write it before they read it.
-        let between = (2 * area > SHARED).then(|| unsafe { stream.alloc::<u8>(2 * area * most) }).transpose()?;
+        let between =
+            (most > 0 && 2 * area > SHARED).then(|| unsafe { stream.alloc::<u8>(2 * area * most) }).transpose()?;
         let images = Images {
             session: session.clone(),
             pixels: stream.clone_htod(pixels)?,
@@ -162,7 +163,7 @@ impl Images {
         let (order, first, stride) = rows.arguments();
         let maps = self.maps.as_ref().filter(|_| augment).map_or(0, |maps| self.session.address(maps));
         let between = self.between.as_ref().map_or(0, |between| self.session.address(between));
-        let shared = if between == 0 { 2 * self.height * self.width } else { 0 };
+        let shared = if maps != 0 && between == 0 { 2 * self.height * self.width } else { 0 };
         let config = LaunchConfig {
             grid_dim: (images as u32, 1, 1),
             block_dim: (THREADS, 1, 1),

@@ -1,11 +1,12 @@
 //! The kernels' source, compiled, and how one is launched.
 
 use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
 
 use candle_core::cuda_backend::cudarc;
 use cudarc::driver::{CudaFunction, CudaModule, CudaStream, DeviceRepr, LaunchConfig, PushKernelArg};
-use cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
+use cudarc::nvrtc::{Ptx, result, sys};
 
 use crate::error::{Error, Result};
 
@@ -41,29 +42,53 @@ pub enum Form {
     Images,
 }
 
-fn source(form: Form, half: bool) -> (String, CompileOptions) {
+fn source(form: Form, half: bool) -> String {
     let lanes = match (form, half) {
         (Form::Vector, false) => 4,
         (Form::Vector, true) => 8,
         _ => 1,
     };
     let rest = if form == Form::Images { IMAGES.to_owned() } else { NETWORK.concat() };
-    let text = format!("#define HALF {}\n#define V {lanes}\n{COMMON}\n{rest}", u8::from(half));
-    (text, CompileOptions { fmad: (form == Form::Images).then_some(false), ..CompileOptions::default() })
+    format!("#define HALF {}\n#define V {lanes}\n{COMMON}\n{rest}", u8::from(half))
 }
 
-fn compile(form: Form, half: bool, architecture: String) -> Result<Ptx> {
-    let (text, mut options) = source(form, half);
-    options.options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
-    compile_ptx_with_opts(text, options)
-        .map_err(|e| Error::Cuda { message: format!("the kernels do not compile: {e}") })
+/// The machine code of a form of the kernels. Not PTX: that of a newer NVRTC than the driver is refused by it, machine code
+/// is not (CUDA's minor version compatibility), and PyTorch may well bring a newer one.
+fn compile(form: Form, half: bool, architecture: &str) -> Result<Vec<u8>> {
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
+    if form == Form::Images {
+        options.push("--fmad=false".to_owned());
+    }
+    let text = CString::new(source(form, half)).expect("the source holds no zeros");
+    let refuse = |what: &str| Error::Cuda { message: format!("the kernels do not compile for {architecture}: {what}") };
+    let program = result::create_program(&text, None).map_err(|e| refuse(&e.to_string()))?;
+    // SAFETY: the program lives until it is destroyed below, its source for longer, and the room has the size that was
+    // asked for.
+    unsafe {
+        let code = || {
+            result::compile_program(program, &options)?;
+            let mut size = 0;
+            sys::nvrtcGetCUBINSize(program, &mut size).result()?;
+            let mut code = vec![0u8; size];
+            sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result()?;
+            Ok::<_, result::NvrtcError>(code)
+        };
+        let code = code().map_err(|error| {
+            let log = result::get_program_log(program).unwrap_or_default();
+            let log = CStr::from_bytes_until_nul(log.iter().map(|c| *c as u8).collect::<Vec<_>>().as_slice())
+                .map_or_else(|_| String::new(), |log| log.to_string_lossy().trim().to_owned());
+            refuse(&format!("{error}: {log}"))
+        });
+        let _ = result::destroy_program(program);
+        code
+    }
 }
 
-/// Compiles every form of the kernels for an architecture such as `compute_90`; needs NVRTC and no GPU.
+/// Compiles every form of the kernels for an architecture such as `sm_90`; needs NVRTC and no GPU.
 pub fn compile_all(architecture: &str) -> Result<()> {
     for form in [Form::Single, Form::Vector, Form::Images] {
         for half in [false, true] {
-            compile(form, half, architecture.to_owned())?;
+            compile(form, half, architecture)?;
         }
     }
     Ok(())
@@ -91,7 +116,7 @@ impl From<u64> for Argument<'_> {
 }
 
 impl From<usize> for Argument<'_> {
-    /// Counts are checked against 32 bits where shapes are made.
+    /// Shapes, strides and counts, which stay far below 32 bits: products of them are taken in 64 on the device.
     fn from(value: usize) -> Self {
         Argument::Word(value as u32)
     }
@@ -141,7 +166,8 @@ impl Kernels {
         let module = match modules.get(&form) {
             Some(module) => module.clone(),
             None => {
-                let module = self.stream.context().load_module(compile(form, self.half, self.architecture.clone())?)?;
+                let code = compile(form, self.half, &self.architecture)?;
+                let module = self.stream.context().load_module(Ptx::from_binary(code))?;
                 modules.insert(form, module.clone());
                 module
             }

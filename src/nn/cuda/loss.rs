@@ -10,6 +10,7 @@ use super::kernels::{Argument, Form};
 use super::session::{Session, address};
 use crate::error::{Error, Result};
 use crate::nn::CLASSES;
+use crate::nn::tape::Value;
 
 /// The most heads that one launch takes; `HEADS` in `loss.cu`.
 const HEADS: usize = 64;
@@ -96,7 +97,7 @@ impl Loss {
     /// The addresses are valid for the images of `rows`, as many as there are logits.
     pub unsafe fn add(
         &self,
-        logits: &[Tensor],
+        logits: &[Value],
         targets: u64,
         rows: Rows,
         predicted: Option<u64>,

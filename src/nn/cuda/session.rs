@@ -61,7 +61,7 @@ impl Session {
         keep_freed_memory(&stream)?;
         let (major, minor) = stream.context().compute_capability()?;
         let half = precision == Precision::Bf16;
-        let kernels = Kernels::new(stream.clone(), half, format!("compute_{major}{minor}"));
+        let kernels = Kernels::new(stream.clone(), half, format!("sm_{major}{minor}"));
         let session = Arc::new(Session {
             precision,
             deterministic,

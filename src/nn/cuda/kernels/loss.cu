@@ -67,7 +67,7 @@ cross_entropy(Heads heads, u32 digits, u32 classes, u32 images, u32 stride, cons
   totals->loss += losses[0];
   totals->images += images;
   totals->correct += right[0];
-  if (order && totals->bad_step == 0 && !(fabs(value) < 1e38)) {
+  if (order && totals->bad_step == 0 && !isfinite(value)) {
     totals->bad_step = step->step + 1;
     totals->bad_loss = value;
   }
