@@ -64,9 +64,9 @@ pub struct Config {
     pub seed: u64,
     /// What computes: `cpu`, or `cuda`, the first NVIDIA GPU, in a program that was built for it.
     pub device: Device,
-    /// How exactly a GPU computes products: `f32`; `tf32`, whose factors are rounded to 10 bits, as PyTorch does it in
-    /// convolutions; `bf16`, with activations in bfloat16. Sums, weights and the optimiser are float32. On the CPU
-    /// everything is.
+    /// How exactly a GPU computes products: `f32`; `tf32`, whose factors are rounded to 10 bits, as in PyTorch's
+    /// convolutions, and here in linear layers too; `bf16`, with activations and their gradients in bfloat16. Sums within
+    /// a product, weights and the optimiser are float32. On the CPU everything is.
     pub precision: Precision,
     /// Whether a GPU takes only ways that give the same weights again for the same seed, to the last bit; the CPU always
     /// does.
@@ -237,7 +237,8 @@ pub struct Summary {
 
 /// Trains, and writes `env.json`, `metrics.csv`, TensorBoard's events, `weights/best.safetensors`,
 /// `weights/last.safetensors` and `checkpoint.safetensors` into the folder `out`. `identity` is of all that the result
-/// depends on: where a checkpoint of the same one stands in `out`, the run goes on from there, to the same weights.
+/// depends on: where a checkpoint of the same one stands in `out`, the run goes on from there, to the same weights (on a
+/// GPU to the last bit only if it is `deterministic`).
 ///
 /// # Errors
 /// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`], the weights of the
