@@ -24,7 +24,8 @@ TRAIN_SETS = $(call set_key,train.model,$(MODEL)) $(call set_key,train.epochs,$(
 	$(call set_key,train.learning_rate,$(LR)) $(call set_key,train.batch_size,$(BATCH)) \
 	$(call set_key,train.device,$(DEVICE)) $(call set_key,train.seed,$(SEED)) $(call set_key,evaluate.device,$(DEVICE))
 SETS = $(foreach pair,$(SET),--set $(call quoted,$(pair)))
-# Training on a GPU takes the program that was built for it.
+# A GPU takes the program that was built for it.
+BUILD = $(if $(filter cuda,$(DEVICE)),build-cuda,build)
 MULTIDIGIT = $(if $(filter cuda,$(DEVICE)),scripts/cuda_env.sh $(CARGO) run --release --locked --quiet --features cuda --,$(CARGO) run --release --locked --quiet --)
 
 # A short training, for a look at the whole pipeline on a machine without an accelerator.
@@ -32,7 +33,7 @@ QUICKSTART_SETS = --set train.model=fcn --set train.epochs=1 --set train.samples
 
 help: ## list these targets
 	@echo 'multidigit: make TARGET [MODEL=.. EPOCHS=.. LR=.. BATCH=.. DEVICE=.. SEED=..] [SET="key=value ..."] [ARGS="--flag .."]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build the program (release)
 	$(CARGO) build --release --locked
@@ -44,22 +45,22 @@ build-cuda: ## build the program for NVIDIA GPUs: target/cuda/release/multidigit
 	PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_env.sh $(CARGO) build --release --locked --features cuda
 	strip $${CARGO_TARGET_DIR:-target}/cuda/release/multidigit
 
-dataset: build ## write the Parquet shards and their card: artifacts/dataset
+dataset: $(BUILD) ## write the Parquet shards and their card: artifacts/dataset
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)
 
-augment: build ## write augmented epochs of the training images: artifacts/augment
+augment: $(BUILD) ## write augmented epochs of the training images: artifacts/augment
 	$(MULTIDIGIT) run augment $(SETS) $(ARGS)
 
-train: build ## train one network: artifacts/train/RUN
+train: $(BUILD) ## train one network: artifacts/train/RUN
 	$(MULTIDIGIT) run train $(TRAIN_SETS) $(SETS) $(ARGS)
 
-evaluate: build ## measure a trained network, named by the variables it was trained with: artifacts/evaluate/RUN
+evaluate: $(BUILD) ## measure a trained network, named by the variables it was trained with: artifacts/evaluate/RUN
 	$(MULTIDIGIT) run evaluate $(TRAIN_SETS) $(SETS) $(ARGS)
 
-report: build ## write the page with curves and numbers: artifacts/report
+report: $(BUILD) ## write the page with curves and numbers: artifacts/report
 	$(MULTIDIGIT) run report $(TRAIN_SETS) $(SETS) $(ARGS)
 
-quickstart: build ## everything at full data size with a short training, ending in the report
+quickstart: $(BUILD) ## everything at full data size with a short training, ending in the report
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)
 	$(MULTIDIGIT) run train evaluate report $(QUICKSTART_SETS) $(TRAIN_SETS) $(SETS) $(ARGS)
 	@pages="$$(find artifacts/report/ -type f -name '*.html' 2>/dev/null | sort)"; \
@@ -85,7 +86,7 @@ bench: ## measure, and write the figures to artifacts/bench.json
 	$(CARGO) bench --locked && \
 	$(PYTHON) scripts/bench_json.py --since "$$began" --out artifacts/bench.json
 
-bench-peers: $(if $(filter cuda,$(DEVICE)),build-cuda,build) ## torchvision and PyTorch beside ours, or one: WHAT=augment, WHAT=train, or DEVICE=cuda; PYTHON=VENV/bin/python
+bench-peers: $(BUILD) ## torchvision and PyTorch beside ours, or one: WHAT=augment, WHAT=train, or DEVICE=cuda; PYTHON=VENV/bin/python
 	@$(PYTHON) -c 'import numpy, PIL, pyarrow, torch, torchvision' || { \
 		echo 'bench-peers: needs a Python with torchvision and the other readers, such as:' >&2; \
 		echo '  python3 -m venv .venv && .venv/bin/pip install -r tests/readers/requirements.txt' >&2; \

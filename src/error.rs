@@ -190,7 +190,11 @@ pub enum Error {
 }
 
 impl From<candle_core::Error> for Error {
-    fn from(source: candle_core::Error) -> Error {
+    fn from(mut source: candle_core::Error) -> Error {
+        // where RUST_BACKTRACE is set its text would go on with a backtrace
+        while let candle_core::Error::WithBacktrace { inner, .. } = source {
+            source = *inner;
+        }
         Error::Tensor { message: source.to_string() }
     }
 }
@@ -305,6 +309,14 @@ mod tests {
         let other = Error::Cuda { message: "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)".to_owned() };
         assert_eq!(convert(other), "the GPU could not be used: DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)");
         assert_eq!(convert(Error::Interrupted), "interrupted; what was finished before stays");
+    }
+
+    #[test]
+    fn the_tensor_librarys_backtrace_is_not_part_of_a_message() {
+        let inner = Box::new(candle_core::Error::Msg("no such shape".to_owned()));
+        let backtrace = Box::new(std::backtrace::Backtrace::force_capture());
+        let error = Error::from(candle_core::Error::WithBacktrace { inner, backtrace });
+        assert_eq!(error.to_string(), "a tensor operation failed: no such shape; please report this");
     }
 
     #[test]

@@ -61,6 +61,7 @@ fn a_gpu_that_is_not_there_is_a_configuration_error() {
     let error = train_watched(&config, &split, &split, home.path(), &Progress::silent()).unwrap_err();
     let text = error.to_string();
     assert!(error.is_configuration() && text.starts_with("`train.device`: found cuda; expected a GPU that"), "{text}");
+    assert!(text.ends_with("), or cpu") && text.lines().count() == 1, "{text}");
 
     let network = Network::new(Shape { model: Model::ResNet, digits: 2, height: 12, width: 12 }, 0, 0.0).unwrap();
     let weights = home.path().join("weights.safetensors");

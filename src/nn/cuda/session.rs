@@ -54,7 +54,10 @@ impl Session {
     /// [`Error::Cuda`] where there is no such GPU or no driver.
     pub fn open(ordinal: usize, precision: Precision, deterministic: bool) -> Result<Arc<Session>> {
         // A stream of its own: what the default stream does cannot be recorded and repeated.
-        let device = CudaDevice::new_with_stream(ordinal).map_err(|e| Error::Cuda { message: e.to_string() })?;
+        let device = CudaDevice::new_with_stream(ordinal).map_err(|error| match error.into() {
+            Error::Tensor { message } => Error::Cuda { message },
+            other => other,
+        })?;
         // SAFETY: everything runs on one stream, in the order of the calls; no event has to keep two apart.
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
