@@ -49,6 +49,9 @@ fn is_there() -> bool {
 #[test]
 fn the_kernels_compile() {
     compile_all("sm_90").unwrap();
+    // a GPU that the compiler does not know, too old or too new for it
+    let error = compile_all("sm_10").unwrap_err().to_string();
+    assert!(error.starts_with("the GPU could not be used: the kernels do not compile for sm_10: "), "{error}");
 }
 
 #[test]

@@ -284,7 +284,7 @@ unsafe fn find(
             let workspace = match unsafe { stream.alloc::<u8>((plan.workspace as usize).max(1)) } {
                 Ok(workspace) => workspace,
                 Err(error) => {
-                    refusal = Some(error.into());
+                    refusal = Some(Error::from(error));
                     continue;
                 }
             };
@@ -313,6 +313,9 @@ unsafe fn find(
             break;
         }
     }
-    let none = || refusal.unwrap_or_else(|| Error::Cuda { message: format!("cuDNN has no engine for {key:?}") });
+    let none = || {
+        let why = refusal.map_or_else(|| "none is proposed".to_owned(), |last: Error| last.to_string());
+        Error::Cuda { message: format!("cuDNN has no engine for {key:?}: {why}") }
+    };
     best.map(|(_, plan)| plan).ok_or_else(none)
 }
