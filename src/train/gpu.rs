@@ -16,7 +16,7 @@ use crate::augment::apply::Step;
 use crate::error::{Error, Result};
 use crate::nn::cuda::Session;
 use crate::nn::cuda::adam::Adam;
-use crate::nn::cuda::images::{Images, Map, Move};
+use crate::nn::cuda::images::{Images, Map};
 use crate::nn::cuda::loss::{Loss, Rows, Totals};
 use crate::nn::layers::{DROPPED, dropout_streams};
 use crate::nn::tape::Tape;
@@ -233,16 +233,17 @@ fn scores(totals: Totals) -> Scores {
 
 /// What was drawn for an image, as the GPU takes it.
 pub fn map(drawn: super::Drawn) -> Map {
+    // the kinds of `images.cu`
     let moves = drawn.steps.map(|step| {
         step.map(|step| match step {
-            Step::Still => Move::Still,
-            Step::HalfTurn => Move::HalfTurn,
-            Step::Left => Move::Left,
-            Step::Right => Move::Right,
-            Step::Fixed(numbers) => Move::Fixed(numbers),
-            Step::Floating(matrix) => Move::Floating(matrix),
-            Step::Scale(matrix) => Move::Scale(matrix),
-            Step::Bilinear(matrix) => Move::Bilinear(matrix),
+            Step::Still => (0, [0; 6], [0.0; 6]),
+            Step::HalfTurn => (1, [0; 6], [0.0; 6]),
+            Step::Left => (2, [0; 6], [0.0; 6]),
+            Step::Right => (3, [0; 6], [0.0; 6]),
+            Step::Fixed(numbers) => (4, numbers, [0.0; 6]),
+            Step::Floating(matrix) => (5, [0; 6], matrix),
+            Step::Scale(matrix) => (6, [0; 6], matrix),
+            Step::Bilinear(matrix) => (7, [0; 6], matrix),
         })
     });
     let erase =

@@ -14,26 +14,8 @@ use crate::error::{Error, Result};
 /// resamplings.
 const SHARED: usize = 40 << 10;
 
-/// One resampling; the kinds of `images.cu`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Move {
-    /// The image as it is.
-    Still,
-    /// Half a turn.
-    HalfTurn,
-    /// A quarter of a turn counter-clockwise.
-    Left,
-    /// A quarter of a turn clockwise.
-    Right,
-    /// To the nearest pixel in 16.16 fixed point: x and y of the origin, of a step right, of a step down.
-    Fixed([i32; 6]),
-    /// To the nearest pixel, accumulated in floating point along lines.
-    Floating([f64; 6]),
-    /// To the nearest pixel, accumulated in floating point along each axis alone.
-    Scale([f64; 6]),
-    /// Between the four nearest pixels.
-    Bilinear([f64; 6]),
-}
+/// One resampling, as `images.cu` takes it: its kind there, and its numbers in fixed or in floating point.
+pub type Move = (u32, [i32; 6], [f64; 6]);
 
 /// What happens to one image.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -59,19 +41,8 @@ impl Map {
             pair(erase[1], erase[2]),
             pair(erase[3], erase[4]),
         ]);
-        for (one, into) in moves.iter().zip(words[3..].chunks_exact_mut(10)) {
-            let (kind, fixed, matrix) = match *one {
-                Move::Still => (0, [0; 6], [0.0; 6]),
-                Move::HalfTurn => (1, [0; 6], [0.0; 6]),
-                Move::Left => (2, [0; 6], [0.0; 6]),
-                Move::Right => (3, [0; 6], [0.0; 6]),
-                Move::Fixed(fixed) => (4, fixed, [0.0; 6]),
-                Move::Floating(matrix) => (5, [0; 6], matrix),
-                Move::Scale(matrix) => (6, [0; 6], matrix),
-                Move::Bilinear(matrix) => (7, [0; 6], matrix),
-            };
-            let [a, b, c, d, e, f] = fixed;
-            into[..4].copy_from_slice(&[pair(kind, a), pair(b, c), pair(d, e), pair(f, 0)]);
+        for ((kind, [a, b, c, d, e, f], matrix), into) in moves.iter().zip(words[3..].chunks_exact_mut(10)) {
+            into[..4].copy_from_slice(&[pair(*kind as i32, *a), pair(*b, *c), pair(*d, *e), pair(*f, 0)]);
             into[4..].iter_mut().zip(matrix).for_each(|(into, value)| *into = value.to_bits());
         }
         words

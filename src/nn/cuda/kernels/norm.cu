@@ -51,6 +51,17 @@ extern "C" __global__ void norm_running(const float *running_mean, const float *
   saved[2 * channels + c] = (float)inverse;
 }
 
+// A gradient where ReLU let values pass: those of an output, or of the norm `f`.
+__device__ __forceinline__ void pass(Lanes &g, const Lanes &out) {
+#pragma unroll
+  for (int i = 0; i < V; i++) g.at[i] = out.at[i] > 0.0f ? g.at[i] : 0.0f;
+}
+
+__device__ __forceinline__ void pass(Lanes &g, const Lanes &v, const Affine &f) {
+#pragma unroll
+  for (int i = 0; i < V; i++) g.at[i] = f(v.at[i], i) > 0.0f ? g.at[i] : 0.0f;
+}
+
 // The gradients of weight and bias, and the numbers that the input's gradient is made with. `out` is given where a
 // shortcut was added: the sign then is the output's, not the norm's.
 extern "C" __global__ void __launch_bounds__(256)
@@ -68,12 +79,9 @@ norm_sums(const real *x, const real *out, const u8 *choice, const real *grad, co
         u64 at = (u64)row * s.channels + c;
         Lanes g = load(grad + at), v = load(x + at);
         if (out) {
-          Lanes o = load(out + at);
-#pragma unroll
-          for (int i = 0; i < V; i++) g.at[i] = o.at[i] > 0.0f ? g.at[i] : 0.0f;
+          pass(g, load(out + at));
         } else if (how == RELU) {
-#pragma unroll
-          for (int i = 0; i < V; i++) g.at[i] = f(v.at[i], i) > 0.0f ? g.at[i] : 0.0f;
+          pass(g, v, f);
         }
 #pragma unroll
         for (int i = 0; i < V; i++) {
@@ -128,13 +136,10 @@ norm_gradient(const real *x, const real *out, const u8 *choice, const real *grad
       u64 at = (u64)row * s.channels + c;
       Lanes g = load(grad + at), v = load(x + at);
       if (out) {
-        Lanes o = load(out + at);
-#pragma unroll
-        for (int i = 0; i < V; i++) g.at[i] = o.at[i] > 0.0f ? g.at[i] : 0.0f;
+        pass(g, load(out + at));
         store(shortcut + at, g);
       } else if (how == RELU) {
-#pragma unroll
-        for (int i = 0; i < V; i++) g.at[i] = f(v.at[i], i) > 0.0f ? g.at[i] : 0.0f;
+        pass(g, v, f);
       }
 #pragma unroll
       for (int i = 0; i < V; i++) {
