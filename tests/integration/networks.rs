@@ -3,7 +3,7 @@
 //! `fixtures/models` holds PyTorch's figures; weights and batch are a formula of a stream's number and an index, so
 //! that both sides make them without files. PyTorch in f32 differs from PyTorch in f64 as well (`model_*_f32.json`): the
 //! worst error here is at most five times the worst there, for each kind of number, or 1e-5 (a few dozen roundings of
-//! f32) where that is smaller. The comparison is that of the CPU and, in `gpu.rs`, of a GPU.
+//! f32) where that is smaller. The comparison is that of the CPU and, in `gpu/mod.rs`, of a GPU.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
