@@ -128,6 +128,16 @@ pub enum Error {
         folder.display(), missing.join(", "), listed(attempts), folder.display()
     )]
     RawFetch { folder: PathBuf, missing: Vec<&'static str>, attempts: Vec<Error> },
+    /// A folder, say, under the name of a file that is to be put there.
+    #[error("`{}`: found something that is no file; expected a file, or nothing: move it away", path.display())]
+    RawInTheWay { path: PathBuf },
+    /// A set under the names of the synthetic one that is another.
+    #[error(
+        "`{}`: other files stand there under the synthetic set's names ({found}); either move them away, or, if they \
+         are meant, set raw.source to this folder",
+        folder.display()
+    )]
+    SyntheticOther { folder: PathBuf, found: String },
     /// A sound file under MNIST's name with other content.
     #[error(
         "`{}`: SHA-256 {found} (unpacked); expected MNIST's {expected}: either remove the file, or, if another set is \
@@ -151,8 +161,11 @@ pub enum Error {
     #[error("`{url}`: the connection ended after {bytes} bytes, before the file did")]
     MirrorCut { url: String, bytes: u64 },
     /// A mirror that says nothing any more.
-    #[error("`{url}`: timed out ({waiting})")]
-    MirrorStalled { url: String, waiting: String },
+    #[error("`{url}`: timed out (no byte for {seconds} s)")]
+    MirrorStalled { url: String, seconds: f32 },
+    /// A mirror that speaks, but has not given the file in the time that all attempts at it have together.
+    #[error("`{url}`: timed out (not done in {seconds} s, all attempts together)")]
+    MirrorSlow { url: String, seconds: f32 },
     /// A mirror that cannot be spoken with.
     #[error("`{url}`: not reached: {message}")]
     MirrorUnreached { url: String, message: String },

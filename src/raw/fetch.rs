@@ -1,13 +1,15 @@
 //! Brings one of MNIST's files from a mirror: over https, or from a folder.
 //!
-//! A download goes to a hidden file beside its target, is checked as strictly as any file, down to its pinned SHA-256,
-//! and only then gets its name. Plain http is refused, except from this machine itself. A file that already stands is
-//! never touched: whoever calls asks only for files that are missing.
+//! A file is brought into a folder that is the program's own, and checked there as strictly as any file, down to its
+//! pinned SHA-256. Plain http is refused, except from this machine itself. A request may block for as long as its
+//! time-outs allow, so it runs on a thread of its own, and whoever waits for it hears of an interruption meanwhile.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::glyphs::{Sha, sha_of};
 use super::idx::Idx;
@@ -25,12 +27,13 @@ pub(super) enum Mirror {
 }
 
 /// How long to wait, and for how much.
+#[derive(Clone, Copy)]
 pub(super) struct Limits {
     /// Until a connection stands.
     pub connect: Duration,
     /// Without a byte.
     pub idle: Duration,
-    /// For one file in all.
+    /// For one file of one mirror, all attempts together.
     pub total: Duration,
     /// Before the second attempt; twice as long before the third.
     pub pause: Duration,
@@ -53,49 +56,72 @@ impl Limits {
 const ATTEMPTS: u32 = 3;
 /// Bytes from a connection at a time.
 const BLOCK: usize = 1 << 16;
+/// Blocks that are received and not yet written at most.
+const BLOCKS: usize = 4;
+/// How often to ask, while nothing comes, whether the user wants to stop.
+const POLL: Duration = Duration::from_millis(100);
 
 impl Mirror {
     /// Understands one entry of the list that the user knows as `key`.
     pub fn parse(text: &str, key: &str) -> Result<Mirror> {
         let expected = "an https:// address or a folder (http:// only for 127.0.0.1 and localhost)";
         let refuse = || Error::value(key, format!("`{text}`"), expected);
-        let Some((scheme, _)) = text.split_once("://") else {
+        let Some((scheme, rest)) = text.split_once("://") else {
             return if text.is_empty() { Err(refuse()) } else { Ok(Mirror::Folder(PathBuf::from(text))) };
         };
         // The parsed host counts, not the text: `http://localhost:80@elsewhere/` leads elsewhere.
         let uri: ureq::http::Uri = text.parse().map_err(|_| refuse())?;
-        match (scheme.to_ascii_lowercase().as_str(), uri.host()) {
-            ("https", Some(_)) | ("http", Some("127.0.0.1" | "localhost")) => Ok(Mirror::Url(text.to_owned())),
+        let scheme = scheme.to_ascii_lowercase();
+        match (scheme.as_str(), uri.host()) {
+            ("https", Some(_)) | ("http", Some("127.0.0.1" | "localhost")) => {
+                Ok(Mirror::Url(format!("{scheme}://{rest}")))
+            }
             _ => Err(refuse()),
         }
     }
 
-    /// Fetches one file into the folder `raw`, which exists.
-    pub fn fetch(&self, part: &Part, raw: &Path, limits: &Limits, progress: &Progress) -> Result<()> {
+    /// Fetches one file into a folder that is the program's own, where it may overwrite what an attempt before left;
+    /// returns its path there.
+    pub fn fetch(&self, part: &Part, folder: &Path, limits: &Limits, progress: &Progress) -> Result<PathBuf> {
         match self {
             Mirror::Url(base) => {
+                let path = folder.join(part.packed_name());
                 let url = format!("{}/{}", base.trim_end_matches('/'), part.packed_name());
+                let deadline = Instant::now() + limits.total;
                 let mut pause = limits.pause;
                 for _ in 1..ATTEMPTS {
-                    match download(&url, part, raw, limits, progress) {
-                        Err(error) if is_transient(&error) => std::thread::sleep(pause),
-                        result => return result,
+                    match download(&url, part, &path, deadline, limits, progress) {
+                        Err(error) if is_transient(&error) => wait(pause, progress)?,
+                        result => return result.map(|()| path),
                     }
-                    progress.advance(0)?; // to hear of an interruption
                     pause *= 2;
                 }
-                download(&url, part, raw, limits, progress)
+                download(&url, part, &path, deadline, limits, progress).map(|()| path)
             }
-            Mirror::Folder(folder) => {
-                let missing = || Error::MirrorFolder { folder: folder.clone(), name: part.name };
-                let source = part.find(folder).ok_or_else(missing)?;
+            Mirror::Folder(mirror) => {
+                let missing = || Error::MirrorFolder { folder: mirror.clone(), name: part.name };
+                let source = part.find(mirror).ok_or_else(missing)?;
                 let packed = source.extension().is_some_and(|extension| extension == "gz");
-                let target = raw.join(if packed { part.packed_name() } else { part.name.to_owned() });
-                let partial = Partial::beside(&target)?;
-                fs::copy(&source, &partial.path).map_err(Error::io(&source, "copy it"))?;
-                partial.verify(part, &source)?;
-                partial.commit(&target)
+                let path = folder.join(if packed { part.packed_name() } else { part.name.to_owned() });
+                // not fs::copy, which also copies that nobody may write to the file
+                let mut original = File::open(&source).map_err(Error::io(&source, "open it"))?;
+                let mut copy = File::create(&path).map_err(Error::io(&path, "create it"))?;
+                std::io::copy(&mut original, &mut copy).map_err(Error::io(&source, "copy it"))?;
+                verify(&path, part, &source)?;
+                Ok(path)
             }
+        }
+    }
+}
+
+/// Sleeps, unless the user wants to stop.
+fn wait(length: Duration, progress: &Progress) -> Result<()> {
+    let end = Instant::now() + length;
+    loop {
+        progress.advance(0)?;
+        match end.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => return Ok(()),
+            left => thread::sleep(left.min(POLL)),
         }
     }
 }
@@ -109,15 +135,99 @@ fn is_transient(error: &Error) -> bool {
     }
 }
 
-fn download(url: &str, part: &Part, raw: &Path, limits: &Limits, progress: &Progress) -> Result<()> {
-    let target = raw.join(part.packed_name());
-    let mut partial = Partial::beside(&target)?;
+/// What a request brings, in this order.
+enum Piece {
+    /// The answer begins; its length in bytes, if it tells.
+    Begin(Option<u64>),
+    /// The next bytes of it.
+    Bytes(Vec<u8>),
+    /// It is complete.
+    End,
+}
+
+fn download(
+    url: &str,
+    part: &Part,
+    path: &Path,
+    deadline: Instant,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<()> {
+    let too_large = || Error::MirrorTooLarge { url: url.to_owned(), limit: limits.bytes };
+    let pieces = request(url, deadline, limits)?;
+    let mut file = File::create(path).map_err(Error::io(path, "create it"))?;
+    let mut received = 0;
+    loop {
+        match next(&pieces, url, deadline, limits, progress)? {
+            Piece::Begin(announced) => {
+                let announced = announced.unwrap_or(0);
+                if announced > limits.bytes {
+                    return Err(too_large());
+                }
+                progress.begin(&format!("fetching {}", part.packed_name()), announced, "bytes")?;
+            }
+            Piece::Bytes(block) => {
+                received += block.len() as u64;
+                if received > limits.bytes {
+                    return Err(too_large());
+                }
+                file.write_all(&block).map_err(Error::io(path, "write it"))?;
+                progress.advance(block.len() as u64)?;
+            }
+            Piece::End => break,
+        }
+    }
+    progress.end();
+    verify(path, part, Path::new(url))
+}
+
+/// The next piece of a request, unless the user wants to stop or the deadline passes first.
+fn next(
+    pieces: &Receiver<Result<Piece>>,
+    url: &str,
+    deadline: Instant,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Piece> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(slow(url, limits));
+        }
+        match pieces.recv_timeout(left.min(POLL)) {
+            Ok(piece) => return piece,
+            Err(RecvTimeoutError::Timeout) => progress.advance(0)?,
+            Err(RecvTimeoutError::Disconnected) => {
+                let message = "the request ended without an answer".to_owned();
+                return Err(Error::MirrorUnreached { url: url.to_owned(), message });
+            }
+        }
+    }
+}
+
+/// Sends a request on a thread of its own. A thread whose pieces nobody takes any more ends with its next piece or by
+/// the time-outs of the connection; it touches no file.
+fn request(url: &str, deadline: Instant, limits: &Limits) -> Result<Receiver<Result<Piece>>> {
+    let (sender, pieces) = sync_channel(BLOCKS);
+    let (address, limits) = (url.to_owned(), *limits);
+    let thread = thread::Builder::new().name("request".to_owned()).spawn(move || {
+        // an error of `send` says that nobody listens any more, who then needs no error either
+        if let Err(error) = converse(&address, deadline, &limits, &sender) {
+            let _ = sender.send(Err(error));
+        }
+    });
+    thread.map_err(Error::io(Path::new(url), "start a thread for it"))?;
+    Ok(pieces)
+}
+
+/// Sends a request and all that comes back, as long as somebody takes it.
+fn converse(url: &str, deadline: Instant, limits: &Limits, pieces: &SyncSender<Result<Piece>>) -> Result<()> {
     let mut config = ureq::Agent::config_builder()
         .timeout_resolve(Some(limits.connect))
         .timeout_connect(Some(limits.connect))
         .timeout_per_read(Some(limits.idle))
         .timeout_per_write(Some(limits.idle))
-        .timeout_global(Some(limits.total))
+        .timeout_global(Some(deadline.saturating_duration_since(Instant::now())))
         .http_status_as_error(false)
         .user_agent(concat!("multidigit/", env!("CARGO_PKG_VERSION")));
     if url.starts_with("http:") {
@@ -130,48 +240,46 @@ fn download(url: &str, part: &Part, raw: &Path, limits: &Limits, progress: &Prog
     if response.status() != 200 {
         return Err(Error::MirrorStatus { url: url.to_owned(), status: response.status().as_u16() });
     }
-    let too_large = || Error::MirrorTooLarge { url: url.to_owned(), limit: limits.bytes };
-    let announced = response.body().content_length();
-    if announced.is_some_and(|bytes| bytes > limits.bytes) {
-        return Err(too_large());
-    }
-    progress.begin(&format!("fetching {}", part.packed_name()), announced.unwrap_or(0), "bytes")?;
+    let mut piece = Piece::Begin(response.body().content_length());
     let mut body = response.into_body().into_reader();
-    let mut block = vec![0; BLOCK];
     let mut received = 0;
-    loop {
-        let read = match body.read(&mut block) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(e) => return Err(failed(ureq::Error::from(e), received)),
+    while pieces.send(Ok(piece)).is_ok() {
+        let mut block = vec![0; BLOCK];
+        let read = loop {
+            match body.read(&mut block) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                read => break read.map_err(|e| failed(ureq::Error::from(e), received))?,
+            }
         };
-        received += read as u64;
-        if received > limits.bytes {
-            return Err(too_large());
+        if read == 0 {
+            let _ = pieces.send(Ok(Piece::End));
+            break;
         }
-        partial.file.write_all(&block[..read]).map_err(Error::io(&partial.path, "write it"))?;
-        progress.advance(read as u64)?;
+        received += read as u64;
+        block.truncate(read);
+        piece = Piece::Bytes(block);
     }
-    progress.end();
-    partial.verify(part, Path::new(url))?;
-    partial.commit(&target)
+    Ok(())
+}
+
+/// A mirror has had its time.
+fn slow(url: &str, limits: &Limits) -> Error {
+    Error::MirrorSlow { url: url.to_owned(), seconds: limits.total.as_secs_f32() }
 }
 
 /// Our error for one of the HTTP library's, `bytes` into the body.
 fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error {
+    let slow = || slow(url, limits);
     let url = url.to_owned();
-    let seconds = |limit: Duration| format!("{} s", limit.as_secs_f32());
     match error {
         ureq::Error::Timeout(ureq::Timeout::PerRead | ureq::Timeout::PerWrite) => {
-            Error::MirrorStalled { url, waiting: format!("no byte for {}", seconds(limits.idle)) }
+            Error::MirrorStalled { url, seconds: limits.idle.as_secs_f32() }
         }
-        ureq::Error::Timeout(ureq::Timeout::Global) => {
-            Error::MirrorStalled { url, waiting: format!("not done in {}", seconds(limits.total)) }
-        }
+        ureq::Error::Timeout(ureq::Timeout::Global) => slow(),
         // A host that does not answer at all will not do so a second later: the next mirror is the better hope.
         ureq::Error::Timeout(_) => {
-            Error::MirrorUnreached { url, message: format!("no connection in {}", seconds(limits.connect)) }
+            let message = format!("no connection in {} s", limits.connect.as_secs_f32());
+            Error::MirrorUnreached { url, message }
         }
         ureq::Error::Io(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
             Error::MirrorCut { url, bytes }
@@ -181,40 +289,13 @@ fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error 
     }
 }
 
-/// A file on its way, under a hidden name beside its target; gone unless it is committed.
-struct Partial {
-    path: PathBuf,
-    file: File,
-}
-
-impl Partial {
-    fn beside(target: &Path) -> Result<Partial> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let path = target.with_file_name(format!(".{name}.new"));
-        let file = File::create(&path).map_err(Error::io(&path, "create it"))?;
-        Ok(Partial { path, file })
+/// Checks a file as one of the set, and its content against the pinned digest; messages name its origin.
+fn verify(path: &Path, part: &Part, origin: &Path) -> Result<()> {
+    let found = hex(&sha_of(Idx::open(path, origin, part.kind)?)?);
+    if found != part.mnist_sha256 {
+        return Err(Error::MirrorDigest { origin: origin.to_owned(), found, expected: part.mnist_sha256.to_owned() });
     }
-
-    /// Checks the file as one of the set, and its content against the pinned digest; messages name its origin.
-    fn verify(&self, part: &Part, origin: &Path) -> Result<()> {
-        let found = hex(&sha_of(Idx::open(&self.path, origin, part.kind)?)?);
-        if found != part.mnist_sha256 {
-            let expected = part.mnist_sha256.to_owned();
-            return Err(Error::MirrorDigest { origin: origin.to_owned(), found, expected });
-        }
-        Ok(())
-    }
-
-    fn commit(self, target: &Path) -> Result<()> {
-        fs::rename(&self.path, target).map_err(Error::io(target, "put it in place"))
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        // After a commit there is nothing under this name; after a failure that failure matters more.
-        let _ = fs::remove_file(&self.path);
-    }
+    Ok(())
 }
 
 /// A digest in hexadecimal digits.

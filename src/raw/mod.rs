@@ -1,12 +1,13 @@
 //! Stage `raw`: the four files of a set of 28x28 glyphs, in place and verified.
 //!
-//! It fetches what is missing and checks what is there. It never removes or overwrites a file that the user put there:
-//! a wrong one is an error that says what to do.
+//! It fetches or draws what is missing and checks what is there. It never removes or overwrites a file that the user put
+//! there: a wrong one is an error that says what to do.
 
 mod fetch;
 pub mod glyphs;
 pub mod idx;
 mod layout;
+mod place;
 mod skeletons;
 mod strokes;
 mod synthetic;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::files::{self, FolderLock};
+use crate::files::{Build, FolderLock};
 use crate::progress::Progress;
 use fetch::{Limits, Mirror};
 use glyphs::read_pool;
@@ -176,15 +177,24 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
         }
         Source::Synthetic => {
             let folder = config.source.folder(raw);
-            if let Some(output) = synthetic_output(config, raw) {
-                return Ok(output);
+            if locate(config, raw).is_err() {
+                let _lock = lock(&folder, progress)?;
+                if locate(config, raw).is_err() {
+                    synthetic::complete(&folder, progress)?; // unless the run that had the lock before did
+                }
             }
-            let _lock = lock(&folder, progress)?;
-            if let Some(output) = synthetic_output(config, raw) {
-                return Ok(output); // drawn by the run that had the lock before
+            let files = locate(config, raw)?;
+            let other = |found| Error::SyntheticOther { folder, found };
+            let glyphs = match Glyphs::read(&files) {
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => return Err(other(error.to_string())),
+                Ok(glyphs) => glyphs,
+            };
+            let digest = glyphs.digest();
+            if digest.to_string() != synthetic::DIGEST {
+                return Err(other(format!("content {}; expected {}", digest.short(), &synthetic::DIGEST[..12])));
             }
-            let glyphs = synthetic::write(&folder, progress)?;
-            Ok(Output { digest: glyphs.digest(), glyphs, files: locate(config, raw)? })
+            Ok(Output { digest, glyphs, files })
         }
         Source::Folder(_) => {
             let files = locate(config, raw)?;
@@ -192,14 +202,6 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
             Ok(Output { digest: glyphs.digest(), glyphs, files })
         }
     }
-}
-
-/// The synthetic set, if it stands and is the one that this version draws. Whatever else stands is ours to replace.
-fn synthetic_output(config: &Config, raw: &Path) -> Option<Output> {
-    let files = locate(config, raw).ok()?;
-    let glyphs = Glyphs::read(&files).ok()?;
-    let digest = glyphs.digest();
-    (digest.to_string() == synthetic::DIGEST).then_some(Output { digest, glyphs, files })
 }
 
 /// Tries the mirrors in order, each for all that is still missing.
@@ -212,11 +214,12 @@ fn fetch_missing(config: &Config, raw: &Path, first: &str, limits: &Limits, prog
         mirrors.push(Mirror::parse(text, "raw.mirrors")?);
     }
     let _lock = lock(raw, progress)?;
+    let build = Build::beside(&raw.join("fetch"))?;
     let mut attempts = Vec::new();
     for mirror in &mirrors {
         for part in PARTS.iter().filter(|part| part.find(raw).is_none()) {
-            match mirror.fetch(part, raw, limits, progress) {
-                Ok(()) => {}
+            match mirror.fetch(part, build.path(), limits, progress) {
+                Ok(file) => place::put(&file, raw)?,
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => {
                     attempts.push(error);
@@ -231,8 +234,7 @@ fn fetch_missing(config: &Config, raw: &Path, first: &str, limits: &Limits, prog
     }
 }
 
-/// Takes the lock of a folder that is to be filled, waiting for another run that fills it, and clears what a killed
-/// run left in it.
+/// Takes the lock of a folder that is to be filled, waiting for another run that fills it.
 fn lock(folder: &Path, progress: &Progress) -> Result<FolderLock> {
     loop {
         match FolderLock::take(folder) {
@@ -240,11 +242,7 @@ fn lock(folder: &Path, progress: &Progress) -> Result<FolderLock> {
                 progress.advance(0)?;
                 std::thread::sleep(LOCK_POLL);
             }
-            Err(error) => return Err(error),
-            Ok(lock) => {
-                files::sweep(folder)?;
-                return Ok(lock);
-            }
+            taken => return taken,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! It has the shape of MNIST, so that every number downstream is alike, but nobody wrote these digits: whatever is
 //! published from them must say so. The set has no settings; its content is pinned by a digest.
 
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 
@@ -11,11 +12,11 @@ use flate2::{Compression, GzBuilder};
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::glyphs::{Glyphs, SIDE};
+use super::glyphs::SIDE;
 use super::layout::PARTS;
-use super::strokes;
-use crate::error::Result;
-use crate::files;
+use super::{place, strokes};
+use crate::error::{Error, Result};
+use crate::files::Build;
 use crate::progress::Progress;
 use crate::rng::{Streams, stream};
 
@@ -30,8 +31,8 @@ const BLOCK: usize = 1_000;
 /// Bytes that are packed into one gzip member.
 const MEMBER: usize = 10_000 * PIXELS;
 
-/// Draws the set, writes its four files into `folder`, and returns it.
-pub fn write(folder: &Path, progress: &Progress) -> Result<Glyphs> {
+/// Draws the set, and puts those of its four files that are missing into `folder`, which exists.
+pub fn complete(folder: &Path, progress: &Progress) -> Result<()> {
     let mut labels = Vec::with_capacity(TRAIN + TEST);
     for (split, count) in [(0, TRAIN), (1, TEST)] {
         labels.extend(shuffled_labels(split, count));
@@ -47,10 +48,13 @@ pub fn write(folder: &Path, progress: &Progress) -> Result<Glyphs> {
         idx(&[TEST as u32, side, side], test_pixels),
         idx(&[TEST as u32], test_labels),
     ];
-    for (part, content) in PARTS.iter().zip(contents) {
-        files::write(&folder.join(part.packed_name()), &content)?;
+    let build = Build::beside(&folder.join("draw"))?;
+    for (part, content) in PARTS.iter().zip(contents).filter(|(part, _)| part.find(folder).is_none()) {
+        let file = build.path().join(part.packed_name());
+        fs::write(&file, content).map_err(Error::io(&file, "write it"))?;
+        place::put(&file, folder)?;
     }
-    Ok(Glyphs::new(pixels, labels))
+    Ok(())
 }
 
 /// As many of each digit as of any other, in a random order.
@@ -104,16 +108,15 @@ fn idx(dimensions: &[u32], body: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::raw::glyphs::Files;
+    use crate::raw::glyphs::{Files, Glyphs};
 
     #[test]
     fn the_set_is_the_pinned_one_and_its_files_give_it_back() {
         let home = tempfile::tempdir().unwrap();
-        let drawn = write(home.path(), &Progress::silent()).unwrap();
-        assert_eq!(drawn.digest().to_string(), DIGEST);
-        assert!(Glyphs::read(&Files::find(home.path()).unwrap()).unwrap() == drawn);
+        complete(home.path(), &Progress::silent()).unwrap();
+        assert_eq!(Glyphs::read(&Files::find(home.path()).unwrap()).unwrap().digest().to_string(), DIGEST);
         let again = tempfile::tempdir().unwrap();
-        write(again.path(), &Progress::silent()).unwrap();
+        complete(again.path(), &Progress::silent()).unwrap();
         for part in PARTS {
             let digest = |folder: &Path| Digest::of_file(&folder.join(part.packed_name())).unwrap();
             assert_eq!(digest(home.path()), digest(again.path()), "{}", part.name);
@@ -144,8 +147,8 @@ mod tests {
     fn drawing_can_be_interrupted() {
         let stop = |_: crate::progress::Event| false;
         let home = tempfile::tempdir().unwrap();
-        let error = write(home.path(), &Progress::new(&stop)).err().unwrap();
+        let error = complete(home.path(), &Progress::new(&stop)).err().unwrap();
         assert!(matches!(error, crate::error::Error::Interrupted));
-        assert!(files::entries(home.path()).unwrap().is_empty());
+        assert!(crate::files::entries(home.path()).unwrap().is_empty());
     }
 }

@@ -2,6 +2,7 @@ use std::fs;
 use std::io::Write;
 
 use super::*;
+use crate::files;
 use crate::raw::idx::tests::{file, packed};
 
 /// The folder with the real MNIST files, from MULTIDIGIT_TEST_MNIST. Without it a test of real data says that it is
@@ -175,25 +176,93 @@ fn a_folder_is_read_in_place() {
 }
 
 #[test]
-fn the_synthetic_set_is_drawn_once_and_mended() {
+fn the_synthetic_set_is_drawn_once_and_completed() {
     let home = tempfile::tempdir().unwrap();
     let config = config("synthetic", &[]);
     let output = run_here(&config, home.path(), "").unwrap();
     assert_eq!((output.glyphs.len(), output.digest.to_string().as_str()), (70_000, synthetic::DIGEST));
-    assert!(output.files.paths.iter().all(|path| path.parent() == Some(&home.path().join("synthetic"))));
-    let stamps = || output.files.paths.each_ref().map(|path| files::Stamp::of(path).unwrap());
-    let first = stamps();
+    let folder = home.path().join("synthetic");
+    assert!(output.files.paths.iter().all(|path| path.parent() == Some(&folder)));
+    let stamp = |path: &PathBuf| files::Stamp::of(path).unwrap();
+    let first = output.files.paths.each_ref().map(stamp);
     assert_eq!(run_here(&config, home.path(), "").unwrap(), output);
-    assert_eq!(stamps(), first);
-    fs::write(&output.files.paths[1], "damage").unwrap();
+    assert_eq!(output.files.paths.each_ref().map(stamp), first);
+
+    // as a run leaves it that was killed after two files
+    let [train_images, train_labels, test_images, test_labels] = &output.files.paths;
+    fs::remove_file(test_images).unwrap();
+    fs::remove_file(test_labels).unwrap();
+    std::mem::forget(Build::beside(&folder.join("draw")).unwrap());
     assert_eq!(run_here(&config, home.path(), "").unwrap(), output);
-    assert_eq!(Glyphs::read(&output.files).unwrap().digest(), output.digest);
+    assert_eq!([train_images, train_labels].map(stamp), first[..2]);
+    let mut standing = vec![folder.join(".lock")];
+    standing.extend([test_images, test_labels, train_images, train_labels].map(PathBuf::clone));
+    assert_eq!(files::entries(&folder).unwrap(), standing);
+}
+
+#[test]
+fn other_files_under_the_synthetic_sets_names_are_named_and_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("synthetic");
+    let config = config("synthetic", &[]);
+    let message = || text(run_here(&config, home.path(), "").unwrap_err(), home.path());
+    let expected = |found: &str| {
+        format!(
+            "`HOME/synthetic`: other files stand there under the synthetic set's names ({found}); either move them \
+             away, or, if they are meant, set raw.source to this folder"
+        )
+    };
+    // a whole set
+    write_small_set(&folder);
+    let small = Glyphs::read(&Files::find(&folder).unwrap()).unwrap().digest().short();
+    let set = [small.as_str(), &synthetic::DIGEST[..12]].join("; expected ");
+    let before = files::entries(&folder).unwrap();
+    assert_eq!(message(), expected(&format!("content {set}")));
+    assert_eq!(files::entries(&folder).unwrap(), before);
+    // one file, under the other naming and not packed
+    before.iter().for_each(|path| fs::remove_file(path).unwrap());
+    let foreign = folder.join("train-labels.idx1-ubyte");
+    fs::write(&foreign, file(&[2], &[3, 4])).unwrap();
+    let counts = "`HOME/synthetic/train-images-idx3-ubyte.gz`: 60000 images, but \
+                  `HOME/synthetic/train-labels.idx1-ubyte` has 2 labels; expected as many";
+    assert_eq!(message(), expected(counts));
+    assert_eq!(fs::read(&foreign).unwrap(), file(&[2], &[3, 4]));
+    assert!(!folder.join("train-labels-idx1-ubyte.gz").exists());
+    // a folder
+    fs::remove_file(&foreign).unwrap();
+    fs::create_dir(folder.join("train-labels-idx1-ubyte.gz")).unwrap();
+    assert_eq!(
+        message(),
+        "`HOME/synthetic/train-labels-idx1-ubyte.gz`: found something that is no file; expected a file, or nothing: \
+         move it away"
+    );
+    // with the advice taken, the set is completed
+    fs::remove_dir(folder.join("train-labels-idx1-ubyte.gz")).unwrap();
+    run_here(&config, home.path(), "").unwrap();
+}
+
+#[test]
+fn a_fetch_leaves_every_other_file_of_the_raw_folder_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let theirs = [".notes.new", ".plan.old", ".train-images-idx3-ubyte.gz.new", "fetch"];
+    for name in theirs {
+        fs::write(home.path().join(name), name).unwrap();
+    }
+    let mirror = tempfile::tempdir().unwrap();
+    write_small_set(mirror.path());
+    assert!(run_here(&config("mnist", &[]), home.path(), mirror.path().to_str().unwrap()).is_err());
+    for name in theirs {
+        assert_eq!(fs::read_to_string(home.path().join(name)).unwrap(), name);
+    }
+    assert_eq!(files::entries(home.path()).unwrap().len(), theirs.len() + 1); // and the lock
 }
 
 #[test]
 fn a_killed_download_leaves_nothing_that_the_next_run_keeps() {
     let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join(".train-images-idx3-ubyte.gz.new"), "half").unwrap();
+    let build = Build::beside(&home.path().join("fetch")).unwrap();
+    fs::write(build.path().join("train-images-idx3-ubyte.gz"), "half").unwrap();
+    std::mem::forget(build);
     assert!(run_here(&config("mnist", &[]), home.path(), "").is_err());
     assert_eq!(files::entries(home.path()).unwrap(), [home.path().join(".lock")]);
 }

@@ -1,17 +1,26 @@
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use super::*;
 use crate::progress::Event;
 use crate::raw::idx::Kind;
 use crate::raw::idx::tests::{file, packed};
 
-/// What the server does with a connection: send these bytes, then close, or say nothing more.
+/// What the server does with a connection: send these bytes, then something else.
 #[derive(Clone)]
 struct Answer {
     bytes: Vec<u8>,
-    then_stall: bool,
+    then: Then,
+}
+
+#[derive(Clone, Copy)]
+enum Then {
+    Close,
+    /// Say nothing more, until the client gives up.
+    Stall,
+    /// Send a byte every 50 ms, until the client gives up.
+    Drip,
 }
 
 /// A server on this machine that gives one answer to each connection in turn; its address, and the requests it got.
@@ -26,8 +35,14 @@ fn serve(answers: Vec<Answer>) -> (String, Arc<Mutex<Vec<String>>>) {
             log.lock().unwrap().push(request_line(&mut stream));
             // a client that refuses the rest closes early, which is its right
             let _ = stream.write_all(&answer.bytes);
-            if answer.then_stall {
-                let _ = stream.read(&mut [0]); // until the client gives up
+            match answer.then {
+                Then::Close => {}
+                Then::Stall => drop(stream.read(&mut [0])),
+                Then::Drip => {
+                    while stream.write_all(&[0]).is_ok() {
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                }
             }
         }
     });
@@ -45,7 +60,7 @@ fn request_line(stream: &mut TcpStream) -> String {
 
 fn answer(status: &str, length: usize, body: &[u8]) -> Answer {
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    Answer { bytes: [head.as_bytes(), body].concat(), then_stall: false }
+    Answer { bytes: [head.as_bytes(), body].concat(), then: Then::Close }
 }
 
 fn ok(body: &[u8]) -> Answer {
@@ -77,18 +92,22 @@ fn limits() -> Limits {
     }
 }
 
-/// Fetches from a server with these answers: the outcome with the address cut short, and the number of requests. A
-/// failure must leave nothing behind.
+/// Fetches from a server with these answers: the outcome with the address cut short, and the number of requests.
 fn outcome(answers: Vec<Answer>) -> (Result<Vec<u8>, String>, usize) {
+    outcome_within(&limits(), answers)
+}
+
+fn outcome_within(limits: &Limits, answers: Vec<Answer>) -> (Result<Vec<u8>, String>, usize) {
     let home = tempfile::tempdir().unwrap();
     let (address, requests) = serve(answers);
     let mirror = Mirror::parse(&address, "raw.mirrors").unwrap();
-    let result = match mirror.fetch(&part(), home.path(), &limits(), &Progress::silent()) {
-        Ok(()) => Ok(fs::read(home.path().join("train-labels-idx1-ubyte.gz")).unwrap()),
+    let result = match mirror.fetch(&part(), home.path(), limits, &Progress::silent()) {
+        Ok(path) => {
+            assert_eq!(path, home.path().join("train-labels-idx1-ubyte.gz"));
+            Ok(fs::read(path).unwrap())
+        }
         Err(error) => Err(error.to_string().replace(&address, "http://m/")),
     };
-    let left = crate::files::entries(home.path()).unwrap();
-    assert_eq!(left.len(), usize::from(result.is_ok()), "{left:?}");
     let requests = requests.lock().unwrap();
     for request in requests.iter() {
         assert_eq!(request, "GET /mnist/train-labels-idx1-ubyte.gz HTTP/1.1");
@@ -162,17 +181,92 @@ fn an_oversized_file_is_refused_announced_or_not() {
     let expected = "`http://m/train-labels-idx1-ubyte.gz`: more than 10000 bytes; expected a file of at most that size";
     assert_eq!(outcome(vec![answer("200 OK", 10_001, b"")]), (Err(expected.to_owned()), 1));
     let endless = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".as_slice(), &[0; 20_000]].concat();
-    assert_eq!(outcome(vec![Answer { bytes: endless, then_stall: false }]), (Err(expected.to_owned()), 1));
+    assert_eq!(outcome(vec![Answer { bytes: endless, then: Then::Close }]), (Err(expected.to_owned()), 1));
 }
 
 #[test]
 fn a_server_that_falls_silent_is_given_up() {
     let body = packed(&content());
-    let silent = Answer { then_stall: true, ..answer("200 OK", body.len(), &body[..20]) };
+    let silent = Answer { then: Then::Stall, ..answer("200 OK", body.len(), &body[..20]) };
     let expected = "`http://m/train-labels-idx1-ubyte.gz`: timed out (no byte for 0.25 s)";
     assert_eq!(outcome(vec![silent; 3]), (Err(expected.to_owned()), 3));
-    let mute = Answer { bytes: Vec::new(), then_stall: true };
+    let mute = Answer { bytes: Vec::new(), then: Then::Stall };
     assert_eq!(outcome(vec![mute.clone(), mute, ok(&body)]), (Ok(body), 3));
+}
+
+#[test]
+fn all_attempts_together_have_one_limit_of_time() {
+    let body = packed(&content());
+    let expected = "`http://m/train-labels-idx1-ubyte.gz`: timed out (not done in 0.6 s, all attempts together)";
+    let limits = Limits { total: Duration::from_millis(600), ..limits() };
+    // a drip never falls silent: time is up in the first attempt, and there is no second one
+    let drip = Answer { then: Then::Drip, ..answer("200 OK", 10_000, &body[..20]) };
+    assert_eq!(outcome_within(&limits, vec![drip.clone(), drip]), (Err(expected.to_owned()), 1));
+    // three silences of 0.25 s are more than the time there is
+    let silent = Answer { then: Then::Stall, ..answer("200 OK", body.len(), &body[..20]) };
+    assert_eq!(outcome_within(&limits, vec![silent; 3]).0, Err(expected.to_owned()));
+}
+
+/// Fetches with time-outs of half a minute, and asks to stop a moment after `is_reached` says so; what becomes of it.
+fn interrupted_where(mirror: &Mirror, is_reached: &(dyn Fn() -> bool + Sync)) {
+    let long = Duration::from_secs(30);
+    let limits = Limits { connect: long, idle: long, total: 3 * long, pause: long, bytes: 10_000 };
+    let since = Mutex::new(None);
+    let sink = |_: Event| {
+        let mut since = since.lock().unwrap();
+        if since.is_none() && is_reached() {
+            *since = Some(Instant::now());
+        }
+        since.is_none_or(|since: Instant| since.elapsed() < Duration::from_millis(300))
+    };
+    let home = tempfile::tempdir().unwrap();
+    let error = mirror.fetch(&part(), home.path(), &limits, &Progress::new(&sink)).unwrap_err();
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    let took = since.lock().unwrap().unwrap().elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn an_interruption_is_heard_while_a_server_keeps_silent() {
+    let body = packed(&content());
+    for (answer, phase) in [
+        (Answer { bytes: Vec::new(), then: Then::Stall }, "before the first byte"),
+        (Answer { then: Then::Stall, ..answer("200 OK", body.len(), &body[..20]) }, "between bytes"),
+        (answer("503 Service Unavailable", 0, b""), "between attempts"),
+    ] {
+        let (address, requests) = serve(vec![answer]);
+        interrupted_where(&Mirror::Url(address), &|| !requests.lock().unwrap().is_empty());
+        assert_eq!(requests.lock().unwrap().len(), 1, "{phase}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_interruption_is_heard_while_a_connection_is_made() {
+    // a listener that accepts nobody: once its queue is full, Linux leaves a connection's first packet unanswered
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut queue = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        queue.push(stream);
+    }
+    interrupted_where(&Mirror::Url(format!("http://{address}/")), &|| true);
+}
+
+#[test]
+fn an_interruption_is_heard_whatever_a_request_waits_for() {
+    // a thread that says nothing is all that a slow look-up of a name shows of itself
+    let (sender, pieces) = sync_channel(1);
+    let begun = Instant::now();
+    let sink = |_: Event| begun.elapsed() < Duration::from_millis(300);
+    let deadline = begun + Duration::from_secs(30);
+    let error = next(&pieces, "https://m/x", deadline, &limits(), &Progress::new(&sink)).err().unwrap();
+    assert!(matches!(error, Error::Interrupted), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    // and one that is gone without a last word is no reason to wait
+    drop(sender);
+    let error = next(&pieces, "https://m/x", deadline, &limits(), &Progress::silent()).err().unwrap();
+    assert_eq!(error.to_string(), "`https://m/x`: not reached: the request ended without an answer");
 }
 
 #[test]
@@ -208,13 +302,30 @@ fn a_folder_serves_under_either_naming() {
         ("train-labels.idx1-ubyte.gz", &packed, "train-labels-idx1-ubyte.gz"),
         ("train-labels.idx1-ubyte", &plain, "train-labels-idx1-ubyte"),
     ] {
-        let (mirror, raw) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (mirror, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(mirror.path().join(name), bytes).unwrap();
         let from = Mirror::parse(mirror.path().to_str().unwrap(), "raw.mirrors").unwrap();
-        from.fetch(&part(), raw.path(), &limits(), &Progress::silent()).unwrap();
-        assert_eq!(crate::files::entries(raw.path()).unwrap(), [raw.path().join(target)]);
-        assert_eq!(fs::read(raw.path().join(target)).unwrap(), *bytes);
+        let path = from.fetch(&part(), home.path(), &limits(), &Progress::silent()).unwrap();
+        assert_eq!(path, home.path().join(target));
+        assert_eq!(fs::read(path).unwrap(), *bytes);
     }
+}
+
+#[test]
+fn a_file_that_nobody_may_write_is_no_obstacle_to_the_next_mirror() {
+    let (wrong, right, home) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let name = "train-labels-idx1-ubyte";
+    fs::write(wrong.path().join(name), file(&[3], &[9, 9, 9])).unwrap();
+    let mut permissions = fs::metadata(wrong.path().join(name)).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(wrong.path().join(name), permissions).unwrap();
+    fs::write(right.path().join(name), content()).unwrap();
+    let fetch =
+        |from: &Path| Mirror::Folder(from.to_owned()).fetch(&part(), home.path(), &limits(), &Progress::silent());
+    assert!(matches!(fetch(wrong.path()), Err(Error::MirrorDigest { .. })));
+    assert!(!fs::metadata(home.path().join(name)).unwrap().permissions().readonly());
+    assert_eq!(fs::read(fetch(right.path()).unwrap()).unwrap(), content());
 }
 
 #[test]
@@ -230,7 +341,7 @@ fn a_folder_without_the_file_is_named() {
 #[test]
 fn only_https_is_spoken_with_other_machines() {
     let parse = |text| Mirror::parse(text, "raw.mirrors");
-    for good in ["https://example.org/mnist/", "HTTPS://example.org", "http://127.0.0.1:80/x", "http://localhost/"] {
+    for good in ["https://example.org/mnist/", "http://127.0.0.1:80/x", "http://localhost/"] {
         assert_eq!(parse(good).unwrap(), Mirror::Url(good.to_owned()));
     }
     for bad in ["http://example.org/", "ftp://example.org/", "http://localhost:1@example.org/", "https://", "", "://"] {
@@ -242,6 +353,19 @@ fn only_https_is_spoken_with_other_machines() {
             )
         );
     }
+}
+
+#[test]
+fn a_scheme_in_capitals_is_the_same() {
+    let parse = |text| Mirror::parse(text, "raw.mirrors").unwrap();
+    assert_eq!(parse("HTTPS://example.org/Mnist"), Mirror::Url("https://example.org/Mnist".to_owned()));
+    let body = packed(&content());
+    let (address, _) = serve(vec![ok(&body)]);
+    let home = tempfile::tempdir().unwrap();
+    let mirror = parse(&address.replace("http:", "HTTP:"));
+    let path = mirror.fetch(&part(), home.path(), &limits(), &Progress::silent()).unwrap();
+    assert_eq!(fs::read(path).unwrap(), body);
+    assert!(Mirror::parse("HTTP://example.org/", "raw.mirrors").is_err());
 }
 
 #[test]
