@@ -269,13 +269,12 @@ fn slow(url: &str, limits: &Limits) -> Error {
 
 /// Our error for one of the HTTP library's, `bytes` into the body.
 fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error {
-    let slow = || slow(url, limits);
     let url = url.to_owned();
     match error {
         ureq::Error::Timeout(ureq::Timeout::PerRead | ureq::Timeout::PerWrite) => {
             Error::MirrorStalled { url, seconds: limits.idle.as_secs_f32() }
         }
-        ureq::Error::Timeout(ureq::Timeout::Global) => slow(),
+        ureq::Error::Timeout(ureq::Timeout::Global) => slow(&url, limits),
         // A host that does not answer at all will not do so a second later: the next mirror is the better hope.
         ureq::Error::Timeout(_) => {
             let message = format!("no connection in {} s", limits.connect.as_secs_f32());

@@ -12,6 +12,7 @@ mod kernels;
 mod learning;
 mod networks;
 mod pipeline;
+mod raw;
 mod report;
 mod resume;
 mod torchvision;
