@@ -1,10 +1,8 @@
 //! `multidigit predict`: what a network says of picture files that are in no data set.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder};
 use serde::Serialize;
 
@@ -14,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::{CLASSES, weights};
 use crate::shards::Split;
+use crate::shards::reader::png_decoder;
 use crate::train::batch::Normalise;
 
 /// Images per forward pass.
@@ -89,7 +88,7 @@ fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
         Error::format(path, found, format!("{wanted}; convert it: {convert}"))
     };
     let bytes = files::read(path)?;
-    let decoder = PngDecoder::new(Cursor::new(&bytes)).map_err(|e| refuse(format!("not readable as PNG ({e})")))?;
+    let decoder = png_decoder(&bytes).map_err(|e| refuse(format!("not readable as PNG ({e})")))?;
     let (w, h) = decoder.dimensions();
     let colour = match decoder.color_type() {
         ColorType::L8 => "8-bit grey",
@@ -108,7 +107,8 @@ fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use image::{GrayImage, Luma, RgbImage};
+    use image::codecs::png::PngEncoder;
+    use image::{ExtendedColorType, GrayImage, ImageEncoder, Luma, RgbImage};
 
     use super::*;
 
@@ -130,5 +130,17 @@ mod tests {
         assert!(found.starts_with("`P`: not readable as PNG (") && found.ends_with(expected), "{found}");
         std::fs::remove_file(&path).unwrap();
         assert!(refusal().starts_with("`P`: cannot read it: "));
+    }
+
+    #[test]
+    fn an_image_is_read_whatever_its_colour_profile_unpacks_to() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a.png");
+        for bytes in [3_000, 64 << 20] {
+            let mut encoder = PngEncoder::new(std::fs::File::create(&path).unwrap());
+            encoder.set_icc_profile(vec![0; bytes]).unwrap();
+            encoder.write_image(&[7; 6], 3, 2, ExtendedColorType::L8).unwrap();
+            assert_eq!(read(&path, (2, 3)).unwrap(), [7; 6]);
+        }
     }
 }

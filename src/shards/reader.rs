@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use arrow::datatypes::DataType;
 use image::codecs::png::PngDecoder;
-use image::{ColorType, ImageDecoder};
+use image::{ColorType, ImageDecoder, ImageResult, Limits};
 use rayon::prelude::*;
 
 use super::parameters::{self, Parameters};
@@ -18,6 +18,10 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::progress::Progress;
 use crate::tables::{Table, widened};
+
+/// The most bytes that a PNG's decoder may take beside the pixels. An ordinary colour profile has 1 kB to 2 MB, but a chunk
+/// of 500 kB can promise one of 500 MB.
+const METADATA: u64 = 8 << 20;
 
 /// The shards of a split in a folder (the one that holds the Parquet files), in order; all of them must be there.
 pub fn find(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
@@ -229,8 +233,16 @@ pub(super) fn pngs(table: &Table, batch: &RecordBatch) -> Result<BinaryArray> {
     }
 }
 
+/// A decoder for a PNG from outside, in bounded memory: a colour profile that exceeds the bound is passed over, other
+/// metadata that does is an error.
+pub fn png_decoder(png: &[u8]) -> ImageResult<PngDecoder<Cursor<&[u8]>>> {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(METADATA);
+    PngDecoder::with_limits(Cursor::new(png), limits)
+}
+
 pub(super) fn decoder<'a>(table: &Table, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
-    let decoder = PngDecoder::new(Cursor::new(png)).map_err(|e| unreadable(table, &e))?;
+    let decoder = png_decoder(png).map_err(|e| unreadable(table, &e))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         let found = format!("an image of {width}x{height} pixels");
@@ -407,6 +419,44 @@ mod tests {
         let mut out = Vec::new();
         image::codecs::png::PngEncoder::new(&mut out).write_image(bytes, width, 1, colour).unwrap();
         out
+    }
+
+    #[test]
+    fn a_colour_profile_is_read_where_it_is_of_an_ordinary_size_and_passed_over_where_it_fills_the_memory() {
+        use image::ImageEncoder;
+        let with_profile = |bytes: usize| {
+            let mut out = Vec::new();
+            let mut encoder = image::codecs::png::PngEncoder::new(&mut out);
+            encoder.set_icc_profile(vec![0; bytes]).unwrap();
+            encoder.write_image(&[1, 2], 2, 1, image::ExtendedColorType::L8).unwrap();
+            out
+        };
+        for (bytes, kept) in [(2 << 20, Some(2 << 20)), (64 << 20, None)] {
+            let png = with_profile(bytes);
+            assert!(png.len() < 100_000);
+            let mut decoder = png_decoder(&png).unwrap();
+            assert_eq!(decoder.icc_profile().unwrap().map(|profile| profile.len()), kept);
+            let mut pixels = [0; 2];
+            decoder.read_image(&mut pixels).unwrap();
+            assert_eq!(pixels, [1, 2]);
+        }
+    }
+
+    #[test]
+    fn text_in_a_png_is_never_unpacked_and_too_much_of_it_is_an_error() {
+        let with_text = |text: String, packed: bool| {
+            let mut out = Vec::new();
+            let mut encoder = png::Encoder::new(&mut out, 2, 1);
+            let keyword = "Comment".to_owned();
+            if packed { encoder.add_ztxt_chunk(keyword, text) } else { encoder.add_text_chunk(keyword, text) }.unwrap();
+            encoder.write_header().unwrap().write_image_data(&[1, 2]).unwrap();
+            out
+        };
+        let mut pixels = [0; 2];
+        png_decoder(&with_text(" ".repeat(64 << 20), true)).unwrap().read_image(&mut pixels).unwrap();
+        assert_eq!(pixels, [1, 2]);
+        let error = png_decoder(&with_text(" ".repeat(16 << 20), false)).err().unwrap();
+        assert_eq!(error.to_string(), "Memory limit exceeded");
     }
 
     #[test]
