@@ -1,9 +1,10 @@
 //! `multidigit inspect`: what is in a file, as text. It looks at Parquet (any) and at IDX; it changes nothing.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::Path;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef};
+use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
@@ -14,6 +15,8 @@ use crate::tables::Table;
 const ROWS: usize = 5;
 /// Characters of a value, or of a metadata entry, that are shown.
 const WIDTH: usize = 60;
+/// Bytes, unpacked, of a column in its first row group that is read: a file of 10 kB can hold a value of 300 MB.
+const COLUMN: u64 = 64 << 20;
 /// The first bytes of a Parquet file.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 
@@ -63,16 +66,8 @@ fn parquet(path: &Path) -> Result<String> {
     for pair in file.key_value_metadata().into_iter().flatten() {
         line(format!("  {}: {}", clip(&pair.key), clip(pair.value.as_deref().unwrap_or_default())));
     }
-    let names: Vec<String> = table.metadata().schema().fields().iter().map(|field| field.name().clone()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let first = || -> Result<String> {
-        match table.read(&names, (0..groups.len().min(1)).collect(), ROWS)?.next() {
-            Some(batch) => rows(&batch?).map_err(Error::parquet(path)),
-            None => Ok("  none\n".to_owned()),
-        }
-    };
     // a compression or a type that this program does not read is no reason to hide the rest
-    match first() {
+    match first_rows(&table) {
         Ok(rows) => out.push_str(&format!("first rows:\n{rows}")),
         Err(error) => out.push_str(&format!("first rows: {error}\n")),
     }
@@ -87,35 +82,93 @@ fn spread(groups: &[usize]) -> String {
     }
 }
 
-fn rows(batch: &RecordBatch) -> Result<String, arrow::error::ArrowError> {
-    let options = FormatOptions::default().with_null("null");
-    let formatters = batch
-        .columns()
-        .iter()
-        .map(|column| ArrayFormatter::try_new(column.as_ref(), &options))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut out = String::new();
-    for row in 0..batch.num_rows().min(ROWS) {
-        for (position, (field, formatter)) in batch.schema().fields().iter().zip(&formatters).enumerate() {
-            let mark = if position == 0 { "-" } else { " " };
-            let value = formatter.value(row).try_to_string()?;
-            // a String takes every write
-            let _ = writeln!(out, "  {mark} {}: {}", clip(field.name()), clip(&value));
+/// The first rows of the first row group. Columns are read one by one, so that only one is in memory.
+fn first_rows(table: &Table) -> Result<String> {
+    let count = table.row_groups().first().map_or(0, |&rows| rows.min(ROWS));
+    if count == 0 {
+        return Ok("  none\n".to_owned());
+    }
+    let mut rows = vec![String::new(); count];
+    let fields = table.metadata().schema().fields();
+    for (position, field) in fields.iter().enumerate() {
+        let name = field.name();
+        if fields[..position].iter().any(|before| before.name() == name) {
+            continue; // shown with the first of its name
+        }
+        let bytes = unpacked(table, name);
+        let columns = match bytes {
+            0..=COLUMN => values(table, name)?,
+            _ => vec![vec![format!("({:.1} MB in its row group, too much to show)", bytes as f64 / 1e6); count]],
+        };
+        for column in columns {
+            for (row, value) in rows.iter_mut().zip(column) {
+                let mark = if row.is_empty() { "-" } else { " " };
+                row.push_str(&format!("  {mark} {}: {value}\n", clip(name)));
+            }
         }
     }
-    Ok(out)
+    Ok(rows.concat())
 }
 
-/// A text on one line, cut where it is too long to be looked at.
-fn clip(text: &str) -> String {
-    // nor may a file's text steer the terminal
-    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let length = one_line.chars().count();
-    if length <= WIDTH {
-        return one_line;
+/// Bytes, unpacked, of the columns of a name in the first row group, as the footer declares them. What a page's own
+/// header declares is not known before the page is unpacked.
+fn unpacked(table: &Table, name: &str) -> u64 {
+    let (metadata, fields) = (table.metadata(), table.metadata().schema().fields());
+    let Some(group) = metadata.metadata().row_groups().first() else { return 0 };
+    let root = |leaf| fields.get(metadata.parquet_schema().get_column_root_idx(leaf));
+    let leaves = group.columns().iter().enumerate();
+    let leaves = leaves.filter(|(leaf, _)| root(*leaf).is_some_and(|field| field.name() == name));
+    leaves.fold(0, |sum, (_, leaf)| sum.saturating_add(leaf.uncompressed_size().max(0) as u64))
+}
+
+/// The first values of the columns of a name, column by column, clipped.
+fn values(table: &Table, name: &str) -> Result<Vec<Vec<String>>> {
+    let Some(batch) = table.read(&[name], vec![0], ROWS)?.next().transpose()? else { return Ok(Vec::new()) };
+    let options = FormatOptions::default().with_null("null");
+    let column = |column: &ArrayRef| -> Result<Vec<String>, ArrowError> {
+        let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
+        let value = |row| {
+            let mut value = Clip::default();
+            formatter.value(row).write(&mut value)?;
+            Ok(value.finish())
+        };
+        (0..column.len().min(ROWS)).map(value).collect()
+    };
+    batch.columns().iter().map(column).collect::<Result<_, _>>().map_err(Error::parquet(table.path()))
+}
+
+/// A text on one line, cut where it is too long to be looked at. What is cut off is counted, not kept.
+#[derive(Default)]
+struct Clip {
+    head: String,
+    length: usize,
+}
+
+impl Write for Clip {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if self.length < WIDTH {
+                // nor may a file's text steer the terminal
+                self.head.push(if c.is_control() { ' ' } else { c });
+            }
+            self.length += 1;
+        }
+        Ok(())
     }
-    let head: String = one_line.chars().take(WIDTH).collect();
-    format!("{head}... ({length} characters)")
+}
+
+impl Clip {
+    fn finish(self) -> String {
+        let Clip { head, length } = self;
+        if length <= WIDTH { head } else { format!("{head}... ({length} characters)") }
+    }
+}
+
+fn clip(text: &str) -> String {
+    let mut clip = Clip::default();
+    // it takes every write
+    let _ = clip.write_str(text);
+    clip.finish()
 }
 
 #[cfg(test)]
@@ -126,6 +179,7 @@ mod tests {
     fn names_with_dots_and_control_characters_are_shown_harmlessly() {
         use std::sync::Arc;
 
+        use arrow::array::RecordBatch;
         use arrow::datatypes::{Field, Schema};
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("dots.parquet");
@@ -142,6 +196,32 @@ mod tests {
         let text = inspect(&path).unwrap();
         assert!(text.contains("  - a.b: 42\n") && text.contains("  k : v \n"), "{text}");
         assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_column_that_fills_the_memory_is_not_read_and_the_others_are() {
+        use std::sync::Arc;
+
+        use arrow::array::{RecordBatch, StringArray};
+        use parquet::arrow::ArrowWriter;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("large.parquet");
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(70_000_000), "y".to_owned()]));
+        let batch = RecordBatch::try_from_iter([
+            ("first", crate::tables::ints(&[1, 2])),
+            ("text", text),
+            ("last", crate::tables::ints(&[3, 4])),
+        ])
+        .unwrap();
+        let properties = crate::tables::properties(crate::tables::Compression::Zstd, &[]).build();
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        let shown = inspect(&path).unwrap();
+        let rows = "first rows:\n  - first: 1\n    text: (70.0 MB in its row group, too much to show)\n    last: 3\n  \
+                    - first: 2\n    text: (70.0 MB in its row group, too much to show)\n    last: 4\n";
+        assert!(shown.ends_with(rows), "{shown}");
     }
 
     #[test]
