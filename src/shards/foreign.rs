@@ -1,7 +1,8 @@
 //! Reading Parquet files that others wrote: shards in our schema, and plain image sets such as MNIST on Hugging Face.
 //!
 //! Needed are `image` (a struct with `bytes`: 8-bit grey PNGs of one size) and `label` (integers). `digits` is read
-//! where it is there, else the label spells them; so is `index`, else rows are counted. Nothing else is looked at.
+//! where it is there, and must spell the label, else the label spells them; `index` is read where it is there, else rows
+//! are counted. Nothing else is looked at.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -156,11 +157,15 @@ impl Form {
                     expected,
                 ));
             }
-            for digit in digits.0 {
+            for &digit in &digits.0 {
                 let digit = u8::try_from(digit).ok().filter(|&digit| digit < 10).ok_or_else(|| {
                     Error::format(table.path(), format!("digit {digit}"), "column `digits` with digits 0 to 9")
                 })?;
                 all.targets.push(digit);
+            }
+            if self.spelled {
+                let row = table.row_groups()[..group].iter().sum::<usize>() + all.labels.len();
+                agree(table, row, &labels, &digits)?;
             }
             match table.has("index") {
                 true => all.index.extend(table.ints(&batch, "index")?),
@@ -185,6 +190,24 @@ impl Form {
     }
 }
 
+/// Refuses a label that is not the number that its digits spell. `row` is the number of the first one in the file.
+fn agree(table: &Table, row: usize, labels: &[i64], (digits, length): &(Vec<i64>, usize)) -> Result<()> {
+    for (i, label) in labels.iter().enumerate() {
+        let digits = &digits[i * length..][..*length];
+        // none where the number exceeds every label
+        let number = digits.iter().try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(*digit));
+        if number != Some(*label) {
+            let found = format!("row {} has label {label} and digits {digits:?}", row + i);
+            let expected = match number {
+                Some(number) => format!("label {number}, which these digits spell"),
+                None => "at most 18 digits, whose number is the label".to_owned(),
+            };
+            return Err(Error::format(table.path(), found, expected));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -194,6 +217,7 @@ mod tests {
     };
     use arrow::datatypes::{DataType, Field, Int32Type};
     use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::WriterProperties;
 
     use super::*;
 
@@ -207,6 +231,10 @@ mod tests {
 
     /// A file of images whose grey is their row, with columns of other widths than ours.
     fn write(path: &Path, rows: usize, more: &[(&str, ArrayRef)]) {
+        write_with(path, rows, more, WriterProperties::default());
+    }
+
+    fn write_with(path: &Path, rows: usize, more: &[(&str, ArrayRef)], properties: WriterProperties) {
         let pngs: Vec<Vec<u8>> = (0..rows).map(|row| png(2, 3, row as u8)).collect();
         let bytes: ArrayRef = Arc::new(LargeBinaryArray::from_iter_values(&pngs));
         let names: ArrayRef = Arc::new(StringArray::from(vec![None::<&str>; rows]));
@@ -216,7 +244,8 @@ mod tests {
         ]);
         let columns = [("image", Arc::new(image) as ArrayRef)].into_iter().chain(more.iter().cloned());
         let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(n, c)| (n, c, true))).unwrap();
-        let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+        let file = std::fs::File::create(path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
     }
@@ -259,6 +288,28 @@ mod tests {
         write(&path, 2, &[("digits", digits(&[[1, 2], [3, 4]]))]);
         let refused = read(&[path], 1, None).unwrap_err().to_string();
         assert!(refused.ends_with("no column `label`; expected the columns image, label, digits"), "{refused}");
+    }
+
+    #[test]
+    fn a_label_that_is_not_the_number_its_digits_spell_is_refused_with_its_row() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("test.parquet");
+        let refusal = |labels: &[i64], digits: ArrayRef| {
+            write(&path, labels.len(), &[("label", crate::tables::ints(labels)), ("digits", digits)]);
+            read(std::slice::from_ref(&path), 2, None).unwrap_err().to_string().replace(path.to_str().unwrap(), "P")
+        };
+        let expected = "`P`: row 1 has label 12 and digits [9, 9]; expected label 99, which these digits spell";
+        assert_eq!(refusal(&[7, 12], crate::tables::lists(&[0, 7, 9, 9], 2)), expected);
+        let long = "`P`: row 0 has label 5 and digits [9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]; \
+                    expected at most 18 digits, whose number is the label";
+        assert_eq!(refusal(&[5], crate::tables::lists(&[9; 20], 20)), long);
+        // a row is counted from the file's first one, in whatever row group it is
+        let groups = WriterProperties::builder().set_max_row_group_row_count(Some(2)).build();
+        let columns =
+            [("label", crate::tables::ints(&[1, 2, 3, 4])), ("digits", crate::tables::lists(&[1, 2, 3, 9], 1))];
+        write_with(&path, 4, &columns, groups);
+        let refused = read(&[home.path().join("test.parquet")], 2, None).unwrap_err().to_string();
+        assert!(refused.contains("`: row 3 has label 4 and digits [9]; expected label 9, "), "{refused}");
     }
 
     #[test]
