@@ -12,14 +12,14 @@ use multidigit::evaluate::Metrics;
 use multidigit::pipeline::{Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
-use multidigit::terminal::{Terminal, catch_signals};
+use multidigit::terminal::{Terminal, catch_signals, complain};
 use multidigit::{inspect, results, train};
 
 fn main() -> ExitCode {
     match run(Cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            complain(&format!("error: {error}"));
             match error {
                 Error::Interrupted => ExitCode::from(130),
                 _ if error.is_configuration() => ExitCode::from(2),

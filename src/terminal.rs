@@ -1,5 +1,6 @@
 //! Progress on a terminal: bars and notes on stderr, and the signal that asks to stop.
 
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +19,7 @@ pub fn catch_signals() {
         }
     };
     if let Err(error) = ctrlc::set_handler(asked) {
-        eprintln!("warning: Ctrl-C ends the program at once: {error}");
+        complain(&format!("warning: Ctrl-C ends the program at once: {error}"));
     }
 }
 
@@ -75,7 +76,13 @@ impl Terminal {
 /// A line on stderr, above the bar if there is one.
 fn print_above(bar: Option<&ProgressBar>, line: &str) {
     match bar {
-        Some(bar) => bar.suspend(|| eprintln!("{line}")),
-        None => eprintln!("{line}"),
+        Some(bar) => bar.suspend(|| complain(line)),
+        None => complain(line),
     }
+}
+
+/// A line on stderr. Where stderr takes none, such as a log on a full disk, nobody is left to tell, and a line is no
+/// reason to end a night's training: the failure is ignored. `eprintln!` would panic.
+pub fn complain(line: &str) {
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -8,6 +8,7 @@ mod golden;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod gradients;
+mod hostile;
 mod kernels;
 mod learning;
 mod networks;
