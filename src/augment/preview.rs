@@ -4,7 +4,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 
 use super::apply::Scratch;
 use super::draw::Params;
@@ -24,6 +24,10 @@ const LINE: usize = letters::HEIGHT + 4;
 /// Lines that a caption can have, and the longest of them: `erase 100x100 at 10,10`.
 const LINES: usize = 5;
 const LONGEST: usize = 22;
+/// The text chunk that tells a picture of this program from others: its keyword, which PNG defines, and its text.
+const SOFTWARE: (&str, &str) = ("Software", "multidigit");
+/// Bytes that reading a PNG's header may take: a row of the widest picture is about 3 MB.
+const HEADER: usize = 16 << 20;
 /// The most pixels in a picture.
 const MAX_PIXELS: u64 = 1 << 27;
 
@@ -77,11 +81,31 @@ fn sample(shards: &Shards, row: u64) -> Result<(Samples, usize)> {
     Err(Error::format(shards.first().path(), format!("no row {row}"), "as many rows as its footer says"))
 }
 
-/// The picture as a PNG file.
+/// The picture as a PNG file that [`is_ours`].
 pub fn png(picture: &RgbImage) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).expect("8-bit colour of a checked size is encoded in memory");
-    bytes.into_inner()
+    encode(picture).expect("8-bit colour of a checked size is encoded in memory")
+}
+
+fn encode(picture: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, picture.width(), picture.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    encoder.add_text_chunk(SOFTWARE.0.to_owned(), SOFTWARE.1.to_owned())?;
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(picture)?;
+    writer.finish()?;
+    Ok(bytes)
+}
+
+/// Whether a file's bytes begin as a PNG that [`png`] made. Anything else, whatever it is, is not ours.
+pub fn is_ours(bytes: &[u8]) -> bool {
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: HEADER });
+    decoder.set_ignore_iccp_chunk(true);
+    let Ok(reader) = decoder.read_info() else { return false };
+    let mut texts = reader.info().uncompressed_latin1_text.iter();
+    texts.any(|text| (text.keyword.as_str(), text.text.as_str()) == SOFTWARE)
 }
 
 /// What was drawn, a line per operator.
@@ -165,6 +189,27 @@ mod tests {
         assert_eq!(caption(&Params::default()), [""; 0]);
         let both = AffineParams { shear: [1.0, 2.0], ..affine };
         assert_eq!(caption(&Params { affine: Some(both), ..Params::default() })[2], "shear +1.0°,+2.0°");
+    }
+
+    #[test]
+    fn a_picture_is_known_again_as_ours_and_others_are_not() {
+        let picture = RgbImage::from_fn(7, 5, |x, y| Rgb([x as u8, y as u8, 9]));
+        let ours = png(&picture);
+        assert!(is_ours(&ours));
+        assert_eq!(image::load_from_memory(&ours).unwrap().into_rgb8(), picture);
+        let mut plain = Cursor::new(Vec::new());
+        picture.write_to(&mut plain, image::ImageFormat::Png).unwrap();
+        assert!(!is_ours(plain.get_ref()), "a picture of another program");
+        for other in [&b""[..], b"\x89PNG\r\n\x1a\n", b"GIF89a", b"Software\0multidigit"] {
+            assert!(!is_ours(other));
+        }
+        let header = ours.windows(4).position(|name| name == b"IDAT").unwrap();
+        for cut in 0..ours.len() {
+            assert_eq!(is_ours(&ours[..cut]), cut >= header + 4, "{cut}");
+            let mut damaged = ours.clone();
+            damaged[cut] ^= 0x55;
+            is_ours(&damaged); // and no panic
+        }
     }
 
     #[test]
