@@ -164,7 +164,7 @@ pub fn run(
 }
 
 /// Images of noise, with digits that follow each other.
-fn noise(digits: usize, height: usize, width: usize, count: usize) -> Split {
+pub fn noise(digits: usize, height: usize, width: usize, count: usize) -> Split {
     let mut rng = rng::stream(0, "bench/noise", 0, 0);
     let mut images = vec![0; count * height * width];
     rng.fill_bytes(&mut images);

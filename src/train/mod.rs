@@ -7,6 +7,7 @@ pub mod batch;
 pub mod bench;
 pub mod checkpoint;
 pub mod environment;
+pub mod estimate;
 mod events;
 #[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
 pub mod gpu;

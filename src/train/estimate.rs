@@ -1,0 +1,167 @@
+//! How long a training on the CPU will take on this machine, from a few steps on noise.
+
+use std::time::{Duration, Instant};
+
+use super::batch::{Normalise, batch_count};
+use super::bench::{EVALUATION_BATCH, noise};
+use super::learner::Learner;
+use super::loader::Batch;
+use super::{Config, Device};
+use crate::error::Result;
+use crate::nn::cpu::memory;
+use crate::nn::{Mode, Shape};
+use crate::shards::Split;
+
+/// Images in the first step, which decides how many the measured one can have.
+const FIRST: usize = 8;
+/// Images in the measured step, at most.
+const STEP: usize = 64;
+/// What the steps may take, and what the forward pass may, in seconds: the ResNet's would take 10 s at full size.
+const BUDGET: [f64; 2] = [2.0, 0.5];
+
+/// Estimates the time of a whole training on the CPU by `config` (whatever device it names) on `images` training images,
+/// validated on `val` images after each epoch. It takes a second or two, needs no data set, and leaves the caller's state
+/// as it is.
+///
+/// # Errors
+/// A configuration error where the network cannot take images of this shape.
+pub fn estimate(config: &Config, shape: Shape, images: usize, val: usize) -> Result<Duration> {
+    let speed = Speed::measure(config, shape, val)?;
+    Ok(speed.training(config, images, val))
+}
+
+/// What parts of a training take, in seconds.
+#[derive(Debug, Clone, Copy)]
+struct Speed {
+    /// Forward and backward pass, per image.
+    learning: f64,
+    /// The optimiser, per step.
+    optimiser: f64,
+    /// Forward pass of validation, per image.
+    validation: f64,
+}
+
+impl Speed {
+    fn measure(config: &Config, shape: Shape, val: usize) -> Result<Speed> {
+        // neither the learning rate nor the normalisation changes the time, unless it ends in a loss that is no number
+        let usual = Config::default();
+        let config = Config { device: Device::Cpu, mean: usual.mean, std: usual.std, ..config.clone() };
+        memory::keep_freed();
+        let mut learner = Learner::new(&config, shape)?;
+        let split = noise(shape.digits, shape.height, shape.width, EVALUATION_BATCH);
+        let normalise = Normalise::new(config.mean, config.std);
+        let batch = |images| batch(&normalise, &split, images);
+
+        let most = config.batch_size.clamp(1, STEP);
+        let mut images = FIRST.min(most);
+        let mut step = |images: usize| -> Result<(f64, f64)> {
+            let batch = batch(images)?;
+            let begun = Instant::now();
+            let step = learner.step(&batch, 0, usual.learning_rate)?;
+            Ok((begun.elapsed().as_secs_f64(), step.optimiser.as_secs_f64()))
+        };
+        let (first, _) = step(images)?;
+        // twice, since the first of a size also takes its memory from the system
+        let fitting = BUDGET[0] / 2.0 / (first / images as f64);
+        images = (fitting as usize).clamp(images, most);
+        step(images)?;
+        let (whole, optimiser) = step(images)?;
+        let learning = (whole - optimiser).max(0.0) / images as f64;
+
+        // a forward pass is about a third of a step
+        let fitting = BUDGET[1] / (learning / 3.0);
+        let images = val.min(EVALUATION_BATCH).min((fitting as usize).max(FIRST));
+        let validation = match images {
+            0 => 0.0,
+            images => {
+                let batch = batch(images)?;
+                let begun = Instant::now();
+                learner.network.forward(&batch.input, Mode::Eval)?;
+                begun.elapsed().as_secs_f64() / images as f64
+            }
+        };
+        Ok(Speed { learning, optimiser, validation })
+    }
+
+    fn training(self, config: &Config, images: usize, val: usize) -> Duration {
+        let steps = batch_count(images, config.batch_size);
+        let epoch = images as f64 * self.learning + steps as f64 * self.optimiser + val as f64 * self.validation;
+        Duration::try_from_secs_f64(config.epochs as f64 * epoch).unwrap_or(Duration::MAX)
+    }
+}
+
+fn batch(normalise: &Normalise, split: &Split, images: usize) -> Result<Batch> {
+    let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(i));
+    let input = normalise.batch(images, [split.height, split.width], fill)?;
+    Ok(Batch { input, targets: split.targets[..images * split.digits].to_vec() })
+}
+
+/// An estimated time, as roughly as it is known.
+pub fn words(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let units = |unit: f64| (seconds / unit).round() as u64;
+    let (minutes, fives, hours) = (units(60.0), units(300.0), units(3_600.0));
+    match units(1.0).max(1) {
+        seconds @ ..60 => format!("about {seconds} s"),
+        _ if minutes < 60 => format!("about {minutes} min"),
+        _ if fives < 120 && fives % 12 != 0 => format!("about {} h {} min", fives / 12, fives % 12 * 5),
+        _ if hours < 48 => format!("about {hours} h"),
+        _ => format!("about {} days", units(86_400.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Model;
+
+    #[test]
+    fn a_time_is_told_in_the_unit_that_fits_it() {
+        let words = |seconds| words(Duration::from_secs_f64(seconds));
+        let cases = [
+            (0.0, "about 1 s"),
+            (0.7, "about 1 s"),
+            (40.4, "about 40 s"),
+            (59.4, "about 59 s"),
+            (59.6, "about 1 min"),
+            (720.0, "about 12 min"),
+            (3_569.0, "about 59 min"),
+            (3_580.0, "about 1 h"),
+            (4_500.0, "about 1 h 15 min"),
+            (7_100.0, "about 2 h"),
+            (17_900.0, "about 5 h"),
+            (50_000.0, "about 14 h"),
+            (170_900.0, "about 47 h"),
+            (171_100.0, "about 2 days"),
+            (3e6, "about 35 days"),
+        ];
+        for (seconds, told) in cases {
+            assert_eq!(words(seconds), told, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_training_takes_its_images_steps_and_validation_times_its_epochs() {
+        let speed = Speed { learning: 0.5, optimiser: 2.0, validation: 0.25 };
+        let config = |epochs| Config { epochs, batch_size: 4, ..Config::default() };
+        // 10 images in 3 steps, 8 of validation
+        assert_eq!(speed.training(&config(1), 10, 8), Duration::from_secs(5 + 6 + 2));
+        assert_eq!(speed.training(&config(3), 10, 8), Duration::from_secs(3 * 13));
+        assert_eq!(speed.training(&config(1), 20, 8), Duration::from_secs(10 + 10 + 2));
+        assert_eq!(speed.training(&config(usize::MAX), usize::MAX, 0), Duration::MAX);
+    }
+
+    #[test]
+    fn an_estimate_is_of_the_configured_network_whatever_its_rate_and_device() {
+        let shape = Shape { model: Model::ResNet, digits: 2, height: 8, width: 8 };
+        let config = Config { model: Model::ResNet, batch_size: 4, ..Config::default() };
+        let odd = Config { learning_rate: 1e30, std: 1e-30, device: Device::Cuda, ..config.clone() };
+        for config in [config, odd] {
+            let speed = Speed::measure(&config, shape, 6).unwrap();
+            assert!(speed.learning > 0.0 && speed.optimiser > 0.0 && speed.validation > 0.0, "{speed:?}");
+            assert!(estimate(&config, shape, 100, 0).unwrap() > Duration::ZERO);
+        }
+        let small = Shape { model: Model::AlexNet, ..shape };
+        assert!(estimate(&Config::default(), small, 100, 10).unwrap_err().is_configuration());
+    }
+}
