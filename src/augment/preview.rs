@@ -81,7 +81,7 @@ fn sample(shards: &Shards, row: u64) -> Result<(Samples, usize)> {
     Err(Error::format(shards.first().path(), format!("no row {row}"), "as many rows as its footer says"))
 }
 
-/// The picture as a PNG file that [`is_ours`].
+/// The picture as a PNG file, which [`is_ours`] knows again.
 pub fn png(picture: &RgbImage) -> Vec<u8> {
     encode(picture).expect("8-bit colour of a checked size is encoded in memory")
 }
@@ -99,7 +99,7 @@ fn encode(picture: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
     Ok(bytes)
 }
 
-/// Whether a file's bytes begin as a PNG that [`png`] made. Anything else, whatever it is, is not ours.
+/// Whether a file's bytes begin as a PNG that [`png()`] made. Anything else, whatever it is, is not ours.
 pub fn is_ours(bytes: &[u8]) -> bool {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: HEADER });
     decoder.set_ignore_iccp_chunk(true);
