@@ -20,6 +20,7 @@ PYTHON ?= python3
 quoted = '$(subst ','\'',$(1))'
 set_key = $(if $(strip $(2)),--set $(call quoted,$(1)=$(strip $(2))))
 
+RUN_FLAG = $(if $(strip $(RUN)),--run $(call quoted,$(strip $(RUN))))
 TRAIN_SETS = $(call set_key,train.model,$(MODEL)) $(call set_key,train.epochs,$(EPOCHS)) \
 	$(call set_key,train.learning_rate,$(LR)) $(call set_key,train.batch_size,$(BATCH)) \
 	$(call set_key,train.device,$(DEVICE)) $(call set_key,train.seed,$(SEED)) $(call set_key,evaluate.device,$(DEVICE))
@@ -51,14 +52,14 @@ dataset: $(BUILD) ## write the Parquet shards and their card: artifacts/dataset
 augment: $(BUILD) ## write augmented epochs of the training images: artifacts/augment
 	$(MULTIDIGIT) run augment $(SETS) $(ARGS)
 
-train: $(BUILD) ## train one network: artifacts/train/RUN
-	$(MULTIDIGIT) run train $(TRAIN_SETS) $(SETS) $(ARGS)
+train: $(BUILD) ## train one network: artifacts/train/RUN; RUN=NAME goes on with one that stands
+	$(MULTIDIGIT) run train $(RUN_FLAG) $(TRAIN_SETS) $(SETS) $(ARGS)
 
-evaluate: $(BUILD) ## measure a trained network, named by the variables it was trained with: artifacts/evaluate/RUN
-	$(MULTIDIGIT) run evaluate $(TRAIN_SETS) $(SETS) $(ARGS)
+evaluate: $(BUILD) ## measure a trained network, RUN=NAME or the one of these variables: artifacts/evaluate/RUN
+	$(MULTIDIGIT) run evaluate $(if $(RUN),$(RUN_FLAG) $(call set_key,evaluate.device,$(DEVICE)),$(TRAIN_SETS)) $(SETS) $(ARGS)
 
-report: $(BUILD) ## write the page with curves and numbers: artifacts/report
-	$(MULTIDIGIT) run report $(TRAIN_SETS) $(SETS) $(ARGS)
+report: $(BUILD) ## write the page with curves and numbers of all runs that stand: artifacts/report
+	$(MULTIDIGIT) report $(SETS) $(ARGS)
 
 quickstart: $(BUILD) ## everything at full data size with a short training, ending in the report
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)
@@ -101,6 +102,5 @@ bench-peers: $(BUILD) ## torchvision and PyTorch beside ours, or one: WHAT=augme
 		CARGO=$(call quoted,$(CARGO)) $(PYTHON) scripts/bench_$${what}_peers.py $(ARGS); \
 	done
 
-clean: ## remove what the pipeline wrote
-	@if [ -d artifacts ]; then find artifacts/ -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf -- {} +; fi
-	@echo 'clean: artifacts/ is empty but for its README.md; raw/ (downloads) and target/ (the build) are left'
+clean: $(BUILD) ## remove the files that stages made; runs and their evaluations stay, but for ARGS=--force
+	$(MULTIDIGIT) clean $(SETS) $(ARGS)

@@ -66,15 +66,35 @@ pub struct Global {
     pub no_progress: bool,
 }
 
+impl Command {
+    /// The run whose own settings are to be taken.
+    pub fn run(&self) -> Option<&str> {
+        match self {
+            Command::Run(Run { run, .. })
+            | Command::Predict(Predict { run, .. })
+            | Command::Bench(Bench { run, .. }) => run.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Bring stages, and whatever they need, up to date; without a name: all
+    /// Bring stages, and whatever they need, up to date; without a name: the data set and the report
+    #[command(after_help = "\
+Without a STAGE no network is trained: raw, plan, dataset, augment and report run, which takes seconds. A network is \
+trained where `train` or `evaluate` is named; its first line says how long that takes.
+
+A finished run is kept: other settings under its name are refused, more epochs go on from it, --force trains over it.")]
     Run(Run),
     /// Tell of every stage whether it is fresh, or why not
     Status,
     /// List the trained runs, the best validation accuracy first
     Runs {
+        /// Only this run, by the name of its folder
+        #[arg(long, value_name = "NAME")]
+        run: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -91,6 +111,12 @@ pub enum Command {
     Verify,
     /// Write pipeline.lock from what stands
     Lock,
+    /// Remove the files that stages made, as their records name them; runs and their evaluations stay
+    Clean {
+        /// Remove the runs and their evaluations too
+        #[arg(long)]
+        force: bool,
+    },
     /// Show what is in a Parquet or IDX file
     Inspect {
         /// A shard, any other Parquet file, or an IDX file (also with .gz)
@@ -123,7 +149,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Report {
     /// The runs to compare, by the names of their folders [default: report.runs, else all]
-    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    #[arg(long = "run", visible_alias = "runs", value_name = "A,B", value_delimiter = ',')]
     pub runs: Vec<String>,
     /// Write it even if it is fresh
     #[arg(long)]
@@ -145,8 +171,8 @@ pub struct Predict {
     /// PNG files in 8-bit grey, of the size that the network was trained on, light digits on black
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
-    /// The run whose network to ask, by the name of its folder [default: that of the configuration]
-    #[arg(long, value_name = "RUN")]
+    /// The run whose network to ask, by the name of its folder, with its own settings [default: that of the configuration]
+    #[arg(long, value_name = "NAME")]
     pub run: Option<String>,
     /// Print JSON, with the probability of every digit
     #[arg(long)]
@@ -186,6 +212,9 @@ pub struct Bench {
     /// Steps of each kind
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
+    /// Measure by the settings of this run, by the name of its folder [default: those of the configuration]
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<String>,
     /// Also tell how long each layer takes
     #[arg(long)]
     pub profile: bool,
@@ -204,7 +233,10 @@ pub struct Run {
     /// raw, plan, dataset, augment, train, evaluate, report
     #[arg(value_name = "STAGE")]
     pub stages: Vec<Stage>,
-    /// Run even what is fresh
+    /// Work on this run, by the name of its folder, with the settings of its own config.yaml; it is evaluated as it stands
+    #[arg(long, value_name = "NAME", requires = "stages")]
+    pub run: Option<String>,
+    /// Run the named stages even if they are fresh; with `train`, train over a finished run
     #[arg(long)]
     pub force: bool,
     /// These stages alone; their inputs must be fresh
@@ -220,8 +252,8 @@ pub struct Run {
 
 impl From<Run> for Request {
     fn from(run: Run) -> Request {
-        let Run { stages, force, single, downstream, dry_run } = run;
-        Request { stages, force, single, downstream, dry_run }
+        let Run { stages, run, force, single, downstream, dry_run } = run;
+        Request { stages, force, single, downstream, dry_run, as_they_stand: run.is_some() }
     }
 }
 

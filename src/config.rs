@@ -56,6 +56,14 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
 impl Config {
     /// Reads a configuration file, if there is one, applies overrides of the form `key.path=value`, and validates.
     pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
+        let config = Config::read(path, overrides)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// [`Config::load`] without validation: what a file says need not work here, such as a device that this program was not
+    /// built for.
+    pub fn read(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
         let mut config = match path {
             Some(path) => {
                 let origin = path.display().to_string();
@@ -70,7 +78,6 @@ impl Config {
         for text in overrides {
             config = config.with(text)?;
         }
-        config.validate()?;
         Ok(config)
     }
 

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A 256-bit BLAKE3 digest, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +30,7 @@ impl Digest {
 
     /// The digest of a file's bytes, read in blocks.
     pub fn of_file(path: &Path) -> Result<Digest> {
-        let file = std::fs::File::open(path).map_err(Error::io(path, "open it"))?;
+        let file = files::open(path)?;
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(file).map_err(Error::io(path, "read it"))?;
         Ok(Digest(*hasher.finalize().as_bytes()))
@@ -85,6 +86,18 @@ impl Parts {
         self
     }
 
+    /// Adds a byte string of so many bytes that [`Parts::piece`] brings piece by piece.
+    pub fn begin(&mut self, length: u64) -> &mut Parts {
+        self.0.update(&length.to_le_bytes());
+        self
+    }
+
+    /// Adds a piece of the byte string that was begun last.
+    pub fn piece(&mut self, bytes: &[u8]) -> &mut Parts {
+        self.0.update(bytes);
+        self
+    }
+
     /// Adds another digest.
     pub fn digest(&mut self, digest: &Digest) -> &mut Parts {
         self.0.update(&digest.0);
@@ -121,5 +134,6 @@ mod tests {
         };
         assert_ne!(joined(&[b"ab", b"c"]), joined(&[b"a", b"bc"]));
         assert_ne!(joined(&[b"ab"]), joined(&[b"ab", b""]));
+        assert_eq!(Parts::default().begin(3).piece(b"a").piece(b"bc").finish(), joined(&[b"abc"]));
     }
 }

@@ -23,9 +23,19 @@ pub enum Error {
     /// The Parquet or Arrow library refused a file.
     #[error("`{}`: not readable as Parquet: {message}", path.display())]
     Parquet { path: PathBuf, message: String },
-    /// Another process holds the artifacts folder.
-    #[error("`{}`: another run is at work in this folder; wait until it ends, or give this one another --artifacts", path.display())]
+    /// Another process writes a folder, or reads one that is to be written.
+    #[error(
+        "`{}`: another run of this program is writing or reading this folder; wait until it ends, or give this one \
+         another --artifacts (a training: another `train.run`)",
+        path.display()
+    )]
     Busy { path: PathBuf },
+    /// Files of the user's stand where this program would put its own.
+    #[error(
+        "`{}`: holds {}, which no record of this program names; move {} away, or work in another folder with --artifacts",
+        folder.display(), some(found), if found.len() == 1 { "it" } else { "them" }
+    )]
+    Foreign { folder: PathBuf, found: Vec<String> },
     /// The user pressed Ctrl-C (or sent SIGTERM).
     #[error("interrupted; what was finished before stays")]
     Interrupted,
@@ -45,6 +55,36 @@ pub enum Error {
     /// A stage was asked for alone, or content was to be pinned, and what it reads is not fresh.
     #[error("{stage}: its input {input} is stale ({why}); run `multidigit run {input}` first")]
     InputStale { stage: &'static str, input: &'static str, why: String },
+    /// A finished run would be trained over.
+    #[error(
+        "`{}`: a finished run stands here, and this one differs ({differences}); give this one another name \
+         (`train.run`), use that one as it stands (--run {run}), or train over it (--force)",
+        path.display()
+    )]
+    RunStands { path: PathBuf, run: String, differences: String },
+    /// An unfinished run would be started over.
+    #[error(
+        "`{}`: an unfinished run stands here, and this one differs ({differences}); {way}, give this one another name \
+         (`train.run`), or start over (--force)",
+        path.display()
+    )]
+    UnfinishedStands { path: PathBuf, differences: String, way: String },
+    /// A run that is to be evaluated, or asked, and is not finished.
+    #[error(
+        "`{}`: run {run} is not finished; `multidigit run train --run {run}` goes on with it",
+        path.display()
+    )]
+    RunUnfinished { path: PathBuf, run: String },
+    /// A run that was named and is not there.
+    #[error("`{}`: no run {run} stands here; {}", folder.display(), known_runs(runs))]
+    NoSuchRun { folder: PathBuf, run: String, runs: Vec<String> },
+    /// The data set that stands is not the one that a run was trained on.
+    #[error(
+        "`{}`: {found}; run {run} was trained on another data set ({expected}); make that data set again with \
+         `multidigit run dataset --run {run}`, which replaces this one, or name other data in `evaluate.data`",
+        folder.display()
+    )]
+    OtherDataset { folder: PathBuf, run: String, found: String, expected: String },
     /// Verification found differences; they were listed.
     #[error("differences found: {differences}; what stands is not what its records and pipeline.lock say")]
     Differences { differences: usize },
@@ -188,6 +228,9 @@ pub enum Error {
         "training stopped at step {step}: the loss is {loss} at learning rate {rate}; weights saved before stay; try a smaller `train.learning_rate`, or another `train.seed`"
     )]
     NotFinite { step: u64, loss: f64, rate: f64 },
+    /// A network whose values overflow.
+    #[error("the network answers with numbers that are not finite; its weights, or their mean and std, are of no use")]
+    NoAnswer,
     /// A split that has to hold images holds none.
     #[error("the {split} split holds no images; give it a share in `plan.split.ratio`")]
     EmptySplit { split: String },
@@ -274,6 +317,22 @@ fn kind_of_magic(magic: u32) -> &'static str {
     }
 }
 
+fn known_runs(runs: &[String]) -> String {
+    match runs {
+        [] => "expected a trained run, and there is none; `multidigit run train` makes one".to_owned(),
+        _ => format!("expected one of {}", runs.join(", ")),
+    }
+}
+
+/// Names, the first few of many.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    match names.len() {
+        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
+}
+
 /// Bytes in the unit that people read: at least 1 of it, to one decimal.
 fn amount(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"];
@@ -342,9 +401,23 @@ mod tests {
             (Error::parquet(path)("no footer"), "`a/b`: not readable as Parquet: no footer"),
             (
                 Error::Busy { path: path.into() },
-                "`a/b`: another run is at work in this folder; wait until it ends, or give this one another --artifacts",
+                "`a/b`: another run of this program is writing or reading this folder; wait until it ends, or give this \
+                 one another --artifacts (a training: another `train.run`)",
+            ),
+            (
+                Error::Foreign { folder: path.into(), found: ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec() },
+                "`a/b`: holds a, b, c and 2 more, which no record of this program names; move them away, or work in \
+                 another folder with --artifacts",
             ),
             (Error::Interrupted, "interrupted; what was finished before stays"),
+            (
+                Error::NoAnswer,
+                "the network answers with numbers that are not finite; its weights, or their mean and std, are of no use",
+            ),
+            (
+                Error::RunUnfinished { path: path.into(), run: "r".to_owned() },
+                "`a/b`: run r is not finished; `multidigit run train --run r` goes on with it",
+            ),
             (
                 Error::Differences { differences: 2 },
                 "differences found: 2; what stands is not what its records and pipeline.lock say",

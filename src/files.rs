@@ -1,10 +1,11 @@
-//! Files whole or not at all: temporary siblings, renames, the folder lock, and stamps that tell an untouched file.
+//! Files whole or not at all: temporary siblings, renames, locks, and stamps that tell an untouched file.
 //!
 //! The promise is against kills, not power cuts: what a name shows is either the old state or the new one, never half of
-//! either. Nothing is synced to the disk by force.
+//! either. Nothing is synced to the disk by force. Nothing here removes or replaces a file that this program did not
+//! write, but where a flag names it: a folder under construction carries a mark, and one without it is left alone.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -14,38 +15,95 @@ use crate::error::{Error, Result};
 
 const NEW: &str = ".new";
 const OLD: &str = ".old";
+const LOCK: &str = ".lock";
 
 /// The ending of a folder whose work was interrupted and can go on.
 pub const UNFINISHED: &str = ".unfinished";
+
+/// The hidden file that marks a folder in which this program is at work, or was when it was killed.
+pub const MARK: &str = ".multidigit";
+
+/// The hidden file that marks a finished folder whose place another one takes: what a kill leaves of it can go.
+pub const REPLACED: &str = ".multidigit-replaced";
 
 /// Creates a folder and its parents.
 pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io(path, "create the folder"))
 }
 
+/// Opens a regular file for reading. A pipe or a device would keep the program waiting, or never end.
+pub fn open(path: &Path) -> Result<File> {
+    let meta = fs::metadata(path).map_err(Error::io(path, "read it"))?;
+    if !meta.is_file() {
+        return Err(Error::format(path, "not a regular file", "a file"));
+    }
+    File::open(path).map_err(Error::io(path, "read it"))
+}
+
 /// Reads a whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(Error::io(path, "read it"))
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(Error::io(path, "read it"))?;
+    Ok(bytes)
 }
 
 /// Reads a whole file of UTF-8 text.
 pub fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(Error::io(path, "read it"))
+    let mut text = String::new();
+    open(path)?.read_to_string(&mut text).map_err(Error::io(path, "read it"))?;
+    Ok(text)
 }
 
-/// Writes a file through a temporary sibling, so that no reader ever sees half of it.
+/// Writes a file of this program's own folders through a temporary sibling, so that no reader ever sees half of it.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |temporary| {
-        let mut file = File::create(temporary).map_err(Error::io(temporary, "create it"))?;
-        file.write_all(bytes).map_err(Error::io(temporary, "write it"))
+        let mut file = File::create(temporary).map_err(Error::io(path, "create it"))?;
+        file.write_all(bytes).map_err(Error::io(path, "write it"))
     })
 }
 
-/// Puts a file in place that `make` writes under the name it is given.
+/// Puts a file in place that `make` writes under the name it is given. Where that fails, nothing is left beside `path`.
 pub fn replace(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    put(&sibling(path, NEW), path, make)
+}
+
+/// Writes a file among the user's own, such as one that a flag names: into a folder that is there, under a new name or
+/// in place of a regular file.
+///
+/// # Errors
+/// [`Error::Format`] where a folder, a link or a device has the name.
+pub fn write_among_users(path: &Path, bytes: &[u8]) -> Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => None,
+        Ok(meta) if meta.is_dir() => Some("a folder"),
+        Ok(meta) if meta.is_symlink() => Some("a link"),
+        Ok(_) => Some("a device, or something else that is no file"),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io(path, "look at it")(error)),
+    };
+    if let Some(found) = found {
+        return Err(Error::format(path, found, "a regular file, or a name that is not taken"));
+    }
+    // whatever has the temporary name already is not ours to write over, or to remove
+    let temporary = sibling(path, &format!(".{}{NEW}", std::process::id()));
+    let mut file = File::create_new(&temporary).map_err(Error::io(path, "create a file beside it"))?;
+    put(&temporary, path, |_| file.write_all(bytes).map_err(Error::io(path, "write it")))
+}
+
+/// [`write()`], but not where another process is writing the same file, or left a half of it. Whether it was written.
+pub fn write_unless_taken(path: &Path, bytes: &[u8]) -> bool {
     let temporary = sibling(path, NEW);
-    make(&temporary)?;
-    fs::rename(&temporary, path).map_err(Error::io(path, "put it in place"))
+    let Ok(mut file) = File::create_new(&temporary) else { return false };
+    put(&temporary, path, |_| file.write_all(bytes).map_err(Error::io(path, "write it"))).is_ok()
+}
+
+fn put(temporary: &Path, path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let made = make(temporary).and_then(|()| fs::rename(temporary, path).map_err(Error::io(path, "put it in place")));
+    if made.is_err() {
+        // the failure under way matters more than one from here
+        let _ = fs::remove_file(temporary);
+    }
+    made
 }
 
 /// The hidden sibling of a path that holds a state in transit.
@@ -54,40 +112,75 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(format!(".{name}{suffix}"))
 }
 
-/// A folder under construction beside the place where it will stand.
+/// Whether a file, by its name, is the half of another that a killed run was writing.
+pub fn is_half_of(name: &str, other: &str) -> bool {
+    name.strip_prefix('.').and_then(|name| name.strip_suffix(NEW)) == Some(other)
+}
+
+/// The folder that a path leads to: a link to a folder elsewhere stays one, and its folder is worked on.
+///
+/// # Errors
+/// [`Error::Format`] for a link that leads nowhere, or a file.
+pub fn resolve(target: &Path) -> Result<PathBuf> {
+    let resolved = match target.is_symlink() {
+        true => fs::canonicalize(target).map_err(|_| {
+            Error::format(target, "a link that leads nowhere", "a folder, or nothing, in its place; remove the link")
+        })?,
+        false => target.to_owned(),
+    };
+    match fs::metadata(&resolved) {
+        Ok(meta) if !meta.is_dir() => {
+            Err(Error::format(target, "a file", "a folder, or nothing, in its place; move it"))
+        }
+        _ => Ok(resolved),
+    }
+}
+
+/// A folder under construction beside the place where it will stand. It carries [`MARK`] until it stands there.
 pub struct Build {
     target: PathBuf,
     folder: PathBuf,
     /// Whether a build that fails leaves its folder.
     keep: bool,
+    committed: bool,
 }
 
 impl Build {
-    /// Starts an empty folder for `target`; what an earlier, killed build left there goes.
+    /// Starts an empty folder for `target`, which is no link; what an earlier, killed build left there goes.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] where a folder stands there that no build of this program made.
     pub fn beside(target: &Path) -> Result<Build> {
-        // a link to a folder elsewhere stays one
-        let target = match target.is_symlink() {
-            true => fs::canonicalize(target).unwrap_or_else(|_| target.to_owned()),
-            false => target.to_owned(),
-        };
-        let folder = sibling(&target, NEW);
-        remove(&folder)?;
+        let folder = sibling(target, NEW);
+        clear_build(target)?;
+        remove_empty(&folder)?;
         create_dir(&folder)?;
-        Ok(Build { target, folder, keep: false })
+        let build = Build { target: target.to_owned(), folder, keep: false, committed: false };
+        build.mark("what `multidigit` is making; the next run removes it")?;
+        Ok(build)
     }
 
-    /// Starts, or goes on with, a folder for `target` that a failed or killed build leaves behind: `target.unfinished`.
-    pub fn resumable(target: &Path) -> Result<Build> {
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let folder = target.with_file_name(format!("{name}{UNFINISHED}"));
-        create_dir(&folder)?;
-        Ok(Build { target: target.to_owned(), folder, keep: true })
+    /// Starts, or goes on with, a folder for `target` that a failed or killed build leaves behind: see [`unfinished`].
+    /// `mark` is the text of its mark, where it has none yet.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] where a folder with something in it stands there that no build of this program made.
+    pub fn resumable(target: &Path, mark: &str) -> Result<Build> {
+        let folder = unfinished(target);
+        if !is_marked(&folder) {
+            remove_empty(&folder)?;
+            create_dir(&folder)?;
+        }
+        let build = Build { target: target.to_owned(), folder, keep: true, committed: false };
+        if !is_marked(&build.folder) {
+            build.mark(mark)?;
+        }
+        Ok(build)
     }
 
-    /// Empties the folder.
-    pub fn clear(&self) -> Result<()> {
-        remove(&self.folder)?;
-        create_dir(&self.folder)
+    /// Writes the folder's mark.
+    pub fn mark(&self, text: &str) -> Result<()> {
+        write(&self.folder.join(MARK), format!("{text}\n").as_bytes())
     }
 
     /// The folder to build in.
@@ -95,30 +188,115 @@ impl Build {
         &self.folder
     }
 
-    /// Puts the folder in the target's place in one step, and removes what stood there.
-    pub fn commit(self) -> Result<()> {
-        if !self.target.exists() {
-            return fs::rename(&self.folder, &self.target).map_err(Error::io(&self.target, "put it in place"));
+    /// Puts the folder in the target's place in one step. Returns the folder that holds what stood there before, for the
+    /// caller to remove.
+    pub fn commit(mut self) -> Result<Option<PathBuf>> {
+        let place = |from: &Path| fs::rename(from, &self.target).map_err(Error::io(&self.target, "put it in place"));
+        let stands = self.target.exists();
+        if stands {
+            let replaced = self.target.join(REPLACED);
+            File::create(&replaced).map_err(Error::io(&replaced, "create it"))?;
         }
-        if exchange(&self.folder, &self.target) {
-            return remove(&self.folder); // it now holds the former state
-        }
-        // Two renames where the system cannot exchange two names; `sweep` mends a kill between them.
-        let old = sibling(&self.target, OLD);
-        remove(&old)?;
-        fs::rename(&self.target, &old).map_err(Error::io(&self.target, "move it aside"))?;
-        fs::rename(&self.folder, &self.target).map_err(Error::io(&self.target, "put it in place"))?;
-        remove(&old)
+        let former = if !stands {
+            place(&self.folder)?;
+            None
+        } else if exchange(&self.folder, &self.target) {
+            Some(self.folder.clone())
+        } else {
+            // Two renames where the system cannot exchange two names; whoever builds here next mends a kill between them.
+            let old = sibling(&self.target, OLD);
+            fs::rename(&self.target, &old).map_err(Error::io(&self.target, "move it aside"))?;
+            if let Err(error) = place(&self.folder) {
+                put_back(&self.target)?;
+                return Err(error);
+            }
+            Some(old)
+        };
+        self.committed = true;
+        let mark = self.target.join(MARK);
+        fs::remove_file(&mark).map_err(Error::io(&mark, "remove it"))?;
+        Ok(former)
     }
 }
 
 impl Drop for Build {
     fn drop(&mut self) {
-        // A build that was not committed failed: the error under way matters more than one from here.
-        let _ = match self.keep {
-            false => fs::remove_dir_all(&self.folder),
-            true => fs::remove_dir(&self.folder), // it refuses where something is in it
-        };
+        if !self.committed && !self.keep {
+            // A build that was not committed failed: the error under way matters more than one from here.
+            let _ = remove_marked(&self.folder);
+        }
+    }
+}
+
+/// The folder beside a target in which a build stands that can go on.
+pub fn unfinished(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!("{name}{UNFINISHED}"))
+}
+
+/// The places beside a target where a killed run may have left the state that stood there before.
+pub fn former(target: &Path) -> [PathBuf; 3] {
+    [sibling(target, NEW), unfinished(target), sibling(target, OLD)]
+}
+
+/// Puts the state back that a killed run had moved aside, which is in the last of [`former`].
+pub fn put_back(target: &Path) -> Result<()> {
+    fs::rename(sibling(target, OLD), target).map_err(Error::io(target, "put it back"))
+}
+
+/// Removes a build that a killed run left, unless it can go on.
+pub fn clear_build(target: &Path) -> Result<()> {
+    let folder = sibling(target, NEW);
+    match is_marked(&folder) {
+        true => remove_marked(&folder),
+        false => Ok(()),
+    }
+}
+
+/// Removes a folder that carries a mark. The mark goes last, so that what a kill leaves is still known by it.
+fn remove_marked(folder: &Path) -> Result<()> {
+    for path in entries(folder)?.into_iter().filter(|path| !path.ends_with(MARK)) {
+        let is_folder = path.is_dir() && !path.is_symlink();
+        let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(Error::io(&path, "remove it"))?;
+    }
+    remove(&folder.join(MARK))?;
+    fs::remove_dir(folder).map_err(Error::io(folder, "remove it"))
+}
+
+/// Whether a killed run left a build beside a target that cannot go on, or the mark in a target that had taken its place.
+pub fn has_build(target: &Path) -> bool {
+    is_marked(&sibling(target, NEW)) || is_marked(target) || target.join(REPLACED).is_file()
+}
+
+/// Whether a folder carries a build's mark.
+pub fn is_marked(folder: &Path) -> bool {
+    fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir()) && folder.join(MARK).is_file()
+}
+
+/// Refuses a folder in which anything stands; none is fine.
+///
+/// # Errors
+/// [`Error::Foreign`]
+pub fn is_free(folder: &Path) -> Result<()> {
+    let listed = entries(&resolve(folder)?)?;
+    let names = listed.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    // a kill may have met the writing of a mark, or the end of a removal
+    let found: Vec<String> = names.filter(|name| !is_half_of(name, MARK) && name != REPLACED).collect();
+    match found.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Foreign { folder: folder.to_owned(), found }),
+    }
+}
+
+/// Removes a folder that is empty; none is fine.
+fn remove_empty(folder: &Path) -> Result<()> {
+    is_free(folder)?;
+    remove(&sibling(&folder.join(MARK), NEW))?;
+    remove(&folder.join(REPLACED))?;
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(folder, "remove it")(error)),
+        _ => Ok(()),
     }
 }
 
@@ -133,37 +311,12 @@ fn exchange(_: &Path, _: &Path) -> bool {
     false
 }
 
-/// Removes a file, a link, or a folder with all it holds; what is not there is fine.
+/// Removes a file or a link; what is not there is fine.
 pub fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove it")(e)),
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path, "remove it")(error)),
         _ => Ok(()),
     }
-}
-
-/// Clears what killed runs left in a folder: builds that never finished go, a state that was moved aside returns.
-/// Call it with the folder's lock in hand.
-pub fn sweep(folder: &Path) -> Result<()> {
-    for path in entries(folder)? {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some(hidden) = name.strip_prefix('.') else { continue };
-        if hidden.ends_with(NEW) {
-            remove(&path)?;
-        } else if let Some(target) = hidden.strip_suffix(OLD) {
-            let target = path.with_file_name(target);
-            if target.exists() {
-                remove(&path)?;
-            } else {
-                fs::rename(&path, &target).map_err(Error::io(&target, "put it back"))?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The paths in a folder, sorted by name; none for a folder that is not there.
@@ -195,14 +348,18 @@ pub fn free_bytes(_: &Path) -> Option<u64> {
 
 /// Every file below a folder, as paths relative to it, sorted; hidden names are left out.
 pub fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = walk_all(folder)?;
+    found.retain(|path| !path.iter().any(|part| part.to_string_lossy().starts_with('.')));
+    Ok(found)
+}
+
+/// Every file below a folder, hidden ones too, as paths relative to it, sorted. A link counts as a file.
+pub fn walk_all(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut pending = vec![folder.to_owned()];
     while let Some(next) = pending.pop() {
         for path in entries(&next)? {
-            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
-                continue;
-            }
-            match path.is_dir() {
+            match path.is_dir() && !path.is_symlink() {
                 true => pending.push(path),
                 false => found.push(path.strip_prefix(folder).unwrap_or(&path).to_owned()),
             }
@@ -212,33 +369,79 @@ pub fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The exclusive lock of a folder; the system releases it when the process ends, however it ends.
+/// Where a path leads once everything on it that stands is followed, so that two paths can be compared.
+pub fn absolute(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for ancestor in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {
+            return real.join(rest);
+        }
+    }
+    path
+}
+
+/// Whom a lock keeps out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Everybody else: its holder writes.
+    Write,
+    /// Those who write: its holder reads.
+    Read,
+}
+
+/// The lock of a folder; the system releases it when the process ends, however it ends.
 pub struct FolderLock {
-    _file: File,
+    file: File,
+    folder: PathBuf,
 }
 
 impl FolderLock {
-    /// Takes the lock, or fails at once if another process has it.
+    /// Takes the lock that lies in a folder, to write there, or fails at once if another process has it.
     pub fn take(folder: &Path) -> Result<FolderLock> {
         create_dir(folder)?;
-        let path = folder.join(".lock");
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path, "open it"))?;
-        FolderLock::lock(folder, &path, file)
+        FolderLock::open(folder, &folder.join(LOCK), Hold::Write)
     }
 
-    /// Takes the lock for reading what stands: nothing is created, and a folder that this process cannot write, which it
-    /// cannot be at work in either, is not locked.
-    pub fn take_if_writable(folder: &Path) -> Result<Option<FolderLock>> {
-        let path = folder.join(".lock");
-        match File::options().append(true).open(&path) {
-            Ok(file) => FolderLock::lock(folder, &path, file).map(Some),
-            Err(_) => Ok(None),
+    /// Takes the lock that lies beside a folder, which need not be there, or fails at once if another process keeps this
+    /// one out.
+    pub fn beside(folder: &Path, hold: Hold) -> Result<FolderLock> {
+        if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            create_dir(parent)?;
+        }
+        FolderLock::open(folder, &sibling(folder, LOCK), hold)
+    }
+
+    /// Takes the lock that lies beside a folder for reading, where this process can write it: where it cannot, it is
+    /// nobody's to replace the folder either.
+    pub fn reading(folder: &Path) -> Result<Option<FolderLock>> {
+        match FolderLock::open(folder, &sibling(folder, LOCK), Hold::Read) {
+            Err(Error::Io { .. }) => Ok(None),
+            locked => locked.map(Some),
         }
     }
 
-    fn lock(folder: &Path, path: &Path, file: File) -> Result<FolderLock> {
-        match file.try_lock() {
-            Ok(()) => Ok(FolderLock { _file: file }),
+    /// The same lock, held for reading from now on; none where another process was quicker to write.
+    pub fn downgraded(self) -> Option<FolderLock> {
+        let FolderLock { file, folder } = self;
+        file.unlock().ok()?;
+        FolderLock::lock(&folder, &sibling(&folder, LOCK), file, Hold::Read).ok()
+    }
+
+    fn open(folder: &Path, path: &Path, hold: Hold) -> Result<FolderLock> {
+        if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+            return Err(Error::format(path, "not a regular file", "a lock file, or nothing, in its place"));
+        }
+        let file = File::options().create(true).append(true).open(path).map_err(Error::io(path, "open it"))?;
+        FolderLock::lock(folder, path, file, hold)
+    }
+
+    fn lock(folder: &Path, path: &Path, file: File, hold: Hold) -> Result<FolderLock> {
+        let locked = match hold {
+            Hold::Write => file.try_lock(),
+            Hold::Read => file.try_lock_shared(),
+        };
+        match locked {
+            Ok(()) => Ok(FolderLock { file, folder: folder.to_owned() }),
             Err(fs::TryLockError::WouldBlock) => Err(Error::Busy { path: folder.to_owned() }),
             Err(fs::TryLockError::Error(e)) => Err(Error::io(path, "lock it")(e)),
         }
@@ -274,17 +477,24 @@ impl Stamp {
 mod tests {
     use super::*;
 
+    fn names(folder: &Path) -> Vec<String> {
+        let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        entries(folder).unwrap().into_iter().map(name).collect()
+    }
+
     #[test]
-    fn a_build_replaces_its_target_as_a_whole() {
+    fn a_build_takes_its_targets_place_as_a_whole_and_hands_back_what_stood_there() {
         let home = tempfile::tempdir().unwrap();
         let target = home.path().join("dataset");
-        for round in ["one", "two"] {
+        for (round, before) in [("one", None), ("two", Some([REPLACED, "one"]))] {
             let build = Build::beside(&target).unwrap();
             fs::write(build.path().join(round), round).unwrap();
-            build.commit().unwrap();
-            assert_eq!(walk(&target).unwrap(), [PathBuf::from(round)]);
-            assert_eq!(entries(home.path()).unwrap(), std::slice::from_ref(&target));
+            let former = build.commit().unwrap();
+            assert_eq!(names(&target), [round]);
+            assert_eq!(former.as_deref().map(names), before.map(|names| names.map(str::to_owned).to_vec()));
+            former.iter().for_each(|former| fs::remove_dir_all(former).unwrap());
         }
+        assert_eq!(names(home.path()), ["dataset"]);
     }
 
     #[test]
@@ -294,19 +504,71 @@ mod tests {
         fs::create_dir(&target).unwrap();
         fs::write(target.join("kept"), "").unwrap();
         drop(Build::beside(&target).unwrap());
-        assert_eq!(walk(&target).unwrap(), [PathBuf::from("kept")]);
-        assert_eq!(entries(home.path()).unwrap(), [target]);
+        assert_eq!((names(&target), names(home.path())), (vec!["kept".to_owned()], vec!["dataset".to_owned()]));
     }
 
     #[test]
-    fn sweeping_removes_halves_and_restores_what_was_moved_aside() {
+    fn a_build_clears_what_builds_left_and_refuses_what_they_did_not() {
         let home = tempfile::tempdir().unwrap();
-        for folder in [".plan.new", ".dataset.old", ".plan.old", "plan"] {
-            fs::create_dir(home.path().join(folder)).unwrap();
+        let target = home.path().join("dataset");
+        let (hidden, visible) = (home.path().join(".dataset.new"), home.path().join("dataset.unfinished"));
+        std::mem::forget(Build::beside(&target).unwrap()); // as a kill leaves it
+        fs::write(hidden.join("half"), "").unwrap();
+        fs::create_dir_all(hidden.join("data/deep")).unwrap();
+        assert_eq!(names(Build::beside(&target).unwrap().path()), [MARK]);
+        for half in [None, Some("..multidigit.new"), Some(REPLACED)] {
+            fs::create_dir(&hidden).unwrap(); // killed between the folder and its mark
+            half.iter().for_each(|half| fs::write(hidden.join(half), "").unwrap());
+            drop(Build::beside(&target).unwrap());
+            assert!(names(home.path()).is_empty());
         }
-        fs::write(home.path().join(".note.txt.new"), "half").unwrap();
-        sweep(home.path()).unwrap();
-        assert_eq!(entries(home.path()).unwrap(), ["dataset", "plan"].map(|name| home.path().join(name)));
+        for folder in [&hidden, &visible] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("mine"), "").unwrap();
+        }
+        let refusals = [Build::beside(&target).err(), Build::resumable(&target, "").err()];
+        for (folder, refusal) in [&hidden, &visible].into_iter().zip(refusals) {
+            let refusal = refusal.unwrap().to_string();
+            let expected = "holds mine, which no record of this program names; move it away, or work in another folder \
+                            with --artifacts";
+            assert_eq!(refusal, format!("`{}`: {expected}", folder.display()));
+            assert_eq!(names(folder), ["mine"]);
+        }
+    }
+
+    #[test]
+    fn a_build_that_can_go_on_keeps_its_mark_and_its_files() {
+        let home = tempfile::tempdir().unwrap();
+        let target = home.path().join("run");
+        let build = Build::resumable(&target, "first").unwrap();
+        fs::write(build.path().join("step"), "").unwrap();
+        drop(build);
+        let build = Build::resumable(&target, "second").unwrap();
+        assert_eq!(names(build.path()), [MARK, "step"]);
+        assert_eq!(read_text(&build.path().join(MARK)).unwrap(), "first\n");
+        assert_eq!(build.commit().unwrap(), None);
+        assert_eq!(names(&target), ["step"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_among_the_users_takes_the_place_of_a_regular_file_only() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        write_among_users(&at("new.png"), b"1").unwrap();
+        write_among_users(&at("new.png"), b"2").unwrap();
+        assert_eq!(read(&at("new.png")).unwrap(), b"2");
+        fs::create_dir(at("folder")).unwrap();
+        std::os::unix::fs::symlink(at("new.png"), at("link")).unwrap();
+        let refusal = |path: &Path| write_among_users(path, b"3").unwrap_err().to_string();
+        let expected = "expected a regular file, or a name that is not taken";
+        assert_eq!(refusal(&at("folder")), format!("`{}`: a folder; {expected}", at("folder").display()));
+        assert_eq!(refusal(&at("link")), format!("`{}`: a link; {expected}", at("link").display()));
+        let device = "`/dev/null`: a device, or something else that is no file; ";
+        assert_eq!(refusal(Path::new("/dev/null")), format!("{device}{expected}"));
+        assert!(refusal(&at("absent/new.png")).contains("absent/new.png`: cannot create a file beside it: "));
+        assert_eq!(names(home.path()), ["folder", "link", "new.png"]);
+        assert_eq!(read(&at("new.png")).unwrap(), b"2");
     }
 
     #[test]
@@ -318,11 +580,35 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_locked_once() {
+    #[cfg(unix)]
+    fn what_is_no_regular_file_is_neither_read_nor_locked() {
         let home = tempfile::tempdir().unwrap();
-        let first = FolderLock::take(home.path()).unwrap();
-        assert!(matches!(FolderLock::take(home.path()), Err(Error::Busy { .. })));
-        drop(first);
-        FolderLock::take(home.path()).unwrap();
+        let null = Path::new("/dev/null");
+        assert_eq!(read(null).unwrap_err().to_string(), "`/dev/null`: not a regular file; expected a file");
+        assert_eq!(read_text(null).unwrap_err().to_string(), "`/dev/null`: not a regular file; expected a file");
+        std::os::unix::fs::symlink(null, home.path().join(".plan.lock")).unwrap();
+        for hold in [Hold::Read, Hold::Write] {
+            let refused = FolderLock::beside(&home.path().join("plan"), hold).err().unwrap().to_string();
+            assert!(
+                refused.ends_with("not a regular file; expected a lock file, or nothing, in its place"),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_folder_has_one_writer_or_many_readers() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("dataset");
+        let busy = |hold| matches!(FolderLock::beside(&folder, hold), Err(Error::Busy { .. }));
+        let writer = FolderLock::beside(&folder, Hold::Write).unwrap();
+        assert!(busy(Hold::Write) && busy(Hold::Read));
+        let reader = writer.downgraded();
+        assert!(reader.is_some());
+        let second = FolderLock::reading(&folder).unwrap().unwrap();
+        assert!(busy(Hold::Write) && !busy(Hold::Read));
+        drop((reader, second));
+        FolderLock::beside(&folder, Hold::Write).unwrap();
+        assert!(FolderLock::reading(&home.path().join("absent/dataset")).unwrap().is_none());
     }
 }

@@ -9,14 +9,14 @@ use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, 
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
-use multidigit::pipeline::{Pipeline, lock, stage};
+use multidigit::pipeline::{self, Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
 use multidigit::terminal::{Terminal, catch_signals, complain};
-use multidigit::{inspect, results, train};
+use multidigit::{inspect, results, rng, train};
 
 fn main() -> ExitCode {
-    match run(Cli::read()) {
+    match rng::check_system().and_then(|()| run(Cli::read())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("error: {error}"));
@@ -41,7 +41,13 @@ fn run(cli: Cli) -> Result<()> {
     let global = cli.global;
     let default = Path::new(config::FILE);
     let file = global.config.as_deref().or(default.exists().then_some(default));
-    let mut config = Config::load(file, &global.overrides)?;
+    let mut config = match cli.command.run() {
+        None => Config::load(file, &global.overrides)?,
+        Some(run) if global.config.is_some() => {
+            return Err(Error::value("--config", "one beside --run", format!("one of the two: run {run} has its own")));
+        }
+        Some(run) => pipeline::config_of(&global.artifacts, run, &global.overrides)?,
+    };
     match cli.command {
         Command::ShowConfig => return print(&config.document()),
         Command::Dag { mermaid: true } => return print(&stage::mermaid(&config)),
@@ -61,7 +67,7 @@ fn run(cli: Cli) -> Result<()> {
     let terminal = Terminal::new(global.quiet, !global.no_progress);
     let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
     let progress = Progress::new(&sink);
-    if let Command::Bench(Bench { what: Measured::Train, steps, profile }) = cli.command {
+    if let Command::Bench(Bench { what: Measured::Train, steps, profile, .. }) = cli.command {
         let Config { plan, augment, train, .. } = &config;
         let report = train::bench::run(train, augment, plan.digits, plan.image_size, steps.into(), &progress)?;
         return print(&results::bench(&report, profile));
@@ -73,21 +79,25 @@ fn run(cli: Cli) -> Result<()> {
             pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))
         }
         Command::Status => print(&results::status(&pipeline.status()?)),
-        Command::Runs { json } => {
-            let runs: Vec<Summary> = pipeline.runs()?.iter().map(Run::summary).collect();
+        Command::Runs { run, json } => {
+            let runs: Vec<Summary> = pipeline.runs(run.as_deref())?.iter().map(Run::summary).collect();
+            for run in &runs {
+                run.problems.iter().for_each(|problem| progress.warn(&format!("run {}: {problem}", run.run)));
+            }
             print(&if json { results::json(&runs) } else { results::runs(&runs) })
         }
         Command::Report(Report { force, .. }) => {
             let tell = &mut |stage, outcome: &_| print(&results::outcome(stage, outcome));
             pipeline.report(force, &progress, tell)
         }
+        Command::Clean { force } => print(&results::cleaned(&pipeline.clean(force)?)),
         Command::Lock => print(&format!("wrote {}\n", pipeline.lock()?.display())),
         Command::Preview(Preview { what: Picture::Augment, rows, epochs, out }) => {
             let path = pipeline.preview_augment(rows.into(), epochs.into(), out)?;
             print(&format!("{}\n", path.display()))
         }
-        Command::Predict(Predict { images, run, json }) => {
-            let answers = pipeline.predict(run.as_deref(), &images)?;
+        Command::Predict(Predict { images, json, .. }) => {
+            let answers = pipeline.predict(&images)?;
             for answer in answers.iter().filter(|answer| !answer.light_on_dark) {
                 let image = answer.image.display();
                 progress

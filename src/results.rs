@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::evaluate::images::Answer;
 use crate::nn::tape::Time;
-use crate::pipeline::{Freshness, Outcome, Record, Stage, Verdict};
+use crate::pipeline::{Cleaned, Freshness, Outcome, Record, Stage, Verdict};
 use crate::plan::Facts;
 use crate::runs::Summary;
 use crate::runs::when::utc;
@@ -61,6 +61,17 @@ pub fn verdicts(verdicts: &[Verdict]) -> String {
         }
     }
     out
+}
+
+/// What was removed, and what was left.
+pub fn cleaned(cleaned: &[Cleaned]) -> String {
+    let mut out = String::new();
+    for Cleaned { folder, files, stands } in cleaned {
+        let left = if *stands { "; what no record names was left there" } else { "" };
+        let s = if *files == 1 { "" } else { "s" };
+        out.push_str(&format!("removed {files} file{s} of {}{left}\n", folder.display()));
+    }
+    if out.is_empty() { "nothing to remove\n".to_owned() } else { out }
 }
 
 /// A result as JSON, for other programs.

@@ -3,8 +3,15 @@
 //! A stream is named by (seed, purpose, epoch, index). ChaCha is counter-based, so the streams of a million samples cost
 //! nothing until they are read, and neither thread count nor order nor shard size can change a byte of any of them.
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::path::Path;
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use crate::error::Error;
+use crate::error::Result;
 
 /// The streams of one (seed, purpose, epoch), one per index.
 #[derive(Clone)]
@@ -38,6 +45,24 @@ impl Streams {
 /// The single stream of (seed, purpose, epoch, index).
 pub fn stream(seed: u64, purpose: &str, epoch: u64, index: u64) -> ChaCha8Rng {
     Streams::new(seed, purpose, epoch).at(index)
+}
+
+/// Whether the system gives random numbers. Nothing here takes any, but libraries do, for their hash tables, and panic
+/// where the system refuses them. That a kernel lacks the call, or forbids it, is no refusal: they then read a device.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn check_system() -> Result<()> {
+    use rustix::io::Errno;
+    use rustix::rand::{GetRandomFlags, getrandom};
+    match getrandom(&mut [0; 8], GetRandomFlags::empty()) {
+        Ok(_) | Err(Errno::NOSYS | Errno::PERM | Errno::INTR) => Ok(()),
+        Err(error) => Err(Error::io(Path::new("the system's random numbers"), "read them")(error.into())),
+    }
+}
+
+/// Whether the system gives random numbers: nothing is known to refuse them here.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub fn check_system() -> Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]

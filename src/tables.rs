@@ -3,7 +3,6 @@
 //!
 //! All fields are nullable and all integers are `int64`: the forms that every reader of Parquet takes.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The writer's name in our files: it names the format, not the crate's version, so that an upgrade changes no byte.
 pub const CREATED_BY: &str = "multidigit version 1";
@@ -92,7 +92,7 @@ pub struct Table {
 impl Table {
     /// Opens a file and reads its footer.
     pub fn open(path: &Path) -> Result<Table> {
-        let file = File::open(path).map_err(Error::io(path, "open it"))?;
+        let file = files::open(path)?;
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(Error::parquet(path))?;
         Ok(Table { path: path.to_owned(), metadata })
     }
@@ -140,7 +140,7 @@ impl Table {
             return Err(Error::format(&self.path, format!("no column `{missing}`"), expected));
         }
         let path = self.path.clone();
-        let file = File::open(&path).map_err(Error::io(&path, "open it"))?;
+        let file = files::open(&path)?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         // by position, since a name may hold a dot, which would be read as a path
         let fields = self.metadata.schema().fields().iter();

@@ -2,7 +2,7 @@
 //!
 //! The only place of this stage that runs a network; everything after it is arithmetic on [`Predictions`].
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::floats::Floats;
 use crate::nn::loss::{argmax, cross_entropy, softmax};
 use crate::nn::{CLASSES, Network};
@@ -76,6 +76,9 @@ impl Predictions {
 }
 
 /// What a network, in evaluation mode, says of the first `images` images of a split. `done` hears of each batch.
+///
+/// # Errors
+/// [`Error::NoAnswer`]
 pub fn predict(
     network: &Network,
     normalise: &Normalise,
@@ -88,6 +91,9 @@ pub fn predict(
     forward(network, normalise, split, images, batch, |logits, targets| {
         let heads = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
         let heads: Vec<&[f32]> = heads.iter().map(|head| &**head).collect();
+        if heads.iter().any(|head| head.iter().any(|logit| !logit.is_finite())) {
+            return Err(Error::NoAnswer);
+        }
         all.add(&heads, targets);
         done(targets.len() / split.digits)
     })?;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::forward::{Predictions, predict};
 use super::metrics::class_name;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::{CLASSES, weights};
@@ -42,12 +43,13 @@ pub struct Position {
     pub probabilities: Vec<f64>,
 }
 
-/// Asks the network in the file `weights` about images in the PNG files `paths`.
+/// Asks the network in the file `weights` about images in the PNG files `paths`. `recorded` is the digest of the weights in
+/// the record of their run, if it has one.
 ///
 /// # Errors
 /// [`Error::Format`] for an image of another size or colour than the network takes, with the way to convert it.
-pub fn ask(weights: &Path, paths: &[PathBuf]) -> Result<Vec<Answer>> {
-    let (network, description) = weights::load(weights, &Device::Cpu)?;
+pub fn ask(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Vec<Answer>> {
+    let (network, description) = weights::load(weights, recorded, &Device::Cpu)?;
     let shape = network.shape();
     let size = (shape.height, shape.width);
     let mut split = Split { height: size.0, width: size.1, digits: shape.digits, ..Split::default() };

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::forward::predict;
 pub use self::metrics::{FILE, Metrics, SplitMetrics};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::cpu::memory;
@@ -44,7 +45,7 @@ pub struct Config {
     /// Other images to evaluate on: a Parquet file, a folder of them, or a list of such; null: the data set's val and
     /// test. Files are in the schema of this program's shards; `image` and `label` will do where a label spells the
     /// digits, as in MNIST on Hugging Face. Of a folder every split but train is taken. The results stand in a folder
-    /// of their own, RUN@NAME.
+    /// of their own, RUN@NAME-DIGEST, whose digest is that of the files.
     pub data: Option<Paths>,
 }
 
@@ -125,30 +126,25 @@ impl Config {
         self.data.as_ref().map(Paths::as_slice)
     }
 
-    /// The folder's name of an evaluation of `run`: the run's, with the name of the data where that is not the data
-    /// set.
-    pub fn folder_name(&self, run: &str) -> String {
-        match self.others() {
-            None => run.to_owned(),
-            Some(paths) => {
-                // a folder `data` says less than the one around it
-                let named = paths.iter().flat_map(|path| path.iter().rev()).find(|part| *part != "data");
-                let named = named.map(Path::new).and_then(Path::file_stem).unwrap_or_default().to_string_lossy();
-                let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-                let more = if paths.len() > 1 { format!("-and-{}-more", paths.len() - 1) } else { String::new() };
-                format!("{run}@{}{more}", named.chars().map(plain).collect::<String>())
-            }
-        }
+    /// The name of the other images, after their file or folder; none: it is the data set that is evaluated on.
+    pub fn data_name(&self) -> Option<String> {
+        let paths = self.others()?;
+        // a folder `data` says less than the one around it
+        let named = paths.iter().flat_map(|path| path.iter().rev()).find(|part| *part != "data");
+        let named = named.map(Path::new).and_then(Path::file_stem).unwrap_or_default().to_string_lossy();
+        let more = if paths.len() > 1 { format!("-and-{}-more", paths.len() - 1) } else { String::new() };
+        Some(format!("{named}{more}"))
     }
 }
 
 /// The splits to evaluate the network in the file `weights` on, by name: those of other images where the configuration
-/// names some, else val and test in `data`, the folder of the data set's shards.
-pub fn read(config: &Config, weights: &Path, data: &Path) -> Result<Vec<(String, Split)>> {
+/// names some, else val and test in `data`, the folder of the data set's shards. `recorded` is the digest of the weights in
+/// the record of their run, if it has one.
+pub fn read(config: &Config, weights: &Path, recorded: Option<Digest>, data: &Path) -> Result<Vec<(String, Split)>> {
     match config.others() {
         None => SPLITS.map(|name| Ok((name.to_owned(), read_split(data, name, config.samples)?))).into_iter().collect(),
         Some(paths) => {
-            let digits = weights::load(weights, &candle_core::Device::Cpu)?.0.shape().digits;
+            let digits = weights::load(weights, recorded, &candle_core::Device::Cpu)?.0.shape().digits;
             let splits = foreign::splits(paths)?;
             splits.into_iter().map(|(name, files)| Ok((name, foreign::read(&files, digits, config.samples)?))).collect()
         }
@@ -164,6 +160,7 @@ pub fn read(config: &Config, weights: &Path, data: &Path) -> Result<Vec<(String,
 pub fn run(
     config: &Config,
     weights: &Path,
+    recorded: Option<Digest>,
     splits: &[(&str, &Split)],
     out: &Path,
     progress: &Progress,
@@ -174,8 +171,8 @@ pub fn run(
         Device::Cuda => gpu::open("evaluate.device", Precision::F32, true)?.device(),
     };
     let advice = "a smaller `evaluate.batch_size`, or `evaluate.device` cpu";
-    let (network, description) =
-        weights::load(weights, &device).map_err(|error| error.or_device_memory(|| "the network".to_owned(), advice))?;
+    let (network, description) = weights::load(weights, recorded, &device)
+        .map_err(|error| error.or_device_memory(|| "the network".to_owned(), advice))?;
     let shape = network.shape();
     for (name, split) in splits {
         if split.is_empty() {
@@ -253,15 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn an_evaluation_on_other_data_has_a_folder_of_its_own() {
+    fn other_data_are_named_after_their_file_or_folder() {
         let named = |paths: &[&str]| {
             let paths = paths.iter().map(PathBuf::from).collect();
-            Config { data: Some(Paths::Many(paths)), ..Config::default() }.folder_name("run")
+            Config { data: Some(Paths::Many(paths)), ..Config::default() }.data_name().unwrap()
         };
-        assert_eq!(Config::default().folder_name("run"), "run");
-        assert_eq!(named(&["/x/mnist/test-00000-of-00001.parquet"]), "run@test-00000-of-00001");
-        assert_eq!(named(&["other/dataset/data/", "b c.parquet"]), "run@dataset-and-1-more");
-        assert_eq!(named(&["b c?.parquet"]), "run@b_c_");
+        assert_eq!(Config::default().data_name(), None);
+        assert_eq!(named(&["/x/mnist/test-00000-of-00001.parquet"]), "test-00000-of-00001");
+        assert_eq!(named(&["other/dataset/data/", "b c.parquet"]), "dataset-and-1-more");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::digest::Digest;
 
 /// What an output depends on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     /// The stage's version.
     pub version: u32,

@@ -3,8 +3,11 @@
 //! A stage is fresh if its record's key equals the key of now and every output stands as recorded. It builds in a folder
 //! beside its target and takes the target's place as a whole, record included, so a kill at any moment leaves the last
 //! good state. A stage that runs again and gives the same content leaves everything below it fresh.
+//!
+//! Before any work it is settled that nothing of the user's is in the way. While a command runs, it holds the folders
+//! that it has read or made for reading, and the one that it makes for writing; other commands may read what it reads.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -13,24 +16,33 @@ use crate::augment::preview;
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::files::{self, Build, FolderLock};
+use crate::evaluate;
+use crate::files::{self, Build, FolderLock, Hold};
+use crate::nn::Shape;
 use crate::progress::Progress;
 use crate::raw::{self, Glyphs};
-use crate::runs::card;
-use crate::shards::foreign;
-use crate::{evaluate, train};
+use crate::shards::{DATA, foreign};
+use crate::train::{self, Device, estimate};
 
+mod clean;
 pub mod key;
 pub mod lock;
+mod naming;
+mod ownership;
 pub mod record;
+mod runs;
 pub mod stage;
+mod training;
 mod verify;
 mod work;
 
+pub use clean::Cleaned;
 use key::Key;
 use lock::Lock;
 pub use record::Record;
+pub use runs::config_of;
 pub use stage::Stage;
+use training::Beginning;
 pub use verify::Verdict;
 use work::Done;
 
@@ -42,16 +54,20 @@ pub struct Pipeline {
     raw: PathBuf,
     artifacts: PathBuf,
     lock_file: PathBuf,
+    /// The name of the configured run.
+    run: String,
     /// The glyphs, between the stage that verified them and the one that renders them.
     glyphs: RefCell<Option<Glyphs>>,
+    /// Digests of the files that are evaluated instead of the data set, once they were read.
+    foreign: OnceCell<Vec<(String, Digest)>>,
 }
 
 /// Which stages to bring up to date, and how.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
-    /// The named stages; none: all.
+    /// The named stages; none: the data set, and the report about what stands. No network is trained unasked.
     pub stages: Vec<Stage>,
-    /// Run even what is fresh.
+    /// Run the named stages even if they are fresh.
     pub force: bool,
     /// Only the named stages; their inputs must be fresh.
     pub single: bool,
@@ -59,6 +75,21 @@ pub struct Request {
     pub downstream: bool,
     /// Say what would run, and run nothing.
     pub dry_run: bool,
+    /// Evaluate and report on the run and the data set that stand, whatever the configuration says of how they are made.
+    pub as_they_stand: bool,
+}
+
+impl Request {
+    /// The stages that are asked for.
+    fn named(&self) -> &[Stage] {
+        if self.stages.is_empty() { &UNNAMED } else { &self.stages }
+    }
+
+    /// Whether a stage is to run even if it is fresh. What it needs is not: a training takes an hour, and is named where it
+    /// is meant.
+    fn forces(&self, stage: Stage) -> bool {
+        self.force && self.named().contains(&stage)
+    }
 }
 
 /// Whether a stage's output stands as it should.
@@ -91,20 +122,34 @@ impl Pipeline {
         artifacts: PathBuf,
         lock_file: PathBuf,
     ) -> Pipeline {
-        Pipeline { config, overrides, raw, artifacts, lock_file, glyphs: RefCell::new(None) }
+        let run = naming::run_name(&config);
+        let (glyphs, foreign) = (RefCell::new(None), OnceCell::new());
+        Pipeline { config, overrides, raw, artifacts, lock_file, run, glyphs, foreign }
     }
 
     /// The folder in which a stage's output stands.
     pub fn folder(&self, stage: Stage) -> PathBuf {
         let folder = self.artifacts.join(stage.name());
         match stage {
-            Stage::Train => folder.join(self.config.train.run_name()),
-            Stage::Evaluate => folder.join(self.config.evaluate.folder_name(&self.config.train.run_name())),
+            Stage::Train => folder.join(&self.run),
+            Stage::Evaluate => match self.config.evaluate.data_name() {
+                None => folder.join(&self.run),
+                Some(data) => {
+                    // data that cannot be read have no content, and an evaluation on them fails with the reason
+                    let content = self.foreign_contents().ok();
+                    let digests = |files: &Vec<(String, Digest)>| files.iter().map(|file| file.1).collect::<Vec<_>>();
+                    let content = content.map(|files| Digest::of_json(&serde_json::json!(digests(files))));
+                    folder.join(naming::evaluation_name(&self.run, &data, content))
+                }
+            },
             _ => folder,
         }
     }
 
     /// Brings stages up to date and tells of each as soon as it is done.
+    ///
+    /// # Errors
+    /// Before any work, where files of the user's or a run are in the way of a stage.
     pub fn run(
         &self,
         request: &Request,
@@ -116,46 +161,127 @@ impl Pipeline {
             let [height, width] = self.config.plan.image_size;
             self.config.train.model.check_image_size(height, width)?;
         }
-        let _lock = match request.dry_run {
-            true => None,
-            false => Some(self.lock_folders()?),
-        };
+        self.check_folders()?;
         let pinned = Lock::read(&self.lock_file)?;
-        let mut pending = BTreeSet::new();
-        if request.single {
+        if request.as_they_stand {
+            self.require_standing(&selected)?;
+        } else if request.single {
             self.require_fresh_inputs(&selected)?;
         }
-        for stage in selected {
-            let outcome = match self.freshness(stage, &pending)? {
-                Freshness::Fresh(record) if !request.force => {
-                    if !request.dry_run {
-                        self.keep_stamps(stage, &record);
-                    }
-                    Outcome::Fresh(record)
-                }
-                freshness => {
-                    let reasons = match freshness {
-                        Freshness::Stale(reasons) if !request.force => reasons,
-                        _ => vec!["--force".to_owned()],
-                    };
-                    if request.dry_run {
-                        pending.insert(stage);
-                        Outcome::WouldRun(reasons)
-                    } else {
-                        progress.note(&format!("{stage}: {}", reasons.join("; ")));
-                        let record = self.perform(stage, request.force, progress)?;
-                        let expected = pinned.as_ref().and_then(|lock| lock.expected(stage, &self.config));
-                        let pinned = expected.map(|content| content == record.content);
-                        if pinned == Some(false) {
-                            progress.warn(&format!("{stage}: the content is not what pipeline.lock pins"));
-                        }
-                        Outcome::Ran { reasons, record: Box::new(record), pinned }
-                    }
-                }
-            };
+        let (planned, training) = self.planned(&selected, request)?;
+        if request.dry_run {
+            return planned.iter().try_for_each(|(stage, outcome)| tell(*stage, outcome));
+        }
+        self.announce_training(request, training, progress);
+        let mut held = Vec::new();
+        for &stage in &selected {
+            let (outcome, lock) = self.bring(stage, request, pinned.as_ref(), progress)?;
+            held.push(lock);
             tell(stage, &outcome)?;
         }
         Ok(())
+    }
+
+    /// What would become of the stages, in their order, as things stand; and how a training would begin.
+    ///
+    /// # Errors
+    /// Where something is in the way of a stage that would run.
+    fn planned(&self, selected: &[Stage], request: &Request) -> Result<Planned> {
+        let mut pending = BTreeSet::new();
+        let (mut planned, mut training) = (Vec::new(), None);
+        for &stage in selected {
+            // the folder of all runs too, which may be a file of the user's
+            files::resolve(&self.artifacts.join(stage.name()))?;
+            let outcome = match self.freshness(stage, &pending)? {
+                Freshness::Fresh(record) if !request.forces(stage) => Outcome::Fresh(record),
+                freshness => {
+                    let mut reasons = reasons(freshness, request.forces(stage));
+                    if stage == Stage::Train {
+                        let beginning = self.beginning(request.forces(stage), pending.contains(&Stage::Dataset))?;
+                        reasons.extend(beginning.going_on());
+                        training = Some(beginning);
+                    } else {
+                        ownership::check_around(stage, &self.folder(stage))?;
+                    }
+                    pending.insert(stage);
+                    Outcome::WouldRun(reasons)
+                }
+            };
+            planned.push((stage, outcome));
+        }
+        Ok((planned, training))
+    }
+
+    /// Brings one stage, whose inputs are fresh, up to date. The lock that is handed back keeps what the stage left from
+    /// being replaced while others read it.
+    fn bring(
+        &self,
+        stage: Stage,
+        request: &Request,
+        pinned: Option<&Lock>,
+        progress: &Progress,
+    ) -> Result<(Outcome, Option<FolderLock>)> {
+        let force = request.forces(stage);
+        let target = files::resolve(&self.folder(stage))?;
+        ownership::mend_if_left(stage, &target);
+        let reading = FolderLock::reading(&target)?;
+        if !force && let Freshness::Fresh(record) = self.freshness(stage, &BTreeSet::new())? {
+            self.keep_stamps(stage, &record);
+            return Ok((Outcome::Fresh(record), reading));
+        }
+        drop(reading);
+        let writing = FolderLock::beside(&target, Hold::Write)?;
+        ownership::mend(stage, &target)?;
+        // asked again, as another process may have made it meanwhile
+        let reasons = match self.freshness(stage, &BTreeSet::new())? {
+            Freshness::Fresh(record) if !force => {
+                return Ok((Outcome::Fresh(record), writing.downgraded()));
+            }
+            freshness => reasons(freshness, force),
+        };
+        let inputs = stage.inputs(&self.config).iter().filter(|&&input| !stage.shows(input));
+        let inputs = inputs.map(|&input| FolderLock::reading(&files::resolve(&self.folder(input))?));
+        let _inputs = inputs.collect::<Result<Vec<_>>>()?;
+        if request.as_they_stand {
+            // asked again, now that nobody can replace them
+            self.require_standing(&[stage])?;
+        }
+        progress.note(&format!("{stage}: {}", reasons.join("; ")));
+        let record = self.perform(stage, &target, force, progress)?;
+        let expected = pinned.and_then(|lock| lock.expected(stage, &self.config));
+        let pinned = expected.map(|content| content == record.content);
+        if pinned == Some(false) {
+            progress.warn(&format!("{stage}: the content is not what pipeline.lock pins"));
+        }
+        Ok((Outcome::Ran { reasons, record: Box::new(record), pinned }, writing.downgraded()))
+    }
+
+    /// Says how long a training takes, before it begins or where none was asked for.
+    fn announce_training(&self, request: &Request, training: Option<Beginning>, progress: &Progress) {
+        let done = match &training {
+            None if request.stages.is_empty() && !self.folder(Stage::Train).exists() => 0,
+            None | Some(Beginning::Unchanged) => return,
+            Some(beginning) => beginning.epochs_done(),
+        };
+        let train = &train::Config { epochs: self.config.train.epochs - done, ..self.config.train.clone() };
+        let [images, val, _] = self.config.plan.counts().map(|count| count as usize);
+        let images = train.samples.unwrap_or(images).min(images);
+        let [height, width] = self.config.plan.image_size;
+        let shape = Shape { model: train.model, digits: self.config.plan.digits, height, width };
+        let time = match train.device {
+            Device::Cpu => estimate::estimate(train, shape, images, val).ok().map(estimate::words),
+            Device::Cuda => None, // its speed is known when it trains
+        };
+        let time = time.map_or_else(String::new, |time| format!(", {time} on this machine by steps just measured"));
+        let epochs = if train.epochs == 1 { "1 epoch".to_owned() } else { format!("{} epochs", train.epochs) };
+        let what = format!("{}, {epochs} of {images} images{time}", train.model);
+        match training.is_some() {
+            true => progress.note(&format!("train: {what}; after Ctrl-C the same command goes on")),
+            false => progress.note(&format!(
+                "run: the data set and the report; no network is trained unless a stage is named, as in `multidigit run \
+                 train evaluate report` ({what})"
+            )),
+        }
     }
 
     /// The freshness of every stage, in order, as it stands.
@@ -163,8 +289,16 @@ impl Pipeline {
         let mut stale = BTreeSet::new();
         let mut all = Vec::new();
         for stage in Stage::ALL {
-            let freshness = self.freshness(stage, &stale)?;
-            if matches!(freshness, Freshness::Stale(_)) {
+            // what is shown as it stands need not be fresh
+            let stale_inputs = stale.iter().copied().filter(|&input| !stage.shows(input)).collect();
+            let mut freshness = self.freshness(stage, &stale_inputs)?;
+            if let Freshness::Stale(reasons) = &mut freshness {
+                if stage == Stage::Train {
+                    match self.beginning(false, stale.contains(&Stage::Dataset)) {
+                        Ok(beginning) => reasons.extend(beginning.going_on()),
+                        Err(error) => reasons.push(format!("would be refused: {error}")),
+                    }
+                }
                 stale.insert(stage);
             }
             all.push((stage, freshness));
@@ -174,7 +308,10 @@ impl Pipeline {
 
     /// Writes `pipeline.lock` from what stands; the pinned stages must be fresh. Returns its path.
     pub fn lock(&self) -> Result<&Path> {
-        let _lock = self.lock_folders()?;
+        // what is no lock file is not ours to replace
+        Lock::read(&self.lock_file)?;
+        let held = Stage::PINNED.map(|stage| FolderLock::reading(&files::resolve(&self.folder(stage))?));
+        let _held = held.into_iter().collect::<Result<Vec<_>>>()?;
         self.require_fresh(&Stage::PINNED, "lock")?;
         let content = Stage::PINNED.into_iter().filter_map(|stage| Some((stage, self.record(stage).ok()??.content)));
         Lock::new(&self.config, content).write(&self.lock_file)?;
@@ -185,57 +322,79 @@ impl Pipeline {
     /// fresh. It is written to `out`, else beside the stages' folders. Returns its path.
     pub fn preview_augment(&self, rows: usize, epochs: usize, out: Option<PathBuf>) -> Result<PathBuf> {
         self.require_fresh(&[Stage::Dataset], "preview")?;
+        self.check_input(Stage::Dataset, |path| is_shard_of(path, "train"))?;
         let picture = preview::draw(&self.config.augment, &self.folder(Stage::Dataset), rows, epochs)?;
-        let out = out.unwrap_or_else(|| self.artifacts.join(preview::FILE));
-        files::write(&out, &preview::png(&picture))?;
+        let out = match out {
+            Some(out) => {
+                let place = files::absolute(&out);
+                let is_within = |stage: &Stage| place.starts_with(files::absolute(&self.artifacts.join(stage.name())));
+                if let Some(stage) = Stage::ALL.into_iter().find(is_within) {
+                    let found = format!("a place in the folder of the stage {stage}");
+                    return Err(Error::format(&out, found, "one apart from what the stages made"));
+                }
+                out
+            }
+            None => {
+                let out = self.artifacts.join(preview::FILE);
+                if out.is_file() && !preview::is_ours(&files::read(&out)?) {
+                    let expected = "an earlier preview, or nothing, under this name; name another file with --out";
+                    return Err(Error::format(&out, "a file that this program did not draw", expected));
+                }
+                out
+            }
+        };
+        files::write_among_users(&out, &preview::png(&picture))?;
         Ok(out)
     }
 
-    /// Asks a trained network about PNG files: the run of that name, or the one of the configuration.
-    pub fn predict(&self, run: Option<&str>, images: &[PathBuf]) -> Result<Vec<evaluate::images::Answer>> {
-        let runs = self.artifacts.join(Stage::Train.name());
-        let name = run.map_or_else(|| self.config.train.run_name(), str::to_owned);
+    /// Asks the network of the configured run about PNG files.
+    pub fn predict(&self, images: &[PathBuf]) -> Result<Vec<evaluate::images::Answer>> {
+        let folder = self.folder(Stage::Train);
         let file = Path::new(train::WEIGHTS).join(self.config.evaluate.weights.file());
-        let weights = runs.join(&name).join(&file);
+        let weights = folder.join(&file);
         if !weights.is_file() {
-            let mut there = files::entries(&runs)?;
-            there.retain(|folder| folder.join(&file).is_file());
-            let names: Vec<_> = there.iter().filter_map(|folder| folder.file_name()?.to_str()).collect();
-            let expected = match names[..] {
-                [] => "a trained run; `multidigit run train` makes one".to_owned(),
-                _ => format!("--run with one of {}", names.join(", ")),
-            };
-            return Err(Error::format(&weights, format!("no such weights of run {name}"), expected));
+            return Err(self.no_such_run()?);
         }
-        evaluate::images::ask(&weights, images)
+        let recorded = Record::read(&folder)?.and_then(|record| record.digest_of(&record::name(&file)));
+        evaluate::images::ask(&weights, recorded, images)
     }
 
-    /// Brings the report up to date with what stands, and nothing else but the data set: no run is trained or evaluated.
+    /// Brings the report up to date with what stands, and nothing else but a data set that is not there: no run is trained
+    /// or evaluated.
     pub fn report(
         &self,
         force: bool,
         progress: &Progress,
         tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>,
     ) -> Result<()> {
-        self.run(&Request { stages: vec![Stage::Dataset], ..Request::default() }, progress, &mut |_, _| Ok(()))?;
-        let alone = Request { stages: vec![Stage::Report], single: true, force, ..Request::default() };
-        self.run(&alone, progress, tell)
+        if self.record(Stage::Dataset)?.is_none() {
+            self.run(&Request { stages: vec![Stage::Dataset], ..Request::default() }, progress, &mut |_, _| Ok(()))?;
+        }
+        let stages = vec![Stage::Report];
+        self.run(&Request { stages, as_they_stand: true, force, ..Request::default() }, progress, tell)
     }
 
-    /// Takes the artifacts folder for this process, and clears what killed runs left there.
-    fn lock_folders(&self) -> Result<FolderLock> {
-        let lock = FolderLock::take(&self.artifacts)?;
-        for folder in [self.artifacts.clone(), self.artifacts.join("train"), self.artifacts.join("evaluate")] {
-            files::sweep(&folder)?;
+    /// Refuses a raw folder that is, or lies in, the folder of a stage: what stands there is replaced.
+    fn check_folders(&self) -> Result<()> {
+        let raw = files::absolute(&self.raw);
+        let is_taken = |stage: &Stage| {
+            let folder = files::absolute(&self.artifacts.join(stage.name()));
+            raw.starts_with(&folder) || files::former(&folder).iter().any(|place| raw.starts_with(place))
+        };
+        match Stage::ALL.into_iter().find(is_taken) {
+            None => Ok(()),
+            Some(stage) => {
+                let artifacts = self.artifacts.display();
+                let found = format!("`{}`, where --artifacts `{artifacts}` has the stage {stage}", self.raw.display());
+                Err(Error::value("--raw", found, "a folder apart from the stages' folders; give another --artifacts"))
+            }
         }
-        Ok(lock)
     }
 
     fn require_fresh_inputs(&self, stages: &[Stage]) -> Result<()> {
         for &stage in stages {
-            // the report shows what stands of the runs, if anything
             let inputs = stage.inputs(&self.config).iter().copied();
-            let inputs = inputs.filter(|input| !stages.contains(input) && !shown(stage, *input));
+            let inputs = inputs.filter(|input| !stages.contains(input) && !stage.shows(*input));
             let inputs: Vec<Stage> = inputs.collect();
             self.require_fresh(&inputs, stage.name())?;
         }
@@ -275,7 +434,7 @@ impl Pipeline {
     /// whichever the configuration names.
     fn keyed_inputs(&self, stage: Stage) -> impl Iterator<Item = Stage> + use<> {
         let inputs = stage.inputs(&self.config).iter().copied();
-        inputs.filter(move |&input| (stage, input) != (Stage::Train, Stage::Augment) && !shown(stage, input))
+        inputs.filter(move |&input| (stage, input) != (Stage::Train, Stage::Augment) && !stage.shows(input))
     }
 
     /// The key of a stage under the records that stand; the inputs that have none.
@@ -286,7 +445,7 @@ impl Pipeline {
             match Record::read(&self.folder(input)) {
                 Ok(Some(record)) => {
                     let name = match input {
-                        Stage::Train | Stage::Evaluate => format!("{input}/{}", self.config.train.run_name()),
+                        Stage::Train | Stage::Evaluate => format!("{input}/{}", self.run),
                         _ => input.name().to_owned(),
                     };
                     inputs.insert(name, record.content);
@@ -296,47 +455,35 @@ impl Pipeline {
         }
         match stage {
             Stage::Report => inputs.extend(self.run_contents()?),
-            Stage::Evaluate => inputs.extend(self.foreign_contents()?),
+            Stage::Evaluate => inputs.extend(self.foreign_contents()?.iter().cloned()),
             _ => {}
         }
         let settings = key::settings(stage, &self.config);
         Ok((Key { version: stage.version(), settings, inputs }, missing))
     }
 
-    /// Digests of the files that are evaluated instead of the data set.
-    fn foreign_contents(&self) -> Result<Vec<(String, Digest)>> {
+    /// Digests of the files that are evaluated instead of the data set, in their order, by a name for each.
+    fn foreign_contents(&self) -> Result<&Vec<(String, Digest)>> {
+        if let Some(contents) = self.foreign.get() {
+            return Ok(contents);
+        }
         let splits = foreign::splits(self.config.evaluate.others().unwrap_or_default())?;
         let files = splits.into_iter().flat_map(|(_, files)| files);
-        files.map(|path| Ok((format!("data/{}", path.display()), Digest::of_file(&path)?))).collect()
+        let named = files.map(|path| Ok((format!("data/{}", path.display()), Digest::of_file(&path)?)));
+        let contents = named.collect::<Result<Vec<_>>>()?;
+        Ok(self.foreign.get_or_init(|| contents))
     }
 
-    /// Content of every run that stands, trained, evaluated or unfinished: the report shows them all.
-    fn run_contents(&self) -> Result<Vec<(String, Digest)>> {
-        let mut runs = Vec::new();
-        for (place, _) in self.places()?.into_iter().filter(|(place, _)| place.settings.is_none()) {
-            let run = place.folder.file_name().unwrap_or_default().to_string_lossy();
-            let mut files = files::entries(&place.folder)?;
-            // what the report reads of it, not its growing weights
-            files.retain(|file| file.extension().is_some_and(|e| e == "csv" || e == "json" || e == "yaml"));
-            let digests = files.iter().map(|file| Digest::of_file(file)).collect::<Result<Vec<Digest>>>()?;
-            runs.push((format!("{}/{run}", Stage::Train), Digest::of_json(&serde_json::json!(digests))));
-        }
-        for stage in [Stage::Train, Stage::Evaluate] {
-            for folder in self.run_folders(stage)? {
-                if let Ok(Some(record)) = Record::read(&folder) {
-                    let run = folder.file_name().unwrap_or_default().to_string_lossy();
-                    runs.push((format!("{stage}/{run}"), record.content));
-                }
+    /// Refuses files to evaluate on that changed since they were digested.
+    fn check_foreign(&self) -> Result<()> {
+        for (name, digest) in self.foreign.get().into_iter().flatten() {
+            let path = Path::new(name.strip_prefix("data/").unwrap_or(name));
+            if Digest::of_file(path)? != *digest {
+                let expected = "the file as it was when the command began; run the command again";
+                return Err(Error::format(path, "a file that changed meanwhile", expected));
             }
         }
-        Ok(runs)
-    }
-
-    /// The folders of all runs of a stage (train or evaluate) that have a record.
-    fn run_folders(&self, stage: Stage) -> Result<Vec<PathBuf>> {
-        let mut folders = files::entries(&self.artifacts.join(stage.name()))?;
-        folders.retain(|folder| folder.join(record::FILE).exists());
-        Ok(folders)
+        Ok(())
     }
 
     /// The content of a stage that has run.
@@ -368,7 +515,7 @@ impl Pipeline {
             }
         }
         let inputs = stage.inputs(&self.config).iter();
-        let stale = inputs.filter(|&&input| shown(stage, input) && pending.contains(&input));
+        let stale = inputs.filter(|&&input| stage.shows(input) && pending.contains(&input));
         reasons.extend(stale.map(|input| format!("input {input} is stale")));
         if reasons.is_empty() {
             let folder = self.folder(stage);
@@ -392,34 +539,38 @@ impl Pipeline {
     }
 
     /// Writes the record of a fresh stage again if a look at its outputs renewed their stamps: it spares the next look the
-    /// reading. Only with the folder's lock in hand, or it could meet the record of a run under way; and a folder that
-    /// cannot be written is no reason to fail.
+    /// reading. Only with the folder's lock in hand, or it could meet the record of a run under way.
     fn keep_stamps(&self, stage: Stage, record: &Record) {
         if !matches!(self.record(stage), Ok(Some(stored)) if stored == *record) {
-            let _ = record.write(&self.folder(stage));
+            record.renew(&self.folder(stage));
         }
     }
 
     /// Runs one stage, whose inputs are fresh, and puts its output and record in place.
-    fn perform(&self, stage: Stage, force: bool, progress: &Progress) -> Result<Record> {
+    fn perform(&self, stage: Stage, target: &Path, force: bool, progress: &Progress) -> Result<Record> {
         let started = Instant::now();
-        let target = self.folder(stage);
-        files::create_dir(target.parent().unwrap_or(&self.artifacts))?;
-        let build = match stage {
-            Stage::Train => Build::resumable(&target)?,
-            _ => Build::beside(&target)?,
-        };
-        if stage == Stage::Train {
-            self.begin_training(&build, force, progress)?;
-        }
-        let Done { content, rows, facts } = self.work(stage, build.path(), progress)?;
+        // of the inputs as they are read: the locks on them keep them so
         let (key, _) = self.key(stage)?;
+        let build = match stage {
+            Stage::Train => self.begin_training(target, &key, force, progress)?,
+            _ => {
+                ownership::check(stage, target)?;
+                Build::beside(target)?
+            }
+        };
+        let Done { content, rows, facts } = self.work(stage, &key, build.path(), progress)?;
         let outputs = match stage {
             Stage::Raw => {
-                let base = self.base(stage, &target, &self.config.raw)?;
+                let base = self.base(stage, target, &self.config.raw)?;
                 let files = raw::locate(&self.config.raw, &self.raw)?;
                 let names = files.paths.iter().filter_map(|path| path.file_name().map(PathBuf::from));
                 record::outputs(&base, &names.collect::<Vec<_>>())?
+            }
+            Stage::Train => {
+                // a run's folder is there for all to see, and may hold what others put there
+                let mut files = files::walk(build.path())?;
+                files.retain(|path| train::is_output(&record::name(path)));
+                record::outputs(build.path(), &files)?
             }
             _ => record::outputs(build.path(), &files::walk(build.path())?)?,
         };
@@ -428,22 +579,32 @@ impl Pipeline {
         let seconds = started.elapsed().as_secs_f64();
         let record = Record { key, content, outputs, rows, facts, seconds, finished };
         record.write(build.path())?;
-        build.commit()?;
-        let card = target.join(card::FILE);
-        if stage == Stage::Evaluate && card.exists() {
-            // for whoever publishes the folder with the weights; the record of `train` does not speak of it
-            let beside = self.folder(Stage::Train).join(card::FILE);
-            if let Err(error) = files::read(&card).and_then(|text| files::write(&beside, &text)) {
-                progress.warn(&error.to_string());
+        if let Some(former) = build.commit()? {
+            ownership::remove_recorded(stage, &former)?;
+            if former.exists() {
+                let former = former.display();
+                progress.warn(&format!("`{former}`: holds what no record of this program names; it was left there"));
             }
         }
         Ok(record)
     }
 }
 
-/// Whether a stage shows what stands of another, without needing any of it.
-fn shown(stage: Stage, input: Stage) -> bool {
-    stage == Stage::Report && matches!(input, Stage::Train | Stage::Evaluate)
+/// What would become of each stage, and how a training would begin, if there would be one.
+type Planned = (Vec<(Stage, Outcome)>, Option<Beginning>);
+
+/// Why a stage runs that is not fresh, or is forced to.
+fn reasons(freshness: Freshness, force: bool) -> Vec<String> {
+    match freshness {
+        Freshness::Stale(reasons) if !force => reasons,
+        _ => vec!["--force".to_owned()],
+    }
+}
+
+/// Whether a path in the folder of the stage `dataset` is a shard of a split.
+fn is_shard_of(path: &str, split: &str) -> bool {
+    let name = path.strip_prefix(DATA).and_then(|name| name.strip_prefix('/'));
+    name.and_then(|name| name.strip_prefix(split)).is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// The content of a stage that has no logical one: its files.
@@ -451,16 +612,21 @@ fn content_of(outputs: &[record::Output]) -> Vec<(&str, Digest)> {
     outputs.iter().map(|output| (output.path.as_str(), output.digest)).collect()
 }
 
+/// What is brought up to date where no stage is named: all that takes seconds.
+const UNNAMED: [Stage; 5] = [Stage::Raw, Stage::Plan, Stage::Dataset, Stage::Augment, Stage::Report];
+
 /// The stages of a request, in order.
 fn selection(request: &Request, config: &Config) -> Vec<Stage> {
-    let named = |stage: &Stage| request.stages.is_empty() || request.stages.contains(stage);
-    let mut selected: BTreeSet<Stage> = Stage::ALL.into_iter().filter(named).collect();
+    let named = request.named();
+    let mut selected: BTreeSet<Stage> = named.iter().copied().collect();
     if request.downstream {
-        let below = Stage::ALL.into_iter().filter(|stage| selected.iter().any(|&named| stage.needs(named, config)));
-        selected.extend(below.collect::<Vec<_>>());
+        let below = Stage::ALL.into_iter().filter(|stage| named.iter().any(|&named| stage.is_below(named, config)));
+        selected.extend(below);
     }
     if !request.single {
-        selected = selected.into_iter().flat_map(|stage| stage.with_upstream(config)).collect();
+        let alone = |stage| request.as_they_stand && matches!(stage, Stage::Evaluate | Stage::Report);
+        let with_upstream = |stage: Stage| if alone(stage) { vec![stage] } else { stage.with_upstream(config) };
+        selected = selected.into_iter().flat_map(with_upstream).collect();
     }
     selected.into_iter().collect()
 }
@@ -480,7 +646,15 @@ mod tests {
     #[test]
     fn a_stage_brings_what_it_needs_and_no_more() {
         assert_eq!(selected(&[Dataset], |_| ()), [Raw, Plan, Dataset]);
-        assert_eq!(selected(&[], |_| ()), Stage::ALL);
+        assert_eq!(selected(&[Report], |_| ()), [Raw, Plan, Dataset, Report]);
+    }
+
+    #[test]
+    fn no_network_is_trained_unasked() {
+        assert_eq!(selected(&[], |_| ()), [Raw, Plan, Dataset, Augment, Report]);
+        let request = |stages: &[Stage]| Request { stages: stages.to_vec(), force: true, ..Request::default() };
+        assert!(request(&[Train]).forces(Train) && request(&[]).forces(Plan));
+        assert!(!request(&[Evaluate]).forces(Train) && !request(&[]).forces(Train));
     }
 
     #[test]
@@ -489,5 +663,11 @@ mod tests {
         assert_eq!(selected(&[Evaluate], |r| r.downstream = true), Stage::ALL.to_vec());
         let both = |request: &mut Request| (request.single, request.downstream) = (true, true);
         assert_eq!(selected(&[Train], both), [Train, Evaluate, Report]);
+    }
+
+    #[test]
+    fn a_run_that_is_named_is_evaluated_as_it_stands() {
+        assert_eq!(selected(&[Evaluate, Report], |r| r.as_they_stand = true), [Evaluate, Report]);
+        assert_eq!(selected(&[Dataset], |r| r.as_they_stand = true), [Raw, Plan, Dataset]);
     }
 }

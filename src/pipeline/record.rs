@@ -3,12 +3,13 @@
 //! A record is written last into the folder under construction and takes its place together with the outputs, so that
 //! there is no moment at which one speaks of the other falsely.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::key::Key;
+use super::stage::Stage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::{self, Stamp};
@@ -55,15 +56,36 @@ impl Record {
         }
         let text = files::read_text(&path)?;
         let refuse = |e: serde_json::Error| {
-            Error::format(&path, format!("not a record ({e})"), "a record of this version; run the stage again")
+            Error::format(
+                &path,
+                format!("not a record ({e})"),
+                "a record of this version; move the folder away, and run the stage again",
+            )
         };
-        serde_json::from_str(&text).map(Some).map_err(refuse)
+        let record: Record = serde_json::from_str(&text).map_err(refuse)?;
+        // what a record names is removed one day: it must not lead out of the folder
+        let is_within =
+            |output: &&Output| Path::new(&output.path).components().all(|c| matches!(c, Component::Normal(_)));
+        match record.outputs.iter().find(|output| !is_within(output)) {
+            None => Ok(Some(record)),
+            Some(Output { path: outside, .. }) => {
+                let found = format!("names the file {outside:?}, which is not in its folder");
+                Err(Error::format(&path, found, "a record that this program wrote; move the folder away"))
+            }
+        }
     }
 
     /// Writes the record into a stage's folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).expect("a record is plain data");
         files::write(&folder.join(FILE), text.as_bytes())
+    }
+
+    /// Writes a record again whose stamps were renewed; that it cannot be written is no failure, nor that another process
+    /// writes the same at the moment.
+    pub fn renew(&self, folder: &Path) {
+        let text = serde_json::to_string_pretty(self).expect("a record is plain data");
+        files::write_unless_taken(&folder.join(FILE), text.as_bytes());
     }
 
     /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode
@@ -93,6 +115,35 @@ impl Record {
         differences
     }
 
+    /// Reads outputs below `base` again, those whose paths `wanted` picks, before a stage computes with them: a file that
+    /// rots can keep its size, time and inode. `advice` says what to do about one that is not as recorded.
+    pub fn check(&self, base: &Path, advice: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        use rayon::prelude::*;
+        let wanted: Vec<&Output> = self.outputs.iter().filter(|output| wanted(&output.path)).collect();
+        wanted.into_par_iter().try_for_each(|output| {
+            let path = base.join(&output.path);
+            let (found, recorded) = (Digest::of_file(&path)?, output.digest);
+            match found == recorded {
+                true => Ok(()),
+                false => {
+                    let found = format!("its bytes are not those that were recorded (digest {})", found.short());
+                    Err(Error::format(&path, found, format!("{}; {advice}", recorded.short())))
+                }
+            }
+        })
+    }
+
+    /// The stage that left this record: its own section is among the settings. `train` and `report` have that of `augment`
+    /// too, and come after it.
+    pub fn stage(&self) -> Option<Stage> {
+        Stage::ALL.into_iter().rev().find(|stage| self.key.settings.get(stage.name()).is_some())
+    }
+
+    /// The digest of an output.
+    pub fn digest_of(&self, path: &str) -> Option<Digest> {
+        self.outputs.iter().find(|output| output.path == path).map(|output| output.digest)
+    }
+
     /// The files below a stage's folder that it does not speak of.
     pub fn strays(&self, folder: &Path) -> Result<impl Iterator<Item = String>> {
         let names = files::walk(folder)?.into_iter().map(|path| name(&path));
@@ -111,13 +162,15 @@ pub fn outputs(base: &Path, paths: &[PathBuf]) -> Result<Vec<Output>> {
 }
 
 /// A relative path as records have it.
-fn name(path: &Path) -> String {
+pub fn name(path: &Path) -> String {
     path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::pipeline::key;
 
     fn record(base: &Path) -> Record {
         let key = Key { version: 1, settings: Value::Null, inputs: Default::default() };
@@ -141,6 +194,49 @@ mod tests {
         std::fs::write(home.path().join(FILE), "{").unwrap();
         let error = Record::read(home.path()).unwrap_err().to_string();
         assert!(error.contains("not a record"), "{error}");
+    }
+
+    #[test]
+    fn a_record_tells_whose_it_is() {
+        let home = tempfile::tempdir().unwrap();
+        let mut record = record(home.path());
+        assert_eq!(record.stage(), None);
+        for stage in Stage::ALL {
+            record.key.settings = key::settings(stage, &Config::default());
+            assert_eq!(record.stage(), Some(stage));
+        }
+    }
+
+    #[test]
+    fn a_record_that_names_a_file_elsewhere_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("a"), "").unwrap();
+        let mut record = record(home.path());
+        for outside in ["../thesis.tex", "/etc/passwd", "data/../../a"] {
+            record.outputs[0].path = outside.to_owned();
+            record.write(home.path()).unwrap();
+            let error = Record::read(home.path()).unwrap_err().to_string();
+            let words =
+                format!("record.json`: names the file {outside:?}, which is not in its folder; expected a record");
+            assert!(error.contains(&words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_rots_with_its_stamp_kept_is_found_by_whoever_reads_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a");
+        std::fs::write(&path, "sound").unwrap();
+        let mut record = record(home.path());
+        record.check(home.path(), "make it again", |_| true).unwrap();
+        std::fs::write(&path, "souND").unwrap();
+        record.outputs[0].stamp = Stamp::of(&path).unwrap();
+        assert!(record.look(home.path()).is_empty(), "its stamp says nothing");
+        let error = record.check(home.path(), "make it again", |_| true).unwrap_err().to_string();
+        let [found, recorded] = [b"souND", b"sound"].map(|bytes| Digest::of(bytes).short());
+        let expected = format!("not those that were recorded (digest {found}); expected {recorded}; make it again");
+        assert_eq!(error, format!("`{}`: its bytes are {expected}", path.display()));
+        record.check(home.path(), "make it again", |name| name != "a").unwrap();
     }
 
     #[test]

@@ -66,14 +66,23 @@ impl Stage {
         }
     }
 
-    /// The stage and everything that it needs, in order.
-    pub fn with_upstream(self, config: &Config) -> Vec<Stage> {
-        Stage::ALL.into_iter().filter(|&other| other == self || self.needs(other, config)).collect()
+    /// Whether this stage shows what stands of another, without needing any of it: the report does, of runs.
+    pub fn shows(self, input: Stage) -> bool {
+        self == Report && matches!(input, Train | Evaluate)
     }
 
-    /// Whether this stage needs another, directly or not.
-    pub fn needs(self, other: Stage, config: &Config) -> bool {
-        self.inputs(config).iter().any(|&input| input == other || input.needs(other, config))
+    /// The stage and everything that it needs, in order.
+    pub fn with_upstream(self, config: &Config) -> Vec<Stage> {
+        let needed = self.inputs(config).iter().filter(|&&input| !self.shows(input));
+        let mut all: Vec<Stage> = needed.flat_map(|input| input.with_upstream(config)).chain([self]).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Whether this stage reads another's output, directly or not.
+    pub fn is_below(self, other: Stage, config: &Config) -> bool {
+        self.inputs(config).iter().any(|&input| input == other || input.is_below(other, config))
     }
 }
 
@@ -129,8 +138,12 @@ mod tests {
     fn upstream_is_everything_that_is_needed() {
         assert_eq!(Augment.with_upstream(&Config::default()), [Raw, Plan, Dataset, Augment]);
         let mut config = Config::default();
-        assert!(Report.needs(Raw, &config) && !Dataset.needs(Train, &config) && Train.needs(Augment, &config));
+        assert_eq!(Evaluate.with_upstream(&config), [Raw, Plan, Dataset, Augment, Train, Evaluate]);
+        assert_eq!(Report.with_upstream(&config), [Raw, Plan, Dataset, Report], "runs are shown as they stand");
+        assert!(
+            Report.is_below(Train, &config) && !Dataset.is_below(Train, &config) && Train.is_below(Augment, &config)
+        );
         config.train.augment = false;
-        assert!(!Train.needs(Augment, &config));
+        assert!(!Train.is_below(Augment, &config));
     }
 }

@@ -1,16 +1,15 @@
 //! Verification: everything that stands is read again and its digests are computed anew, from the bytes of the files and
 //! from what they mean, and compared with the records and with `pipeline.lock`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::lock::Lock;
 use super::{Pipeline, Record, Stage, record};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::files::{self, FolderLock};
+use crate::files;
 use crate::progress::Progress;
-use crate::runs::card;
-use crate::{augment, dataset, plan, raw};
+use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// What verification found of one stage.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +30,6 @@ impl Pipeline {
     /// Verifies everything that stands. An error if nothing does. It writes nothing, so a folder that only others can write
     /// will do.
     pub fn verify(&self, progress: &Progress) -> Result<Vec<Verdict>> {
-        let _lock = FolderLock::take_if_writable(&self.artifacts)?;
         let pinned = Lock::read(&self.lock_file)?;
         let mut verdicts = Vec::new();
         for stage in Stage::ALL {
@@ -41,7 +39,20 @@ impl Pipeline {
                 _ => vec![home],
             };
             for folder in folders.into_iter().filter(|folder| folder.is_dir() && !is_in_transit(folder)) {
-                verdicts.push(self.verify_one(stage, folder, pinned.as_ref(), progress)?);
+                if is_foreign(stage, &folder)? {
+                    continue;
+                }
+                let mut verdict = self.verify_one(stage, &folder, pinned.as_ref(), progress)?;
+                let mut record = Record::read(&folder).ok();
+                // another run may have replaced the folder under our eyes; what stands now is what counts
+                while !verdict.differences.is_empty() {
+                    verdict = self.verify_one(stage, &folder, pinned.as_ref(), progress)?;
+                    let before = std::mem::replace(&mut record, Record::read(&folder).ok());
+                    if before == record {
+                        break;
+                    }
+                }
+                verdicts.push(verdict);
             }
         }
         if verdicts.is_empty() {
@@ -51,7 +62,7 @@ impl Pipeline {
         Ok(verdicts)
     }
 
-    fn verify_one(&self, stage: Stage, folder: PathBuf, lock: Option<&Lock>, progress: &Progress) -> Result<Verdict> {
+    fn verify_one(&self, stage: Stage, folder: &Path, lock: Option<&Lock>, progress: &Progress) -> Result<Verdict> {
         let run = folder.file_name().unwrap_or_default().to_string_lossy();
         let name = match stage {
             Stage::Train | Stage::Evaluate => format!("{stage}/{run}"),
@@ -59,7 +70,7 @@ impl Pipeline {
         };
         let mut verdict = Verdict { name, files: 0, content: Digest::of(b""), pinned: None, differences: Vec::new() };
         let mut differ = |difference: String| verdict.differences.push(difference);
-        let record = match Record::read(&folder) {
+        let record = match Record::read(folder) {
             Ok(Some(record)) => record,
             Ok(None) => {
                 differ(format!("stands without its {}", record::FILE));
@@ -71,7 +82,7 @@ impl Pipeline {
             }
         };
         let source = self.source_of(&record);
-        let base = match self.base(stage, &folder, &source) {
+        let base = match self.base(stage, folder, &source) {
             Ok(base) => base,
             Err(error) => {
                 differ(error.to_string());
@@ -92,11 +103,9 @@ impl Pipeline {
         if record.outputs.is_empty() {
             differ("its record lists no output".to_owned());
         }
-        if stage != Stage::Raw {
-            // the model card beside weights is evaluation's, and in its record
-            let mut strays: Vec<String> = record.strays(&folder)?.collect();
-            strays.retain(|stray| stage != Stage::Train || stray != card::FILE);
-            strays.iter().for_each(|stray| differ(format!("{stray} is not in the record")));
+        // a run's folder may hold what its user put there; the others are read by whoever takes all files in them
+        if !matches!(stage, Stage::Raw | Stage::Train) {
+            record.strays(folder)?.for_each(|stray| differ(format!("{stray} is not in the record")));
         }
         verdict.files = record.outputs.len();
         verdict.content = record.content;
@@ -156,9 +165,22 @@ impl Pipeline {
     }
 }
 
-/// Whether a folder is one in transit.
 /// Whether a folder is under construction, or of a run that can go on.
 fn is_in_transit(folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with('.') || name.ends_with(files::UNFINISHED)
+}
+
+/// Whether a folder holds nothing that its stage writes, but has its name, or that of a run, all the same.
+fn is_foreign(stage: Stage, folder: &Path) -> Result<bool> {
+    let is_ours = |name: &str| match stage {
+        _ if name == record::FILE => true,
+        Stage::Raw => false,
+        Stage::Plan => name == plan::FILE,
+        Stage::Dataset | Stage::Augment => name.ends_with(".parquet"),
+        Stage::Train => name.ends_with(".safetensors") && train::is_output(name),
+        Stage::Evaluate => name == evaluate::FILE,
+        Stage::Report => name == report::FILE,
+    };
+    Ok(!files::walk(folder)?.iter().any(|path| is_ours(&record::name(path))))
 }

@@ -20,9 +20,6 @@ use crate::files;
 use crate::train::metrics::{self, Epoch};
 use crate::train::{self, environment};
 
-/// The resolved configuration in a run's folder.
-pub const CONFIG: &str = "config.yaml";
-
 /// Where a run stands, and what its records say of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Place {
@@ -38,8 +35,10 @@ pub struct Place {
     pub finished: Option<u64>,
     /// How long it took, in seconds.
     pub seconds: Option<f64>,
-    /// What is wrong with the record, in words.
-    pub problem: Option<String>,
+    /// What is wrong with the record, and with what it records, in words.
+    pub problems: Vec<String>,
+    /// Whether the table of the epochs is not the one that was recorded.
+    pub is_rotten: bool,
 }
 
 /// Whether a run has ended.
@@ -169,19 +168,25 @@ pub struct Summary {
     pub when: Option<u64>,
     /// How long it took, in seconds.
     pub seconds: Option<f64>,
+    /// What could not be read of it, in words.
+    pub problems: Vec<String>,
 }
 
 impl Run {
     /// Reads what stands of a run. What cannot be read is said in [`Run::problems`].
     pub fn read(place: &Place) -> Run {
         let folder = &place.folder;
-        let mut problems: Vec<String> = place.problem.iter().cloned().collect();
+        let mut problems = place.problems.clone();
         let file_name = folder.file_name().unwrap_or_default().to_string_lossy();
         let settings = match &place.settings {
             Some(settings) => settings.clone(),
-            None => there(&folder.join(CONFIG), yaml, &mut problems).unwrap_or_default(),
+            None => there(&folder.join(train::CONFIG), yaml, &mut problems).unwrap_or_default(),
         };
-        let epochs = there(&folder.join(metrics::FILE), metrics::read, &mut problems).unwrap_or_default();
+        // numbers that are not those that were recorded are none
+        let epochs = match place.is_rotten {
+            true => Vec::new(),
+            false => there(&folder.join(metrics::FILE), metrics::read, &mut problems).unwrap_or_default(),
+        };
         let environment: Environment = there(&folder.join(environment::FILE), json, &mut problems).unwrap_or_default();
         let stop: Option<Stop> = there(&folder.join(train::STOPPED), json, &mut problems);
         let mut evaluated = |folder: &PathBuf| there(&folder.join(evaluate::FILE), Metrics::read, &mut problems);
@@ -240,6 +245,7 @@ impl Run {
             test_loss: test.map(|test| test.loss),
             when: self.when,
             seconds: self.seconds,
+            problems: self.problems.clone(),
         }
     }
 }

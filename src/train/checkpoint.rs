@@ -6,16 +6,19 @@
 
 use std::path::Path;
 
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::batch::Scores;
 use super::learner::Learner;
+use super::metrics::{self, Epoch};
+use super::{WEIGHTS, environment};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::optim::Moments;
 use crate::nn::schedule::{Schedule, State};
-use crate::nn::weights::{self, Entry};
+use crate::nn::weights::{self, Entry, Parsed};
 
 /// The file in a run's folder.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -61,11 +64,15 @@ pub struct Position {
     pub plateau_cooldown: usize,
     /// Steps of Adam.
     pub adam_steps: i32,
+    /// Digest of the table of the epochs that are done.
+    pub metrics: Digest,
+    /// Digest of the file of the environment.
+    pub environment: Digest,
 }
 
 impl Position {
-    /// The beginning of a run.
-    pub fn start(identity: Digest, schedule: &Schedule) -> Position {
+    /// The beginning of a run whose file of the environment has this digest.
+    pub fn start(identity: Digest, schedule: &Schedule, environment: Digest) -> Position {
         let State { rate, best, bad_epochs, cooldown } = *schedule.state();
         Position {
             identity,
@@ -84,7 +91,14 @@ impl Position {
             plateau_bad_epochs: bad_epochs,
             plateau_cooldown: cooldown,
             adam_steps: 0,
+            metrics: Digest::of(b""),
+            environment,
         }
+    }
+
+    /// Whether weights after this epoch are those of this very position, and are written again where the run goes on.
+    pub fn rewrites(&self, epoch: usize) -> bool {
+        self.batch == 0 && self.epoch > 0 && epoch == self.epoch
     }
 
     /// The scores of the epoch under way.
@@ -101,12 +115,18 @@ pub fn find(folder: &Path) -> Result<Option<Position>> {
         return Ok(None);
     }
     let bytes = files::read(&path)?;
-    let (_, text) = weights::parse(&path, &bytes).map_err(of_checkpoint)?;
-    position(&path, &text).map(Some)
+    parse(&path, &bytes).map(|(_, position)| Some(position))
 }
 
-fn position(path: &Path, text: &str) -> Result<Position> {
-    serde_json::from_str(text).map_err(|e| Error::format(path, format!("not a checkpoint ({e})"), EXPECTED))
+/// The tensors and the position in the bytes of a checkpoint, which must have a digest of its own.
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Position)> {
+    let Parsed { tensors, description, is_checked } = weights::parse(path, bytes).map_err(of_checkpoint)?;
+    if !is_checked {
+        return Err(Error::format(path, "no digest of its content", EXPECTED));
+    }
+    let position = serde_json::from_str(&description)
+        .map_err(|e| Error::format(path, format!("not a checkpoint ({e})"), EXPECTED))?;
+    Ok((tensors, position))
 }
 
 const EXPECTED: &str = "a checkpoint of this version; start the run over with --force";
@@ -137,9 +157,8 @@ pub fn save(folder: &Path, position: &Position, learner: &Learner) -> Result<()>
 pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> Result<Position> {
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
-    let (tensors, text) = weights::parse(&path, &bytes).map_err(of_checkpoint)?;
-    let position = position(&path, &text)?;
-    weights::restore(&path, &tensors, "value.", &learner.network).map_err(of_checkpoint)?;
+    let (tensors, position) = parse(&path, &bytes)?;
+    weights::restore(&path, &tensors, "value.", &learner.network, |_, _| Ok(())).map_err(of_checkpoint)?;
     let mut moments = Vec::new();
     for (name, var) in learner.network.store().parameters() {
         let read = |kind: &str| weights::floats(&path, &tensors, &format!("{kind}.{name}"), &[var.elem_count()]);
@@ -154,6 +173,60 @@ pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> 
         cooldown: position.plateau_cooldown,
     });
     Ok(position)
+}
+
+/// Makes the checkpoint in `folder` that of another run, which goes on from it: its identity becomes `to`.
+///
+/// # Errors
+/// [`Error::Format`] where it is not that of the run `from`.
+pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
+    let path = folder.join(FILE);
+    let bytes = files::read(&path)?;
+    let (tensors, position) = parse(&path, &bytes)?;
+    if position.identity != from {
+        let found = format!("a checkpoint of another run ({})", position.identity.short());
+        return Err(Error::format(&path, found, format!("that of {}", from.short())));
+    }
+    let entries = tensors.names().into_iter().map(|name| Ok((name.to_owned(), Entry::of_file(&path, &tensors, name)?)));
+    let entries = entries.collect::<Result<Vec<_>>>()?;
+    weights::write(&path, entries, &serde_json::json!(Position { identity: to, ..position }))
+}
+
+/// The epochs that are done of the run in a folder, once all is checked that the run goes on with and that will be part
+/// of it when it is finished: its metrics, its environment, and its weights. Weights that are written after the
+/// checkpoint, at the end of an epoch, are written again by [`super::run`] if a kill came between.
+pub fn epochs(folder: &Path, position: &Position, digits: usize) -> Result<Vec<Epoch>> {
+    const ADVICE: &str = "restore it from a copy, or start the run over with --force";
+    let changed = |name: &str| {
+        let path = folder.join(name);
+        Error::format(&path, "not what the run wrote", format!("the file that its checkpoint speaks of; {ADVICE}"))
+    };
+    let mut epochs = metrics::read(&folder.join(metrics::FILE)).map_err(|_| changed(metrics::FILE))?;
+    epochs.truncate(position.epoch);
+    if Digest::of(metrics::text(digits, &epochs).as_bytes()) != position.metrics {
+        return Err(changed(metrics::FILE));
+    }
+    if Digest::of_file(&folder.join(environment::FILE)).ok() != Some(position.environment) {
+        return Err(changed(environment::FILE));
+    }
+    for (name, epoch) in [("best", position.best_epoch), ("last", position.epoch)] {
+        if position.epoch == 0 || position.rewrites(epoch) {
+            continue;
+        }
+        let name = format!("{WEIGHTS}/{name}.safetensors");
+        let path = folder.join(&name);
+        let bytes = files::read(&path).map_err(|_| changed(&name))?;
+        let parsed = weights::parse(&path, &bytes)?;
+        if !parsed.is_checked {
+            return Err(changed(&name));
+        }
+        let found = weights::describe(&path, &parsed.description)?.epoch;
+        if found != epoch {
+            let expected = format!("those of epoch {epoch}; {ADVICE}");
+            return Err(Error::format(&path, format!("weights of epoch {found}"), expected));
+        }
+    }
+    Ok(epochs)
 }
 
 /// A number as the shortest text that reads back to its every bit; infinities too, which JSON has not.

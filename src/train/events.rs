@@ -15,6 +15,16 @@ use crate::error::{Error, Result};
 /// CRC-32C.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
+/// What stands in the name of a file of events before and after the time at which the run began, in seconds since 1970.
+const PREFIX: &str = "events.out.tfevents.";
+const SUFFIX: &str = ".multidigit";
+
+/// Whether a file's name is one of those that are written here.
+pub fn is_file(name: &str) -> bool {
+    let started = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
+    started.is_some_and(|started| !started.is_empty() && started.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The file of a run under way.
 pub struct Events {
     path: PathBuf,
@@ -29,7 +39,7 @@ impl Events {
     /// Writes the events of the epochs so far into `folder`, and goes on from there. The file's name is made of the time at
     /// which the run began, so that a run that goes on keeps its file.
     pub fn create(folder: &Path, started: u64, epochs: &[Epoch]) -> Result<Events> {
-        let path = folder.join(format!("events.out.tfevents.{started}.multidigit"));
+        let path = folder.join(format!("{PREFIX}{started}{SUFFIX}"));
         let file = File::create(&path).map_err(Error::io(&path, "create it"))?;
         let mut events = Events { path, file, started, seconds: 0.0 };
         let mut version = Message::default();

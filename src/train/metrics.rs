@@ -81,8 +81,8 @@ pub fn read(path: &Path) -> Result<Vec<Epoch>> {
     lines.map(|line| parse(line).ok_or_else(|| refuse(line))).collect()
 }
 
-/// Writes the table of all epochs so far of a network for so many digits.
-pub fn write(path: &Path, digits: usize, epochs: &[Epoch]) -> Result<()> {
+/// The table of all epochs so far of a network for so many digits.
+pub fn text(digits: usize, epochs: &[Epoch]) -> String {
     let mut text = format!("{}\n", header(digits));
     for e in epochs {
         let losses = format!("{},{},{},{}", e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy);
@@ -93,7 +93,12 @@ pub fn write(path: &Path, digits: usize, epochs: &[Epoch]) -> Result<()> {
         }
         text.push('\n');
     }
-    files::write(path, text.as_bytes())
+    text
+}
+
+/// Writes the table of all epochs so far of a network for so many digits.
+pub fn write(path: &Path, digits: usize, epochs: &[Epoch]) -> Result<()> {
+    files::write(path, text(digits, epochs).as_bytes())
 }
 
 #[cfg(test)]

@@ -82,9 +82,14 @@ pub struct Config {
     pub std: f64,
     /// Steps after which a checkpoint is written, besides those at the end of each epoch and on Ctrl-C; null: none.
     pub checkpoint_every_steps: Option<u64>,
-    /// Name of the run's folder; null: made of model, learning rate and seed, such as alexnet-lr0.0005-seed0.
+    /// Name of the run's folder; null: made of model, learning rate, seed, and whatever else differs from the defaults
+    /// but for the number of epochs, such as alexnet-lr0.0005-seed0-samples640.
     pub run: Option<String>,
 }
+
+/// The longest name of a run in bytes: a file name has 255, and the names of an evaluation and of what is beside a run
+/// in transit are longer than the run's.
+const MAX_NAME: usize = 150;
 
 /// What computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -121,11 +126,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The name of the run's folder.
-    pub fn run_name(&self) -> String {
-        self.run.clone().unwrap_or_else(|| format!("{}-lr{}-seed{}", self.model, self.learning_rate, self.seed))
-    }
-
     /// Refuses values that cannot work, before any work.
     pub fn validate(&self) -> Result<()> {
         if self.epochs == 0 {
@@ -160,10 +160,13 @@ impl Config {
             return Err(Error::value("train.std", self.std, "a finite number above 0"));
         }
         if let Some(run) = &self.run {
-            let plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | ':');
+            // `@` stands between a run and the data in the name of an evaluation
+            let plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | ':' | '@');
             let taken = run.starts_with('.') || run.ends_with(files::UNFINISHED);
-            if run.is_empty() || taken || !run.chars().all(plain) {
-                let expected = "a folder's name: not empty, no leading dot, no ending .unfinished, none of / \\ :";
+            if !(1..=MAX_NAME).contains(&run.len()) || taken || !run.chars().all(plain) {
+                let expected = format!(
+                    "a folder's name: 1 to {MAX_NAME} bytes, no leading dot, no ending .unfinished, none of / \\ : @"
+                );
                 return Err(Error::value("train.run", format!("{run:?}"), expected));
             }
         }
@@ -218,8 +221,24 @@ pub struct Data<'a> {
 /// The folder of a run's weights, below the run's folder.
 pub const WEIGHTS: &str = "weights";
 
+/// The resolved configuration in a run's folder.
+pub const CONFIG: &str = "config.yaml";
+
 /// The file that tells of a run whose loss stopped being a number.
 pub const STOPPED: &str = "stopped.json";
+
+/// Whether a file in a run's folder, by its path there, is one that a training writes, or half of one that a killed
+/// training was writing. All else in the folder is the user's.
+pub fn is_output(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let names: &[&str] = match folder {
+        "" => &[CONFIG, environment::FILE, metrics::FILE, STOPPED, checkpoint::FILE],
+        WEIGHTS => &["best.safetensors", "last.safetensors"],
+        _ => &[],
+    };
+    let is_events = folder.is_empty() && events::is_file(name);
+    is_events || names.iter().any(|known| *known == name || files::is_half_of(name, known))
+}
 
 /// What a run came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -278,14 +297,17 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     let begun = checkpoint::find(out)?.is_some_and(|position| position.identity == identity);
     let (position, epochs) = if begun {
         let position = checkpoint::resume(out, &mut learner, &mut schedule)?;
-        let mut epochs = metrics::read(&table)?;
-        epochs.truncate(position.epoch);
+        let epochs = checkpoint::epochs(out, &position, digits)?;
+        if position.rewrites(position.epoch) {
+            run::save_weights(config, &learner, &position, out)?;
+        }
         progress.note(&format!("going on with epoch {} at step {}", position.epoch + 1, position.step));
         (position, epochs)
     } else {
         files::create_dir(&out.join(WEIGHTS))?;
         Environment::here(config.device, data.digest).write(out)?;
-        (Position::start(identity, &schedule), Vec::new())
+        let environment = Digest::of_file(&out.join(environment::FILE))?;
+        (Position::start(identity, &schedule, environment), Vec::new())
     };
     files::remove(&out.join(STOPPED))?;
     metrics::write(&table, digits, &epochs)?;
@@ -339,10 +361,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_is_named_after_what_tells_it_from_others() {
-        assert_eq!(Config::default().run_name(), "alexnet-lr0.0005-seed0");
-        let named = Config { run: Some("mine".to_owned()), ..Config::default() };
-        assert_eq!(named.run_name(), "mine");
+    fn the_files_of_a_training_are_told_from_the_users() {
+        let ours =
+            ["config.yaml", "weights/best.safetensors", "weights/.last.safetensors.new", ".checkpoint.safetensors.new"];
+        for path in [&ours[..], &["events.out.tfevents.1700000000.multidigit", "metrics.csv"]].concat() {
+            assert!(is_output(path), "{path}");
+        }
+        for path in ["notes.txt", "weights/mine.safetensors", "best.safetensors", "weights/deep/best.safetensors"] {
+            assert!(!is_output(path), "{path}");
+        }
+        for path in ["events.out.tfevents.1700000000.laptop", "events.out.tfevents.x.multidigit", "README.md"] {
+            assert!(!is_output(path), "{path}");
+        }
     }
 
     #[test]
@@ -370,8 +400,13 @@ mod tests {
             (Config { std: -1.0, ..base() }, "`train.std`: found -1; expected a finite number above 0"),
             (
                 Config { run: Some("../x".to_owned()), ..base() },
-                "`train.run`: found \"../x\"; expected a folder's name: not empty, no leading dot, no ending .unfinished, \
-                 none of / \\ :",
+                "`train.run`: found \"../x\"; expected a folder's name: 1 to 150 bytes, no leading dot, no ending \
+                 .unfinished, none of / \\ : @",
+            ),
+            (
+                Config { run: Some("a@b".to_owned()), ..base() },
+                "`train.run`: found \"a@b\"; expected a folder's name: 1 to 150 bytes, no leading dot, no ending \
+                 .unfinished, none of / \\ : @",
             ),
         ];
         for (config, expected) in cases {

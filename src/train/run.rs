@@ -13,6 +13,7 @@ use super::learner::Learner;
 use super::loader::{Batch, Loader};
 use super::metrics::{self, Epoch};
 use super::{Config, Data, STOPPED, Stretch, WEIGHTS};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::nn::optim::Adam;
@@ -165,21 +166,18 @@ impl Run<'_, '_, '_> {
         self.fetch()?;
         self.progress.note(&sentence(&row, self.config.epochs));
         self.schedule.epoch(row.val_loss);
-        let (config, position) = (self.config, &mut self.position);
-        let description =
-            Description { shape: self.learner.network.shape(), mean: config.mean, std: config.std, epoch: row.epoch };
-        let folder = self.out.join(WEIGHTS);
+        let position = &mut self.position;
         if row.val_loss < position.best_loss {
             (position.best_loss, position.best_epoch) = (row.val_loss, row.epoch);
-            weights::save(&folder.join("best.safetensors"), &self.learner.network, &description)?;
         }
-        weights::save(&folder.join("last.safetensors"), &self.learner.network, &description)?;
         self.events.add(&row)?;
         self.epochs.push(row);
         metrics::write(&self.out.join(metrics::FILE), self.learner.network.shape().digits, &self.epochs)?;
         (position.epoch, position.batch, position.seconds) = (position.epoch + 1, 0, 0.0);
         self.scores = Scores::default();
-        self.checkpoint()
+        // before the weights: a run that a kill meets here writes them again out of the checkpoint
+        self.checkpoint()?;
+        save_weights(self.config, &self.learner, &self.position, self.out)
     }
 
     /// Brings weights and moments from a GPU.
@@ -204,6 +202,7 @@ impl Run<'_, '_, '_> {
         (position.rate, position.plateau_best) = (state.rate, state.best);
         (position.plateau_bad_epochs, position.plateau_cooldown) = (state.bad_epochs, state.cooldown);
         position.adam_steps = self.learner.adam.steps();
+        position.metrics = Digest::of(metrics::text(self.learner.network.shape().digits, &self.epochs).as_bytes());
         checkpoint::save(self.out, position, &self.learner)
     }
 
@@ -217,6 +216,17 @@ impl Run<'_, '_, '_> {
         files::write(&self.out.join(STOPPED), format!("{word:#}\n").as_bytes())?;
         Ok(error)
     }
+}
+
+/// Writes the weights after the epoch that is done last, and again as the best ones if they are.
+pub fn save_weights(config: &Config, learner: &Learner, position: &Position, out: &Path) -> Result<()> {
+    let network = &learner.network;
+    let description = Description { shape: network.shape(), mean: config.mean, std: config.std, epoch: position.epoch };
+    let folder = out.join(WEIGHTS);
+    if position.best_epoch == position.epoch {
+        weights::save(&folder.join("best.safetensors"), network, &description)?;
+    }
+    weights::save(&folder.join("last.safetensors"), network, &description)
 }
 
 fn sentence(row: &Epoch, epochs: usize) -> String {

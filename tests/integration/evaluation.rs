@@ -1,6 +1,7 @@
 //! Evaluation and prediction from outside: on the data set, on other files, on pictures.
 
 use std::fs;
+use std::path::PathBuf;
 
 use super::Home;
 
@@ -23,16 +24,26 @@ fn an_evaluation_on_other_files_stands_beside_the_one_on_the_data_set() {
     let first = home.ok(&[&["run", "evaluate"][..], &on_other].concat());
     assert!(first.contains("evaluate  done       30 predictions"), "{first}");
     assert_eq!(fs::read(home.path("artifacts/evaluate/short/metrics.json")).unwrap(), own);
-    assert!(home.path("artifacts/evaluate/short@other/confusion_test_1.csv").exists());
+    let named = |name: &str| -> Vec<PathBuf> {
+        let mut all = multidigit::files::entries(&home.path("artifacts/evaluate")).unwrap();
+        all.retain(|path| path.is_dir() && path.file_name().unwrap().to_str().unwrap().starts_with(name));
+        all
+    };
+    let [folder] = &named("short@other-")[..] else { panic!("one evaluation of other data") };
+    let metrics = fs::read(folder.join("metrics.json")).unwrap();
     let second = home.ok(&[&["run", "evaluate"][..], &on_other].concat());
     assert!(second.contains("evaluate  fresh "), "{second}");
-    // other content under the same name
+    // other content under the same name, and the same last name elsewhere
     fs::copy(home.path("artifacts/dataset/data/val-00000-of-00001.parquet"), &file).unwrap();
-    let status = home.ok(&[&["status"][..], &on_other].concat());
-    assert!(status.contains("evaluate  stale  input data/other/test-00000-of-00001.parquet: "), "{status}");
+    let third = home.ok(&[&["run", "evaluate"][..], &on_other].concat());
+    assert!(third.contains("evaluate  done "), "{third}");
+    assert_eq!(named("short@other-").len(), 2);
+    assert_eq!(fs::read(folder.join("metrics.json")).unwrap(), metrics, "the first result stands");
     fs::remove_file(&file).unwrap();
     let status = home.ok(&[&["status"][..], &on_other].concat());
-    assert!(status.contains("evaluate  stale  `other`: no Parquet files of any split but train"), "{status}");
+    assert!(status.contains("evaluate  stale  has not run yet"), "{status}");
+    let refused = home.call(&[&["run", "evaluate"][..], &on_other].concat());
+    assert!(refused.stderr.contains("`other`: no Parquet files of any split but train"), "{}", refused.stderr);
     home.ok(&["verify"]);
 }
 
@@ -41,7 +52,8 @@ fn predict_says_what_it_sees_and_names_what_it_cannot_look_at() {
     let home = one_digit();
     let none = home.call(&["predict", "a.png"]);
     assert_eq!(none.code, Some(1));
-    let expected = "no such weights of run short; expected a trained run; `multidigit run train` makes one\n";
+    let expected =
+        "no run short stands here; expected a trained run, and there is none; `multidigit run train` makes one\n";
     assert!(none.stderr.ends_with(expected), "{}", none.stderr);
     home.ok(&["run", "train"]);
     let save = |name: &str, image: image::DynamicImage| image.save(home.path(name)).unwrap();
@@ -72,7 +84,7 @@ fn predict_says_what_it_sees_and_names_what_it_cannot_look_at() {
     assert!(refusal(&["red.png"]).ends_with(convert));
     assert!(
         refusal(&["dark.png", "--run", "long"])
-            .ends_with("no such weights of run long; expected --run with one of short\n")
+            .ends_with("`artifacts/train`: no run long stands here; expected one of short\n")
     );
     assert_eq!(home.call(&["predict"]).code, Some(2), "nothing to look at");
 }

@@ -87,7 +87,7 @@ fn training_learns_bars_and_evaluation_reads_back_what_it_learned() {
     let config = evaluate::Config { batch_size: 64, ..evaluate::Config::default() };
     let weights = home.path().join("weights").join(config.weights.file());
     let splits = [("val", &val), ("test", &train)];
-    let whole = evaluate::run(&config, &weights, &splits, home.path(), &Progress::silent()).unwrap();
+    let whole = evaluate::run(&config, &weights, None, &splits, home.path(), &Progress::silent()).unwrap();
     let metrics = &whole.splits;
     let best = &summary.epochs[summary.best_epoch - 1];
     assert_eq!(metrics[0].accuracy.value, best.val_accuracy);
@@ -236,12 +236,13 @@ fn weights_that_are_damaged_or_of_another_network_are_refused() {
     train_plainly(&config, &split, &split, home.path()).unwrap();
     let path = home.path().join("weights/last.safetensors");
     let whole = std::fs::read(&path).unwrap();
-    let (_, description) = weights::load(&path, &candle_core::Device::Cpu).unwrap();
+    let (_, description) = weights::load(&path, None, &candle_core::Device::Cpu).unwrap();
     assert_eq!((description.shape.model, description.epoch, description.mean), (Model::ResNet, 1, 0.1307));
 
     let evaluate = |split: &Split| {
         let config = evaluate::Config::default();
-        let error = evaluate::run(&config, &path, &[("test", split)], home.path(), &Progress::silent()).unwrap_err();
+        let error =
+            evaluate::run(&config, &path, None, &[("test", split)], home.path(), &Progress::silent()).unwrap_err();
         error.to_string().replace(&path.display().to_string(), "W")
     };
     assert_eq!(
@@ -251,11 +252,14 @@ fn weights_that_are_damaged_or_of_another_network_are_refused() {
     );
     std::fs::write(&path, &whole[..1000]).unwrap();
     assert!(evaluate(&split).starts_with("`W`: not readable as safetensors ("));
-    // the header is text: a name and a model can be exchanged for others of the same length
+    // the header is text: a name and a model can be exchanged for others of the same length, as by somebody whose files
+    // have no digest of their own
     let exchanged = |from: &[u8], to: &[u8]| {
-        let at = whole.windows(from.len()).position(|part| part == from).unwrap();
         let mut damaged = whole.clone();
-        damaged[at..at + to.len()].copy_from_slice(to);
+        for (from, to) in [(&b"digest"[..], &b"nodige"[..]), (from, to)] {
+            let at = whole.windows(from.len()).position(|part| part == from).unwrap();
+            damaged[at..at + to.len()].copy_from_slice(to);
+        }
         std::fs::write(&path, damaged).unwrap();
         evaluate(&split)
     };

@@ -9,6 +9,8 @@ mod golden;
 mod gpu;
 mod gradients;
 mod hostile;
+#[cfg(unix)]
+mod kept;
 mod kernels;
 mod learning;
 mod networks;

@@ -67,15 +67,20 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
 
 fn tiny() -> Home {
     let settings = ["raw.source=synthetic", "plan.samples_per_class=6", "train.model=fcn", "train.epochs=2"];
-    let size = ["train.samples=64", "train.batch_size=16", "train.augment=false"];
+    let size = ["train.samples=64", "train.batch_size=16", "train.augment=false", "train.run=tiny"];
     Home::with(&[&settings[..], &size[..]].concat())
 }
 
-const RUN: &str = "artifacts/train/fcn-lr0.0005-seed0";
+const RUN: &str = "artifacts/train/tiny";
 
 /// Starts a training and ends it by a signal once `file` of the unfinished run stands.
 #[cfg(unix)]
 fn interrupt(home: &Home, more: &[&str], file: &str, signal: &str) -> (Option<i32>, String) {
+    interrupt_run(home, "tiny", more, file, signal)
+}
+
+#[cfg(unix)]
+fn interrupt_run(home: &Home, run: &str, more: &[&str], file: &str, signal: &str) -> (Option<i32>, String) {
     use std::process::{Command, Stdio};
     let mut child = home
         .command(&[&["run", "train"][..], more].concat())
@@ -83,7 +88,7 @@ fn interrupt(home: &Home, more: &[&str], file: &str, signal: &str) -> (Option<i3
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let file = home.path(&format!("{RUN}.unfinished/{file}"));
+    let file = home.path(&format!("artifacts/train/{run}.unfinished/{file}"));
     while !file.exists() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before {} stood", file.display());
         std::thread::sleep(std::time::Duration::from_millis(2));
@@ -134,29 +139,43 @@ fn a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint() {
 
 #[cfg(unix)]
 #[test]
-fn force_and_other_settings_start_over_and_what_was_trained_before_stays_till_then() {
+fn only_force_trains_over_a_finished_run_or_starts_an_unfinished_one_over() {
     let home = tiny();
     home.ok(&["run", "train"]);
     let before = learned(&home.path(RUN));
     let other = ["--set", "train.weight_decay=0.5", "--set", "train.checkpoint_every_steps=1"];
-    interrupt(&home, &other, "checkpoint.safetensors", "-INT");
-    assert!(learned(&home.path(RUN)) == before, "the finished run stands until the next one is finished");
-    let force = home.call(&[&["run", "train", "--force"][..], &other].concat());
-    assert!(force.code == Some(0) && !force.stderr.contains("going on"), "{}", force.stderr);
+    let refused = home.call(&[&["run", "train"][..], &other].concat());
+    let words = "error: `artifacts/train/tiny`: a finished run stands here, and this one differs (train.weight_decay: 0.0 \
+                 -> 0.5); give this one another name (`train.run`), use that one as it stands (--run tiny), or train over \
+                 it (--force)\n";
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(1), words));
 
-    interrupt(&home, &other[2..], "checkpoint.safetensors", "-INT");
-    let answer = home.call(&["run", "train", "--set", "train.weight_decay=0.25"]);
-    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
-    assert!(answer.stderr.contains("is of other settings or other data; starting over"), "{}", answer.stderr);
+    interrupt(&home, &[&other[..], &["--force"]].concat(), "checkpoint.safetensors", "-INT");
+    assert!(learned(&home.path(RUN)) == before, "the finished run stands until the next one is finished");
+    let third = ["--set", "train.weight_decay=0.25", "--set", "train.run=other"];
+    interrupt_run(&home, "other", &third, "metrics.csv", "-INT");
+    let refused = home.call(&["run", "train", "--set", "train.weight_decay=0.125", "--set", "train.run=other"]);
+    let words = "error: `artifacts/train/other.unfinished`: an unfinished run stands here, and this one differs \
+                 (train.weight_decay: 0.25 -> 0.125); go on with that one (`multidigit run train --run other`), give this \
+                 one another name (`train.run`), or start over (--force)\n";
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(1), words));
+    let went_on = home.call(&["run", "train", "--run", "other"]);
+    assert!(went_on.code == Some(0) && went_on.stderr.contains("going on with epoch"), "{}", went_on.stderr);
+
+    // the same command goes on, also where it trains over a finished run
+    let forced = home.call(&[&["run", "train", "--force"][..], &other].concat());
+    assert!(forced.code == Some(0) && forced.stderr.contains("going on with epoch"), "{}", forced.stderr);
     assert!(learned(&home.path(RUN)) != before);
+    assert!(!home.path(&format!("{RUN}.unfinished")).exists(), "what was replaced is gone");
 }
 
+#[cfg(unix)]
 #[test]
 fn a_damaged_checkpoint_is_refused_and_force_starts_over() {
     let home = tiny();
     home.ok(&["run", "dataset"]);
     let folder = home.path(&format!("{RUN}.unfinished"));
-    std::fs::create_dir_all(&folder).unwrap();
+    interrupt(&home, &[], "metrics.csv", "-INT");
     std::fs::write(folder.join("checkpoint.safetensors"), "damaged").unwrap();
     let answer = home.call(&["run", "train"]);
     assert_eq!(answer.code, Some(1));
@@ -197,4 +216,114 @@ fn a_run_folder_tells_how_it_was_made() {
     std::fs::write(&given, config).unwrap();
     let fresh = home.ok(&["run", "train", "--config", given.to_str().unwrap()]);
     assert!(fresh.contains("train     fresh"), "{fresh}");
+}
+
+/// Trains a run of two epochs on, or from the start.
+fn resume(folder: &Path) -> Result<Summary, Error> {
+    resume_watched(folder, &Progress::silent())
+}
+
+fn resume_watched(folder: &Path, progress: &Progress) -> Result<Summary, Error> {
+    let config = Config { model: Model::ResNet, epochs: 2, batch_size: 8, ..Config::default() };
+    train_watched(&config, &bars(1, 25, 12, 12), &bars(2, 10, 12, 12), folder, progress)
+}
+
+/// A run that was interrupted in its second epoch, and the weights that it comes to.
+fn interrupted() -> (tempfile::TempDir, [Vec<u8>; 2]) {
+    let home = tempfile::tempdir().unwrap();
+    let last = home.path().join("weights/last.safetensors");
+    let stop = |event: Event| !matches!(event, Event::Advance(8) if last.exists());
+    assert!(matches!(resume_watched(home.path(), &Progress::new(&stop)), Err(Error::Interrupted)));
+    let whole = tempfile::tempdir().unwrap();
+    resume(whole.path()).unwrap();
+    (home, learned(whole.path()))
+}
+
+/// A copy of the folder of a run.
+fn copy(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("weights")).unwrap();
+    for path in multidigit::files::walk(folder).unwrap() {
+        std::fs::copy(folder.join(&path), copy.path().join(&path)).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn no_damage_to_what_a_run_goes_on_with_changes_its_weights_in_silence() {
+    let (home, whole) = interrupted();
+    for file in
+        ["checkpoint.safetensors", "weights/best.safetensors", "weights/last.safetensors", "metrics.csv", "env.json"]
+    {
+        let size = std::fs::metadata(home.path().join(file)).unwrap().len() as usize;
+        let mut refused = 0;
+        for n in 0..16 {
+            let (damaged, at) = (copy(home.path()), n * (size - 1) / 15);
+            let path = damaged.path().join(file);
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[at] ^= 1 << (n % 8);
+            std::fs::write(&path, bytes).unwrap();
+            match resume(damaged.path()) {
+                // white space in a header, say
+                Ok(_) => assert!(learned(damaged.path()) == whole, "{file}, byte {at}"),
+                Err(Error::Format { .. } | Error::Io { .. }) => refused += 1,
+                Err(other) => panic!("{file}, byte {at}: {other}"),
+            }
+        }
+        assert!(refused >= 14, "{file}: {refused}");
+        let removed = copy(home.path());
+        std::fs::remove_file(removed.path().join(file)).unwrap();
+        match file {
+            // without a checkpoint the run starts anew
+            "checkpoint.safetensors" => {
+                resume(removed.path()).unwrap();
+                assert!(learned(removed.path()) == whole);
+            }
+            _ => assert!(resume(removed.path()).is_err(), "{file}"),
+        }
+    }
+    let sound = copy(home.path());
+    resume(sound.path()).unwrap();
+    assert!(learned(sound.path()) == whole);
+}
+
+#[test]
+fn what_a_run_goes_on_with_is_named_where_it_is_not_what_the_run_wrote() {
+    let (home, _) = interrupted();
+    let refusal = |damaged: &tempfile::TempDir| {
+        let error = resume(damaged.path()).unwrap_err().to_string();
+        error.replace(&damaged.path().display().to_string(), "RUN")
+    };
+    let advice =
+        "expected the file that its checkpoint speaks of; restore it from a copy, or start the run over with --force";
+    for file in ["metrics.csv", "env.json"] {
+        let damaged = copy(home.path());
+        let text = std::fs::read_to_string(damaged.path().join(file)).unwrap();
+        let (from, to) = if file == "env.json" { ("0.1.0", "0.1.1") } else { ("\n1,0.0005,", "\n1,0.0006,") };
+        assert!(text.contains(from), "{text}");
+        std::fs::write(damaged.path().join(file), text.replacen(from, to, 1)).unwrap();
+        assert_eq!(refusal(&damaged), format!("`RUN/{file}`: not what the run wrote; {advice}"));
+    }
+    let damaged = copy(home.path());
+    let path = damaged.path().join("checkpoint.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 4;
+    std::fs::write(&path, bytes).unwrap();
+    let expected = "expected a checkpoint of this version; start the run over with --force";
+    let words = format!("`RUN/checkpoint.safetensors`: its content is not what its own digest says; {expected}");
+    assert_eq!(refusal(&damaged), words);
+}
+
+#[test]
+fn weights_that_a_kill_kept_from_being_written_are_written_out_of_the_checkpoint() {
+    let (home, whole) = interrupted();
+    // as a kill leaves it between the checkpoint at the end of the second epoch and the weights after it
+    let killed = copy(home.path());
+    let first = learned(killed.path());
+    resume(killed.path()).unwrap();
+    for (name, bytes) in ["best", "last"].iter().zip(&first) {
+        std::fs::write(killed.path().join(format!("weights/{name}.safetensors")), bytes).unwrap();
+    }
+    resume(killed.path()).unwrap();
+    assert!(learned(killed.path()) == whole);
 }

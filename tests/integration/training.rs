@@ -6,38 +6,42 @@ use super::Home;
 
 fn tiny(more: &[&str]) -> Home {
     let settings = ["raw.source=synthetic", "plan.samples_per_class=6", "train.model=fcn", "train.epochs=2"];
-    let size = ["train.samples=64", "train.batch_size=32", "evaluate.samples=40"];
+    let size = ["train.samples=64", "train.batch_size=32", "evaluate.samples=40", "train.run=tiny"];
     Home::with(&[&settings[..], &size[..], more].concat())
 }
 
 #[test]
 fn the_whole_pipeline_runs_and_is_fresh_afterwards() {
     let home = tiny(&[]);
-    let first = home.ok(&["run"]);
+    let first = home.ok(&["run", "train", "evaluate", "report"]);
     assert_eq!(first.matches(" done ").count(), 7, "{first}");
-    let run = home.path("artifacts/train/fcn-lr0.0005-seed0");
+    let run = home.path("artifacts/train/tiny");
     let metrics = fs::read_to_string(run.join("metrics.csv")).unwrap();
     assert_eq!(metrics.lines().count(), 3, "{metrics}");
     for weights in ["weights/best.safetensors", "weights/last.safetensors"] {
         assert!(run.join(weights).exists(), "{weights}");
     }
     let page = fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
-    for words in ["fcn-lr0.0005-seed0", "Synthetic glyphs", "data:image/svg+xml", "DoubleMNIST"] {
+    for words in ["tiny", "Synthetic glyphs", "data:image/svg+xml", "DoubleMNIST"] {
         assert!(page.contains(words), "{words}");
     }
     assert!(home.path("artifacts/report/figures/preview-augment.png").exists());
-    let second = home.ok(&["run"]);
+    let second = home.ok(&["run", "train", "evaluate", "report"]);
     assert_eq!(second.matches(" fresh ").count(), 7, "{second}");
     home.ok(&["verify"]);
 }
 
 #[test]
-fn a_second_model_gets_a_folder_of_its_own_and_joins_the_report() {
-    let home = tiny(&["train.augment=false"]);
-    home.ok(&["run"]);
-    home.ok(&["run", "--set", "train.seed=1"]);
+fn a_run_of_other_settings_gets_a_folder_of_its_own_and_joins_the_report() {
+    let home = tiny(&["train.augment=false", "train.run="]);
+    let all = ["run", "train", "evaluate", "report"];
+    home.ok(&all);
+    home.ok(&[&all[..], &["--set", "train.seed=1"]].concat());
+    home.ok(&[&all[..], &["--set", "train.batch_size=16"]].concat());
+    let listed = home.ok(&["runs"]);
+    let names: Vec<&str> = listed.lines().skip(1).filter_map(|line| line.split(' ').next()).collect();
     let page = fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
-    assert!(page.contains("fcn-lr0.0005-seed0") && page.contains("fcn-lr0.0005-seed1"));
+    assert!(names.len() == 3 && names.iter().all(|name| page.contains(&format!("id=\"run-{name}\""))), "{listed}");
     assert!(home.ok(&["status"]).contains("train     fresh "), "the first run stands");
 }
 
@@ -46,7 +50,7 @@ fn training_on_stored_epochs_equals_training_in_flight() {
     let [stored, in_flight] = [tiny(&["augment.epochs=2"]), tiny(&["augment.epochs=0"])];
     let weights = [&stored, &in_flight].map(|home| {
         home.ok(&["run", "train"]);
-        fs::read(home.path("artifacts/train/fcn-lr0.0005-seed0/weights/last.safetensors")).unwrap()
+        fs::read(home.path("artifacts/train/tiny/weights/last.safetensors")).unwrap()
     });
     assert!(weights[0] == weights[1]);
 }
@@ -54,7 +58,7 @@ fn training_on_stored_epochs_equals_training_in_flight() {
 #[test]
 fn settings_that_the_network_cannot_take_are_refused_before_any_work() {
     let home = tiny(&["plan.image_size=[28, 56]", "train.model=alexnet"]);
-    let answer = home.call(&["run"]);
+    let answer = home.call(&["run", "train"]);
     assert_eq!(answer.code, Some(2), "{}", answer.stderr);
     assert!(!home.path("artifacts").exists());
 }
@@ -79,14 +83,19 @@ fn more_stored_epochs_leave_a_trained_run_fresh() {
 #[test]
 fn the_report_shows_runs_of_its_own_data_with_evaluations_of_their_own_weights() {
     let home = tiny(&["train.augment=false"]);
-    home.ok(&["run", "--set", "train.run=old"]);
-    home.ok(&["run", "--set", "train.run=new", "--set", "plan.seed=4"]);
+    let run = |words: &[&str], settings: &[&str]| {
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        home.ok(&["run"].iter().chain(words).copied().chain(settings).collect::<Vec<_>>())
+    };
+    let all = ["train", "evaluate", "report"];
+    run(&all, &["train.run=old"]);
+    run(&all, &["train.run=new", "plan.seed=4"]);
     let page = || fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
     assert!(page().contains("id=\"run-new\"") && !page().contains("id=\"run-old\""));
     assert!(page().contains("Trained on other data than the above, and not shown: old."));
     // trained again, not evaluated again
-    home.ok(&["run", "train", "--set", "train.run=new", "--set", "plan.seed=4", "--set", "train.seed=5"]);
-    home.ok(&["run", "--set", "train.run=third", "--set", "plan.seed=4"]);
+    run(&["train", "--force"], &["train.run=new", "plan.seed=4", "train.seed=5"]);
+    run(&all, &["train.run=third", "plan.seed=4"]);
     let section = page().split("id=\"run-new\"").nth(1).unwrap().split("</section>").next().unwrap().to_owned();
     assert!(section.contains("Not evaluated yet, or not with the weights that stand."), "{section}");
 }

@@ -98,9 +98,9 @@ class Run:
 def run(request, home, images):
     metrics, predictions = {}, {}
     for which in WEIGHTS:
-        settings = [*SETTINGS, f"train.model={request.param}", f"evaluate.weights={which}"]
+        settings = [*SETTINGS, f"train.model={request.param}", f"train.run={request.param}", f"evaluate.weights={which}"]
         multidigit(home, "run", "evaluate", *(word for setting in settings for word in ("--set", setting)))
-        folder = home / "artifacts" / "evaluate" / f"{request.param}-lr0.0005-seed0"
+        folder = home / "artifacts" / "evaluate" / request.param
         metrics[which] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         predictions[which] = pq.read_table(folder / "predictions.parquet")
     return Run(request.param, home / "artifacts" / "train" / folder.name, metrics, predictions)

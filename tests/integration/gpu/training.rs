@@ -30,7 +30,8 @@ fn a_gpu_that_is_not_there_is_a_configuration_error() {
     let description = Description { shape: network.shape(), mean: 0.0, std: 1.0, epoch: 1 };
     weights::save(&weights, &network, &description).unwrap();
     let config = evaluate::Config { device: train::Device::Cuda, ..evaluate::Config::default() };
-    let error = evaluate::run(&config, &weights, &[("val", &split)], home.path(), &Progress::silent()).unwrap_err();
+    let error =
+        evaluate::run(&config, &weights, None, &[("val", &split)], home.path(), &Progress::silent()).unwrap_err();
     let text = error.to_string();
     assert!(error.is_configuration() && text.starts_with("`evaluate.device`: found cuda; expected a GPU"), "{text}");
 }
@@ -92,7 +93,8 @@ fn an_evaluation_on_the_gpu_is_that_on_the_cpu_but_for_rounding() {
         let on = |device| {
             let config = evaluate::Config { device, batch_size: 50, ..evaluate::Config::default() };
             let out = tempfile::tempdir().unwrap();
-            let metrics = evaluate::run(&config, &weights, &[("val", &val)], out.path(), &Progress::silent()).unwrap();
+            let metrics =
+                evaluate::run(&config, &weights, None, &[("val", &val)], out.path(), &Progress::silent()).unwrap();
             metrics.splits[0].loss
         };
         let (gpu, cpu, scored) = (on(train::Device::Cuda), on(train::Device::Cpu), summary.epochs[2].val_loss);

@@ -1,0 +1,147 @@
+//! The names of runs and of evaluations, where the user gives none: what tells one from another stands in its name.
+
+use serde_json::{Map, Value};
+
+use super::key;
+use super::stage::Stage;
+use crate::config::Config;
+use crate::digest::Digest;
+
+/// Settings of `train` that stand at the front of a name, or that more epochs of the same run have different.
+const FRONT: [&str; 4] = ["model", "learning_rate", "seed", "epochs"];
+/// Characters of a name for all that differs from the defaults; more than these become a digest.
+const MOST: usize = 48;
+/// Characters of the name of foreign data in the name of an evaluation.
+const MOST_OF_DATA: usize = 60;
+
+/// The name of the configured run's folder: `train.run`, else model, learning rate and seed, and whatever else differs
+/// from the defaults of the recipe, such as `alexnet-lr0.0005-seed0-samples640`.
+pub fn run_name(config: &Config) -> String {
+    if let Some(run) = &config.train.run {
+        return run.clone();
+    }
+    let train = &config.train;
+    let front = format!("{}-lr{}-seed{}", train.model, number(train.learning_rate), train.seed);
+    let differing = differing(config);
+    let parts: Option<String> = differing.iter().map(|(key, value)| Some(format!("-{}", part(key, value)?))).collect();
+    let rest = parts.filter(|parts| parts.len() <= MOST).unwrap_or_else(|| {
+        let all: Map<String, Value> = differing.into_iter().collect();
+        format!("-{}", &Digest::of_json(&Value::Object(all)).short()[..8])
+    });
+    front + &rest
+}
+
+/// The name of an evaluation of a run on other data than the data set's: the run's, the data's, and a digest of what
+/// the data are.
+pub fn evaluation_name(run: &str, data: &str, content: Option<Digest>) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let data: String = data.chars().map(plain).take(MOST_OF_DATA).collect();
+    let content = content.map(|digest| format!("-{}", &digest.short()[..8])).unwrap_or_default();
+    format!("{run}@{data}{content}")
+}
+
+/// The settings on which a run depends and which are not the defaults, by dotted key; those of `train` without theirs.
+fn differing(config: &Config) -> Vec<(String, Value)> {
+    let default = Config::default();
+    let mut all = Vec::new();
+    for (stage, section) in
+        [(Stage::Raw, "raw"), (Stage::Plan, "plan"), (Stage::Train, "train"), (Stage::Train, "augment")]
+    {
+        let prefix = if section == "train" { "" } else { section };
+        leaves(&key::settings(stage, &default)[section], &key::settings(stage, config)[section], prefix, &mut all);
+    }
+    all.retain(|(key, _)| !FRONT.contains(&key.as_str()));
+    all
+}
+
+fn leaves(default: &Value, value: &Value, path: &str, out: &mut Vec<(String, Value)>) {
+    match (default, value) {
+        (_, Value::Null) if path == "augment" => {} // a run without augmentation does not depend on it
+        (Value::Object(default), Value::Object(map)) => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(default.get(key).unwrap_or(&Value::Null), value, &path, out);
+            }
+        }
+        _ if default != value => out.push((path.to_owned(), value.clone())),
+        _ => {}
+    }
+}
+
+/// A setting as a part of a name; `None` for a value that reads badly there.
+fn part(key: &str, value: &Value) -> Option<String> {
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    match value {
+        Value::Bool(true) => Some(key.to_owned()),
+        Value::Bool(false) | Value::Null => Some(format!("no-{key}")),
+        Value::Number(value) => Some(format!("{key}{}", value.as_f64().map_or_else(|| value.to_string(), number))),
+        Value::String(text) if plain(text) => Some(format!("{key}-{text}")),
+        Value::Array(items) => {
+            let items: Option<Vec<String>> = items.iter().map(|item| item.as_f64().map(number)).collect();
+            Some(format!("{key}{}", items?.join("x")))
+        }
+        _ => None,
+    }
+}
+
+/// A number in few characters: 0.0005, 1e300.
+fn number(value: f64) -> String {
+    let plain = value.to_string();
+    if plain.len() <= 10 { plain } else { format!("{value:e}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(settings: &[&str]) -> String {
+        let change = |config: Config, setting: &&str| config.with(setting).unwrap();
+        run_name(&settings.iter().fold(Config::default(), change))
+    }
+
+    #[test]
+    fn a_run_is_named_after_what_tells_it_from_others() {
+        assert_eq!(name(&[]), "alexnet-lr0.0005-seed0");
+        assert_eq!(name(&["train.model=fcn", "train.learning_rate=1e300", "train.seed=3"]), "fcn-lr1e300-seed3");
+        assert_eq!(name(&["train.samples=640"]), "alexnet-lr0.0005-seed0-samples640");
+        assert_eq!(
+            name(&["train.augment=false", "train.schedule=cosine"]),
+            "alexnet-lr0.0005-seed0-schedule-cosine-no-augment"
+        );
+        assert_eq!(
+            name(&["plan.image_size=[84, 84]", "plan.digits=3"]),
+            "alexnet-lr0.0005-seed0-plan.digits3-plan.image_size84x84"
+        );
+        assert_eq!(name(&["augment.erasing=null"]), "alexnet-lr0.0005-seed0-no-augment.erasing");
+        assert_eq!(name(&["train.plateau.factor=0.5"]), "alexnet-lr0.0005-seed0-plateau.factor0.5");
+    }
+
+    #[test]
+    fn what_changes_no_weight_and_more_epochs_keep_the_name() {
+        let same = ["train.epochs=40", "train.checkpoint_every_steps=5", "augment.epochs=3", "dataset.pixels=true"];
+        assert_eq!(name(&same), "alexnet-lr0.0005-seed0");
+        assert_eq!(name(&["train.run=mine", "train.samples=9"]), "mine");
+        let off = ["train.augment=false", "augment.seed=4"];
+        assert_eq!(name(&off), "alexnet-lr0.0005-seed0-no-augment");
+    }
+
+    #[test]
+    fn what_reads_badly_becomes_a_digest_that_tells_it_from_others() {
+        let many = ["raw.source=synthetic", "plan.samples_per_class=20", "train.batch_size=8", "train.samples=64"];
+        let (first, second) = (name(&many), name(&[&many[..], &["train.weight_decay=0.1"]].concat()));
+        let path = name(&["raw.source=/a b/c"]);
+        for name in [&first, &second, &path] {
+            let digest = name.strip_prefix("alexnet-lr0.0005-seed0-").unwrap();
+            assert!(digest.len() == 8 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+        }
+        assert!(first != second && first != path);
+    }
+
+    #[test]
+    fn an_evaluation_on_other_data_is_named_after_what_they_are() {
+        let digest = Digest::of(b"abc");
+        assert_eq!(evaluation_name("run", "b c?", Some(digest)), "run@b_c_-6437b3ac");
+        assert_eq!(evaluation_name("run", "test", None), "run@test");
+        assert_eq!(evaluation_name("run", &"x".repeat(300), None).len(), 4 + MOST_OF_DATA);
+    }
+}

@@ -1,0 +1,307 @@
+//! Whose a file is: a stage's folder is replaced, and its files are removed, only where a record names all that stands
+//! in it.
+//!
+//! The record is `record.json` in that folder. Whatever it does not name is the user's, and in the way.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::record::{self, Record};
+use super::stage::Stage;
+use crate::error::{Error, Result};
+use crate::files::{self, FolderLock, Hold};
+
+/// Refuses to replace the folder of a stage in which anything stands that its record does not name.
+///
+/// # Errors
+/// [`Error::Foreign`]; [`Error::Format`] where the record cannot be read, so that nothing tells whose the files are.
+pub fn check(stage: Stage, folder: &Path) -> Result<()> {
+    let folder = files::resolve(folder)?;
+    is_exchangeable(&folder)?;
+    if files::entries(&folder)?.is_empty() {
+        return Ok(());
+    }
+    let record = Record::read(&folder)?;
+    if let Some(other) = record.as_ref().and_then(Record::stage).filter(|&other| other != stage) {
+        let expected = format!("that of {stage}, or nothing; work in another folder with --artifacts");
+        return Err(Error::format(&folder, format!("the output of the stage {other}"), expected));
+    }
+    let found = foreign(stage, &folder, record.as_ref())?;
+    match found.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Foreign { folder, found }),
+    }
+}
+
+/// Refuses a folder whose name cannot be given to another one: a file system of its own is mounted there.
+#[cfg(unix)]
+fn is_exchangeable(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    let folder = files::absolute(folder);
+    match folder.parent() {
+        Some(parent) if folder.exists() && device(parent) != device(&folder) => {
+            let expected = "one on the file system of the folder around it, as it is replaced as a whole; mount that file \
+                            system elsewhere, and put a link to a folder on it here";
+            Err(Error::format(&folder, "a folder on which another file system is mounted", expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn is_exchangeable(_: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// [`check`], also of the places beside the folder where a build would stand.
+pub fn check_around(stage: Stage, folder: &Path) -> Result<()> {
+    check(stage, folder)?;
+    let [build, _, aside] = files::former(&files::resolve(folder)?);
+    for place in [build, aside].iter().filter(|place| !files::is_marked(place) && !is_replaced(stage, place)) {
+        files::is_free(place)?;
+    }
+    Ok(())
+}
+
+/// Removes the files that the record in a folder names, the record, and the folders that are empty then. What else
+/// stands there stays.
+pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
+    let record = Record::read(folder)?;
+    for name in named(stage, record.as_ref()) {
+        // what lies behind a link is not in the folder
+        let way = Path::new(name).ancestors().skip(1);
+        if !way.into_iter().any(|part| folder.join(part).is_symlink() && !part.as_os_str().is_empty()) {
+            files::remove(&folder.join(name))?;
+        }
+    }
+    remove_empty_folders(folder);
+    // the marks last, so that what a kill leaves is still known by them
+    for name in [&format!(".{}.new", record::FILE), record::FILE, files::MARK, files::REPLACED] {
+        files::remove(&folder.join(name))?;
+    }
+    let _ = std::fs::remove_dir(folder); // it refuses where something is in it
+    Ok(())
+}
+
+/// Completes what a killed run left undone beside the folder of a stage: a state that was moved aside returns where
+/// nothing took its place, and a build that was never finished goes, as does a state that was replaced. Call it with the
+/// folder's lock in hand.
+pub fn mend(stage: Stage, target: &Path) -> Result<()> {
+    let former = files::former(target);
+    if is_replaced(stage, &former[2]) && !target.exists() {
+        files::put_back(target)?;
+    }
+    for folder in former.iter().filter(|folder| target.exists() && is_replaced(stage, folder)) {
+        remove_recorded(stage, folder)?;
+    }
+    if target.join(record::FILE).is_file() {
+        files::remove(&target.join(files::MARK))?;
+        files::remove(&target.join(files::REPLACED))?;
+    }
+    files::clear_build(target)
+}
+
+/// [`mend`] where there is something to mend and nobody is at work: for a stage that has nothing to do itself.
+pub fn mend_if_left(stage: Stage, target: &Path) {
+    let is_left = files::has_build(target) || files::former(target).iter().any(|folder| is_replaced(stage, folder));
+    if is_left && let Ok(_writing) = FolderLock::beside(target, Hold::Write) {
+        // whoever builds here next is told what is in the way
+        let _ = mend(stage, target);
+    }
+}
+
+/// Whether a folder holds a finished state of a stage whose place another one took, or was about to take.
+pub fn is_replaced(stage: Stage, folder: &Path) -> bool {
+    let record = || Record::read(folder).ok().flatten();
+    folder.join(files::REPLACED).is_file() && record().is_some_and(|record| record.stage() == Some(stage))
+}
+
+/// The paths of the files that a record names in its own folder; those of `raw` stand elsewhere, and are the user's.
+fn named(stage: Stage, record: Option<&Record>) -> BTreeSet<&str> {
+    let outputs = record.filter(|_| stage != Stage::Raw).into_iter().flat_map(|record| &record.outputs);
+    outputs.map(|output| output.path.as_str()).collect()
+}
+
+/// What stands in a folder, at any depth, that neither is named by its record nor holds what is.
+fn foreign(stage: Stage, folder: &Path, record: Option<&Record>) -> Result<Vec<String>> {
+    let named = named(stage, record);
+    let is_ours = |name: &str| {
+        let of_record = record.is_some() && (name == record::FILE || files::is_half_of(name, record::FILE));
+        let marks = [files::MARK, files::REPLACED];
+        named.contains(name) || marks.contains(&name) || files::is_half_of(name, files::MARK) || of_record
+    };
+    let holds_ours = |name: &str| named.iter().any(|path| path.strip_prefix(name).is_some_and(|p| p.starts_with('/')));
+    let mut found = Vec::new();
+    let mut pending = vec![folder.to_owned()];
+    while let Some(next) = pending.pop() {
+        for path in files::entries(&next)? {
+            let name = record::name(path.strip_prefix(folder).unwrap_or(&path));
+            let is_folder = path.is_dir() && !path.is_symlink();
+            if is_folder && holds_ours(&name) {
+                pending.push(path);
+            } else if is_folder || !is_ours(&name) {
+                found.push(name);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes the empty folders in a folder, at any depth.
+fn remove_empty_folders(folder: &Path) {
+    for path in files::entries(folder).unwrap_or_default() {
+        if path.is_dir() && !path.is_symlink() {
+            remove_empty_folders(&path);
+            let _ = std::fs::remove_dir(path); // it refuses where something is in it
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::pipeline::key::Key;
+
+    /// A folder with two recorded files.
+    fn recorded() -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("dataset");
+        fs::create_dir_all(folder.join("data/parts")).unwrap();
+        fs::write(folder.join("README.md"), "card").unwrap();
+        fs::write(folder.join("data/parts/a"), "shard").unwrap();
+        let outputs = record::outputs(&folder, &files::walk(&folder).unwrap()).unwrap();
+        let key = Key { version: 1, settings: json!({"dataset": {}}), inputs: Default::default() };
+        let content = Digest::of(b"");
+        let record = Record { key, content, outputs, rows: 0, facts: Value::Null, seconds: 0.0, finished: 0 };
+        record.write(&folder).unwrap();
+        (home, folder)
+    }
+
+    fn refused(folder: &Path) -> Vec<String> {
+        match check(Stage::Dataset, folder) {
+            Ok(()) => Vec::new(),
+            Err(Error::Foreign { found, .. }) => found,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn what_a_record_names_is_ours_and_all_else_is_not_at_any_depth_hidden_or_linked() {
+        let (_home, folder) = recorded();
+        assert!(refused(&folder).is_empty());
+        fs::write(folder.join(".record.json.new"), "half").unwrap();
+        fs::write(folder.join(files::MARK), "").unwrap();
+        assert!(refused(&folder).is_empty());
+        fs::write(folder.join("thesis.tex"), "").unwrap();
+        fs::write(folder.join("data/parts/.hidden"), "").unwrap();
+        fs::create_dir_all(folder.join("data/mine/deep")).unwrap();
+        fs::remove_file(folder.join("README.md")).unwrap();
+        fs::create_dir(folder.join("README.md")).unwrap();
+        assert_eq!(refused(&folder), ["README.md", "data/mine", "data/parts/.hidden", "thesis.tex"]);
+    }
+
+    #[test]
+    fn the_files_that_raws_record_names_stand_elsewhere_and_are_nobodys_to_remove() {
+        let (_home, folder) = recorded();
+        let text = fs::read_to_string(folder.join(record::FILE)).unwrap();
+        fs::write(folder.join(record::FILE), text.replace("\"dataset\": {}", "\"raw\": {}")).unwrap();
+        assert!(
+            matches!(check(Stage::Raw, &folder), Err(Error::Foreign { found, .. }) if found == ["README.md", "data"])
+        );
+        remove_recorded(Stage::Raw, &folder).unwrap();
+        assert!(folder.join("README.md").exists() && !folder.join(record::FILE).exists());
+    }
+
+    #[test]
+    fn without_a_readable_record_nothing_is_ours() {
+        let (_home, folder) = recorded();
+        fs::write(folder.join(record::FILE), "garbage").unwrap();
+        let refused = check(Stage::Dataset, &folder).unwrap_err().to_string();
+        assert!(refused.contains("record.json`: not a record ("), "{refused}");
+        fs::remove_file(folder.join(record::FILE)).unwrap();
+        assert!(matches!(check(Stage::Dataset, &folder), Err(Error::Foreign { found, .. }) if found.len() == 2));
+    }
+
+    #[test]
+    fn the_output_of_another_stage_is_in_the_way() {
+        let (_home, folder) = recorded();
+        let refused = check(Stage::Plan, &folder).unwrap_err().to_string();
+        let words = "the output of the stage dataset; expected that of plan, or nothing; work in another folder with \
+                     --artifacts";
+        assert_eq!(refused, format!("`{}`: {words}", folder.display()));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn removal_follows_no_link_out_of_the_folder() {
+        let (home, folder) = recorded();
+        fs::rename(folder.join("data"), home.path().join("big")).unwrap();
+        std::os::unix::fs::symlink(home.path().join("big"), folder.join("data")).unwrap();
+        remove_recorded(Stage::Dataset, &folder).unwrap();
+        assert!(home.path().join("big/parts/a").exists() && folder.join("data").is_symlink());
+        assert!(!folder.join("README.md").exists());
+    }
+
+    #[test]
+    fn removal_takes_what_is_named_and_leaves_the_rest() {
+        let (home, folder) = recorded();
+        fs::write(folder.join("data/notes"), "mine").unwrap();
+        remove_recorded(Stage::Dataset, &folder).unwrap();
+        assert_eq!(files::walk(home.path()).unwrap(), [PathBuf::from("dataset/data/notes")]);
+        let (home, folder) = recorded();
+        remove_recorded(Stage::Dataset, &folder).unwrap();
+        assert!(files::entries(home.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_state_that_was_replaced_goes_and_a_folder_of_the_users_stays() {
+        let (home, folder) = recorded();
+        let former = home.path().join(".dataset.new");
+        fs::rename(&folder, &former).unwrap();
+        fs::create_dir(&folder).unwrap();
+        mend(Stage::Dataset, &folder).unwrap();
+        assert!(former.join("README.md").exists(), "a copy that somebody keeps");
+        fs::write(former.join(files::REPLACED), "").unwrap();
+        fs::remove_dir(&folder).unwrap();
+        mend(Stage::Dataset, &folder).unwrap();
+        assert!(former.exists(), "nothing took its place");
+        fs::create_dir(&folder).unwrap();
+        mend(Stage::Dataset, &folder).unwrap();
+        assert!(!former.exists());
+        fs::create_dir(&former).unwrap();
+        fs::write(former.join("mine"), "").unwrap();
+        mend(Stage::Dataset, &folder).unwrap();
+        assert!(former.join("mine").exists());
+    }
+
+    #[test]
+    fn a_state_that_took_its_place_loses_the_mark_that_a_kill_left_in_it() {
+        let (_home, folder) = recorded();
+        fs::write(folder.join(files::MARK), "").unwrap();
+        mend_if_left(Stage::Dataset, &folder);
+        assert!(!folder.join(files::MARK).exists() && folder.join("README.md").exists());
+    }
+
+    #[test]
+    fn a_state_that_was_moved_aside_returns_where_nothing_took_its_place_and_a_folder_of_the_users_does_not() {
+        let (home, folder) = recorded();
+        let aside = home.path().join(".dataset.old");
+        fs::write(folder.join(files::REPLACED), "").unwrap();
+        fs::rename(&folder, &aside).unwrap();
+        mend(Stage::Dataset, &folder).unwrap();
+        assert!(folder.join(record::FILE).exists() && !aside.exists() && !folder.join(files::REPLACED).exists());
+        remove_recorded(Stage::Dataset, &folder).unwrap();
+        fs::create_dir(&aside).unwrap();
+        fs::write(aside.join("mine"), "").unwrap();
+        mend(Stage::Dataset, &folder).unwrap();
+        assert!(aside.join("mine").exists() && !folder.exists());
+    }
+}
