@@ -265,7 +265,7 @@ fn remove_marked(folder: &Path) -> Result<()> {
 }
 
 /// Whether a killed run left a build beside a target that cannot go on, or the mark in a target that had taken its place.
-pub fn has_build(target: &Path) -> bool {
+pub fn needs_mending(target: &Path) -> bool {
     is_marked(&sibling(target, NEW)) || is_marked(target) || target.join(REPLACED).is_file()
 }
 
@@ -278,7 +278,7 @@ pub fn is_marked(folder: &Path) -> bool {
 ///
 /// # Errors
 /// [`Error::Foreign`]
-pub fn is_free(folder: &Path) -> Result<()> {
+pub fn require_free(folder: &Path) -> Result<()> {
     let listed = entries(&resolve(folder)?)?;
     let names = listed.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
     // a kill may have met the writing of a mark, or the end of a removal
@@ -291,7 +291,7 @@ pub fn is_free(folder: &Path) -> Result<()> {
 
 /// Removes a folder that is empty; none is fine.
 fn remove_empty(folder: &Path) -> Result<()> {
-    is_free(folder)?;
+    require_free(folder)?;
     remove(&sibling(&folder.join(MARK), NEW))?;
     remove(&folder.join(REPLACED))?;
     match fs::remove_dir(folder) {
@@ -374,7 +374,8 @@ pub fn absolute(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in path.ancestors() {
         if let (Ok(real), Ok(rest)) = (fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {
-            return real.join(rest);
+            // an empty rest would add a slash
+            return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
         }
     }
     path

@@ -78,7 +78,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Run(run) => {
             pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))
         }
-        Command::Status => print(&results::status(&pipeline.status()?)),
+        Command::Status => print(&results::status(&pipeline.status()?, pipeline.unfinished_beside().as_deref())),
         Command::Runs { run, json } => {
             let runs: Vec<Summary> = pipeline.runs(run.as_deref())?.iter().map(Run::summary).collect();
             for run in &runs {

@@ -1,5 +1,6 @@
 //! The results of commands as text for stdout: one line per stage, then what is to be said of it.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -29,8 +30,8 @@ pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
     }
 }
 
-/// The freshness of every stage.
-pub fn status(all: &[(Stage, Freshness)]) -> String {
+/// The freshness of every stage, and the unfinished run that stands beside the finished one, if there is one.
+pub fn status(all: &[(Stage, Freshness)], unfinished: Option<&Path>) -> String {
     let mut out = String::new();
     for (stage, freshness) in all {
         match freshness {
@@ -39,7 +40,11 @@ pub fn status(all: &[(Stage, Freshness)]) -> String {
                 let (amount, age) = (amount(*stage, record), age(record.finished));
                 let content = record.content.short();
                 out.push_str(&format!("{stage:9} fresh  {amount}, content {content}, made {age} ago\n"));
-                for line in remarks(*stage, record) {
+                let mut lines = remarks(*stage, record);
+                if let (Stage::Train, Some(folder)) = (stage, unfinished) {
+                    lines.push(format!("an unfinished run stands beside it: {}", folder.display()));
+                }
+                for line in lines {
                     out.push_str(&format!("{:9}        {line}\n", ""));
                 }
             }

@@ -306,6 +306,13 @@ impl Pipeline {
         Ok(all)
     }
 
+    /// The unfinished run that stands beside the finished one of the configured name, if both do.
+    pub fn unfinished_beside(&self) -> Option<PathBuf> {
+        let target = files::resolve(&self.folder(Stage::Train)).ok()?;
+        let unfinished = files::unfinished(&target);
+        (target.join(record::FILE).is_file() && files::is_marked(&unfinished)).then_some(unfinished)
+    }
+
     /// Writes `pipeline.lock` from what stands; the pinned stages must be fresh. Returns its path.
     pub fn lock(&self) -> Result<&Path> {
         // what is no lock file is not ours to replace
@@ -412,7 +419,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The stage's record; one that is not readable is as good as none.
+    /// The stage's record, if it has one.
     fn record(&self, stage: Stage) -> Result<Option<Record>> {
         Record::read(&self.folder(stage))
     }

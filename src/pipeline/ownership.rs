@@ -17,7 +17,7 @@ use crate::files::{self, FolderLock, Hold};
 /// [`Error::Foreign`]; [`Error::Format`] where the record cannot be read, so that nothing tells whose the files are.
 pub fn check(stage: Stage, folder: &Path) -> Result<()> {
     let folder = files::resolve(folder)?;
-    is_exchangeable(&folder)?;
+    require_exchangeable(&folder)?;
     if files::entries(&folder)?.is_empty() {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub fn check(stage: Stage, folder: &Path) -> Result<()> {
 
 /// Refuses a folder whose name cannot be given to another one: a file system of its own is mounted there.
 #[cfg(unix)]
-fn is_exchangeable(folder: &Path) -> Result<()> {
+fn require_exchangeable(folder: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
     let folder = files::absolute(folder);
@@ -50,7 +50,7 @@ fn is_exchangeable(folder: &Path) -> Result<()> {
 }
 
 #[cfg(not(unix))]
-fn is_exchangeable(_: &Path) -> Result<()> {
+fn require_exchangeable(_: &Path) -> Result<()> {
     Ok(())
 }
 
@@ -59,7 +59,7 @@ pub fn check_around(stage: Stage, folder: &Path) -> Result<()> {
     check(stage, folder)?;
     let [build, _, aside] = files::former(&files::resolve(folder)?);
     for place in [build, aside].iter().filter(|place| !files::is_marked(place) && !is_replaced(stage, place)) {
-        files::is_free(place)?;
+        files::require_free(place)?;
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
 
 /// [`mend`] where there is something to mend and nobody is at work: for a stage that has nothing to do itself.
 pub fn mend_if_left(stage: Stage, target: &Path) {
-    let is_left = files::has_build(target) || files::former(target).iter().any(|folder| is_replaced(stage, folder));
+    let is_left = files::needs_mending(target) || files::former(target).iter().any(|folder| is_replaced(stage, folder));
     if is_left && let Ok(_writing) = FolderLock::beside(target, Hold::Write) {
         // whoever builds here next is told what is in the way
         let _ = mend(stage, target);

@@ -130,7 +130,7 @@ impl Pipeline {
         if !files::is_marked(&folder) {
             return match ownership::is_replaced(Stage::Train, &folder) {
                 true => Ok(beginning),
-                false => files::is_free(&folder).map(|()| beginning),
+                false => files::require_free(&folder).map(|()| beginning),
             };
         }
         // a file behind a link would be written where it leads

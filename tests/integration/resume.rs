@@ -152,6 +152,8 @@ fn only_force_trains_over_a_finished_run_or_starts_an_unfinished_one_over() {
 
     interrupt(&home, &[&other[..], &["--force"]].concat(), "checkpoint.safetensors", "-INT");
     assert!(learned(&home.path(RUN)) == before, "the finished run stands until the next one is finished");
+    let beside = "                 an unfinished run stands beside it: artifacts/train/tiny.unfinished\n";
+    assert!(home.ok(&["status"]).contains(beside));
     let third = ["--set", "train.weight_decay=0.25", "--set", "train.run=other"];
     interrupt_run(&home, "other", &third, "metrics.csv", "-INT");
     let refused = home.call(&["run", "train", "--set", "train.weight_decay=0.125", "--set", "train.run=other"]);
