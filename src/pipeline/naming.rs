@@ -7,7 +7,7 @@ use super::stage::Stage;
 use crate::config::Config;
 use crate::digest::Digest;
 
-/// Settings of `train` that stand at the front of a name, or that more epochs of the same run have different.
+/// Settings of `train` that are not appended to a name: three begin it, and a run keeps its name with more epochs.
 const FRONT: [&str; 4] = ["model", "learning_rate", "seed", "epochs"];
 /// Characters of a name for all that differs from the defaults; more than these become a digest.
 const MOST: usize = 48;

@@ -14,7 +14,8 @@ use crate::files::{self, FolderLock, Hold};
 /// Refuses to replace the folder of a stage in which anything stands that its record does not name.
 ///
 /// # Errors
-/// [`Error::Foreign`]; [`Error::Format`] where the record cannot be read, so that nothing tells whose the files are.
+/// [`Error::Foreign`]; [`Error::Format`] where the record cannot be read, so that nothing tells whose the files are, where
+/// it is the record of another stage, and where another file system is mounted on the folder.
 pub fn check(stage: Stage, folder: &Path) -> Result<()> {
     let folder = files::resolve(folder)?;
     require_exchangeable(&folder)?;
@@ -64,8 +65,8 @@ pub fn check_around(stage: Stage, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the files that the record in a folder names, the record, and the folders that are empty then. What else
-/// stands there stays.
+/// Removes the files that the record in a folder names, the record, the marks, and the folders that are empty then. What
+/// else stands there stays, and so does what lies behind a link.
 pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
     let record = Record::read(folder)?;
     for name in named(stage, record.as_ref()) {

@@ -97,7 +97,8 @@ impl Pipeline {
     /// nobody knows its content: settings alone are compared then.
     ///
     /// # Errors
-    /// [`Error::RunStands`] and [`Error::UnfinishedStands`], unless `force`; [`Error::Foreign`].
+    /// [`Error::RunStands`] and [`Error::UnfinishedStands`], unless `force`; [`Error::Foreign`]; [`Error::Format`] for a
+    /// damaged run, or a damaged checkpoint.
     pub(super) fn beginning(&self, force: bool, pending: bool) -> Result<Beginning> {
         let target = files::resolve(&self.folder(Stage::Train))?;
         let (key, _) = self.key(Stage::Train)?;
