@@ -12,7 +12,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`digest`], [`files`], [`rng`], [`progress`], [`tables`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`tables`], [`shards`] |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`nn`], what training is made of |
 //! | | [`train`] |
 //! | | [`evaluate`] |
@@ -29,6 +29,7 @@ pub mod digest;
 pub mod error;
 pub mod evaluate;
 pub mod files;
+pub mod guard;
 pub mod inspect;
 pub mod nn;
 pub mod pipeline;

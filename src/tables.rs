@@ -3,6 +3,9 @@
 //!
 //! All fields are nullable and all integers are `int64`: the forms that every reader of Parquet takes.
 
+mod bounds;
+mod thrift;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 
 /// The writer's name in our files: it names the format, not the crate's version, so that an upgrade changes no byte.
 pub const CREATED_BY: &str = "multidigit version 1";
@@ -76,6 +80,17 @@ pub fn lists<T: Into<i64> + Copy>(values: &[T], length: usize) -> ArrayRef {
     Arc::new(FixedSizeListArray::new(item(DataType::Int64), length as i32, ints(values), None))
 }
 
+/// Makes room for what a file holds; too much of it is an error, and not the program's end.
+///
+/// # Errors
+/// [`Error::Format`] where the memory does not hold it.
+pub fn make_room<T>(path: &Path, items: &mut Vec<T>, count: usize, width: usize) -> Result<()> {
+    let more = count.checked_mul(width);
+    more.and_then(|more| items.try_reserve(more).ok()).ok_or_else(|| {
+        Error::format(path, format!("{count} rows, which do not fit into the memory"), "fewer rows, or more memory")
+    })
+}
+
 /// A column as another type; `None` where that is the type it has, or where a value does not fit.
 pub fn widened(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
@@ -93,7 +108,9 @@ impl Table {
     /// Opens a file and reads its footer.
     pub fn open(path: &Path) -> Result<Table> {
         let file = files::open(path)?;
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(Error::parquet(path))?;
+        bounds::check_footer(path, &file)?;
+        let load = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::default());
+        let metadata = guarded(path, load)?.map_err(Error::parquet(path))?;
         Ok(Table { path: path.to_owned(), metadata })
     }
 
@@ -128,7 +145,8 @@ impl Table {
         self.metadata.schema().column_with_name(column).is_some()
     }
 
-    /// Reads some columns of some row groups, in batches of at most `batch` rows.
+    /// Reads some columns of some row groups, in batches of at most `batch` rows, and of fewer where more would not be
+    /// sure to fit into a bounded memory.
     pub fn read(
         &self,
         columns: &[&str],
@@ -141,18 +159,26 @@ impl Table {
         }
         let path = self.path.clone();
         let file = files::open(&path)?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         // by position, since a name may hold a dot, which would be read as a path
         let fields = self.metadata.schema().fields().iter();
         let wanted = fields.enumerate().filter(|(_, field)| columns.contains(&field.name().as_str()));
-        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(position, _)| position));
-        let reader = builder
-            .with_projection(mask)
-            .with_row_groups(row_groups)
-            .with_batch_size(batch)
-            .build()
-            .map_err(Error::parquet(&path))?;
-        Ok(reader.map(move |batch| batch.map_err(Error::parquet(&path))))
+        let schema = self.metadata.parquet_schema();
+        let mask = ProjectionMask::roots(schema, wanted.map(|(position, _)| position));
+        let leaves: Vec<usize> = (0..schema.num_columns()).filter(|&leaf| mask.leaf_included(leaf)).collect();
+        let batch = batch.min(bounds::rows_at_a_time(&path, &self.metadata, &leaves, &row_groups)?);
+        let build = || {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+            builder.with_projection(mask).with_row_groups(row_groups).with_batch_size(batch).build()
+        };
+        let mut reader = guarded(&path, build)?.map_err(Error::parquet(&path))?;
+        let mut is_sound = true;
+        Ok(std::iter::from_fn(move || {
+            // a reader that failed once is in no state to go on
+            let next = is_sound.then(|| guarded(&path, || reader.next()).transpose())??;
+            let batch = next.and_then(|batch| batch.map_err(Error::parquet(&path)));
+            is_sound = batch.is_ok();
+            Some(batch)
+        }))
     }
 
     /// The integers of a column without nulls, of any width.

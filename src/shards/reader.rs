@@ -16,8 +16,9 @@ use super::{MAX_PIXELS, Split, file_name};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 use crate::progress::Progress;
-use crate::tables::{Table, widened};
+use crate::tables::{Table, make_room, widened};
 
 /// The most bytes that a PNG's decoder may take beside the pixels. An ordinary colour profile has 1 kB to 2 MB, but a chunk
 /// of 500 kB can promise one of 500 MB.
@@ -126,9 +127,19 @@ impl Shards {
             samples.index.extend(table.ints(&batch, "index")?);
             samples.digits.extend(self.cells(table, &batch, "digits")?);
             samples.sources.extend(self.cells(table, &batch, "source_index")?);
-            samples.boxes = boxes(table, &batch, self.layout.digits)?;
+            // null in every row of a row group, or in none
+            match (boxes(table, &batch, self.layout.digits)?, samples.labels.len() == batch.num_rows()) {
+                (Some(boxes), true) => samples.boxes = Some(boxes),
+                (Some(more), false) if samples.boxes.is_some() => {
+                    samples.boxes.iter_mut().for_each(|boxes| boxes.extend(&more))
+                }
+                (None, _) if samples.boxes.is_none() => {}
+                _ => {
+                    return Err(table.wrong("boxes", table.column(&batch, "boxes")?, "boxes in every row, or in none"));
+                }
+            }
             if self.layout.parameters {
-                samples.parameters = Some(Parameters::read(table, &batch)?);
+                samples.parameters.get_or_insert_default().append(Parameters::read(table, &batch)?);
             }
             self.decode(table, &batch, &mut samples.images)?;
         }
@@ -173,6 +184,7 @@ pub(super) fn decode(
     (height, width): (usize, usize),
     out: &mut Vec<u8>,
 ) -> Result<()> {
+    make_room(table.path(), out, pngs.len(), height * width)?;
     for png in pngs.iter().flatten() {
         let decoder = decoder(table, png)?;
         if decoder.dimensions() != (width as u32, height as u32) {
@@ -182,7 +194,7 @@ pub(super) fn decode(
         }
         let start = out.len();
         out.resize(start + height * width, 0);
-        decoder.read_image(&mut out[start..]).map_err(|e| unreadable(table, &e))?;
+        guarded(table.path(), || decoder.read_image(&mut out[start..]))?.map_err(|e| unreadable(table, &e))?;
     }
     Ok(())
 }
@@ -199,13 +211,13 @@ pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Sp
             break;
         }
         wanted.push(position);
-        rows += n;
+        rows = rows.saturating_add(n);
     }
-    let parts = wanted.into_par_iter().map(|position| shards.read(position)).collect::<Result<Vec<Samples>>>()?;
     let rows = rows.min(limit);
     let area = layout.height * layout.width;
     let mut out = Split { height: layout.height, width: layout.width, digits: layout.digits, ..Split::default() };
-    out.images.reserve_exact(rows * area);
+    make_room(shards.first().path(), &mut out.images, rows, area)?;
+    let parts = wanted.into_par_iter().map(|position| shards.read(position)).collect::<Result<Vec<Samples>>>()?;
     for part in parts {
         let n = part.labels.len().min(rows - out.labels.len());
         for &digit in &part.digits[..n * layout.digits] {
@@ -242,7 +254,7 @@ pub fn png_decoder(png: &[u8]) -> ImageResult<PngDecoder<Cursor<&[u8]>>> {
 }
 
 pub(super) fn decoder<'a>(table: &Table, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
-    let decoder = png_decoder(png).map_err(|e| unreadable(table, &e))?;
+    let decoder = guarded(table.path(), || png_decoder(png))?.map_err(|e| unreadable(table, &e))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         let found = format!("an image of {width}x{height} pixels");

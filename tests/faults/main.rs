@@ -5,6 +5,7 @@
 mod corruption;
 #[path = "../common/home.rs"]
 mod home;
+mod hostile;
 
 /// Whether every case is to be tried, and not a sample.
 fn is_torture() -> bool {
