@@ -189,6 +189,15 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_many_digits_reads_back_to_its_every_bit() {
+        let home = tempfile::tempdir().unwrap();
+        let numbers = [12.634147133340063, 9.453527260570597, 1.9738608946394813, 19.171461235851922, 0.1 + 0.2];
+        let record = Record { facts: serde_json::json!(numbers), seconds: numbers[0], ..record(home.path()) };
+        record.write(home.path()).unwrap();
+        assert_eq!(Record::read(home.path()).unwrap(), Some(record), "else a stage of such a setting is never fresh");
+    }
+
+    #[test]
     fn a_record_that_is_no_record_is_an_error() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join(FILE), "{").unwrap();
