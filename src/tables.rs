@@ -20,6 +20,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use serde::{Deserialize, Serialize};
 
+pub use self::bounds::LISTS;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guarded;

@@ -13,8 +13,9 @@ use crate::files;
 use crate::plan::{self, Facts, facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
+use crate::shards::schema::list_bytes;
 use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
-use crate::tables::Compression;
+use crate::tables::{Compression, LISTS};
 
 pub mod card;
 pub mod montage;
@@ -57,10 +58,11 @@ impl Config {
             }
         }
         let [height, width] = plan.image_size;
-        let most = MAX_ROW_GROUP / (height * width).max(1);
+        let (pixels, lists) = (MAX_ROW_GROUP / (height * width).max(1), LISTS as usize / list_bytes(plan.digits));
+        let (most, why) = if pixels <= lists { (pixels, "2 GiB of pixels") } else { (lists, "128 MiB of lists") };
         if self.row_group_rows.min(self.rows_per_shard) > most {
             let found = format!("{} rows of {height}x{width} pixels", self.row_group_rows);
-            return Err(Error::value("dataset.row_group_rows", found, format!("at most {most}: 2 GiB of pixels")));
+            return Err(Error::value("dataset.row_group_rows", found, format!("at most {most}: {why}")));
         }
         Ok(())
     }

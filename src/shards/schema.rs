@@ -27,6 +27,11 @@ pub struct Layout {
     pub parameters: bool,
 }
 
+/// Bytes of the lists in a row of `digits` digits: digits, glyphs and boxes, and the lists of an augmented one's parameters.
+pub fn list_bytes(digits: usize) -> usize {
+    8 * (6 * digits + 8)
+}
+
 impl Layout {
     /// Names of all classes, in order: the digits they spell.
     pub fn classes(&self) -> Vec<String> {

@@ -26,9 +26,11 @@ use crate::guard::guarded;
 const FOOTER: u64 = 16 << 20;
 /// Groups in groups in a schema: its readers call themselves for each.
 const DEPTH: usize = 64;
-/// Bytes, unpacked, of the largest pages of the columns that are read together, and of all lists in a row group, as one row
-/// can hold them all. Usual pages have 1 MB, and a hundred pictures of 100 kB 10 MB.
+/// Bytes, unpacked, of the largest pages of the columns that are read together. Usual pages have 1 MB, and a hundred
+/// pictures of 100 kB 10 MB.
 const PAGES: u64 = 128 << 20;
+/// Bytes of all lists of the columns that are read together, in a row group: one row can hold them all.
+pub const LISTS: u64 = 128 << 20;
 /// Values of a page whose lengths stand before them.
 const LENGTHS: u64 = 1 << 23;
 /// Parts of a block of lengths; everybody writes 4.
@@ -159,9 +161,9 @@ pub fn rows_at_a_time(
             let found = format!("pages of {largest} bytes (unpacked, the largest of each column)");
             return Err(Error::format(path, found, format!("at most {PAGES}; write it again with smaller pages")));
         }
-        if listed > PAGES {
+        if listed > LISTS {
             let found = format!("lists of {listed} bytes in a row group");
-            return Err(Error::format(path, found, format!("at most {PAGES}; write it again with smaller row groups")));
+            return Err(Error::format(path, found, format!("at most {LISTS}; write it again with smaller row groups")));
         }
     }
     Ok(usize::try_from(at_a_time).unwrap_or(usize::MAX).max(1))

@@ -402,6 +402,27 @@ fn hostile_parquet() -> Vec<(&'static str, Vec<u8>)> {
         ("lengths-in-memory", lengths(DELTA_LENGTH_BYTE_ARRAY, packed_zeros(1 << 29))),
         ("prefixes", lengths(DELTA_BYTE_ARRAY, [packed_zeros(1 << 29), packed_zeros(1 << 29)].concat())),
         ("prefixes-and-more-lengths", lengths(DELTA_BYTE_ARRAY, [packed_zeros(1), packed_zeros(1 << 29)].concat())),
+        ("one-row-of-lists", {
+            // 2^28 digits in a row, in a few bytes: levels in runs, values in a dictionary of one word
+            let digits = vec![group("digits", 1), Thrift::default().i32(1, INT64).i32(3, 2).text(4, "item")];
+            let mut schema =
+                vec![group("schema", 3), group("image", 1), leaf("bytes", BYTE_ARRAY), leaf("label", INT64)];
+            schema.extend(digits);
+            let values = 1_u64 << 28;
+            let levels = |runs: &[(u64, u8)]| {
+                let mut data = Vec::new();
+                for &(length, level) in runs {
+                    varint(&mut data, length << 1);
+                    data.push(level);
+                }
+                [&(data.len() as u32).to_le_bytes(), &data[..]].concat()
+            };
+            let data = [levels(&[(1, 0), (values - 1, 1)]), levels(&[(values, 1)]), first_word(values)].concat();
+            let pages =
+                [dictionary(1, 8, &[0; 8]), page(values as i64, RLE_DICTIONARY, data.len() as i64, &data)].concat();
+            let digits = Column { path: &["digits", "item"], kind: INT64, codec: 0, pages, has_dictionary: true };
+            parquet(schema, vec![pictures(0, one.clone()), labels(1, Vec::new()), digits], 1)
+        }),
         ("a-reader-breaks", {
             // a block of numbers under a header that says there are none
             let labels = labels(0, page(1, DELTA_BINARY_PACKED, 7, &[128, 1, 1, 0, 0, 0, 0]));

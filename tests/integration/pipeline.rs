@@ -329,6 +329,12 @@ fn storage_that_cannot_be_read_back_or_held_is_refused() {
     assert_eq!(large.code, Some(2));
     let words = "`dataset.row_group_rows`: found 1000 rows of 8000x8000 pixels; expected at most 33: 2 GiB of pixels";
     assert!(large.stderr.contains(words), "{}", large.stderr);
+    // a reader takes no more, as a file that says so may lie
+    let long = ["dataset.row_group_rows=1200000", "dataset.rows_per_shard=1200000"];
+    let long = home.call(&["run", "dataset", "--set", long[0], "--set", long[1]]);
+    assert_eq!(long.code, Some(2));
+    let words = "found 1200000 rows of 28x28 pixels; expected at most 1198372: 128 MiB of lists";
+    assert!(long.stderr.contains(words), "{}", long.stderr);
 }
 
 #[test]
