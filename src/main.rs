@@ -1,5 +1,5 @@
 //! Parse, run, print the error once, leave with the exit code: 0 ok, 1 a stage failed, 2 bad flags or configuration,
-//! 130 interrupted.
+//! 130 interrupted (143 by SIGTERM).
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -9,10 +9,11 @@ use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, 
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
+use multidigit::files::sync;
 use multidigit::pipeline::{self, Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
-use multidigit::terminal::{Terminal, catch_signals, complain};
+use multidigit::terminal::{Terminal, catch_signals, complain, interrupted};
 use multidigit::{inspect, results, rng, train};
 
 fn main() -> ExitCode {
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
         Err(error) => {
             complain(&format!("error: {error}"));
             match error {
-                Error::Interrupted => ExitCode::from(130),
+                Error::Interrupted => ExitCode::from(interrupted()),
                 _ if error.is_configuration() => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
@@ -62,6 +63,9 @@ fn run(cli: Cli) -> Result<()> {
     if let Some(threads) = global.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
         pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
+    }
+    if global.no_sync {
+        sync::leave_to_the_system();
     }
     catch_signals();
     let terminal = Terminal::new(global.quiet, !global.no_progress);

@@ -291,7 +291,11 @@ fn recipe(config: &Config, epoch: usize) -> String {
 fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {
     let need = (train_bytes as f64 * BYTES_PER_BYTE * epochs as f64) as u64; // saturates
     match files::free_bytes(folder) {
-        Some(free) if free < need => Err(Error::DiskSpace { path: folder.to_owned(), epochs, need, free }),
+        Some(free) if free < need => {
+            let what = format!("{epochs} epochs");
+            let way = ", lower `augment.epochs` (training computes the epochs beyond in flight)";
+            Err(Error::DiskSpace { path: folder.to_owned(), what, need, free, way })
+        }
         _ => Ok(()),
     }
 }

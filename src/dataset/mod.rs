@@ -113,11 +113,7 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     let (picked, splits) = picks.finish(layout.digits);
     let samples = render::render(&picked, height, width, glyphs);
     let picture = out.join(card::MONTAGE);
-    montage::draw(&samples, &splits, height, width).save(&picture).map_err(|e| Error::Io {
-        path: picture,
-        action: "write it",
-        source: std::io::Error::other(e),
-    })?;
+    montage::draw(&samples, &splits, height, width).save(&picture).map_err(Error::write(&picture))?;
     files::write(&out.join("README.md"), card::card(&facts, &layout, &written).as_bytes())?;
     progress.end();
     Ok(digest(&facts, written.iter().map(|split| split.digest)))

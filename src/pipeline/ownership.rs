@@ -4,7 +4,7 @@
 //! The record is `record.json` in that folder. Whatever it does not name is the user's, and in the way.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::record::{self, Record};
 use super::stage::Stage;
@@ -96,6 +96,9 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
     for folder in former.iter().filter(|folder| target.exists() && is_replaced(stage, folder)) {
         remove_recorded(stage, folder)?;
     }
+    for folder in former.iter().filter(|folder| files::is_rest(folder)) {
+        files::remove_empty(folder)?;
+    }
     if target.join(record::FILE).is_file() {
         files::remove(&target.join(files::MARK))?;
         files::remove(&target.join(files::REPLACED))?;
@@ -105,7 +108,8 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
 
 /// [`mend`] where there is something to mend and nobody is at work: for a stage that has nothing to do itself.
 pub fn mend_if_left(stage: Stage, target: &Path) {
-    let is_left = files::needs_mending(target) || files::former(target).iter().any(|folder| is_replaced(stage, folder));
+    let is_left = |folder: &PathBuf| is_replaced(stage, folder) || files::is_rest(folder);
+    let is_left = files::needs_mending(target) || files::former(target).iter().any(is_left);
     if is_left && let Ok(_writing) = FolderLock::beside(target, Hold::Write) {
         // whoever builds here next is told what is in the way
         let _ = mend(stage, target);
@@ -162,10 +166,8 @@ fn remove_empty_folders(folder: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
     use serde_json::{Value, json};
+    use std::fs;
 
     use super::*;
     use crate::digest::Digest;
@@ -281,6 +283,18 @@ mod tests {
         fs::write(former.join("mine"), "").unwrap();
         mend(Stage::Dataset, &folder).unwrap();
         assert!(former.join("mine").exists());
+    }
+
+    #[test]
+    fn the_end_of_a_removal_that_a_kill_met_goes_too() {
+        let (home, folder) = recorded();
+        let former = home.path().join(".dataset.new");
+        for rest in [None, Some(files::REPLACED)] {
+            fs::create_dir(&former).unwrap();
+            rest.iter().for_each(|mark| fs::write(former.join(mark), "").unwrap());
+            mend_if_left(Stage::Dataset, &folder);
+            assert!(!former.exists() && folder.join("README.md").exists());
+        }
     }
 
     #[test]

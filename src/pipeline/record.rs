@@ -85,7 +85,7 @@ impl Record {
     /// writes the same at the moment.
     pub fn renew(&self, folder: &Path) {
         let text = serde_json::to_string_pretty(self).expect("a record is plain data");
-        files::write_unless_taken(&folder.join(FILE), text.as_bytes());
+        files::replace_unless_taken(&folder.join(FILE), text.as_bytes());
     }
 
     /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode

@@ -20,6 +20,14 @@ const STEP: usize = 64;
 /// size.
 const BUDGET: [f64; 2] = [3.0, 0.5];
 
+/// Steps of a training that ends about as soon as an estimate of its time would.
+const SHORT: usize = 16;
+
+/// Whether a training on so many images takes longer than an estimate of its time.
+pub fn is_worthwhile(config: &Config, images: usize) -> bool {
+    config.epochs.saturating_mul(batch_count(images, config.batch_size)) > SHORT
+}
+
 /// Estimates the time of a whole training on the CPU by `config` (whatever device it names) on `images` training images,
 /// validated on `val` images after each epoch. It takes a second for AlexNet and a few for the ResNet, needs no data set,
 /// and leaves nothing behind.

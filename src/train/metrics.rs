@@ -98,7 +98,7 @@ pub fn text(digits: usize, epochs: &[Epoch]) -> String {
 
 /// Writes the table of all epochs so far of a network for so many digits.
 pub fn write(path: &Path, digits: usize, epochs: &[Epoch]) -> Result<()> {
-    files::write(path, text(digits, epochs).as_bytes())
+    files::replace(path, text(digits, epochs).as_bytes())
 }
 
 #[cfg(test)]
