@@ -1,6 +1,8 @@
 //! Every shape of convolution and batch norm in the three networks at batch 64, forward and backward: images per
 //! second.
 
+#![forbid(unsafe_code)]
+
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

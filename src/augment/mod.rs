@@ -16,13 +16,20 @@ use crate::progress::Progress;
 use crate::shards::{DATA, Layout, Parameters, Shards, write_split};
 use crate::tables::Compression;
 
+#[forbid(unsafe_code)]
 pub mod apply;
+#[forbid(unsafe_code)]
 pub mod draw;
+#[allow(unsafe_code, reason = "the gathers of AVX-512, and a loop compiled for AVX2")]
 mod gather;
+#[forbid(unsafe_code)]
 mod letters;
+#[forbid(unsafe_code)]
 pub mod preview;
 #[cfg(test)]
+#[forbid(unsafe_code)]
 mod tests;
+#[forbid(unsafe_code)]
 mod warp;
 
 use apply::{Resampling, Scratch, apply};

@@ -16,16 +16,27 @@ macro_rules! on_gpu {
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "launches kernels on addresses of the device, and calls cuDNN and cuBLAS")]
 pub mod cuda;
+#[forbid(unsafe_code)]
 pub mod floats;
+#[forbid(unsafe_code)]
 pub mod layers;
+#[forbid(unsafe_code)]
 pub mod loss;
+#[forbid(unsafe_code)]
 pub mod networks;
+#[forbid(unsafe_code)]
 pub mod ops;
+#[forbid(unsafe_code)]
 pub mod optim;
+#[forbid(unsafe_code)]
 pub mod schedule;
+#[forbid(unsafe_code)]
 pub mod store;
+#[forbid(unsafe_code)]
 pub mod tape;
+#[forbid(unsafe_code)]
 pub mod weights;
 
 use std::fmt;

@@ -2,6 +2,8 @@
 //!
 //! `make faults` tries a seeded sample of the cases, `make torture` all of them. docs/reliability.md says what is promised.
 
+#![forbid(unsafe_code)]
+
 mod corruption;
 #[path = "../common/home.rs"]
 mod home;

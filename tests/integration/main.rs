@@ -6,6 +6,7 @@ mod evaluation;
 mod floors;
 mod golden;
 #[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "calls kernels on addresses of the device")]
 mod gpu;
 mod gradients;
 #[path = "../common/home.rs"]
