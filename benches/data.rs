@@ -2,6 +2,13 @@
 //! shards (rendering, PNG, Parquet, digests), reading a split back, and the paper's augmentation with its draws.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark that panics has failed, as it should"
+)]
 
 use std::hint::black_box;
 

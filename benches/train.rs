@@ -4,6 +4,13 @@
 //! 500 images at a time. Each runs once before it is timed, so that a short timing (criterion's --quick) finds it warm.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark that panics has failed, as it should"
+)]
 
 use std::time::Duration;
 

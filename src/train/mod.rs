@@ -4,6 +4,7 @@
 //! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
 
 #[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on images in memory, cut by their sizes")]
 pub mod batch;
 #[forbid(unsafe_code)]
 pub mod bench;

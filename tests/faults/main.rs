@@ -3,6 +3,13 @@
 //! `make faults` tries a seeded sample of the cases, `make torture` all of them. docs/reliability.md says what is promised.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, as it should"
+)]
 
 mod corruption;
 #[path = "../common/home.rs"]
