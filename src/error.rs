@@ -326,8 +326,8 @@ fn known_runs(runs: &[String]) -> String {
 /// Names, the first few of many.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 3;
-    match names.len() {
-        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+    match names.split_at_checked(SHOWN) {
+        Some((first, more)) if !more.is_empty() => format!("{} and {} more", first.join(", "), more.len()),
         _ => names.join(", "),
     }
 }
@@ -363,9 +363,9 @@ fn way_out(error: &std::io::Error) -> &'static str {
 fn amount(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"];
     let unit = (bytes.max(1).ilog10() / 3) as usize;
-    match unit {
-        0 => format!("{bytes} bytes"),
-        _ => format!("{:.1} {}", bytes as f64 / 1000f64.powi(unit as i32), UNITS[unit]),
+    match UNITS.get(unit) {
+        Some(name) if unit > 0 => format!("{:.1} {name}", bytes as f64 / 1000f64.powi(unit as i32)),
+        _ => format!("{bytes} bytes"),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Parse, run, print the error once, leave with the exit code: 0 ok, 1 a stage failed, 2 bad flags or configuration,
 //! 130 interrupted (143 by SIGTERM).
 
+#![forbid(unsafe_code)]
+
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;

@@ -16,13 +16,23 @@ use crate::progress::Progress;
 use crate::shards::{DATA, Layout, Parameters, Shards, write_split};
 use crate::tables::Compression;
 
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 pub mod apply;
+#[forbid(unsafe_code)]
 pub mod draw;
+#[allow(unsafe_code, reason = "the gathers of AVX-512, and a loop compiled for AVX2")]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 mod gather;
+#[forbid(unsafe_code)]
 mod letters;
+#[forbid(unsafe_code)]
 pub mod preview;
 #[cfg(test)]
+#[forbid(unsafe_code)]
 mod tests;
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 mod warp;
 
 use apply::{Resampling, Scratch, apply};
@@ -250,6 +260,7 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
         files::create_dir(&data)?;
         let augmenter = Augmenter::new(config, epoch);
         let mut positions = shards.positions();
+        #[expect(clippy::expect_used, reason = "the groups and the positions are those of the same shards")]
         let next = |_| Ok(positions.next().expect("there is a position for every row group"));
         let render = |position| {
             let mut samples = shards.read(position)?;
@@ -257,10 +268,10 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
             let mut images = vec![0; samples.images.len()];
             let mut parameters = Parameters::default();
             let area = layout.height * layout.width;
-            for (row, out) in images.chunks_exact_mut(area).enumerate() {
-                let sample = (samples.labels[row], samples.index[row]);
-                let pixels = &samples.images[row * area..(row + 1) * area];
-                let drawn = augmenter.apply(sample, pixels, (layout.height, layout.width), out, &mut scratch);
+            let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
+            for ((&label, &index), (pixels, out)) in samples.labels.iter().zip(&samples.index).zip(pairs) {
+                let size = (layout.height, layout.width);
+                let drawn = augmenter.apply((label, index), pixels, size, out, &mut scratch);
                 note(&drawn, &mut parameters);
             }
             samples.images = images;
@@ -279,9 +290,9 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
 
 /// The settings of one stored epoch as JSON: what a replay needs besides the parameters (the grey of erasing, say).
 fn recipe(config: &Config, epoch: usize) -> String {
-    let mut recipe = serde_json::to_value(config).expect("a configuration is plain data");
-    recipe["epoch"] = epoch.into();
+    let mut recipe = serde_json::json!(config);
     if let Some(settings) = recipe.as_object_mut() {
+        settings.insert("epoch".to_owned(), epoch.into());
         settings.shift_remove("epochs"); // how many are stored beside this one is nothing of this one
     }
     recipe.to_string()

@@ -17,7 +17,9 @@ use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
 use crate::tables::Compression;
 
 pub mod card;
+#[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
 pub mod montage;
+#[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
 pub mod render;
 
 /// The most shards of a split: their numbers have five digits.
@@ -121,8 +123,8 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
 
 /// The digest of a data set that stands in a folder, computed from its shards.
 pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
-    let shards = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
-    let shards = shards.into_iter().collect::<Result<Vec<Shards>>>()?;
+    let [train, val, test] = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
+    let shards = [train?, val?, test?];
     let digests = shards.iter().map(|split| split.digest(progress)).collect::<Result<Vec<Digest>>>()?;
     Ok(digest(&table::facts(shards[0].first())?, digests.into_iter()))
 }

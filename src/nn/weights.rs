@@ -190,7 +190,7 @@ pub fn floats(path: &Path, tensors: &SafeTensors, name: &str, shape: &[usize]) -
         let found = format!("tensor `{name}` of {:?} {:?}", view.dtype(), view.shape());
         return Err(Error::format(path, found, format!("F32 {shape:?}")));
     }
-    Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    Ok(view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
 /// Sets all parameters and buffers of a network to those of a file, under their names behind `prefix`, once `check` has
@@ -249,11 +249,13 @@ pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(N
     let description = describe(path, &description)?;
     // dropout has no part in evaluation, and the seed's values are all replaced
     let network = Network::on(device, DType::F32, description.shape, 0, 0.0)?;
-    restore(path, &tensors, "", &network, |name, values| match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            let found = format!("tensor `{name}` holds {} at position {at}", values[at]);
-            Err(Error::format(path, found, "finite numbers; such weights answer nothing"))
+    restore(path, &tensors, "", &network, |name, values| {
+        match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((at, value)) => {
+                let found = format!("tensor `{name}` holds {value} at position {at}");
+                Err(Error::format(path, found, "finite numbers; such weights answer nothing"))
+            }
         }
     })?;
     network.store().send()?;

@@ -61,8 +61,7 @@ impl Lock {
 
     /// Writes the lock file.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("a lock is plain data");
-        files::write_among_users(path, format!("{text}\n").as_bytes())
+        files::write_among_users(path, format!("{:#}\n", serde_json::json!(self)).as_bytes())
     }
 
     /// The content that a stage must have under a configuration; `None` where nothing is pinned for it.

@@ -77,15 +77,22 @@ impl Record {
 
     /// Writes the record into a stage's folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("a record is plain data");
-        files::write(&folder.join(FILE), text.as_bytes())
+        files::write(&folder.join(FILE), self.text().as_bytes())
     }
 
     /// Writes a record again whose stamps were renewed; that it cannot be written is no failure, nor that another process
     /// writes the same at the moment.
     pub fn renew(&self, folder: &Path) {
+<<<<<<< HEAD
         let text = serde_json::to_string_pretty(self).expect("a record is plain data");
         files::replace_unless_taken(&folder.join(FILE), text.as_bytes());
+=======
+        files::write_unless_taken(&folder.join(FILE), self.text().as_bytes());
+    }
+
+    fn text(&self) -> String {
+        format!("{:#}", serde_json::json!(self))
+>>>>>>> lints
     }
 
     /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::key::{self, Key};
 use super::{Pipeline, Record, Stage, record};
 use crate::config::Config;
@@ -212,7 +214,7 @@ impl Pipeline {
                 place.problems.push(error.to_string());
                 continue;
             }
-            if evaluation.key.settings["evaluate"]["data"].is_null() {
+            if evaluation.key.settings.pointer("/evaluate/data").is_none_or(Value::is_null) {
                 if inputs.get(Stage::Dataset.name()).copied() == dataset {
                     place.evaluate = Some(evaluated);
                 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::key::{self, Key};
 use super::{Pipeline, Record, Stage, ownership, record};
@@ -252,6 +252,6 @@ impl Pipeline {
 
 /// Whether a run's key is that of another one with more epochs.
 fn is_extended(before: &Key, after: &Key) -> bool {
-    let epochs = |key: &Key| key.settings["train"]["epochs"].as_u64();
+    let epochs = |key: &Key| key.settings.pointer("/train/epochs").and_then(Value::as_u64);
     matches!((epochs(before), epochs(after)), (Some(before), Some(after)) if before < after)
 }

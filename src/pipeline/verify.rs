@@ -133,7 +133,7 @@ impl Pipeline {
 
     /// The source of glyphs that a record of `raw` speaks of, which need not be the one that is configured now.
     fn source_of(&self, record: &Record) -> raw::Config {
-        let recorded = serde_json::from_value(record.key.settings["raw"].clone());
+        let recorded = serde_json::from_value(record.key.settings.get("raw").cloned().unwrap_or_default());
         recorded.unwrap_or_else(|_| self.config.raw.clone())
     }
 

@@ -24,6 +24,7 @@ use crate::tables::{Compression, Table, int_field, ints, list_field, lists, prop
 const ROW_GROUP: usize = 65_536;
 
 /// Writes a plan whole; returns the digest of its facts and rows.
+#[expect(clippy::indexing_slicing, reason = "some rows of every column, by the number that there are in memory")]
 pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
     let digits = facts.plan.digits;
     let schema = Arc::new(Schema::new(vec![
@@ -113,7 +114,7 @@ impl Reader {
             let (found, expected) = (format!("counts {counts:?}"), format!("{:?}", facts.plan.counts()));
             return Err(Error::format(path, found, format!("{expected}, as its settings give")));
         }
-        let (first, rows) = (counts[..position].iter().sum::<u64>(), counts[position]);
+        let (first, rows) = (counts.iter().take(position).sum::<u64>(), counts.get(position).copied().unwrap_or(0));
         // which row groups are this split's follows from the counts
         let (mut groups, mut at) = (Vec::new(), 0);
         for (group, n) in table.row_groups().into_iter().enumerate() {

@@ -100,12 +100,12 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
     let (rows, area) = (rows.min(limit), layout.height * layout.width);
     let mut all = layout.empty();
     all.images.reserve_exact(rows * area);
-    for part in parts {
-        let n = part.len().min(rows - all.len());
-        all.images.extend_from_slice(&part.images[..n * area]);
-        all.targets.extend_from_slice(&part.targets[..n * layout.digits]);
-        all.labels.extend_from_slice(&part.labels[..n]);
-        all.index.extend_from_slice(&part.index[..n]);
+    for mut part in parts {
+        part.truncate(rows - all.len());
+        all.images.extend_from_slice(&part.images);
+        all.targets.extend_from_slice(&part.targets);
+        all.labels.extend_from_slice(&part.labels);
+        all.index.extend_from_slice(&part.index);
     }
     Ok(all)
 }
@@ -164,7 +164,7 @@ impl Form {
                 all.targets.push(digit);
             }
             if self.spelled {
-                let row = table.row_groups()[..group].iter().sum::<usize>() + all.labels.len();
+                let row = table.row_groups().iter().take(group).sum::<usize>() + all.labels.len();
                 agree(table, row, &labels, &digits)?;
             }
             match table.has("index") {
@@ -193,7 +193,7 @@ impl Form {
 /// Refuses a label that is not the number that its digits spell. `row` is the number of the first one in the file.
 fn agree(table: &Table, row: usize, labels: &[i64], (digits, length): &(Vec<i64>, usize)) -> Result<()> {
     for (i, label) in labels.iter().enumerate() {
-        let digits = &digits[i * length..][..*length];
+        let digits = digits.get(i * length..(i + 1) * length).unwrap_or_default();
         // none where the number exceeds every label
         let number = digits.iter().try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(*digit));
         if number != Some(*label) {

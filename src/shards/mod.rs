@@ -53,9 +53,31 @@ impl Split {
         self.labels.is_empty()
     }
 
-    /// The pixels of one sample.
+    /// Leaves the first `n` samples, or all where there are fewer.
+    pub fn truncate(&mut self, n: usize) {
+        self.images.truncate(n * self.height * self.width);
+        self.targets.truncate(n * self.digits);
+        self.labels.truncate(n);
+        self.index.truncate(n);
+    }
+}
+
+/// One sample. As in a slice, there must be one of this number.
+#[expect(clippy::indexing_slicing, reason = "numbers of samples come from the length, not from a file")]
+impl Split {
+    /// Its pixels.
     pub fn image(&self, i: usize) -> &[u8] {
         let area = self.height * self.width;
         &self.images[i * area..(i + 1) * area]
+    }
+
+    /// Its digits, left to right.
+    pub fn target(&self, i: usize) -> &[u8] {
+        &self.targets[i * self.digits..(i + 1) * self.digits]
+    }
+
+    /// Its class, and its index in the class.
+    pub fn sample(&self, i: usize) -> (i64, i64) {
+        (self.labels[i], self.index[i])
     }
 }

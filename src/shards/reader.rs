@@ -53,7 +53,7 @@ impl Shards {
     /// Opens the shards of one split; the layout is read from the first row group.
     pub fn open(folder: &Path, split: &str) -> Result<Shards> {
         let tables = find(folder, split)?.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
-        let first = &tables[0];
+        let first = first_of(&tables);
         if tables.iter().any(|table| table.rows() == 0) {
             return Err(Error::format(first.path(), "no rows in it or another shard", "at least one sample in each"));
         }
@@ -76,7 +76,7 @@ impl Shards {
 
     /// The first shard, whose metadata speaks for all.
     pub fn first(&self) -> &Table {
-        &self.tables[0]
+        first_of(&self.tables)
     }
 
     /// Rows in all shards.
@@ -112,6 +112,7 @@ impl Shards {
     }
 
     /// The samples of one row group, images decoded.
+    #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
     pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
         let table = &self.tables[shard];
         let mut names = vec!["image", "label", "digits", "index", "source_index", "boxes"];
@@ -166,6 +167,11 @@ impl Shards {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "a set of shards has one at least, or `find` has refused it")]
+fn first_of(tables: &[Table]) -> &Table {
+    &tables[0]
+}
+
 /// Decodes images of `height x width` pixels, one after the other, to the end of `out`.
 pub(super) fn decode(
     table: &Table,
@@ -182,7 +188,7 @@ pub(super) fn decode(
         }
         let start = out.len();
         out.resize(start + height * width, 0);
-        decoder.read_image(&mut out[start..]).map_err(|e| unreadable(table, &e))?;
+        decoder.read_image(out.get_mut(start..).unwrap_or_default()).map_err(|e| unreadable(table, &e))?;
     }
     Ok(())
 }
@@ -206,17 +212,18 @@ pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Sp
     let area = layout.height * layout.width;
     let mut out = Split { height: layout.height, width: layout.width, digits: layout.digits, ..Split::default() };
     out.images.reserve_exact(rows * area);
-    for part in parts {
+    for mut part in parts {
         let n = part.labels.len().min(rows - out.labels.len());
-        for &digit in &part.digits[..n * layout.digits] {
+        for &digit in part.digits.iter().take(n * layout.digits) {
             let digit = u8::try_from(digit).ok().filter(|&digit| digit < 10);
             out.targets.push(digit.ok_or_else(|| {
                 Error::format(shards.first().path(), "a digit outside 0 to 9", "column `digits` with digits")
             })?);
         }
-        out.labels.extend_from_slice(&part.labels[..n]);
-        out.index.extend_from_slice(&part.index[..n]);
-        out.images.extend_from_slice(&part.images[..n * area]);
+        out.labels.extend(part.labels.iter().take(n));
+        out.index.extend(part.index.iter().take(n));
+        part.images.truncate(n * area);
+        out.images.append(&mut part.images);
     }
     Ok(out)
 }

@@ -108,7 +108,7 @@ fn line((few, short): (usize, f64), (many, long): (usize, f64)) -> (f64, f64) {
 fn batch(normalise: &Normalise, split: &Split, images: usize) -> Result<Batch> {
     let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(i));
     let input = normalise.batch(images, [split.height, split.width], fill)?;
-    Ok(Batch { input, targets: split.targets[..images * split.digits].to_vec() })
+    Ok(Batch { input, targets: split.targets.iter().take(images * split.digits).copied().collect() })
 }
 
 /// An estimated time, as roughly as it is known.

@@ -3,17 +3,29 @@
 //! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads
 //! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
 
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on images in memory, cut by their sizes")]
 pub mod batch;
+#[forbid(unsafe_code)]
 pub mod bench;
+#[forbid(unsafe_code)]
 pub mod checkpoint;
+#[forbid(unsafe_code)]
 pub mod environment;
+#[forbid(unsafe_code)]
 pub mod estimate;
+#[forbid(unsafe_code)]
 mod events;
 #[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
+#[allow(unsafe_code, reason = "promises the kernels that rows and addresses are those of one data set")]
 pub mod gpu;
+#[forbid(unsafe_code)]
 pub mod learner;
+#[forbid(unsafe_code)]
 pub mod loader;
+#[forbid(unsafe_code)]
 pub mod metrics;
+#[forbid(unsafe_code)]
 mod run;
 
 use std::path::Path;

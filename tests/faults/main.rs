@@ -2,6 +2,15 @@
 //!
 //! `make faults` tries a seeded sample of the cases, `make torture` all of them. docs/reliability.md says what is promised.
 
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, as it should"
+)]
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod concurrency;
 mod corruption;
