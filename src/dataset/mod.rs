@@ -127,8 +127,15 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
 pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
     let shards = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
     let shards = shards.into_iter().collect::<Result<Vec<Shards>>>()?;
+    let facts = table::facts(shards[0].first())?;
+    for split in &shards[1..] {
+        if table::facts(split.first())? != facts {
+            let path = split.first().path();
+            return Err(Error::format(path, "the facts of another plan", "those of the train shards; make them again"));
+        }
+    }
     let digests = shards.iter().map(|split| split.digest(progress)).collect::<Result<Vec<Digest>>>()?;
-    Ok(digest(&table::facts(shards[0].first())?, digests.into_iter()))
+    Ok(digest(&facts, digests.into_iter()))
 }
 
 fn digest(facts: &Facts, splits: impl Iterator<Item = Digest>) -> Digest {

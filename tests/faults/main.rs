@@ -4,6 +4,7 @@
 
 mod corruption;
 #[path = "../common/home.rs"]
+#[allow(dead_code)] // the tests of integration use more of it
 mod home;
 
 /// Whether every case is to be tried, and not a sample.
