@@ -253,3 +253,20 @@ impl Table {
         Error::format(&self.path, found, expected)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_library_is_an_error_that_names_the_file() {
+        hide_caught_panics();
+        let path = Path::new("P");
+        let refusal = |read: fn() -> u8| guarded(path, read).unwrap_err().to_string();
+        assert_eq!(refusal(|| panic!("no dictionary")), "`P`: not readable as Parquet: no dictionary");
+        let found = refusal(|| [1, 2][std::hint::black_box(2)]);
+        assert!(found.starts_with("`P`: not readable as Parquet: index out of bounds"), "{found}");
+        assert_eq!(guarded(path, || 7).unwrap(), 7);
+        assert!(!IS_READING.get());
+    }
+}

@@ -237,6 +237,12 @@ mod tests {
         assert_eq!(digest_of(&path).unwrap(), digest);
         assert_eq!(Reader::open(&path, "val").unwrap().take(48).unwrap(), plan[1]);
 
+        let mut outside = plan.clone();
+        outside[1].index[5] = 99;
+        write(&path, &facts, &outside).unwrap();
+        let message = Reader::open(&path, "val").unwrap().take(48).err().unwrap().to_string();
+        assert_eq!(message, format!("`{}`: row 197 has index 99; expected 0 to 2", path.display()));
+
         let mut wrapping = facts;
         wrapping.counts.train = u64::MAX;
         write(&path, &wrapping, &plan).unwrap();

@@ -33,7 +33,7 @@ fn a_damaged_record_is_found_by_verify() {
         let home = scene(&[stage]);
         let record = Patient::new(home.path(&format!("artifacts/{stage}/record.json")));
         let mut tally = Tally::new(format!("record.json of {stage}, verify"));
-        for damage in damages(record.sound.len(), 100) {
+        for damage in damages(record.sound.len(), 40) {
             let verdict = match meaning_of_record(&damage.of(&record.sound)) {
                 same if same.is_some() && same == meaning_of_record(&record.sound) => Verdict::Harmless,
                 _ => record.with(damage, || judge(&home.call(&["verify"]), &["record.json"])),
@@ -82,8 +82,10 @@ fn runs_and_status_tell_of_a_damaged_record() {
         let record = Patient::new(home.path(&format!("artifacts/{stage}/record.json")));
         for damage in damages(record.sound.len(), 8).into_iter().take(100) {
             let said = record.with(damage, || told(command));
+            let is_same = meaning_of_record(&damage.of(&record.sound)) == meaning_of_record(&record.sound);
             let verdict = match said.contains(&format!("artifacts/{stage}/record.json`: ")) {
                 true => Verdict::Found,
+                false if is_same => Verdict::Harmless,
                 false => Verdict::Lost(said),
             };
             tally.add(&(stage, command, damage), verdict);
@@ -100,7 +102,7 @@ fn a_damaged_lock_file_is_found_by_verify_and_stops_a_run() {
     let lock = Patient::new(home.path("pipeline.lock"));
     let parse = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).ok();
     let mut tally = Tally::new("pipeline.lock, verify");
-    for (number, damage) in damages(lock.sound.len(), 300).into_iter().enumerate() {
+    for (number, damage) in damages(lock.sound.len(), 150).into_iter().enumerate() {
         let verdict = match parse(&damage.of(&lock.sound)) {
             same if same.is_some() && same == parse(&lock.sound) => Verdict::Harmless,
             _ => lock.with(damage, || {
@@ -126,13 +128,13 @@ fn verified(home: &Home, path: &str, name: &str, sample: usize) {
 
 #[test]
 fn a_damaged_plan_is_found_by_verify() {
-    verified(&scene(&["plan"]), "artifacts/plan/plan.parquet", "plan.parquet", 500);
+    verified(&scene(&["plan"]), "artifacts/plan/plan.parquet", "plan.parquet", 200);
 }
 
 #[test]
 fn a_damaged_shard_is_found_by_verify() {
     let name = "data/val-00000-of-00001.parquet";
-    verified(&scene(&["dataset"]), &format!("artifacts/dataset/{name}"), name, 500);
+    verified(&scene(&["dataset"]), &format!("artifacts/dataset/{name}"), name, 200);
 }
 
 #[test]
@@ -169,8 +171,9 @@ fn a_damaged_file_is_found_by_the_stage_that_reads_it() {
 /// A sample of damages, ten times as many where all is tried.
 fn damages_at_most(length: usize, sample: usize) -> Vec<Damage> {
     let all = damages(length, sample);
-    let step = all.len().div_ceil(20 * sample).max(1);
-    all.into_iter().step_by(if step % 2 == 0 { step + 1 } else { step }).collect()
+    // an odd step, as flips and cuts take turns
+    let step = all.len().div_ceil(20 * sample) | 1;
+    all.into_iter().step_by(step).collect()
 }
 
 #[test]
@@ -311,7 +314,7 @@ fn what_a_damaged_plan_means_is_another_or_the_same() {
     let home = scene(&["plan"]);
     let path = home.path("artifacts/plan/plan.parquet");
     let sound = table::digest_of(&path).unwrap();
-    let damages = damages(fs::metadata(&path).unwrap().len() as usize, 2000);
+    let damages = damages(fs::metadata(&path).unwrap().len() as usize, 1000);
     judged("plan.parquet without its record", &path, damages.into_iter(), |path| {
         compared(path, table::digest_of(path), &sound, Verdict::Found)
     });
@@ -328,7 +331,7 @@ fn what_a_damaged_shard_means_is_another_or_the_same() {
         Ok((shards.digest(&Progress::silent())?, facts))
     };
     let sound = digest(&path).unwrap();
-    let damages = damages(fs::metadata(&path).unwrap().len() as usize, 1500);
+    let damages = damages(fs::metadata(&path).unwrap().len() as usize, 800);
     judged("a shard without its record", &path, damages.into_iter(), |path| {
         compared(path, digest(path), &sound, Verdict::Found)
     });
@@ -341,7 +344,7 @@ fn a_damaged_shard_of_others_is_found_or_read_as_it_was() {
     // the index names a row in the table of answers; nothing else in such a file says it, and no number depends on it
     let read = |path: &Path| Ok(Split { index: Vec::new(), ..foreign::read(&[path.to_owned()], 2, None)? });
     let sound = read(&path).unwrap();
-    let damages = damages(fs::metadata(&path).unwrap().len() as usize, 1500);
+    let damages = damages(fs::metadata(&path).unwrap().len() as usize, 800);
     judged("a shard as data of others", &path, damages.into_iter(), |path| {
         let read = read(path);
         let said = match &read {
