@@ -16,9 +16,10 @@ use multidigit::pipeline::{self, Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
 use multidigit::terminal::{Terminal, catch_signals, complain, interrupted};
-use multidigit::{inspect, results, rng, train};
+use multidigit::{inspect, results, rng, tables, train};
 
 fn main() -> ExitCode {
+    tables::hide_caught_panics();
     match rng::check_system().and_then(|()| run(Cli::read())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -42,6 +43,11 @@ fn run(cli: Cli) -> Result<()> {
         _ => {}
     }
     let global = cli.global;
+    if let Some(threads) = global.threads {
+        // before anything computes: the configuration of a run is compared with its record
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
+    }
     let default = Path::new(config::FILE);
     let file = global.config.as_deref().or(default.exists().then_some(default));
     let mut config = match cli.command.run() {
@@ -61,10 +67,6 @@ fn run(cli: Cli) -> Result<()> {
         && !runs.is_empty()
     {
         config.report.runs = runs.clone();
-    }
-    if let Some(threads) = global.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
     }
     if global.no_sync {
         sync::leave_to_the_system();

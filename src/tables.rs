@@ -3,14 +3,16 @@
 //!
 //! All fields are nullable and all integers are `int64`: the forms that every reader of Parquet takes.
 
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Int64Array, RecordBatch};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ProjectionMask};
 use parquet::basic::{self, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
@@ -21,6 +23,9 @@ use crate::files;
 
 /// The writer's name in our files: it names the format, not the crate's version, so that an upgrade changes no byte.
 pub const CREATED_BY: &str = "multidigit version 1";
+
+/// The metadata key under which a plan and shards hold the facts of the plan.
+pub const FACTS: &str = "multidigit";
 
 /// How Parquet pages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -82,6 +87,33 @@ pub fn widened(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     if column.data_type() == to { None } else { cast_with_options(column, to, &options).ok() }
 }
 
+thread_local! {
+    /// Whether this thread is in the Parquet library.
+    static IS_READING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls the Parquet library, which panics at some damaged files where it should return an error.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> T) -> Result<T> {
+    let before = IS_READING.replace(true);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(read));
+    IS_READING.set(before);
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Error::parquet(path)(text.as_deref().unwrap_or("its reader gave up"))
+    })
+}
+
+/// Keeps a panic that becomes an error here from being printed as well. For a program, at its beginning.
+pub fn hide_caught_panics() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if !IS_READING.get() {
+            print(info);
+        }
+    }));
+}
+
 /// A Parquet file that is open for reading; its footer is read once.
 #[derive(Clone)]
 pub struct Table {
@@ -93,7 +125,8 @@ impl Table {
     /// Opens a file and reads its footer.
     pub fn open(path: &Path) -> Result<Table> {
         let file = files::open(path)?;
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).map_err(Error::parquet(path))?;
+        let load = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::default());
+        let metadata = guarded(path, load)?.map_err(Error::parquet(path))?;
         Ok(Table { path: path.to_owned(), metadata })
     }
 
@@ -123,12 +156,18 @@ impl Table {
         pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
     }
 
+    /// The metadata as (key, value), without the schema that Arrow keeps there.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let pairs = self.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+        pairs.map(|pair| (pair.key.as_str(), pair.value.as_deref())).filter(|(key, _)| *key != ARROW_SCHEMA_META_KEY)
+    }
+
     /// Whether the file has a column of that name.
     pub fn has(&self, column: &str) -> bool {
         self.metadata.schema().column_with_name(column).is_some()
     }
 
-    /// Reads some columns of some row groups, in batches of at most `batch` rows.
+    /// Reads some columns of some row groups, in batches of at most `batch` rows. Nothing follows an error.
     pub fn read(
         &self,
         columns: &[&str],
@@ -146,13 +185,18 @@ impl Table {
         let fields = self.metadata.schema().fields().iter();
         let wanted = fields.enumerate().filter(|(_, field)| columns.contains(&field.name().as_str()));
         let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(position, _)| position));
-        let reader = builder
-            .with_projection(mask)
-            .with_row_groups(row_groups)
-            .with_batch_size(batch)
-            .build()
-            .map_err(Error::parquet(&path))?;
-        Ok(reader.map(move |batch| batch.map_err(Error::parquet(&path))))
+        let builder = builder.with_projection(mask).with_row_groups(row_groups).with_batch_size(batch);
+        let mut reader = guarded(&path, || builder.build())?.map_err(Error::parquet(&path))?;
+        let mut is_broken = false;
+        Ok(std::iter::from_fn(move || {
+            if is_broken {
+                return None;
+            }
+            let batch =
+                guarded(&path, || reader.next().transpose()).and_then(|batch| batch.map_err(Error::parquet(&path)));
+            is_broken = batch.is_err();
+            batch.transpose()
+        }))
     }
 
     /// The integers of a column without nulls, of any width.
@@ -207,5 +251,22 @@ impl Table {
     pub fn wrong(&self, name: &str, column: &ArrayRef, expected: &str) -> Error {
         let found = format!("column `{name}` is {} with {} nulls", column.data_type(), column.null_count());
         Error::format(&self.path, found, expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_library_is_an_error_that_names_the_file() {
+        hide_caught_panics();
+        let path = Path::new("P");
+        let refusal = |read: fn() -> u8| guarded(path, read).unwrap_err().to_string();
+        assert_eq!(refusal(|| panic!("no dictionary")), "`P`: not readable as Parquet: no dictionary");
+        let found = refusal(|| [1, 2][std::hint::black_box(2)]);
+        assert!(found.starts_with("`P`: not readable as Parquet: index out of bounds"), "{found}");
+        assert_eq!(guarded(path, || 7).unwrap(), 7);
+        assert!(!IS_READING.get());
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::facts;
 use crate::progress::Progress;
-use crate::shards::{DATA, Layout, Parameters, Shards, write_split};
+use crate::shards::{DATA, Layout, Parameters, Samples, Shards, write_split};
 use crate::tables::Compression;
 
 #[forbid(unsafe_code)]
@@ -231,6 +231,23 @@ impl Augmenter {
         apply(&params, self.resampling, pixels, size, out, scratch);
         params
     }
+
+    /// Augments samples of `height * width` pixels, and notes what was drawn. Boxes become null: ink moves with the pixels.
+    pub fn augment(&self, mut samples: Samples, size: (usize, usize)) -> Samples {
+        let mut scratch = Scratch::default();
+        let mut images = vec![0; samples.images.len()];
+        let mut parameters = Parameters::default();
+        let area = size.0 * size.1;
+        let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
+        for ((&label, &index), (pixels, out)) in samples.labels.iter().zip(&samples.index).zip(pairs) {
+            let drawn = self.apply((label, index), pixels, size, out, &mut scratch);
+            note(&drawn, &mut parameters);
+        }
+        samples.images = images;
+        samples.parameters = Some(parameters);
+        samples.boxes = None;
+        samples
+    }
 }
 
 /// A sample's number in the random streams; class and index fit 32 bits each in every plan.
@@ -262,23 +279,7 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
         let mut positions = shards.positions();
         #[expect(clippy::expect_used, reason = "the groups and the positions are those of the same shards")]
         let next = |_| Ok(positions.next().expect("there is a position for every row group"));
-        let render = |position| {
-            let mut samples = shards.read(position)?;
-            let mut scratch = Scratch::default();
-            let mut images = vec![0; samples.images.len()];
-            let mut parameters = Parameters::default();
-            let area = layout.height * layout.width;
-            let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
-            for ((&label, &index), (pixels, out)) in samples.labels.iter().zip(&samples.index).zip(pairs) {
-                let size = (layout.height, layout.width);
-                let drawn = augmenter.apply((label, index), pixels, size, out, &mut scratch);
-                note(&drawn, &mut parameters);
-            }
-            samples.images = images;
-            samples.parameters = Some(parameters);
-            samples.boxes = None;
-            Ok(samples)
-        };
+        let render = |position| Ok(augmenter.augment(shards.read(position)?, (layout.height, layout.width)));
         let metadata = [(facts::KEY, provenance.clone()), (KEY, recipe(config, epoch))];
         let zstd = Compression::Zstd;
         let written = write_split(&data, "train", &layout, &metadata, zstd, &groups, next, render, progress)?;
@@ -321,11 +322,26 @@ fn note(drawn: &draw::Params, columns: &mut Parameters) {
     columns.erased.push(erased);
 }
 
-/// The digest of the epochs that stand in a folder, computed from their shards.
-pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
-    let epochs = (0..).map(epoch_folder).map(|epoch| folder.join(epoch)).take_while(|epoch| epoch.is_dir());
-    let read = |epoch: std::path::PathBuf| Shards::open(&epoch.join(DATA), "train")?.digest(progress);
-    Ok(digest(&epochs.map(read).collect::<Result<Vec<Digest>>>()?))
+/// The digest of the epochs that stand in a folder, computed from their shards. Their metadata, which the digest does not
+/// cover, must be those of epochs under `config`, where it is known.
+pub fn digest_of(folder: &Path, config: Option<&Config>, progress: &Progress) -> Result<Digest> {
+    let mut digests = Vec::new();
+    for epoch in 0.. {
+        let data = folder.join(epoch_folder(epoch)).join(DATA);
+        if !data.is_dir() {
+            break;
+        }
+        let shards = Shards::open(&data, "train")?;
+        let first = shards.first();
+        if let Some(expected) = config.map(|config| recipe(config, epoch))
+            && first.value(KEY) != Some(&expected)
+        {
+            let found = format!("metadata `{KEY}` {}", first.value(KEY).unwrap_or("none"));
+            return Err(Error::format(first.path(), found, format!("{expected}, as its record says")));
+        }
+        digests.push(shards.digest(progress)?);
+    }
+    Ok(digest(&digests))
 }
 
 fn digest(epochs: &[Digest]) -> Digest {

@@ -125,8 +125,16 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
 pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
     let [train, val, test] = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
     let shards = [train?, val?, test?];
+    let [train, others @ ..] = &shards;
+    let facts = table::facts(train.first())?;
+    for split in others {
+        if table::facts(split.first())? != facts {
+            let path = split.first().path();
+            return Err(Error::format(path, "the facts of another plan", "those of the train shards; make them again"));
+        }
+    }
     let digests = shards.iter().map(|split| split.digest(progress)).collect::<Result<Vec<Digest>>>()?;
-    Ok(digest(&table::facts(shards[0].first())?, digests.into_iter()))
+    Ok(digest(&facts, digests.into_iter()))
 }
 
 fn digest(facts: &Facts, splits: impl Iterator<Item = Digest>) -> Digest {

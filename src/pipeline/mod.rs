@@ -26,11 +26,13 @@ use crate::train::{self, Device, estimate};
 
 mod clean;
 pub mod key;
+mod locate;
 pub mod lock;
 mod naming;
 mod ownership;
 pub mod record;
 mod runs;
+mod seal;
 pub mod stage;
 mod training;
 mod verify;

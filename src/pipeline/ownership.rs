@@ -214,8 +214,9 @@ mod tests {
     #[test]
     fn the_files_that_raws_record_names_stand_elsewhere_and_are_nobodys_to_remove() {
         let (_home, folder) = recorded();
-        let text = fs::read_to_string(folder.join(record::FILE)).unwrap();
-        fs::write(folder.join(record::FILE), text.replace("\"dataset\": {}", "\"raw\": {}")).unwrap();
+        let mut record = Record::read(&folder).unwrap().unwrap();
+        record.key.settings = json!({"raw": {}});
+        record.write(&folder).unwrap();
         assert!(
             matches!(check(Stage::Raw, &folder), Err(Error::Foreign { found, .. }) if found == ["README.md", "data"])
         );

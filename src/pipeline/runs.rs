@@ -204,7 +204,17 @@ impl Pipeline {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let dataset = record.key.inputs.get(Stage::Dataset.name()).copied();
         for evaluated in self.run_folders(Stage::Evaluate)? {
-            let Ok(Some(evaluation)) = Record::read(&evaluated) else { continue };
+            let evaluation = match Record::read(&evaluated) {
+                Ok(Some(evaluation)) => evaluation,
+                Ok(None) => continue,
+                Err(error) => {
+                    // only its name tells whose it is
+                    let folder = evaluated.file_name().unwrap_or_default().to_string_lossy();
+                    let is_of_run = folder.strip_prefix(&*name).is_some_and(|at| at.is_empty() || at.starts_with('@'));
+                    place.problems.extend(is_of_run.then(|| error.to_string()));
+                    continue;
+                }
+            };
             let inputs = &evaluation.key.inputs;
             if inputs.get(&format!("{}/{name}", Stage::Train)) != Some(&record.content) {
                 continue;

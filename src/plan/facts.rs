@@ -8,7 +8,7 @@ use super::compose::Plan;
 use crate::digest::{Digest, Parts};
 
 /// The metadata key under which Parquet files hold these facts.
-pub const KEY: &str = "multidigit";
+pub const KEY: &str = crate::tables::FACTS;
 
 /// The pool of glyphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

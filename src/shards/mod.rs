@@ -1,6 +1,9 @@
 //! Shards: the Parquet files that the pipeline publishes and trains on. One schema, one writer, one reader; the stages
 //! dataset and augment write them, augment, train, evaluate and report read them. What others wrote is read by [`foreign`].
 
+use crate::error::{Error, Result};
+use crate::tables::Table;
+
 pub mod foreign;
 pub mod parameters;
 pub mod reader;
@@ -21,6 +24,19 @@ pub const DATA: &str = "data";
 /// The name of one shard out of `of`, as Hugging Face names them.
 pub fn file_name(split: &str, number: usize, of: usize) -> String {
     format!("{split}-{number:05}-of-{of:05}.parquet")
+}
+
+/// Refuses files of one set that differ in what their metadata say of their origin.
+fn require_one_origin<'a, T: PartialEq>(tables: &'a [Table], origin: impl Fn(&'a Table) -> T) -> Result<()> {
+    let Some((first, others)) = tables.split_first() else { return Ok(()) };
+    match others.iter().find(|table| origin(table) != origin(first)) {
+        None => Ok(()),
+        Some(other) => {
+            let first = first.path().file_name().unwrap_or_default().to_string_lossy();
+            let found = format!("metadata other than those of {first}, which is of another set");
+            Err(Error::format(other.path(), found, "shards of one set; make them again"))
+        }
+    }
 }
 
 /// A split in memory.

@@ -15,6 +15,7 @@
 mod concurrency;
 mod corruption;
 #[path = "../common/home.rs"]
+#[allow(dead_code)] // the tests of integration use more of it
 mod home;
 // the tracer knows the registers of one processor
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -442,6 +442,7 @@ fn a_run_that_a_gpu_trained_is_evaluated_by_a_program_without_cuda_and_not_train
     let output = outputs.iter_mut().find(|output| output["path"] == "config.yaml").unwrap();
     output["stamp"]["bytes"] = config.len().into();
     output["digest"] = multidigit::digest::Digest::of(config.as_bytes()).to_string().into();
+    record.as_object_mut().unwrap().remove("digest");
     fs::write(run.join("record.json"), record.to_string()).unwrap();
     home.ok(&["run", "evaluate", "--run", "short"]);
     image::GrayImage::new(28, 28).save(home.path("a.png")).unwrap();
