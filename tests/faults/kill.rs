@@ -91,7 +91,10 @@ fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
         let is_told = end.stderr.ends_with("error: interrupted; what was finished before stays\n");
         let ended = match end.code {
             Some(0) => Ok(()), // it came too late to stop anything
-            Some(code) if code == expected && is_told => Ok(caught += 1),
+            Some(code) if code == expected && is_told => {
+                caught += 1;
+                Ok(())
+            }
             code => Err(format!("{signal} ended with {code:?}: {}", end.stderr)),
         };
         let judged = ended.and_then(|()| scenario.judge(home.path()));

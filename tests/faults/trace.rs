@@ -54,7 +54,6 @@ pub enum Fate {
 pub struct End {
     /// Its exit code; none if it was killed.
     pub code: Option<i32>,
-    pub stdout: String,
     pub stderr: String,
     /// The files below the folder whose content was not forced to the disk since it was written, by inode.
     pub unsynced: BTreeSet<u64>,
@@ -62,12 +61,12 @@ pub struct End {
 
 /// Runs `program` in the folder `home`; `decide` is asked about every call on what lies there.
 pub fn run(program: &Command, home: &Path, decide: &mut dyn FnMut(&Call, &BTreeSet<u64>) -> Fate) -> End {
-    let mut outputs = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+    let mut messages = tempfile::tempfile().unwrap();
     // it stops itself, so that nothing happens before the tracer is there
     let mut stopped = Command::new("sh");
     stopped.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
     stopped.current_dir(home).env_remove("MULTIDIGIT_MIRRORS").stdin(Stdio::null()).process_group(0);
-    stopped.stdout(outputs[0].try_clone().unwrap()).stderr(outputs[1].try_clone().unwrap());
+    stopped.stdout(Stdio::null()).stderr(messages.try_clone().unwrap());
     let first = Pid::from_raw(stopped.spawn().expect("a shell").id().try_into().expect("a process's number"));
     let flags = WaitPidFlag::WUNTRACED;
     assert!(matches!(waitpid(first, Some(flags)), Ok(WaitStatus::Stopped(_, Signal::SIGSTOP))));
@@ -77,13 +76,10 @@ pub fn run(program: &Command, home: &Path, decide: &mut dyn FnMut(&Call, &BTreeS
 
     let mut tracer = Tracer { first, home: home.to_owned(), inside: BTreeMap::new(), unsynced: BTreeSet::new() };
     let code = tracer.watch(decide);
-    let [stdout, stderr] = outputs.each_mut().map(|file| {
-        let mut text = String::new();
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).expect("output is UTF-8");
-        text
-    });
-    End { code, stdout, stderr, unsynced: tracer.unsynced }
+    let mut stderr = String::new();
+    messages.rewind().unwrap();
+    messages.read_to_string(&mut stderr).expect("output is UTF-8");
+    End { code, stderr, unsynced: tracer.unsynced }
 }
 
 /// What is known of a thread between the beginning of a call and its end.
