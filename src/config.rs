@@ -8,7 +8,9 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
+use crate::files;
+use crate::guard::guarded;
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// The configuration file that is looked for by default.
@@ -67,9 +69,13 @@ impl Config {
         let mut config = match path {
             Some(path) => {
                 let origin = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|error| Error::ConfigSyntax {
+                let text = files::read_text(path).map_err(|error| Error::ConfigSyntax {
+                    message: match error {
+                        Error::Io { source, .. } => format!("cannot read it: {source}"),
+                        Error::Format { found, expected, .. } => format!("{found}; expected {expected}"),
+                        other => other.to_string(),
+                    },
                     origin: origin.clone(),
-                    message: format!("cannot read it: {error}"),
                 })?;
                 Config::parse(&text, &origin)?
             }
@@ -87,7 +93,7 @@ impl Config {
         if text.lines().all(is_blank) {
             return Ok(Config::default());
         }
-        let read: Result<Option<Config>, _> = serde_saphyr::from_str(text);
+        let read: Result<Option<Config>, _> = guarded(Path::new(origin), || serde_saphyr::from_str(text))?;
         read.map(Option::unwrap_or_default).map_err(|error| {
             let error = error.without_snippet();
             let origin = match error.location() {
@@ -105,7 +111,7 @@ impl Config {
                 serde_saphyr::Error::MultipleDocuments { .. } => {
                     Error::ConfigSyntax { origin, message: "more than one YAML document; expected one".into() }
                 }
-                other => Error::ConfigSyntax { origin, message: other.to_string() },
+                other => Error::ConfigSyntax { origin, message: shown(&other.to_string()) },
             }
         })
     }
@@ -117,7 +123,7 @@ impl Config {
         let (path, value) = text.split_once('=').ok_or_else(|| syntax("expected key.path=value".into()))?;
         let value: Value = match value.trim() {
             "" => Value::Null,
-            value => serde_saphyr::from_str(value)
+            value => guarded(Path::new(&origin), || serde_saphyr::from_str(value))?
                 .map_err(|error| syntax(format!("not a YAML value: {}", error.without_snippet())))?,
         };
         let mut tree = json!(self);

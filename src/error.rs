@@ -23,6 +23,9 @@ pub enum Error {
     /// The Parquet or Arrow library refused a file.
     #[error("`{}`: not readable as Parquet: {message}", path.display())]
     Parquet { path: PathBuf, message: String },
+    /// A library panicked on a file.
+    #[error("`{}`: a reader of this format broke on it ({message}); expected a sound file", path.display())]
+    Broke { path: PathBuf, message: String },
     /// Another process writes a folder, or reads one that is to be written.
     #[error(
         "`{}`: another run of this program is writing or reading this folder; wait until it ends, or give this one \
@@ -264,7 +267,7 @@ impl Error {
     /// An [`Error::Parquet`] maker for `map_err`.
     pub fn parquet<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Error + use<E> {
         let path = path.to_owned();
-        move |e| Error::Parquet { path: path.clone(), message: e.to_string() }
+        move |e| Error::Parquet { path: path.clone(), message: shown(&e.to_string()) }
     }
 
     /// A maker for `map_err` where a library that writes files for us fails; most often the disk is full.
@@ -275,7 +278,7 @@ impl Error {
 
     /// An [`Error::Format`].
     pub fn format(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Error {
-        Error::Format { path: path.to_owned(), found: found.into(), expected: expected.into() }
+        Error::Format { path: path.to_owned(), found: shown(&found.into()), expected: expected.into() }
     }
 
     /// An [`Error::ConfigValue`].
@@ -298,6 +301,15 @@ impl Error {
     /// Whether the user's configuration or flags are at fault, rather than a stage.
     pub fn is_configuration(&self) -> bool {
         matches!(self, Error::ConfigSyntax { .. } | Error::ConfigKey { .. } | Error::ConfigValue { .. })
+    }
+}
+
+/// What is shown of words that a file can be quoted in: their beginning, where there are many.
+pub fn shown(text: &str) -> String {
+    const CHARACTERS: usize = 2000;
+    match text.char_indices().nth(CHARACTERS).and_then(|(end, _)| text.get(..end)) {
+        None => text.to_owned(),
+        Some(beginning) => format!("{beginning}... ({} bytes)", text.len()),
     }
 }
 
@@ -384,6 +396,13 @@ mod tests {
     fn amounts_are_written_in_their_own_unit() {
         let words = [0, 999, 1000, 31_831_345, u64::MAX].map(amount);
         assert_eq!(words, ["0 bytes", "999 bytes", "1.0 kB", "31.8 MB", "18.4 EB"]);
+    }
+
+    #[test]
+    fn a_file_that_is_quoted_at_length_is_cut() {
+        let error = Error::format(Path::new("a"), "ä".repeat(3000), "less");
+        assert_eq!(error.to_string(), format!("`a`: {}... (6000 bytes); expected less", "ä".repeat(2000)));
+        assert_eq!(Error::format(Path::new("a"), "b", "c").to_string(), "`a`: b; expected c");
     }
 
     #[test]

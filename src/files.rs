@@ -19,6 +19,9 @@ const NEW: &str = ".new";
 const OLD: &str = ".old";
 const LOCK: &str = ".lock";
 
+/// Bytes of a text at most: a record of 50,000 files has about 14 MB.
+const TEXT: u64 = 16 << 20;
+
 /// The ending of a folder whose work was interrupted and can go on.
 pub const UNFINISHED: &str = ".unfinished";
 
@@ -49,11 +52,25 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a whole file of UTF-8 text.
+/// Reads a whole file of UTF-8 text: settings, a record, a table. What is made of a text in memory can be twenty times its
+/// size.
+///
+/// # Errors
+/// [`Error::Format`] for one that is larger than any of this program's.
 pub fn read_text(path: &Path) -> Result<String> {
     let mut text = String::new();
-    open(path)?.read_to_string(&mut text).map_err(Error::io(path, "read it"))?;
+    within(path, TEXT)?.read_to_string(&mut text).map_err(Error::io(path, "read it"))?;
     Ok(text)
+}
+
+/// Opens a regular file of at most `limit` bytes for reading; of one that grows meanwhile, no more are read.
+pub fn within(path: &Path, limit: u64) -> Result<impl Read + use<>> {
+    let file = open(path)?;
+    let bytes = file.metadata().map_err(Error::io(path, "look at it"))?.len();
+    if bytes > limit {
+        return Err(Error::format(path, format!("{bytes} bytes"), format!("at most {limit}")));
+    }
+    Ok(file.take(limit))
 }
 
 /// Writes a file of a folder under construction, which nobody reads before it is committed, and which is forced to the disk

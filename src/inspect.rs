@@ -8,6 +8,7 @@ use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 use crate::raw::idx;
 use crate::tables::Table;
 
@@ -134,7 +135,8 @@ fn values(table: &Table, name: &str) -> Result<Vec<Vec<String>>> {
         };
         (0..column.len().min(ROWS)).map(value).collect()
     };
-    batch.columns().iter().map(column).collect::<Result<_, _>>().map_err(Error::parquet(table.path()))
+    let columns = || batch.columns().iter().map(column).collect::<Result<_, _>>();
+    guarded(table.path(), columns)?.map_err(Error::parquet(table.path()))
 }
 
 /// A text on one line, cut where it is too long to be looked at. What is cut off is counted, not kept.

@@ -12,7 +12,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`digest`], [`files`], [`rng`], [`progress`], [`tables`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`tables`], [`shards`] |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`nn`], what training is made of |
 //! | | [`train`] |
 //! | | [`evaluate`] |
@@ -36,6 +36,8 @@ pub mod error;
 pub mod evaluate;
 #[forbid(unsafe_code)]
 pub mod files;
+#[forbid(unsafe_code)]
+pub mod guard;
 #[forbid(unsafe_code)]
 pub mod inspect;
 pub mod nn;

@@ -16,10 +16,9 @@ use multidigit::pipeline::{self, Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
 use multidigit::terminal::{Terminal, catch_signals, complain, interrupted};
-use multidigit::{inspect, results, rng, tables, train};
+use multidigit::{inspect, results, rng, train};
 
 fn main() -> ExitCode {
-    tables::hide_caught_panics();
     match rng::check_system().and_then(|()| run(Cli::read())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

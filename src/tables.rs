@@ -3,8 +3,9 @@
 //!
 //! All fields are nullable and all integers are `int64`: the forms that every reader of Parquet takes.
 
-use std::cell::Cell;
-use std::panic::{self, AssertUnwindSafe};
+mod bounds;
+mod thrift;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 
 /// The writer's name in our files: it names the format, not the crate's version, so that an upgrade changes no byte.
 pub const CREATED_BY: &str = "multidigit version 1";
@@ -81,37 +83,21 @@ pub fn lists<T: Into<i64> + Copy>(values: &[T], length: usize) -> ArrayRef {
     Arc::new(FixedSizeListArray::new(item(DataType::Int64), length as i32, ints(values), None))
 }
 
+/// Makes room for what a file holds; too much of it is an error, and not the program's end.
+///
+/// # Errors
+/// [`Error::Format`] where the memory does not hold it.
+pub fn make_room<T>(path: &Path, items: &mut Vec<T>, count: usize, width: usize) -> Result<()> {
+    let more = count.checked_mul(width);
+    more.and_then(|more| items.try_reserve(more).ok()).ok_or_else(|| {
+        Error::format(path, format!("{count} rows, which do not fit into the memory"), "fewer rows, or more memory")
+    })
+}
+
 /// A column as another type; `None` where that is the type it has, or where a value does not fit.
 pub fn widened(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     if column.data_type() == to { None } else { cast_with_options(column, to, &options).ok() }
-}
-
-thread_local! {
-    /// Whether this thread is in the Parquet library.
-    static IS_READING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Calls the Parquet library, which panics at some damaged files where it should return an error.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> T) -> Result<T> {
-    let before = IS_READING.replace(true);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(read));
-    IS_READING.set(before);
-    outcome.map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        Error::parquet(path)(text.as_deref().unwrap_or("its reader gave up"))
-    })
-}
-
-/// Keeps a panic that becomes an error here from being printed as well. For a program, at its beginning.
-pub fn hide_caught_panics() {
-    let print = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        if !IS_READING.get() {
-            print(info);
-        }
-    }));
 }
 
 /// A Parquet file that is open for reading; its footer is read once.
@@ -125,6 +111,7 @@ impl Table {
     /// Opens a file and reads its footer.
     pub fn open(path: &Path) -> Result<Table> {
         let file = files::open(path)?;
+        bounds::check_footer(path, &file)?;
         let load = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::default());
         let metadata = guarded(path, load)?.map_err(Error::parquet(path))?;
         Ok(Table { path: path.to_owned(), metadata })
@@ -167,7 +154,8 @@ impl Table {
         self.metadata.schema().column_with_name(column).is_some()
     }
 
-    /// Reads some columns of some row groups, in batches of at most `batch` rows. Nothing follows an error.
+    /// Reads some columns of some row groups, in batches of at most `batch` rows, and of fewer where more would not be
+    /// sure to fit into a bounded memory.
     pub fn read(
         &self,
         columns: &[&str],
@@ -180,22 +168,25 @@ impl Table {
         }
         let path = self.path.clone();
         let file = files::open(&path)?;
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         // by position, since a name may hold a dot, which would be read as a path
         let fields = self.metadata.schema().fields().iter();
         let wanted = fields.enumerate().filter(|(_, field)| columns.contains(&field.name().as_str()));
-        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.map(|(position, _)| position));
-        let builder = builder.with_projection(mask).with_row_groups(row_groups).with_batch_size(batch);
-        let mut reader = guarded(&path, || builder.build())?.map_err(Error::parquet(&path))?;
-        let mut is_broken = false;
+        let schema = self.metadata.parquet_schema();
+        let mask = ProjectionMask::roots(schema, wanted.map(|(position, _)| position));
+        let leaves: Vec<usize> = (0..schema.num_columns()).filter(|&leaf| mask.leaf_included(leaf)).collect();
+        let batch = batch.min(bounds::rows_at_a_time(&path, &self.metadata, &leaves, &row_groups)?);
+        let build = || {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+            builder.with_projection(mask).with_row_groups(row_groups).with_batch_size(batch).build()
+        };
+        let mut reader = guarded(&path, build)?.map_err(Error::parquet(&path))?;
+        let mut is_sound = true;
         Ok(std::iter::from_fn(move || {
-            if is_broken {
-                return None;
-            }
-            let batch =
-                guarded(&path, || reader.next().transpose()).and_then(|batch| batch.map_err(Error::parquet(&path)));
-            is_broken = batch.is_err();
-            batch.transpose()
+            // a reader that failed once is in no state to go on
+            let next = is_sound.then(|| guarded(&path, || reader.next()).transpose())??;
+            let batch = next.and_then(|batch| batch.map_err(Error::parquet(&path)));
+            is_sound = batch.is_ok();
+            Some(batch)
         }))
     }
 
@@ -251,22 +242,5 @@ impl Table {
     pub fn wrong(&self, name: &str, column: &ArrayRef, expected: &str) -> Error {
         let found = format!("column `{name}` is {} with {} nulls", column.data_type(), column.null_count());
         Error::format(&self.path, found, expected)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_of_the_library_is_an_error_that_names_the_file() {
-        hide_caught_panics();
-        let path = Path::new("P");
-        let refusal = |read: fn() -> u8| guarded(path, read).unwrap_err().to_string();
-        assert_eq!(refusal(|| panic!("no dictionary")), "`P`: not readable as Parquet: no dictionary");
-        let found = refusal(|| [1, 2][std::hint::black_box(2)]);
-        assert!(found.starts_with("`P`: not readable as Parquet: index out of bounds"), "{found}");
-        assert_eq!(guarded(path, || 7).unwrap(), 7);
-        assert!(!IS_READING.get());
     }
 }

@@ -10,6 +10,7 @@ use super::apply::Scratch;
 use super::draw::Params;
 use super::{Augmenter, Config, letters};
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 use crate::shards::{DATA, Shards};
 
 /// The picture's usual file.
@@ -104,7 +105,8 @@ fn encode(picture: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
 pub fn is_ours(bytes: &[u8]) -> bool {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: HEADER });
     decoder.set_ignore_iccp_chunk(true);
-    let Ok(reader) = decoder.read_info() else { return false };
+    // no error is shown, so its path is no matter
+    let Ok(Ok(reader)) = guarded(Path::new(""), || decoder.read_info()) else { return false };
     let mut texts = reader.info().uncompressed_latin1_text.iter();
     texts.any(|text| (text.keyword.as_str(), text.text.as_str()) == SOFTWARE)
 }

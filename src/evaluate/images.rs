@@ -1,5 +1,6 @@
 //! `multidigit predict`: what a network says of picture files that are in no data set.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -11,11 +12,14 @@ use super::metrics::class_name;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 use crate::nn::{CLASSES, weights};
 use crate::shards::Split;
 use crate::shards::reader::png_decoder;
 use crate::train::batch::Normalise;
 
+/// Bytes of a picture file at most: four times what the largest picture that a network can take has in grey.
+const BYTES: u64 = 64 << 20;
 /// Images per forward pass.
 const BATCH: usize = 100;
 
@@ -81,7 +85,7 @@ fn answer(answers: &Predictions, row: usize, path: &Path, pixels: &[u8]) -> Answ
 }
 
 /// The grey pixels of a PNG file of `height x width` pixels.
-fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
+pub fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
     let wanted =
         format!("a PNG of {height}x{width} pixels (height x width) in 8-bit grey, as the network was trained on");
     let refuse = |found: String| {
@@ -89,8 +93,10 @@ fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
         let convert = format!("magick '{source}' -colorspace Gray -depth 8 -resize '{width}x{height}!' converted.png");
         Error::format(path, found, format!("{wanted}; convert it: {convert}"))
     };
-    let bytes = files::read(path)?;
-    let decoder = png_decoder(&bytes).map_err(|e| refuse(format!("not readable as PNG ({e})")))?;
+    let mut bytes = Vec::new();
+    files::within(path, BYTES)?.read_to_end(&mut bytes).map_err(Error::io(path, "read it"))?;
+    let unreadable = |e: image::ImageError| refuse(format!("not readable as PNG ({e})"));
+    let decoder = guarded(path, || png_decoder(&bytes))?.map_err(unreadable)?;
     let (w, h) = decoder.dimensions();
     let colour = match decoder.color_type() {
         ColorType::L8 => "8-bit grey",
@@ -103,7 +109,7 @@ fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
         return Err(refuse(format!("a PNG of {h}x{w} pixels in {colour}")));
     }
     let mut pixels = vec![0; height * width];
-    decoder.read_image(&mut pixels).map_err(|e| refuse(format!("not readable as PNG ({e})")))?;
+    guarded(path, || decoder.read_image(&mut pixels))?.map_err(unreadable)?;
     Ok(pixels)
 }
 

@@ -187,6 +187,17 @@ pub struct Shape {
     pub width: usize,
 }
 
+impl Shape {
+    /// Numbers in the largest tensor.
+    pub fn largest(self) -> u64 {
+        match self.model {
+            Model::AlexNet => AlexNet::features(self.height, self.width) as u64 * 1024,
+            Model::ResNet => 512 * 512 * 9,
+            Model::Fcn => 256 * 512 * 9,
+        }
+    }
+}
+
 /// A network with its parameters.
 pub struct Network {
     shape: Shape,

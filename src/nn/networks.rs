@@ -36,9 +36,14 @@ impl AlexNet {
         after_conv(after_conv(after_conv(size, 3), 3), 3) / 2
     }
 
+    /// What the convolutions leave of an image of this size: the inputs of the first fully connected layer.
+    pub fn features(height: usize, width: usize) -> usize {
+        256 * AlexNet::extent(height) * AlexNet::extent(width)
+    }
+
     /// For images of this size; `dropout` is the share of features dropped in training.
     pub fn new(store: &mut Store, digits: usize, height: usize, width: usize, dropout: f64) -> Result<AlexNet> {
-        let features = 256 * AlexNet::extent(height) * AlexNet::extent(width);
+        let features = AlexNet::features(height, width);
         Ok(AlexNet {
             conv: vec![
                 Conv::new(store, "conv1", 1, 32, 5)?,

@@ -18,6 +18,7 @@ use super::{Network, Shape};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 
 /// The key of the description in the file's metadata.
 const KEY: &str = "multidigit";
@@ -161,8 +162,8 @@ pub struct Parsed<'a> {
 pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Parsed<'a>> {
     let broken =
         |e: &dyn std::fmt::Display| Error::format(path, format!("not readable as safetensors ({e})"), "weights");
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| broken(&e))?;
+    let (_, metadata) = guarded(path, || SafeTensors::read_metadata(bytes))?.map_err(|e| broken(&e))?;
+    let tensors = guarded(path, || SafeTensors::deserialize(bytes))?.map_err(|e| broken(&e))?;
     let text = metadata.metadata().as_ref().and_then(|all| all.get(KEY)).ok_or_else(|| {
         Error::format(path, format!("no `{KEY}` in its metadata"), "weights that `multidigit run train` wrote")
     })?;
@@ -247,6 +248,7 @@ pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(N
     }
     let Parsed { tensors, description, .. } = parse(path, &bytes)?;
     let description = describe(path, &description)?;
+    check_size(path, &tensors, description.shape)?;
     // dropout has no part in evaluation, and the seed's values are all replaced
     let network = Network::on(device, DType::F32, description.shape, 0, 0.0)?;
     restore(path, &tensors, "", &network, |name, values| {
@@ -260,6 +262,18 @@ pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(N
     })?;
     network.store().send()?;
     Ok((network, description))
+}
+
+/// Refuses tensors that cannot be those of a network before the network is made: its description can ask for any size.
+fn check_size(path: &Path, tensors: &SafeTensors, shape: Shape) -> Result<()> {
+    let (numbers, largest) =
+        (tensors.iter().map(|(_, view)| view.data().len() as u64 / 4).sum::<u64>(), shape.largest());
+    if numbers < largest {
+        let Shape { model, digits, height, width } = shape;
+        let found = format!("{numbers} numbers for {model} with {digits} digits on {height}x{width} pixels");
+        return Err(Error::format(path, found, format!("at least the {largest} of its largest tensor")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::glyphs::SIDE;
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 
 /// Most glyphs in one file; the largest published set of this kind has 8.1 million.
 pub const MAX_GLYPHS: u64 = 10_000_000;
@@ -245,7 +246,7 @@ impl Input {
     fn fill(&mut self, out: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match self.bytes.read(rest) {
+            match guarded(&self.shown, || self.bytes.read(rest))? {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

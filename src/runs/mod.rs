@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{self, Metrics};
 use crate::files;
+use crate::guard::guarded;
 use crate::train::metrics::{self, Epoch};
 use crate::train::{self, environment};
 
@@ -270,7 +271,8 @@ fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
 }
 
 fn yaml(path: &Path) -> Result<Value> {
-    serde_saphyr::from_str(&files::read_text(path)?).map_err(|e| {
+    let text = files::read_text(path)?;
+    guarded(path, || serde_saphyr::from_str(&text))?.map_err(|e: serde_saphyr::Error| {
         let found = format!("not readable as YAML ({})", e.without_snippet());
         Error::format(path, found, "a resolved configuration, as `train` writes")
     })

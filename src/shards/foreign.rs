@@ -14,7 +14,7 @@ use super::reader::{agree, decode, decoder, pngs};
 use super::{DATA, Split, file_name, require_one_origin};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::tables::{FACTS, Table};
+use crate::tables::{FACTS, Table, make_room};
 
 /// The splits that some paths hold, by name, with their files in order. A file's split is its name before
 /// `-00000-of-00001.parquet`, as Hugging Face names shards, else its whole stem. A folder gives the Parquet files in
@@ -90,7 +90,7 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
         for (group, n) in table.row_groups().into_iter().enumerate().filter(|(_, n)| *n > 0) {
             if rows < limit {
                 wanted.push((table, group, n, rows));
-                rows += n;
+                rows = rows.saturating_add(n);
             }
         }
     }
@@ -99,12 +99,11 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
         return Err(Error::format(path, "no rows in it or its fellows", "at least one image"));
     };
     let layout = Form::of(first, group, digits)?;
-    let parts = wanted.into_par_iter().map(|(table, group, n, before)| layout.read(table, group, n, before));
-    let parts = parts.collect::<Result<Vec<Split>>>()?;
     let (rows, area) = (rows.min(limit), layout.height * layout.width);
     let mut all = layout.empty();
-    all.images.reserve_exact(rows * area);
-    for mut part in parts {
+    make_room(first.path(), &mut all.images, rows, area)?;
+    let parts = wanted.into_par_iter().map(|(table, group, n, before)| layout.read(table, group, n, before));
+    for mut part in parts.collect::<Result<Vec<Split>>>()? {
         part.truncate(rows - all.len());
         all.images.extend_from_slice(&part.images);
         all.targets.extend_from_slice(&part.targets);

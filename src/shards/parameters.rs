@@ -79,6 +79,15 @@ impl Parameters {
         })
     }
 
+    /// Appends those of further samples.
+    pub fn append(&mut self, more: Parameters) {
+        self.angle.extend(more.angle);
+        self.translate.extend(more.translate);
+        self.scale.extend(more.scale);
+        self.shear.extend(more.shear);
+        self.erased.extend(more.erased);
+    }
+
     /// Appends one sample's values as bytes, for its digest: a byte that tells null from not, then the value.
     #[expect(clippy::indexing_slicing, reason = "a row of every column, all as long as the sample's other columns")]
     pub fn put_bytes(&self, row: usize, out: &mut Vec<u8>) {

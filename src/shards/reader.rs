@@ -16,8 +16,9 @@ use super::{MAX_PIXELS, Split, file_name, require_one_origin};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 use crate::progress::Progress;
-use crate::tables::{Table, widened};
+use crate::tables::{Table, make_room, widened};
 
 /// The most bytes that a PNG's decoder may take beside the pixels. An ordinary colour profile has 1 kB to 2 MB, but a chunk
 /// of 500 kB can promise one of 500 MB.
@@ -139,9 +140,19 @@ impl Shards {
             samples.digits.extend(digits);
             samples.index.extend(table.ints(&batch, "index")?);
             samples.sources.extend(self.cells(table, &batch, "source_index")?);
-            samples.boxes = boxes(table, &batch, self.layout.digits)?;
+            // null in every row of a row group, or in none
+            match (boxes(table, &batch, self.layout.digits)?, samples.labels.len() == batch.num_rows()) {
+                (Some(boxes), true) => samples.boxes = Some(boxes),
+                (Some(more), false) if samples.boxes.is_some() => {
+                    samples.boxes.iter_mut().for_each(|boxes| boxes.extend(&more))
+                }
+                (None, _) if samples.boxes.is_none() => {}
+                _ => {
+                    return Err(table.wrong("boxes", table.column(&batch, "boxes")?, "boxes in every row, or in none"));
+                }
+            }
             if self.layout.parameters {
-                samples.parameters = Some(Parameters::read(table, &batch)?);
+                samples.parameters.get_or_insert_default().append(Parameters::read(table, &batch)?);
             }
             let size = (self.layout.height, self.layout.width);
             decode(table, row, &pngs(table, &batch)?, size, &mut samples.images)?;
@@ -218,6 +229,7 @@ pub(super) fn decode(
     (height, width): (usize, usize),
     out: &mut Vec<u8>,
 ) -> Result<()> {
+    make_room(table.path(), out, pngs.len(), height * width)?;
     for (row, png) in (row..).zip(pngs.iter().flatten()) {
         let decoder = decoder(table, row, png)?;
         if decoder.dimensions() != (width as u32, height as u32) {
@@ -227,7 +239,8 @@ pub(super) fn decode(
         }
         let start = out.len();
         out.resize(start + height * width, 0);
-        decoder.read_image(out.get_mut(start..).unwrap_or_default()).map_err(|e| unreadable(table, row, &e))?;
+        let image = out.get_mut(start..).unwrap_or_default();
+        guarded(table.path(), || decoder.read_image(image))?.map_err(|e| unreadable(table, row, &e))?;
     }
     Ok(())
 }
@@ -267,13 +280,13 @@ pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Sp
             break;
         }
         wanted.push(position);
-        rows += n;
+        rows = rows.saturating_add(n);
     }
-    let parts = wanted.into_par_iter().map(|position| shards.read(position)).collect::<Result<Vec<Samples>>>()?;
     let rows = rows.min(limit);
     let area = layout.height * layout.width;
     let mut out = Split { height: layout.height, width: layout.width, digits: layout.digits, ..Split::default() };
-    out.images.reserve_exact(rows * area);
+    make_room(shards.first().path(), &mut out.images, rows, area)?;
+    let parts = wanted.into_par_iter().map(|position| shards.read(position)).collect::<Result<Vec<Samples>>>()?;
     for mut part in parts {
         let n = part.labels.len().min(rows - out.labels.len());
         out.targets.extend(part.digits.iter().take(n * layout.digits).map(|&digit| digit as u8));
@@ -307,7 +320,7 @@ pub fn png_decoder(png: &[u8]) -> ImageResult<PngDecoder<Cursor<&[u8]>>> {
 
 /// A decoder for the image of a row.
 pub(super) fn decoder<'a>(table: &Table, row: usize, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
-    let decoder = png_decoder(png).map_err(|e| unreadable(table, row, &e))?;
+    let decoder = guarded(table.path(), || png_decoder(png))?.map_err(|e| unreadable(table, row, &e))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         let found = format!("row {row} has an image of {width}x{height} pixels");

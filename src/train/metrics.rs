@@ -39,6 +39,9 @@ pub const FILE: &str = "metrics.csv";
 const COLUMNS: [&str; 8] =
     ["epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds"];
 
+/// More digits per image than this has no run, whatever its table says.
+const MAX_DIGITS: usize = 64;
+
 fn header(digits: usize) -> String {
     let each = |split: &'static str| (1..=digits).map(move |digit| format!("{split}_accuracy_{digit}"));
     let columns = COLUMNS.into_iter().map(str::to_owned).chain(each("train")).chain(each("val"));
@@ -50,7 +53,7 @@ pub fn read(path: &Path) -> Result<Vec<Epoch>> {
     let text = files::read_text(path)?;
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
-    let digits = first.split(',').count().saturating_sub(COLUMNS.len()) / 2;
+    let digits = (first.split(',').count().saturating_sub(COLUMNS.len()) / 2).min(MAX_DIGITS);
     let header = header(digits);
     let refuse = |line: &str| Error::format(path, format!("line {line:?}"), format!("lines of {header}"));
     if first != header {

@@ -20,6 +20,7 @@ mod home;
 // the tracer knows the registers of one processor
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod failure;
+mod hostile;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kill;
 mod mirrors;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
 use multidigit::digest::Digest;
 use multidigit::files;
@@ -13,7 +12,6 @@ use multidigit::nn::{Model, Shape};
 use multidigit::plan::table;
 use multidigit::progress::Progress;
 use multidigit::shards::{Shards, Split, foreign};
-use multidigit::tables;
 use multidigit::train::checkpoint::{self, Position};
 use serde_json::{Value, json};
 
@@ -230,8 +228,6 @@ fn a_damaged_file_of_an_unfinished_run_is_found_where_the_run_would_go_on() {
 
 /// Damages to a file of a few kilobytes, judged in this process; a panic is a loss.
 fn judged(kind: &str, path: &Path, all: impl Iterator<Item = Damage>, judge: impl Fn(&Path) -> Verdict) {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(tables::hide_caught_panics);
     let sound = fs::read(path).unwrap();
     let mut tally = Tally::new(kind);
     for damage in all {

@@ -1,0 +1,22 @@
+//! Checkpoints: a file as it is, and one with the bytes as its position and a right digest.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use multidigit::nn::weights;
+use multidigit::train::checkpoint::{FILE, Position, find};
+use multidigit_fuzz::{file, folder};
+
+fuzz_target!(|data: &[u8]| {
+    let path = file(FILE, data);
+    let _ = find(folder());
+    let Ok(description @ serde_json::Value::Object(_)) = serde_json::from_slice(data) else { return };
+    if weights::write(&path, Vec::new(), &description).is_err() {
+        return;
+    }
+    if let Ok(Some(position)) = find(folder()) {
+        let text = serde_json::to_string(&position).expect("a position is plain data");
+        let again: Position = serde_json::from_str(&text).expect("what was written is read");
+        assert_eq!(text, serde_json::to_string(&again).expect("a position is plain data"));
+        let _ = position.scores();
+    }
+});

@@ -1,0 +1,25 @@
+//! Weights: a file as it is, and one with the bytes as its description and a right digest.
+#![no_main]
+
+use candle_core::Device;
+use libfuzzer_sys::fuzz_target;
+use multidigit::nn::weights::{self, Entry};
+use multidigit_fuzz::{file, folder};
+
+fuzz_target!(|data: &[u8]| {
+    let path = file("any.safetensors", data);
+    if let Ok(parsed) = weights::parse(&path, data) {
+        for (name, view) in parsed.tensors.iter() {
+            if let Ok(floats) = weights::floats(&path, &parsed.tensors, name, view.shape()) {
+                assert_eq!(4 * floats.len(), view.data().len());
+            }
+        }
+    }
+    let _ = weights::load(&path, None, &Device::Cpu);
+    let Ok(description @ serde_json::Value::Object(_)) = serde_json::from_slice(data) else { return };
+    let path = folder().join("described.safetensors");
+    let tensors = vec![("fc1.weight".to_owned(), Entry::vector(&[1.0; 4]))];
+    if weights::write(&path, tensors, &description).is_ok() {
+        assert!(weights::load(&path, None, &Device::Cpu).is_err(), "one tensor is no network");
+    }
+});

@@ -1,0 +1,387 @@
+//! What a Parquet file may ask for. Its library reserves memory by the word of the file: children of the schema, rows, the
+//! unpacked size of a page, the number of values in a dictionary. Here these words are read first, and compared with
+//! named limits, with each other and with the size of the file.
+//!
+//! What is bounded is what the library holds at one time. How much of it a caller collects is the caller's to bound.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use parquet::basic::{Encoding, Type};
+use parquet::column::page::{Page, PageReader};
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::schema::types::ColumnDescriptor;
+
+use super::thrift::{BINARY, I32, I64, LIST, STRUCT, Thrift, Types, broken};
+use crate::error::{Error, Result};
+use crate::guard::guarded;
+
+/// Bytes of a footer. Ours have some kB, and one of a thousand columns in a hundred row groups about 10 MB; what is made of
+/// one in memory can be a hundred times its size.
+const FOOTER: u64 = 16 << 20;
+/// Groups in groups in a schema: its readers call themselves for each.
+const DEPTH: usize = 64;
+/// Bytes, unpacked, of the largest pages of the columns that are read together, and of all lists in a row group, as one row
+/// can hold them all. Usual pages have 1 MB, and a hundred pictures of 100 kB 10 MB.
+const PAGES: u64 = 128 << 20;
+/// Values of a page whose lengths stand before them.
+const LENGTHS: u64 = 1 << 23;
+/// Bytes in one batch of rows, unless its first row has more.
+const BATCH: u64 = 64 << 20;
+
+/// Fields of the structs in a footer, as parquet.thrift has them.
+const FILE_METADATA: Types = &[(1, I32), (2, LIST), (3, I64), (4, LIST), (5, LIST), (6, BINARY), (7, LIST)];
+const SCHEMA_ELEMENT: Types =
+    &[(1, I32), (2, I32), (3, I32), (4, BINARY), (5, I32), (6, I32), (7, I32), (8, I32), (9, I32), (10, STRUCT)];
+/// Those of a page's header, and of the headers in it: a data page, a dictionary, a data page of version 2.
+const PAGE_HEADER: Types = &[(1, I32), (2, I32), (3, I32), (4, I32), (5, STRUCT), (7, STRUCT), (8, STRUCT)];
+const DATA_PAGE: Types = &[(1, I32), (2, I32), (3, I32), (4, I32)];
+const DICTIONARY_PAGE: Types = &[(1, I32), (2, I32)];
+const DATA_PAGE_2: Types = &[(1, I32), (2, I32), (3, I32), (4, I32), (5, I32), (6, I32)];
+
+/// Looks through a file's footer before it is loaded.
+///
+/// # Errors
+/// [`Error::Format`] for one that is larger than any sound one, [`Error::Parquet`] for a schema that is no tree of its
+/// elements, or one without end.
+pub fn check_footer(path: &Path, mut file: &File) -> Result<()> {
+    let bytes = file.metadata().map_err(Error::io(path, "look at it"))?.len();
+    let mut tail = [0; 8];
+    if bytes < 12 {
+        return Err(Error::parquet(path)(format!("{bytes} bytes, which hold no footer")));
+    }
+    let read_tail = file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut tail));
+    read_tail.map_err(Error::io(path, "read it"))?;
+    let [a, b, c, d, magic @ ..] = tail;
+    let length = u64::from(u32::from_le_bytes([a, b, c, d]));
+    if magic != *b"PAR1" || length > bytes - 8 {
+        return Ok(()); // which the library refuses in its own words
+    }
+    if length > FOOTER {
+        return Err(Error::format(path, format!("a footer of {length} bytes"), format!("at most {FOOTER}")));
+    }
+    file.seek(SeekFrom::End(-8 - length as i64)).map_err(Error::io(path, "read it"))?;
+    let mut footer = Thrift::new(BufReader::new(file.take(length)));
+    footer
+        .fields(FILE_METADATA, |footer, number| match number {
+            2 => check_schema(footer).map(|()| true),
+            _ => Ok(false),
+        })
+        .map_err(Error::parquet(path))
+}
+
+/// Goes through the elements of a schema, which stand in the order of a walk, each with the number of its children.
+fn check_schema<R: Read>(footer: &mut Thrift<R>) -> io::Result<()> {
+    let (kind, elements) = footer.list()?;
+    if kind != STRUCT && elements > 0 {
+        return Err(broken("a schema of no structs"));
+    }
+    // children that are still to come, of each group that is open
+    let mut open: Vec<u64> = Vec::new();
+    for after in (0..elements).rev() {
+        let mut children = 0;
+        footer.fields(SCHEMA_ELEMENT, |footer, number| {
+            if number == 5 {
+                children = footer.int()?;
+            }
+            Ok(number == 5)
+        })?;
+        let children = u64::try_from(children).ok().filter(|&children| children <= after);
+        let children = children.ok_or_else(|| broken("a schema of fewer elements than it says"))?;
+        if let Some(siblings) = open.last_mut() {
+            *siblings -= 1;
+        }
+        if children > 0 {
+            open.push(children);
+        }
+        if open.len() > DEPTH {
+            return Err(broken(&format!("a schema of more than {DEPTH} groups in each other")));
+        }
+        while open.last() == Some(&0) {
+            open.pop();
+        }
+    }
+    Ok(())
+}
+
+/// Rows that may be read at a time of some columns (leaves of the schema) of some row groups.
+///
+/// # Errors
+/// [`Error::Format`] for rows, pages and lists that exceed every sound size, and for row groups whose pages do not hold the
+/// rows that they promise.
+pub fn rows_at_a_time(
+    path: &Path,
+    metadata: &ArrowReaderMetadata,
+    leaves: &[usize],
+    groups: &[usize],
+) -> Result<usize> {
+    let (file, parquet) = (metadata.metadata(), metadata.parquet_schema());
+    let type_of =
+        |leaf| metadata.schema().fields().get(parquet.get_column_root_idx(leaf)).map(|field| field.data_type());
+    // of a struct once for each leaf in it, which is more than enough
+    let row = leaves.iter().filter_map(|&leaf| type_of(leaf)).map(width).fold(1, u64::saturating_add);
+    if row > PAGES {
+        return Err(Error::format(path, format!("rows of {row} bytes"), format!("at most {PAGES}")));
+    }
+    let mut at_a_time = BATCH / row;
+    for group in groups.iter().filter_map(|&group| file.row_groups().get(group)) {
+        let (mut largest, mut listed) = (0_u64, 0_u64);
+        for &leaf in leaves {
+            let (Some(chunk), column) = (group.columns().get(leaf), parquet.column(leaf)) else { continue };
+            let pages = Pages::of(path, chunk, &column, group.num_rows())?;
+            largest = largest.saturating_add(pages.largest);
+            let is_text = column.physical_type() == Type::BYTE_ARRAY;
+            if column.max_rep_level() > 0 {
+                let item = type_of(leaf).map_or(1, listed_width).max(non_negative(column.type_length())).max(8);
+                let texts = pages.unpacked.saturating_add(pages.values.saturating_mul(pages.repeated));
+                let bytes = pages.values.saturating_mul(item).saturating_add(if is_text { texts } else { 0 });
+                listed = listed.saturating_add(bytes);
+                continue;
+            }
+            let rows = u64::try_from(group.num_rows()).unwrap_or(u64::MAX);
+            if pages.values < rows {
+                let found = format!("a row group of {rows} rows with {} values of `{}`", pages.values, column.name());
+                return Err(Error::format(path, found, "one for each row"));
+            }
+            if is_text {
+                let alone = if pages.unpacked > BATCH { pages.largest } else { 1 };
+                at_a_time = at_a_time.min(BATCH / alone.max(pages.repeated).max(1));
+            }
+        }
+        if largest > PAGES {
+            let found = format!("pages of {largest} bytes (unpacked, the largest of each column)");
+            return Err(Error::format(path, found, format!("at most {PAGES}; write it again with smaller pages")));
+        }
+        if listed > PAGES {
+            let found = format!("lists of {listed} bytes in a row group");
+            return Err(Error::format(path, found, format!("at most {PAGES}; write it again with smaller row groups")));
+        }
+    }
+    Ok(usize::try_from(at_a_time).unwrap_or(usize::MAX).max(1))
+}
+
+/// Bytes of a value of a type, whatever is in it: next to none for a text or a list, which can be empty. An Arrow schema in
+/// the file can name types of any width, which nulls have too.
+fn width(data_type: &DataType) -> u64 {
+    match data_type {
+        DataType::FixedSizeList(item, length) => width(item.data_type()).saturating_mul(non_negative(*length)).max(1),
+        DataType::FixedSizeBinary(length) => non_negative(*length),
+        DataType::Struct(fields) => fields.iter().map(|field| width(field.data_type())).fold(1, u64::saturating_add),
+        other => other.primitive_width().unwrap_or(1) as u64,
+    }
+}
+
+/// Bytes of the widest value in a list of any length that a type has.
+fn listed_width(data_type: &DataType) -> u64 {
+    let inner = |item: &DataType| width(item).max(listed_width(item));
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::Map(item, _) => inner(item.data_type()),
+        DataType::ListView(item) | DataType::LargeListView(item) => inner(item.data_type()),
+        DataType::FixedSizeList(item, length) => listed_width(item.data_type()).saturating_mul(non_negative(*length)),
+        DataType::Struct(fields) => fields.iter().map(|field| listed_width(field.data_type())).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn non_negative(number: i32) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// What the headers of a column's pages in one row group say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Pages {
+    /// Bytes of the largest, unpacked.
+    largest: u64,
+    /// Bytes of all, unpacked.
+    unpacked: u64,
+    /// Values in all, nulls included.
+    values: u64,
+    /// Bytes that a value can have which do not stand in its page, as in a dictionary.
+    repeated: u64,
+}
+
+impl Pages {
+    fn of(path: &Path, chunk: &ColumnChunkMetaData, column: &ColumnDescriptor, rows: i64) -> Result<Pages> {
+        let mut pages = Pages::default();
+        let file = crate::files::open(path)?;
+        let refuse = |error: io::Error| Error::parquet(path)(format!("the pages of `{}`: {error}", column.name()));
+        let (start, mut left) = guarded(path, || chunk.byte_range())?;
+        let mut input = BufReader::new(file);
+        input.seek(SeekFrom::Start(start)).map_err(refuse)?;
+        let (mut has_words, mut has_lengths) = (false, false);
+        while left > 0 {
+            let mut header = Thrift::new((&mut input).take(left));
+            let page = Header::read(&mut header).map_err(refuse)?;
+            left -= header.read;
+            let packed = u64::try_from(page.packed).ok().filter(|&packed| packed <= left);
+            let (Some(packed), Ok(unpacked)) = (packed, u64::try_from(page.unpacked)) else {
+                return Err(refuse(broken("a page of more bytes than there are")));
+            };
+            input.seek_relative(packed as i64).map_err(refuse)?;
+            left -= packed;
+            // a page that says it is larger is refused before it is unpacked, one that is larger, while it is
+            pages.largest = pages.largest.max(unpacked);
+            pages.unpacked = pages.unpacked.saturating_add(unpacked);
+            let words = u64::try_from(page.words).ok().filter(|&words| words <= unpacked);
+            if words.is_none() {
+                return Err(refuse(broken("a dictionary of more words than bytes")));
+            }
+            pages.values = pages.values.saturating_add(u64::try_from(page.values).unwrap_or(0));
+            has_words |= page.words > 0;
+            // a text can be its predecessor's beginning, and a bit
+            if page.encoding == Encoding::DELTA_BYTE_ARRAY as i64 {
+                pages.repeated = pages.repeated.max(unpacked);
+            }
+            has_lengths |= page.encoding == Encoding::DELTA_BYTE_ARRAY as i64;
+            has_lengths |= page.encoding == Encoding::DELTA_LENGTH_BYTE_ARRAY as i64;
+        }
+        if pages.largest <= PAGES && column.physical_type() == Type::BYTE_ARRAY && has_words {
+            pages.repeated = pages.repeated.max(longest_word(path, chunk, rows)?);
+        }
+        if pages.largest <= PAGES && has_lengths {
+            check_lengths(path, chunk, column, rows)?;
+        }
+        Ok(pages)
+    }
+}
+
+/// What is looked at in a page's header.
+#[derive(Default)]
+struct Header {
+    packed: i64,
+    unpacked: i64,
+    /// Values of a data page.
+    values: i64,
+    /// Values of a dictionary.
+    words: i64,
+    encoding: i64,
+}
+
+impl Header {
+    fn read<R: Read>(input: &mut Thrift<R>) -> io::Result<Header> {
+        let mut page = Header { encoding: -1, ..Header::default() };
+        input.fields(PAGE_HEADER, |input, number| {
+            match number {
+                2 => page.unpacked = input.int()?,
+                3 => page.packed = input.int()?,
+                5 => page.data(input, DATA_PAGE, 2)?,
+                7 => input.fields(DICTIONARY_PAGE, |input, number| {
+                    if number == 1 {
+                        page.words = input.int()?;
+                    }
+                    Ok(number == 1)
+                })?,
+                8 => page.data(input, DATA_PAGE_2, 4)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(page)
+    }
+
+    /// Reads the header of a data page, whose encoding is field `encoding`.
+    fn data<R: Read>(&mut self, input: &mut Thrift<R>, types: Types, encoding: i16) -> io::Result<()> {
+        input.fields(types, |input, number| {
+            match number {
+                1 => self.values = input.int()?,
+                _ if number == encoding => self.encoding = input.int()?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })
+    }
+}
+
+/// The pages of a column in one row group.
+fn page_reader(path: &Path, chunk: &ColumnChunkMetaData, rows: i64) -> Result<SerializedPageReader<File>> {
+    let file = Arc::new(crate::files::open(path)?);
+    let rows = usize::try_from(rows).unwrap_or(0);
+    guarded(path, || SerializedPageReader::new(file, chunk, rows, None))?.map_err(Error::parquet(path))
+}
+
+/// Bytes of the longest text in the dictionary of a column.
+fn longest_word(path: &Path, chunk: &ColumnChunkMetaData, rows: i64) -> Result<u64> {
+    let mut reader = page_reader(path, chunk, rows)?;
+    let mut longest = 0;
+    while let Some(page) = guarded(path, || reader.get_next_page())?.map_err(Error::parquet(path))? {
+        let Page::DictionaryPage { buf, .. } = page else { break }; // it comes first
+        let mut words = &buf[..];
+        while let Some((length, rest)) = words.split_first_chunk() {
+            let length = u32::from_le_bytes(*length);
+            longest = longest.max(u64::from(length));
+            words = rest.get(length as usize..).unwrap_or_default();
+        }
+    }
+    Ok(longest)
+}
+
+/// Compares the number of lengths that a page of texts begins with, for which the library reserves memory, with the
+/// number of its values.
+fn check_lengths(path: &Path, chunk: &ColumnChunkMetaData, column: &ColumnDescriptor, rows: i64) -> Result<()> {
+    let mut reader = page_reader(path, chunk, rows)?;
+    while let Some(page) = guarded(path, || reader.get_next_page())?.map_err(Error::parquet(path))? {
+        let (encoding, data) = match &page {
+            Page::DataPage { buf, encoding, .. } => {
+                let levels = [column.max_rep_level(), column.max_def_level()];
+                // each kind of levels that a column has, after its length
+                let data = levels.iter().filter(|&&level| level > 0).try_fold(&buf[..], |rest, _| {
+                    let (length, rest) = rest.split_first_chunk()?;
+                    rest.get(u32::from_le_bytes(*length) as usize..)
+                });
+                (*encoding, data)
+            }
+            Page::DataPageV2 { buf, encoding, def_levels_byte_len, rep_levels_byte_len, .. } => {
+                let levels = u64::from(*def_levels_byte_len) + u64::from(*rep_levels_byte_len);
+                (*encoding, usize::try_from(levels).ok().and_then(|levels| buf.get(levels..)))
+            }
+            Page::DictionaryPage { .. } => continue,
+        };
+        let lists = match encoding {
+            Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
+            Encoding::DELTA_BYTE_ARRAY => 2, // of prefixes, then of what follows them
+            _ => continue,
+        };
+        let values = u64::from(page.num_values());
+        let mut data = data.unwrap_or_default();
+        for _ in 0..lists {
+            let count = skip_lengths(&mut data).map_err(Error::parquet(path))?;
+            if count > values || values > LENGTHS {
+                let found = format!("a page of `{}` with {count} lengths for {values} values", column.name());
+                return Err(Error::format(path, found, format!("as many as values, and at most {LENGTHS}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Passes over a list of numbers in the encoding DELTA_BINARY_PACKED; returns how many there are.
+fn skip_lengths(data: &mut &[u8]) -> io::Result<u64> {
+    let mut input = Thrift::new(&mut *data);
+    let (block, per_block, count) = (input.varint()?, input.varint()?, input.varint()?);
+    input.varint()?; // the first number
+    if per_block == 0 || block == 0 {
+        return Err(broken("blocks without numbers"));
+    }
+    let mut left = count.saturating_sub(1);
+    while left > 0 {
+        input.varint()?; // the least difference
+        let widths = (0..per_block).map(|_| input.byte().map(u64::from)).collect::<io::Result<Vec<u64>>>()?;
+        for width in widths {
+            // those after the last number have no bytes
+            if left > 0 {
+                let bits = width.checked_mul(block / per_block).ok_or_else(|| broken("a block without end"))?;
+                input.pass(bits / 8)?;
+            }
+            left = left.saturating_sub(block / per_block);
+        }
+        if block < per_block {
+            return Err(broken("blocks without numbers"));
+        }
+    }
+    Ok(count)
+}
