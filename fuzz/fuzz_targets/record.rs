@@ -10,8 +10,6 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(Some(mut record)) = Record::read(folder()) {
         record.write(folder()).expect("a record is written");
         let again = Record::read(folder()).expect("what was written is read").expect("a record");
-        // JSON's reader rounds a number of 17 digits now and then
-        record.seconds = again.seconds;
         assert_eq!(record, again);
         let _ = record.look(folder());
     }

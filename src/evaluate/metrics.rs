@@ -145,7 +145,7 @@ impl Metrics {
         }
     }
 
-    /// Writes them, to 15 significant digits: the reader of JSON takes no more without rounding errors of its own.
+    /// Writes them, to 15 significant digits, which every reader of JSON gives back.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut tree = serde_json::json!(self);
         shorten(&mut tree);

@@ -76,9 +76,10 @@ pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
             files::remove(&folder.join(name))?;
         }
     }
-    remove_empty_folders(folder);
+    remove_empty_folders(folder)?;
     // the marks last, so that what a kill leaves is still known by them
-    for name in [&format!(".{}.new", record::FILE), record::FILE, files::MARK, files::REPLACED] {
+    files::remove(&half_of_record(folder))?;
+    for name in [record::FILE, files::MARK, files::REPLACED] {
         files::remove(&folder.join(name))?;
     }
     let _ = std::fs::remove_dir(folder); // it refuses where something is in it
@@ -102,6 +103,7 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
     if target.join(record::FILE).is_file() {
         files::remove(&target.join(files::MARK))?;
         files::remove(&target.join(files::REPLACED))?;
+        files::remove(&half_of_record(target))?;
     }
     files::clear_build(target)
 }
@@ -109,11 +111,17 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
 /// [`mend`] where there is something to mend and nobody is at work: for a stage that has nothing to do itself.
 pub fn mend_if_left(stage: Stage, target: &Path) {
     let is_left = |folder: &PathBuf| is_replaced(stage, folder) || files::is_rest(folder);
-    let is_left = files::needs_mending(target) || files::former(target).iter().any(is_left);
+    let is_left =
+        files::needs_mending(target) || half_of_record(target).is_file() || files::former(target).iter().any(is_left);
     if is_left && let Ok(_writing) = FolderLock::beside(target, Hold::Write) {
         // whoever builds here next is told what is in the way
         let _ = mend(stage, target);
     }
+}
+
+/// What a kill may leave of a record that is written again.
+fn half_of_record(folder: &Path) -> PathBuf {
+    folder.join(format!(".{}.new", record::FILE))
 }
 
 /// Whether a folder holds a finished state of a stage whose place another one took, or was about to take.
@@ -155,13 +163,14 @@ fn foreign(stage: Stage, folder: &Path, record: Option<&Record>) -> Result<Vec<S
 }
 
 /// Removes the empty folders in a folder, at any depth.
-fn remove_empty_folders(folder: &Path) {
-    for path in files::entries(folder).unwrap_or_default() {
-        if path.is_dir() && !path.is_symlink() {
-            remove_empty_folders(&path);
+fn remove_empty_folders(folder: &Path) -> Result<()> {
+    for path in files::entries(folder)? {
+        if std::fs::symlink_metadata(&path).map_err(Error::io(&path, "look at it"))?.is_dir() {
+            remove_empty_folders(&path)?;
             let _ = std::fs::remove_dir(path); // it refuses where something is in it
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -296,6 +305,14 @@ mod tests {
             mend_if_left(Stage::Dataset, &folder);
             assert!(!former.exists() && folder.join("README.md").exists());
         }
+    }
+
+    #[test]
+    fn half_of_a_record_that_a_kill_left_goes_too() {
+        let (_home, folder) = recorded();
+        fs::write(folder.join(".record.json.new"), "half").unwrap();
+        mend_if_left(Stage::Dataset, &folder);
+        assert!(!folder.join(".record.json.new").exists() && folder.join(record::FILE).exists());
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Record {
     /// Reads the record in a stage's folder; `None` where there is none.
     pub fn read(folder: &Path) -> Result<Option<Record>> {
         let path = folder.join(FILE);
-        if !path.exists() {
+        // a system that cannot tell is no proof that there is none
+        if !path.try_exists().map_err(Error::io(&path, "look for it"))? {
             return Ok(None);
         }
         let text = files::read_text(&path)?;
@@ -214,6 +215,15 @@ mod tests {
         assert_eq!(error, format!("`{}`: {words}", path.display()));
         std::fs::write(&path, serde_json::to_string_pretty(&record).unwrap()).unwrap();
         assert_eq!(Record::read(home.path()).unwrap(), Some(record));
+    }
+
+    #[test]
+    fn a_number_of_many_digits_reads_back_to_its_every_bit() {
+        let home = tempfile::tempdir().unwrap();
+        let numbers = [12.634147133340063, 9.453527260570597, 1.9738608946394813, 19.171461235851922, 0.1 + 0.2];
+        let record = Record { facts: serde_json::json!(numbers), seconds: numbers[0], ..record(home.path()) };
+        record.write(home.path()).unwrap();
+        assert_eq!(Record::read(home.path()).unwrap(), Some(record), "else a stage of such a setting is never fresh");
     }
 
     #[test]

@@ -140,9 +140,13 @@ impl Pipeline {
         }
         for stage in [Stage::Train, Stage::Evaluate] {
             for folder in self.run_folders(stage)? {
-                if let Ok(Some(record)) = Record::read(&folder) {
-                    let run = folder.file_name().unwrap_or_default().to_string_lossy();
-                    runs.push((format!("{stage}/{run}"), record.content));
+                match Record::read(&folder) {
+                    Ok(Some(record)) => {
+                        let run = folder.file_name().unwrap_or_default().to_string_lossy();
+                        runs.push((format!("{stage}/{run}"), record.content));
+                    }
+                    Err(error @ Error::Io { .. }) => return Err(error),
+                    _ => {}
                 }
             }
         }
@@ -190,6 +194,8 @@ impl Pipeline {
                 let environment = Run::read(&place).environment;
                 return Ok((place, environment.dataset.and_then(|digest| digest.parse().ok())));
             }
+            // what the system fails to read now is no damage to tell of for good
+            Err(error @ Error::Io { .. }) => return Err(error),
             Err(error) => {
                 place.problems.push(error.to_string());
                 return Ok((place, None));
@@ -207,6 +213,7 @@ impl Pipeline {
             let evaluation = match Record::read(&evaluated) {
                 Ok(Some(evaluation)) => evaluation,
                 Ok(None) => continue,
+                Err(error @ Error::Io { .. }) => return Err(error),
                 Err(error) => {
                     // only its name tells whose it is
                     let folder = evaluated.file_name().unwrap_or_default().to_string_lossy();

@@ -417,6 +417,33 @@ mod tests {
     }
 
     #[test]
+    fn a_row_group_that_is_read_in_several_batches_is_the_same() {
+        let home = tempfile::tempdir().unwrap();
+        let (side, rows) = (1000, 70);
+        let layout = Layout { height: side, width: side, parameters: true, ..LAYOUT };
+        // noise, which nothing packs
+        let mut state = 1_u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let images: Vec<u8> = (0..side * side * rows).map(|_| noise()).collect();
+        let angle = (0..rows).map(|row| Some(row as f64)).collect();
+        let (translate, scale, shear, erased) =
+            (vec![None; rows], vec![None; rows], vec![None; rows], vec![None; rows]);
+        let parameters = Some(Parameters { angle, translate, scale, shear, erased });
+        let all = Samples { images, parameters, ..samples(0..rows as i64) };
+        let render = |()| Ok(all.clone());
+        let (groups, zstd, silent) = ([vec![rows]], Compression::Zstd, Progress::silent());
+        write_split(home.path(), "val", &layout, &[], zstd, &groups, |_| Ok(()), render, &silent).unwrap();
+        let shards = Shards::open(home.path(), "val").unwrap();
+        let batches = shards.first().read(&["image"], vec![0], rows).unwrap().map(|batch| batch.unwrap().num_rows());
+        let batches: Vec<usize> = batches.collect();
+        assert!(batches.len() > 1 && batches.iter().sum::<usize>() == rows, "{batches:?}");
+        assert!(shards.read((0, 0)).unwrap() == all);
+    }
+
+    #[test]
     fn boxes_may_be_unknown() {
         let home = tempfile::tempdir().unwrap();
         let digest = write(home.path(), &[vec![3]], false);

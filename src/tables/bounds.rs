@@ -31,6 +31,8 @@ const DEPTH: usize = 64;
 const PAGES: u64 = 128 << 20;
 /// Values of a page whose lengths stand before them.
 const LENGTHS: u64 = 1 << 23;
+/// Parts of a block of lengths; everybody writes 4.
+const MINIBLOCKS: u64 = 1 << 12;
 /// Bytes in one batch of rows, unless its first row has more.
 const BATCH: u64 = 64 << 20;
 
@@ -364,8 +366,8 @@ fn skip_lengths(data: &mut &[u8]) -> io::Result<u64> {
     let mut input = Thrift::new(&mut *data);
     let (block, per_block, count) = (input.varint()?, input.varint()?, input.varint()?);
     input.varint()?; // the first number
-    if per_block == 0 || block == 0 {
-        return Err(broken("blocks without numbers"));
+    if per_block == 0 || per_block > MINIBLOCKS || block < per_block {
+        return Err(broken(&format!("blocks of {block} numbers in {per_block} parts")));
     }
     let mut left = count.saturating_sub(1);
     while left > 0 {
@@ -379,9 +381,55 @@ fn skip_lengths(data: &mut &[u8]) -> io::Result<u64> {
             }
             left = left.saturating_sub(block / per_block);
         }
-        if block < per_block {
-            return Err(broken("blocks without numbers"));
-        }
     }
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn width_of(data_type: DataType) -> (u64, u64) {
+        (width(&data_type), listed_width(&data_type))
+    }
+
+    #[test]
+    fn a_type_is_as_wide_as_its_nulls() {
+        let fixed = |item: DataType, length| DataType::FixedSizeList(crate::tables::item(item), length);
+        let list = |item: DataType| DataType::List(crate::tables::item(item));
+        assert_eq!(width_of(DataType::Int64), (8, 0));
+        assert_eq!(width_of(DataType::Utf8), (1, 0));
+        assert_eq!(width_of(fixed(DataType::Int64, 2)), (16, 0));
+        let wide = fixed(fixed(fixed(DataType::Int64, i32::MAX), i32::MAX), i32::MAX);
+        assert_eq!(width_of(wide), (u64::MAX, 0));
+        assert_eq!(width_of(list(fixed(DataType::Int64, 1000))), (1, 8000));
+        assert_eq!(width_of(list(list(DataType::FixedSizeBinary(7)))), (1, 7));
+        assert_eq!(width_of(DataType::FixedSizeBinary(-1)), (0, 0));
+    }
+
+    #[test]
+    fn lengths_are_counted_as_the_encoding_has_them() {
+        // 3 numbers in a block of 128, 4 miniblocks, of which the first has 2 bits for each number; then other data
+        let mut data: &[u8] = &[128, 1, 4, 3, 0, 0, 2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 99];
+        assert_eq!(skip_lengths(&mut data).unwrap(), 3);
+        assert_eq!(data, [99]);
+        for broken in [&[][..], &[128, 1, 0, 3, 0, 0], &[0, 4, 3, 0, 0], &[128, 1, 4, 3, 0, 0, 2, 0]] {
+            assert!(skip_lengths(&mut &*broken).is_err(), "{broken:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_footer_makes_the_look_into_it_panic(footer in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(&[b"PAR1", &footer[..], &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat()).unwrap();
+            let _ = check_footer(file.path(), file.as_file());
+            let _ = Header::read(&mut Thrift::new(&footer[..]));
+            let _ = skip_lengths(&mut &footer[..]);
+        }
+    }
 }

@@ -403,11 +403,16 @@ fn hostile_parquet() -> Vec<(&'static str, Vec<u8>)> {
         ("prefixes", lengths(DELTA_BYTE_ARRAY, [packed_zeros(1 << 29), packed_zeros(1 << 29)].concat())),
         ("prefixes-and-more-lengths", lengths(DELTA_BYTE_ARRAY, [packed_zeros(1), packed_zeros(1 << 29)].concat())),
         ("a-reader-breaks", {
-            // a block of which nothing is there
-            let mut data = packed_zeros(1000);
-            *data.last_mut().unwrap() = 33;
-            let pages = page(1000, DELTA_BINARY_PACKED, data.len() as i64, &data);
-            parquet(usual_schema(), vec![pictures(0, one.clone()), labels(0, pages)], 1)
+            // a block of numbers under a header that says there are none
+            let labels = labels(0, page(1, DELTA_BINARY_PACKED, 7, &[128, 1, 1, 0, 0, 0, 0]));
+            parquet(usual_schema(), vec![pictures(0, one.clone()), labels], 1)
+        }),
+        ("no-text", {
+            // JSON, which its reader takes for UTF-8
+            let schema = vec![group("schema", 2), leaf("image", BYTE_ARRAY).i32(6, 19), leaf("label", INT64)];
+            let text = page(1, PLAIN, 6, &texts(&[&[0xff, 0xfe]]));
+            let column = Column { path: &["image"], ..pictures(0, text) };
+            parquet(schema, vec![column, labels(1, Vec::new())], 1)
         }),
     ]
 }
@@ -421,8 +426,11 @@ fn a_hostile_parquet_file_is_refused_by_an_evaluation_and_looked_into_calmly() {
         let looked = limited(&home, &["inspect", &file]);
         assert_calm(&format!("inspect {name}"), &looked);
         assert!(looked.code == Some(0) || looked.stderr.contains(&file), "inspect {name}: {}", looked.stderr);
+        assert_eq!(looked.stdout.contains("Invalid UTF8"), name == "no-text", "inspect {name}: {}", looked.stdout);
         let set = format!("evaluate.data={file}");
-        assert_refused(name, &file, &limited(&home, &["run", "evaluate", "--set", &set]));
+        let answer = limited(&home, &["run", "evaluate", "--set", &set]);
+        assert_refused(name, &file, &answer);
+        assert_eq!(answer.stderr.contains("broke on it"), name == "a-reader-breaks", "{name}: {}", answer.stderr);
     }
 }
 
