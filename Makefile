@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build build-cuda cuda-toolkit dataset augment train evaluate report quickstart test check bench bench-peers clean
+.PHONY: help build build-cuda cuda-toolkit dataset augment train evaluate report quickstart test check faults torture bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
@@ -79,8 +79,16 @@ test: ## run every test; those on the official MNIST files need MULTIDIGIT_TEST_
 check: ## what must hold before a commit: format, lints, documentation, tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets --locked -- -D warnings
+	$(CARGO) clippy --release --test faults --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --locked
 	@$(MAKE) --no-print-directory test
+
+faults: ## kills, failing calls, power cuts, damaged and hostile files: a sample of the cases, some minutes
+	$(CARGO) test --release --locked --test faults -- --nocapture
+
+torture: ## the same with every case, and each fuzz target for ten minutes: hours
+	MULTIDIGIT_TORTURE=1 $(CARGO) test --release --locked --test faults -- --nocapture
+	scripts/fuzz.sh 600
 
 bench: ## measure, and write the figures to artifacts/bench.json
 	began="$$(date +%s)" && \

@@ -1,5 +1,7 @@
 //! Tells the program which commit it is built from, where git knows.
 
+#![forbid(unsafe_code)]
+
 use std::process::Command;
 
 fn git(arguments: &[&str]) -> Option<String> {

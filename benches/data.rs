@@ -1,6 +1,15 @@
 //! The data path on 10,000 samples of DoubleMNIST out of synthetic glyphs: drawing the plan, rendering, and writing the
 //! shards (rendering, PNG, Parquet, digests), reading a split back, and the paper's augmentation with its draws.
 
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark that panics has failed, as it should"
+)]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -1,6 +1,15 @@
 //! Every shape of convolution and batch norm in the three networks at batch 64, forward and backward: images per
 //! second.
 
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark that panics has failed, as it should"
+)]
+
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -3,6 +3,15 @@
 //! A step is what the stage `train` does with a batch of 64: forward, loss, backward, Adam. Evaluation is forward only,
 //! 500 images at a time. Each runs once before it is timed, so that a short timing (criterion's --quick) finds it warm.
 
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark that panics has failed, as it should"
+)]
+
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};

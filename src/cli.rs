@@ -61,6 +61,9 @@ pub struct Global {
     /// Print results, warnings and errors only
     #[arg(long, global = true)]
     pub quiet: bool,
+    /// Do not wait until files are on the disk: faster on slow disks, and a power cut can damage what was made last
+    #[arg(long, global = true)]
+    pub no_sync: bool,
     /// Show no progress bars
     #[arg(long, global = true)]
     pub no_progress: bool,

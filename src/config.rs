@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result, shown};
 use crate::files;
@@ -126,8 +126,8 @@ impl Config {
             value => guarded(Path::new(&origin), || serde_saphyr::from_str(value))?
                 .map_err(|error| syntax(format!("not a YAML value: {}", error.without_snippet())))?,
         };
-        let mut tree = serde_json::to_value(self).expect("a configuration is plain data");
-        let default = serde_json::to_value(Config::default()).expect("a configuration is plain data");
+        let mut tree = json!(self);
+        let default = json!(Config::default());
         *place(&mut tree, &default, path.trim(), &origin)? = value;
         serde_json::from_value(tree).map_err(|error| syntax(error.to_string()))
     }
@@ -150,7 +150,7 @@ impl Config {
     /// The same under a header of one's own, lines of comment.
     pub fn document_under(&self, header: &str) -> String {
         let schema = schemars::schema_for!(Config).to_value();
-        let value = serde_json::to_value(self).expect("a configuration is plain data");
+        let value = json!(self);
         let mut out = String::from(header);
         if let Value::Object(sections) = &value {
             for (name, section) in sections {
@@ -184,7 +184,7 @@ fn place<'a>(tree: &'a mut Value, default: &Value, path: &str, origin: &str) -> 
     let keys: Vec<&str> = path.split('.').collect();
     for (depth, key) in keys.iter().enumerate() {
         default = default.get(key).cloned().unwrap_or(Value::Null);
-        let before = keys[..depth].join(".");
+        let before = keys.get(..depth).unwrap_or_default().join(".");
         let Value::Object(map) = here else {
             let message = format!("`{before}` is a value and has no key `{key}`");
             return Err(Error::ConfigSyntax { origin: origin.to_owned(), message });
@@ -217,7 +217,7 @@ fn unknown(origin: String, key: &str, valid: impl Iterator<Item = String>) -> Er
 /// Writes one key with its documentation above it, and what is below it.
 fn entry(out: &mut String, name: &str, value: &Value, parent: &Value, root: &Value, depth: usize) {
     let indent = "  ".repeat(depth);
-    let schema = &parent["properties"][name];
+    let schema = parent.get("properties").and_then(|all| all.get(name)).unwrap_or(&Value::Null);
     let description = schema["description"].as_str().unwrap_or_default();
     for line in wrap(description, DOCUMENT_WIDTH - 2 - indent.len()) {
         out.push_str(&format!("{indent}# {line}\n"));

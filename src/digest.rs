@@ -38,7 +38,7 @@ impl Digest {
 
     /// The first twelve digits, for people.
     pub fn short(&self) -> String {
-        self.to_string()[..12].to_owned()
+        self.to_string().chars().take(12).collect()
     }
 }
 

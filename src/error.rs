@@ -15,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     // ---- files, any stage
     /// The operating system refused a file operation.
-    #[error("`{}`: cannot {action}: {source}", path.display())]
+    #[error("`{}`: cannot {action}: {source}{}", path.display(), way_out(source))]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
     /// A file of ours, or one in our format, is not what it should be.
     #[error("`{}`: {found}; expected {expected}", path.display())]
@@ -216,11 +216,10 @@ pub enum Error {
     // ---- augment
     /// The file system has no room for the epochs that are to be stored.
     #[error(
-        "`{}`: {epochs} epochs need about {}, but {} are free; free some space, lower `augment.epochs` (training \
-         computes the epochs beyond in flight), or work in another folder with --artifacts",
+        "`{}`: {what} need about {}, but {} are free; free some space{way}, or work in another folder with --artifacts",
         path.display(), amount(*need), amount(*free)
     )]
-    DiskSpace { path: PathBuf, epochs: usize, need: u64, free: u64 },
+    DiskSpace { path: PathBuf, what: String, need: u64, free: u64, way: &'static str },
     /// A picture that would be too large.
     #[error("a picture of {width}x{height} pixels; expected at most {limit} pixels: take fewer --rows or --epochs")]
     PictureSize { width: u64, height: u64, limit: u64 },
@@ -272,9 +271,9 @@ impl Error {
     }
 
     /// A maker for `map_err` where a library that writes files for us fails; most often the disk is full.
-    pub fn write<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Error + use<E> {
+    pub fn write<E: std::error::Error + 'static>(path: &Path) -> impl Fn(E) -> Error + use<E> {
         let path = path.to_owned();
-        move |e| Error::Io { path: path.clone(), action: "write it", source: std::io::Error::other(e.to_string()) }
+        move |e| Error::Io { path: path.clone(), action: "write it", source: system_error(&e) }
     }
 
     /// An [`Error::Format`].
@@ -308,9 +307,9 @@ impl Error {
 /// What is shown of words that a file can be quoted in: their beginning, where there are many.
 pub fn shown(text: &str) -> String {
     const CHARACTERS: usize = 2000;
-    match text.char_indices().nth(CHARACTERS) {
+    match text.char_indices().nth(CHARACTERS).and_then(|(end, _)| text.get(..end)) {
         None => text.to_owned(),
-        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
+        Some(beginning) => format!("{beginning}... ({} bytes)", text.len()),
     }
 }
 
@@ -339,9 +338,36 @@ fn known_runs(runs: &[String]) -> String {
 /// Names, the first few of many.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 3;
-    match names.len() {
-        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+    match names.split_at_checked(SHOWN) {
+        Some((first, more)) if !more.is_empty() => format!("{} and {} more", first.join(", "), more.len()),
         _ => names.join(", "),
+    }
+}
+
+/// The system's error that an error of a library is about, if it is about one; else one that says the same.
+fn system_error(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+            return std::io::Error::from_raw_os_error(code);
+        }
+        cause = error.source();
+    }
+    std::io::Error::other(error.to_string())
+}
+
+/// What to do about an error of the system, where that is known.
+fn way_out(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    // of POSIX, which std has no words for
+    const TOO_MANY_IN_PROCESS: i32 = 24;
+    const TOO_MANY_IN_SYSTEM: i32 = 23;
+    match (error.kind(), error.raw_os_error()) {
+        (StorageFull | QuotaExceeded, _) => "; free some space, or work on another disk",
+        (_, Some(TOO_MANY_IN_PROCESS | TOO_MANY_IN_SYSTEM)) if cfg!(unix) => {
+            "; raise the limit of open files (ulimit -n)"
+        }
+        _ => "",
     }
 }
 
@@ -349,9 +375,9 @@ fn some(names: &[String]) -> String {
 fn amount(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"];
     let unit = (bytes.max(1).ilog10() / 3) as usize;
-    match unit {
-        0 => format!("{bytes} bytes"),
-        _ => format!("{:.1} {}", bytes as f64 / 1000f64.powi(unit as i32), UNITS[unit]),
+    match UNITS.get(unit) {
+        Some(name) if unit > 0 => format!("{:.1} {name}", bytes as f64 / 1000f64.powi(unit as i32)),
+        _ => format!("{bytes} bytes"),
     }
 }
 
@@ -442,9 +468,15 @@ mod tests {
                 "differences found: 2; what stands is not what its records and pipeline.lock say",
             ),
             (
-                Error::DiskSpace { path: path.into(), epochs: 30, need: 1_234_567_890, free: 999 },
-                "`a/b`: 30 epochs need about 1.2 GB, but 999 bytes are free; free some space, lower `augment.epochs` \
-                 (training computes the epochs beyond in flight), or work in another folder with --artifacts",
+                Error::DiskSpace {
+                    path: path.into(),
+                    what: "30 epochs".into(),
+                    need: 1_234_567_890,
+                    free: 999,
+                    way: ", take fewer",
+                },
+                "`a/b`: 30 epochs need about 1.2 GB, but 999 bytes are free; free some space, take fewer, or work in \
+                 another folder with --artifacts",
             ),
             (
                 Error::PictureSize { width: 40_000, height: 20_000, limit: 1000 },

@@ -1,8 +1,8 @@
 //! Files whole or not at all: temporary siblings, renames, locks, and stamps that tell an untouched file.
 //!
-//! The promise is against kills, not power cuts: what a name shows is either the old state or the new one, never half of
-//! either. Nothing is synced to the disk by force. Nothing here removes or replaces a file that this program did not
-//! write, but where a flag names it: a folder under construction carries a mark, and one without it is left alone.
+//! The promise, against kills and power cuts alike: what a name shows is either the old state or the new one, never half
+//! of either. Nothing here removes or replaces a file that this program did not write, but where a flag names it: a folder
+//! under construction carries a mark, and one without it is left alone.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -12,6 +12,8 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+pub mod sync;
 
 const NEW: &str = ".new";
 const OLD: &str = ".old";
@@ -71,17 +73,25 @@ pub fn within(path: &Path, limit: u64) -> Result<impl Read + use<>> {
     Ok(file.take(limit))
 }
 
-/// Writes a file of this program's own folders through a temporary sibling, so that no reader ever sees half of it.
+/// Writes a file of a folder under construction, which nobody reads before it is committed, and which is forced to the disk
+/// then.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |temporary| {
-        let mut file = File::create(temporary).map_err(Error::io(path, "create it"))?;
-        file.write_all(bytes).map_err(Error::io(path, "write it"))
-    })
+    let mut file = File::create(path).map_err(Error::io(path, "create it"))?;
+    file.write_all(bytes).map_err(Error::io(path, "write it"))
 }
 
-/// Puts a file in place that `make` writes under the name it is given. Where that fails, nothing is left beside `path`.
-pub fn replace(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    put(&sibling(path, NEW), path, make)
+/// Writes a file of one of this program's own folders in one step: neither a reader, nor a kill, nor a power cut ever
+/// meets half of it.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_by(path, None, |file| file.write_all(bytes).map_err(Error::io(path, "write it")))
+}
+
+/// [`replace`] by what `make` writes. What stood there before takes the name `former`, if there is one. Where `make` fails,
+/// nothing is changed, and nothing left beside `path`.
+pub fn replace_by(path: &Path, former: Option<&Path>, make: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let temporary = sibling(path, NEW);
+    let file = File::create(&temporary).map_err(Error::io(path, "create it"))?;
+    put(file, &temporary, path, former, make)
 }
 
 /// Writes a file among the user's own, such as one that a flag names: into a folder that is there, under a new name or
@@ -103,24 +113,43 @@ pub fn write_among_users(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     // whatever has the temporary name already is not ours to write over, or to remove
     let temporary = sibling(path, &format!(".{}{NEW}", std::process::id()));
-    let mut file = File::create_new(&temporary).map_err(Error::io(path, "create a file beside it"))?;
-    put(&temporary, path, |_| file.write_all(bytes).map_err(Error::io(path, "write it")))
+    let file = File::create_new(&temporary).map_err(Error::io(path, "create a file beside it"))?;
+    put(file, &temporary, path, None, |file| file.write_all(bytes).map_err(Error::io(path, "write it")))
 }
 
-/// [`write()`], but not where another process is writing the same file, or left a half of it. Whether it was written.
-pub fn write_unless_taken(path: &Path, bytes: &[u8]) -> bool {
+/// [`replace`], but not where another process is writing the same file, or left a half of it. Whether it was written.
+pub fn replace_unless_taken(path: &Path, bytes: &[u8]) -> bool {
     let temporary = sibling(path, NEW);
-    let Ok(mut file) = File::create_new(&temporary) else { return false };
-    put(&temporary, path, |_| file.write_all(bytes).map_err(Error::io(path, "write it"))).is_ok()
+    let Ok(file) = File::create_new(&temporary) else { return false };
+    put(file, &temporary, path, None, |file| file.write_all(bytes).map_err(Error::io(path, "write it"))).is_ok()
 }
 
-fn put(temporary: &Path, path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let made = make(temporary).and_then(|()| fs::rename(temporary, path).map_err(Error::io(path, "put it in place")));
+/// Fills a temporary file and gives it its name, once its content is on the disk.
+fn put(
+    mut file: File,
+    temporary: &Path,
+    path: &Path,
+    former: Option<&Path>,
+    make: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<()> {
+    let made = make(&mut file).and_then(|()| sync::file(&file, path)).and_then(|()| {
+        match former.map(|former| fs::rename(path, former)) {
+            Some(Err(error)) if error.kind() != ErrorKind::NotFound => Err(Error::io(path, "move it aside")(error)),
+            _ => fs::rename(temporary, path).map_err(Error::io(path, "put it in place")),
+        }
+    });
     if made.is_err() {
         // the failure under way matters more than one from here
         let _ = fs::remove_file(temporary);
+        return made;
     }
-    made
+    sync::name(path)
+}
+
+/// Gives a file of this program's own folders another name, in place of what has that name.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(Error::io(to, "put it in place"))?;
+    sync::name(to)
 }
 
 /// The hidden sibling of a path that holds a state in transit.
@@ -197,7 +226,7 @@ impl Build {
 
     /// Writes the folder's mark.
     pub fn mark(&self, text: &str) -> Result<()> {
-        write(&self.folder.join(MARK), format!("{text}\n").as_bytes())
+        replace(&self.folder.join(MARK), format!("{text}\n").as_bytes())
     }
 
     /// The folder to build in.
@@ -205,14 +234,17 @@ impl Build {
         &self.folder
     }
 
-    /// Puts the folder in the target's place in one step. Returns the folder that holds what stood there before, for the
-    /// caller to remove.
-    pub fn commit(mut self) -> Result<Option<PathBuf>> {
+    /// Puts the folder in the target's place in one step, once its `files`, named below it, are on the disk. Returns the
+    /// folder that holds what stood there before, for the caller to remove.
+    pub fn commit(mut self, files: &[PathBuf]) -> Result<Option<PathBuf>> {
+        sync::tree(&self.folder, files)?;
+        sync::name(&self.folder)?;
         let place = |from: &Path| fs::rename(from, &self.target).map_err(Error::io(&self.target, "put it in place"));
         let stands = self.target.exists();
         if stands {
             let replaced = self.target.join(REPLACED);
             File::create(&replaced).map_err(Error::io(&replaced, "create it"))?;
+            sync::folder(&self.target)?;
         }
         let former = if !stands {
             place(&self.folder)?;
@@ -230,6 +262,8 @@ impl Build {
             Some(old)
         };
         self.committed = true;
+        // before anything of the former state goes
+        sync::name(&self.target)?;
         let mark = self.target.join(MARK);
         fs::remove_file(&mark).map_err(Error::io(&mark, "remove it"))?;
         Ok(former)
@@ -306,8 +340,14 @@ pub fn require_free(folder: &Path) -> Result<()> {
     }
 }
 
-/// Removes a folder that is empty; none is fine.
-fn remove_empty(folder: &Path) -> Result<()> {
+/// Whether a folder stands in which nothing stands but the marks that are removed last: the end of a removal that a kill
+/// met.
+pub fn is_rest(folder: &Path) -> bool {
+    fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir()) && require_free(folder).is_ok()
+}
+
+/// Removes a folder that is empty but for the rest of marks; none is fine.
+pub fn remove_empty(folder: &Path) -> Result<()> {
     require_free(folder)?;
     remove(&sibling(&folder.join(MARK), NEW))?;
     remove(&folder.join(REPLACED))?;
@@ -507,7 +547,7 @@ mod tests {
         for (round, before) in [("one", None), ("two", Some([REPLACED, "one"]))] {
             let build = Build::beside(&target).unwrap();
             fs::write(build.path().join(round), round).unwrap();
-            let former = build.commit().unwrap();
+            let former = build.commit(&[PathBuf::from(round)]).unwrap();
             assert_eq!(names(&target), [round]);
             assert_eq!(former.as_deref().map(names), before.map(|names| names.map(str::to_owned).to_vec()));
             former.iter().for_each(|former| fs::remove_dir_all(former).unwrap());
@@ -564,7 +604,7 @@ mod tests {
         let build = Build::resumable(&target, "second").unwrap();
         assert_eq!(names(build.path()), [MARK, "step"]);
         assert_eq!(read_text(&build.path().join(MARK)).unwrap(), "first\n");
-        assert_eq!(build.commit().unwrap(), None);
+        assert_eq!(build.commit(&[]).unwrap(), None);
         assert_eq!(names(&target), ["step"]);
     }
 

@@ -93,7 +93,7 @@ fn first_rows(table: &Table) -> Result<String> {
     let fields = table.metadata().schema().fields();
     for (position, field) in fields.iter().enumerate() {
         let name = field.name();
-        if fields[..position].iter().any(|before| before.name() == name) {
+        if fields.iter().take(position).any(|before| before.name() == name) {
             continue; // shown with the first of its name
         }
         let bytes = unpacked(table, name);

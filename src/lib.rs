@@ -22,25 +22,45 @@
 //! | people | [`cli`], [`terminal`], [`results`], [`inspect`] |
 
 pub mod augment;
+#[forbid(unsafe_code)]
 pub mod cli;
+#[forbid(unsafe_code)]
 pub mod config;
+#[forbid(unsafe_code)]
 pub mod dataset;
+#[forbid(unsafe_code)]
 pub mod digest;
+#[forbid(unsafe_code)]
 pub mod error;
+#[forbid(unsafe_code)]
 pub mod evaluate;
+#[forbid(unsafe_code)]
 pub mod files;
+#[forbid(unsafe_code)]
 pub mod guard;
+#[forbid(unsafe_code)]
 pub mod inspect;
 pub mod nn;
+#[forbid(unsafe_code)]
 pub mod pipeline;
+#[forbid(unsafe_code)]
 pub mod plan;
+#[forbid(unsafe_code)]
 pub mod progress;
+#[forbid(unsafe_code)]
 pub mod raw;
+#[forbid(unsafe_code)]
 pub mod report;
+#[forbid(unsafe_code)]
 pub mod results;
+#[forbid(unsafe_code)]
 pub mod rng;
+#[forbid(unsafe_code)]
 pub mod runs;
+#[forbid(unsafe_code)]
 pub mod shards;
+#[forbid(unsafe_code)]
 pub mod tables;
+#[forbid(unsafe_code)]
 pub mod terminal;
 pub mod train;

@@ -1,5 +1,7 @@
 //! Parse, run, print the error once, leave with the exit code: 0 ok, 1 a stage failed, 2 bad flags or configuration,
-//! 130 interrupted.
+//! 130 interrupted (143 by SIGTERM).
+
+#![forbid(unsafe_code)]
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -9,10 +11,11 @@ use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, 
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
+use multidigit::files::sync;
 use multidigit::pipeline::{self, Pipeline, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
-use multidigit::terminal::{Terminal, catch_signals, complain};
+use multidigit::terminal::{Terminal, catch_signals, complain, interrupted};
 use multidigit::{inspect, results, rng, train};
 
 fn main() -> ExitCode {
@@ -21,7 +24,7 @@ fn main() -> ExitCode {
         Err(error) => {
             complain(&format!("error: {error}"));
             match error {
-                Error::Interrupted => ExitCode::from(130),
+                Error::Interrupted => ExitCode::from(interrupted()),
                 _ if error.is_configuration() => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
@@ -39,6 +42,11 @@ fn run(cli: Cli) -> Result<()> {
         _ => {}
     }
     let global = cli.global;
+    if let Some(threads) = global.threads {
+        // before anything computes: the configuration of a run is compared with its record
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
+    }
     let default = Path::new(config::FILE);
     let file = global.config.as_deref().or(default.exists().then_some(default));
     let mut config = match cli.command.run() {
@@ -59,9 +67,8 @@ fn run(cli: Cli) -> Result<()> {
     {
         config.report.runs = runs.clone();
     }
-    if let Some(threads) = global.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
+    if global.no_sync {
+        sync::leave_to_the_system();
     }
     catch_signals();
     let terminal = Terminal::new(global.quiet, !global.no_progress);

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::evaluate::images::Answer;
 use crate::nn::tape::Time;
@@ -81,13 +82,14 @@ pub fn cleaned(cleaned: &[Cleaned]) -> String {
 
 /// A result as JSON, for other programs.
 pub fn json<T: Serialize>(result: &T) -> String {
-    format!("{:#}\n", serde_json::to_value(result).expect("results are plain data"))
+    format!("{:#}\n", serde_json::json!(result))
 }
 
 /// What a network says of images: a line each.
 pub fn answers(answers: &[Answer]) -> String {
     let positions = |answer: &Answer| -> String {
-        let position = answer.positions.iter().map(|at| (at.digit, at.probabilities[usize::from(at.digit)]));
+        let position =
+            answer.positions.iter().filter_map(|at| Some((at.digit, *at.probabilities.get(usize::from(at.digit))?)));
         position.map(|(digit, probability)| format!("  {digit} {:>7}", percent(probability))).collect()
     };
     let row = |answer: &Answer| {
@@ -134,15 +136,15 @@ fn percent(share: f64) -> String {
 fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
     let heading: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
     let all: Vec<Vec<String>> = [vec![heading], rows].concat();
-    let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let width = |column: usize| all.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
+    let widths: Vec<usize> = (0..headings.len()).map(|column| width(column).unwrap_or_default()).collect();
     let last = headings.len() - 1;
     let line = |row: &Vec<String>| -> String {
-        let cell = |(column, text): (usize, &String)| match column {
-            _ if column == 0 || column == last => format!("{text:<width$}", width = widths[column]),
-            _ => format!("{text:>width$}", width = widths[column]),
+        let cell = |(column, (text, &width)): (usize, (&String, &usize))| match column {
+            _ if column == 0 || column == last => format!("{text:<width$}"),
+            _ => format!("{text:>width$}"),
         };
-        let line: Vec<String> = row.iter().enumerate().map(cell).collect();
+        let line: Vec<String> = row.iter().zip(&widths).enumerate().map(cell).collect();
         format!("{}\n", line.join("  ").trim_end())
     };
     all.iter().map(line).collect()
@@ -163,7 +165,9 @@ fn remarks(stage: Stage, record: &Record) -> Vec<String> {
 fn amount(stage: Stage, record: &Record) -> String {
     let rows = record.rows;
     match stage {
-        Stage::Raw => format!("{rows} glyphs ({})", record.facts["glyphs"].as_str().unwrap_or("unknown")),
+        Stage::Raw => {
+            format!("{rows} glyphs ({})", record.facts.get("glyphs").and_then(Value::as_str).unwrap_or("unknown"))
+        }
         Stage::Plan => format!("{rows} samples"),
         Stage::Dataset | Stage::Augment => format!("{rows} images"),
         Stage::Train => format!("{rows} epoch{}", if rows == 1 { "" } else { "s" }),

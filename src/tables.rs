@@ -13,8 +13,8 @@ use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Int64Array, Rec
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use arrow::error::ArrowError;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ProjectionMask};
 use parquet::basic::{self, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
@@ -27,6 +27,9 @@ use crate::guard::guarded;
 
 /// The writer's name in our files: it names the format, not the crate's version, so that an upgrade changes no byte.
 pub const CREATED_BY: &str = "multidigit version 1";
+
+/// The metadata key under which a plan and shards hold the facts of the plan.
+pub const FACTS: &str = "multidigit";
 
 /// How Parquet pages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -148,6 +151,12 @@ impl Table {
     pub fn value(&self, key: &str) -> Option<&str> {
         let pairs = self.metadata.metadata().file_metadata().key_value_metadata()?;
         pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+    }
+
+    /// The metadata as (key, value), without the schema that Arrow keeps there.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let pairs = self.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+        pairs.map(|pair| (pair.key.as_str(), pair.value.as_deref())).filter(|(key, _)| *key != ARROW_SCHEMA_META_KEY)
     }
 
     /// Whether the file has a column of that name.

@@ -1,26 +1,39 @@
 //! Progress on a terminal: bars and notes on stderr, and the signal that asks to stop.
 
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::progress::Event;
 
-/// Whether Ctrl-C was pressed.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Whether a signal asked the work to stop.
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// From now on Ctrl-C (and SIGTERM) asks the work to stop at the next good place; the second one ends the process.
+/// That signal.
+static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+
+/// From now on Ctrl-C (and SIGTERM) asks the work to stop at the next good place; the second one ends the process. A
+/// terminal that is closed (SIGHUP) ends it at once, unless `nohup` says otherwise.
 pub fn catch_signals() {
-    let asked = || {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+    for signal in [SIGINT, SIGTERM] {
+        // the three act in this order, so that the first signal finds the flag unset
+        let caught = flag::register_conditional_shutdown(signal, 128 + signal, INTERRUPTED.clone())
+            .and_then(|_| flag::register_usize(signal, SIGNAL.clone(), signal as usize))
+            .and_then(|_| flag::register(signal, INTERRUPTED.clone()));
+        if let Err(error) = caught {
+            complain(&format!("warning: signal {signal} ends the program at once: {error}"));
         }
-    };
-    if let Err(error) = ctrlc::set_handler(asked) {
-        complain(&format!("warning: Ctrl-C ends the program at once: {error}"));
     }
+}
+
+/// The exit code of a program that was interrupted, as shells have it: 128 and the number of the signal.
+pub fn interrupted() -> u8 {
+    let signal = SIGNAL.load(Ordering::SeqCst).max(SIGINT as usize);
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
 /// Where events go.

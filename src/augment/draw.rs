@@ -90,6 +90,7 @@ impl Draws {
 }
 
 /// Uniform in `low..=high`; the configuration has been checked to be finite and in order.
+#[expect(clippy::expect_used, reason = "no draw without a configuration that has been validated")]
 fn uniform([low, high]: [f64; 2]) -> Uniform<f64> {
     Uniform::new_inclusive(low, high).expect("ranges are checked before any draw")
 }

@@ -13,16 +13,26 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::facts;
 use crate::progress::Progress;
-use crate::shards::{DATA, Layout, Parameters, Shards, write_split};
+use crate::shards::{DATA, Layout, Parameters, Samples, Shards, write_split};
 use crate::tables::Compression;
 
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 pub mod apply;
+#[forbid(unsafe_code)]
 pub mod draw;
+#[allow(unsafe_code, reason = "the gathers of AVX-512, and a loop compiled for AVX2")]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 mod gather;
+#[forbid(unsafe_code)]
 mod letters;
+#[forbid(unsafe_code)]
 pub mod preview;
 #[cfg(test)]
+#[forbid(unsafe_code)]
 mod tests;
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 mod warp;
 
 use apply::{Resampling, Scratch, apply};
@@ -221,6 +231,23 @@ impl Augmenter {
         apply(&params, self.resampling, pixels, size, out, scratch);
         params
     }
+
+    /// Augments samples of `height * width` pixels, and notes what was drawn. Boxes become null: ink moves with the pixels.
+    pub fn augment(&self, mut samples: Samples, size: (usize, usize)) -> Samples {
+        let mut scratch = Scratch::default();
+        let mut images = vec![0; samples.images.len()];
+        let mut parameters = Parameters::default();
+        let area = size.0 * size.1;
+        let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
+        for ((&label, &index), (pixels, out)) in samples.labels.iter().zip(&samples.index).zip(pairs) {
+            let drawn = self.apply((label, index), pixels, size, out, &mut scratch);
+            note(&drawn, &mut parameters);
+        }
+        samples.images = images;
+        samples.parameters = Some(parameters);
+        samples.boxes = None;
+        samples
+    }
 }
 
 /// A sample's number in the random streams; class and index fit 32 bits each in every plan.
@@ -250,24 +277,9 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
         files::create_dir(&data)?;
         let augmenter = Augmenter::new(config, epoch);
         let mut positions = shards.positions();
+        #[expect(clippy::expect_used, reason = "the groups and the positions are those of the same shards")]
         let next = |_| Ok(positions.next().expect("there is a position for every row group"));
-        let render = |position| {
-            let mut samples = shards.read(position)?;
-            let mut scratch = Scratch::default();
-            let mut images = vec![0; samples.images.len()];
-            let mut parameters = Parameters::default();
-            let area = layout.height * layout.width;
-            for (row, out) in images.chunks_exact_mut(area).enumerate() {
-                let sample = (samples.labels[row], samples.index[row]);
-                let pixels = &samples.images[row * area..(row + 1) * area];
-                let drawn = augmenter.apply(sample, pixels, (layout.height, layout.width), out, &mut scratch);
-                note(&drawn, &mut parameters);
-            }
-            samples.images = images;
-            samples.parameters = Some(parameters);
-            samples.boxes = None;
-            Ok(samples)
-        };
+        let render = |position| Ok(augmenter.augment(shards.read(position)?, (layout.height, layout.width)));
         let metadata = [(facts::KEY, provenance.clone()), (KEY, recipe(config, epoch))];
         let zstd = Compression::Zstd;
         let written = write_split(&data, "train", &layout, &metadata, zstd, &groups, next, render, progress)?;
@@ -279,9 +291,9 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
 
 /// The settings of one stored epoch as JSON: what a replay needs besides the parameters (the grey of erasing, say).
 fn recipe(config: &Config, epoch: usize) -> String {
-    let mut recipe = serde_json::to_value(config).expect("a configuration is plain data");
-    recipe["epoch"] = epoch.into();
+    let mut recipe = serde_json::json!(config);
     if let Some(settings) = recipe.as_object_mut() {
+        settings.insert("epoch".to_owned(), epoch.into());
         settings.shift_remove("epochs"); // how many are stored beside this one is nothing of this one
     }
     recipe.to_string()
@@ -291,7 +303,11 @@ fn recipe(config: &Config, epoch: usize) -> String {
 fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {
     let need = (train_bytes as f64 * BYTES_PER_BYTE * epochs as f64) as u64; // saturates
     match files::free_bytes(folder) {
-        Some(free) if free < need => Err(Error::DiskSpace { path: folder.to_owned(), epochs, need, free }),
+        Some(free) if free < need => {
+            let what = format!("{epochs} epochs");
+            let way = ", lower `augment.epochs` (training computes the epochs beyond in flight)";
+            Err(Error::DiskSpace { path: folder.to_owned(), what, need, free, way })
+        }
         _ => Ok(()),
     }
 }
@@ -306,11 +322,26 @@ fn note(drawn: &draw::Params, columns: &mut Parameters) {
     columns.erased.push(erased);
 }
 
-/// The digest of the epochs that stand in a folder, computed from their shards.
-pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
-    let epochs = (0..).map(epoch_folder).map(|epoch| folder.join(epoch)).take_while(|epoch| epoch.is_dir());
-    let read = |epoch: std::path::PathBuf| Shards::open(&epoch.join(DATA), "train")?.digest(progress);
-    Ok(digest(&epochs.map(read).collect::<Result<Vec<Digest>>>()?))
+/// The digest of the epochs that stand in a folder, computed from their shards. Their metadata, which the digest does not
+/// cover, must be those of epochs under `config`, where it is known.
+pub fn digest_of(folder: &Path, config: Option<&Config>, progress: &Progress) -> Result<Digest> {
+    let mut digests = Vec::new();
+    for epoch in 0.. {
+        let data = folder.join(epoch_folder(epoch)).join(DATA);
+        if !data.is_dir() {
+            break;
+        }
+        let shards = Shards::open(&data, "train")?;
+        let first = shards.first();
+        if let Some(expected) = config.map(|config| recipe(config, epoch))
+            && first.value(KEY) != Some(&expected)
+        {
+            let found = format!("metadata `{KEY}` {}", first.value(KEY).unwrap_or("none"));
+            return Err(Error::format(first.path(), found, format!("{expected}, as its record says")));
+        }
+        digests.push(shards.digest(progress)?);
+    }
+    Ok(digest(&digests))
 }
 
 fn digest(epochs: &[Digest]) -> Digest {

@@ -11,7 +11,7 @@ use super::draw::Params;
 use super::{Augmenter, Config, letters};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
-use crate::shards::{DATA, Samples, Shards};
+use crate::shards::{DATA, Shards};
 
 /// The picture's usual file.
 pub const FILE: &str = "preview-augment.png";
@@ -52,28 +52,28 @@ pub fn draw(config: &Config, dataset: &Path, rows: usize, epochs: usize) -> Resu
     let augmenters: Vec<Augmenter> = (0..epochs).map(|epoch| Augmenter::new(config, epoch)).collect();
     let (mut out, mut scratch) = (vec![0; height * width], Scratch::default());
     for row in 0..rows {
-        let (samples, at) = sample(&shards, row as u64 * shards.rows() / rows as u64)?;
-        let pixels = &samples.images[at * height * width..][..height * width];
-        let (label, index) = (samples.labels[at], samples.index[at]);
+        let ((label, index), pixels) = sample(&shards, row as u64 * shards.rows() / rows as u64)?;
         let name = [format!("class {}", shards.layout().class_name(label)), format!("index {index}")];
-        grid.cell(&mut picture, (row, 0), pixels, &name);
+        grid.cell(&mut picture, (row, 0), &pixels, &name);
         for (epoch, augmenter) in augmenters.iter().enumerate() {
-            let drawn = augmenter.apply((label, index), pixels, (height, width), &mut out, &mut scratch);
+            let drawn = augmenter.apply((label, index), &pixels, (height, width), &mut out, &mut scratch);
             grid.cell(&mut picture, (row, epoch + 1), &out, &caption(&drawn));
         }
     }
     Ok(picture)
 }
 
-/// The row group that holds a row of the shards, and the row's place in it.
-fn sample(shards: &Shards, row: u64) -> Result<(Samples, usize)> {
+/// The class, the index in it and the pixels of a row of the shards.
+fn sample(shards: &Shards, row: u64) -> Result<((i64, i64), Vec<u8>)> {
+    let area = shards.layout().height * shards.layout().width;
     let mut first = 0;
     for (position, rows) in shards.positions().zip(shards.groups().concat()) {
         let at = (row - first) as usize;
         if at < rows {
             let samples = shards.read(position)?;
-            if at < samples.labels.len() {
-                return Ok((samples, at));
+            let sample = samples.labels.get(at).copied().zip(samples.index.get(at).copied());
+            if let Some((sample, pixels)) = sample.zip(samples.image(at, area)) {
+                return Ok((sample, pixels.to_vec()));
             }
             break;
         }
@@ -83,8 +83,9 @@ fn sample(shards: &Shards, row: u64) -> Result<(Samples, usize)> {
 }
 
 /// The picture as a PNG file, which [`is_ours`] knows again.
+#[expect(clippy::expect_used, reason = "8-bit colour of a checked size is encoded in memory")]
 pub fn png(picture: &RgbImage) -> Vec<u8> {
-    encode(picture).expect("8-bit colour of a checked size is encoded in memory")
+    encode(picture).expect("memory takes every PNG")
 }
 
 fn encode(picture: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
@@ -163,10 +164,12 @@ impl Grid {
     fn cell(&self, picture: &mut RgbImage, (row, column): (usize, usize), pixels: &[u8], caption: &[String]) {
         let (left, top) = self.place(row, column);
         let top = top + LINE;
-        for y in 0..ENLARGEMENT * self.height {
-            for x in 0..ENLARGEMENT * self.width {
-                let grey = pixels[y / ENLARGEMENT * self.width + x / ENLARGEMENT];
-                picture.put_pixel((left + x) as u32, (top + y) as u32, Rgb([grey; 3]));
+        for (y, line) in pixels.chunks_exact(self.width).enumerate() {
+            for (x, &grey) in line.iter().enumerate() {
+                for (dy, dx) in (0..ENLARGEMENT).flat_map(|dy| (0..ENLARGEMENT).map(move |dx| (dy, dx))) {
+                    let at = (left + ENLARGEMENT * x + dx, top + ENLARGEMENT * y + dy);
+                    picture.put_pixel(at.0 as u32, at.1 as u32, Rgb([grey; 3]));
+                }
             }
         }
         let below = top + ENLARGEMENT * self.height + GAP / 2;

@@ -1,6 +1,8 @@
 //! The stage's options against each other, its keys, and what it refuses; its pixels are held to torchvision's in
 //! `tests/integration/torchvision.rs`.
 
+use proptest::prelude::*;
+
 use super::apply::Resampling;
 use super::draw::{AffineParams, EraseParams, Params};
 use super::*;
@@ -267,4 +269,80 @@ fn the_limits_of_what_is_accepted_can_be_drawn_and_applied() {
     // no rectangle of the whole image is ever drawn, so that the second changes nothing
     let params = Augmenter::new(&configs[1], 0).params((0, 0), (28, 28));
     assert!(params.erase.is_none() && applied(&params, PLAIN, &image, (28, 28)) == image);
+}
+
+fn any_config() -> impl Strategy<Value = Config> {
+    let pair = |low: f64, high: f64| (low..high, low..high).prop_map(|(a, b): (f64, f64)| [a.min(b), a.max(b)]);
+    let rotation = (0.0..360.0).prop_map(|degrees| Rotation { degrees });
+    let affine = ([0.0..1.0, 0.0..1.0], pair(0.1, 5.0), 0.0..80.0).prop_map(|(translate, scale, shear)| Affine {
+        translate,
+        scale,
+        shear,
+    });
+    let erasing = (0.5..=1.0, 0.5..=1.0, pair(0.0, 1.0), pair(0.1, 10.0), any::<u8>()).prop_map(
+        |(apply_probability, probability, scale, ratio, value)| Erasing {
+            apply_probability,
+            probability,
+            scale,
+            ratio,
+            value,
+        },
+    );
+    let operators = (prop::option::of(rotation), prop::option::of(affine), prop::option::of(erasing));
+    (operators, 0..ALL.len(), any::<u64>()).prop_map(|((rotation, affine, erasing), way, seed)| {
+        let Resampling { interpolation, compose } = ALL[way];
+        Config { epochs: 1, seed, rotation, affine, erasing, interpolation, compose }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_drawn_lies_within_what_is_asked_for(
+        config in any_config(), (height, width) in (1..70_usize, 1..70_usize), label: u32, epoch in 0..9_usize,
+    ) {
+        config.validate().unwrap();
+        let augmenter = Augmenter::new(&config, epoch);
+        for index in 0..20 {
+            let Params { angle, affine, erase } = augmenter.params((label.into(), index), (height, width));
+            prop_assert_eq!((angle.is_some(), affine.is_some()), (config.rotation.is_some(), config.affine.is_some()));
+            if let (Some(angle), Some(asked)) = (angle, &config.rotation) {
+                prop_assert!(angle.abs() <= asked.degrees);
+            }
+            if let (Some(drawn), Some(asked)) = (affine, &config.affine) {
+                let most = [asked.translate[0] * width as f64, asked.translate[1] * height as f64];
+                prop_assert!(drawn.translate.iter().zip(most).all(|(&t, most)| f64::from(t).abs() <= most + 0.5));
+                prop_assert!((asked.scale[0]..=asked.scale[1]).contains(&drawn.scale));
+                prop_assert!(drawn.shear[0].abs() <= asked.shear && drawn.shear[1] == 0.0);
+            }
+            if let Some(drawn) = erase {
+                prop_assert!(drawn.top + drawn.height <= height && drawn.left + drawn.width <= width);
+                prop_assert!(config.erasing.as_ref().is_some_and(|asked| asked.value == drawn.value));
+            }
+        }
+    }
+
+    #[test]
+    fn a_samples_pixels_depend_on_no_sample_before_it(
+        config in any_config(), (height, width) in (1..40_usize, 1..40_usize), label: u32,
+    ) {
+        // two sizes by turns: buffers that were longer before must not show
+        let size = |index: usize| if index.is_multiple_of(2) { (height, width) } else { (width + 3, height) };
+        let area = |index: usize| size(index).0 * size(index).1;
+        let pixels: Vec<Vec<u8>> = (0..6).map(|index| noise(index as u64, area(index))).collect();
+        let augment = |index: usize, scratch: &mut Scratch| {
+            let mut out = vec![170; area(index)];
+            let sample = (label.into(), index as i64);
+            Augmenter::new(&config, 3).apply(sample, &pixels[index], size(index), &mut out, scratch);
+            out
+        };
+        let mut kept = Scratch::default();
+        for index in [5, 0, 3, 3, 1, 4, 2] {
+            prop_assert!(augment(index, &mut kept) == augment(index, &mut Scratch::default()), "{}", index);
+        }
+        if config.rotation.is_none() && config.affine.is_none() && config.erasing.is_none() {
+            prop_assert!(augment(0, &mut kept) == pixels[0]);
+        }
+    }
 }

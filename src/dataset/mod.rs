@@ -18,7 +18,9 @@ use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
 use crate::tables::{Compression, LISTS};
 
 pub mod card;
+#[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
 pub mod montage;
+#[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
 pub mod render;
 
 /// The most shards of a split: their numbers have five digits.
@@ -115,11 +117,7 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     let (picked, splits) = picks.finish(layout.digits);
     let samples = render::render(&picked, height, width, glyphs);
     let picture = out.join(card::MONTAGE);
-    montage::draw(&samples, &splits, height, width).save(&picture).map_err(|e| Error::Io {
-        path: picture,
-        action: "write it",
-        source: std::io::Error::other(e),
-    })?;
+    montage::draw(&samples, &splits, height, width).save(&picture).map_err(Error::write(&picture))?;
     files::write(&out.join("README.md"), card::card(&facts, &layout, &written).as_bytes())?;
     progress.end();
     Ok(digest(&facts, written.iter().map(|split| split.digest)))
@@ -127,10 +125,18 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
 
 /// The digest of a data set that stands in a folder, computed from its shards.
 pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
-    let shards = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
-    let shards = shards.into_iter().collect::<Result<Vec<Shards>>>()?;
+    let [train, val, test] = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
+    let shards = [train?, val?, test?];
+    let [train, others @ ..] = &shards;
+    let facts = table::facts(train.first())?;
+    for split in others {
+        if table::facts(split.first())? != facts {
+            let path = split.first().path();
+            return Err(Error::format(path, "the facts of another plan", "those of the train shards; make them again"));
+        }
+    }
     let digests = shards.iter().map(|split| split.digest(progress)).collect::<Result<Vec<Digest>>>()?;
-    Ok(digest(&table::facts(shards[0].first())?, digests.into_iter()))
+    Ok(digest(&facts, digests.into_iter()))
 }
 
 fn digest(facts: &Facts, splits: impl Iterator<Item = Digest>) -> Digest {

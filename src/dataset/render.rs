@@ -58,7 +58,11 @@ pub fn ink_box(glyph: &[u8]) -> [i64; 4] {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use rand::RngExt;
+
     use super::*;
+    use crate::rng;
 
     #[test]
     fn a_box_is_tight_around_the_ink() {
@@ -89,5 +93,45 @@ mod tests {
         let at = |x: usize, y: usize| samples.images[y * 88 + x];
         assert_eq!([at(0, 0), at(27, 27), at(28, 0), at(29, 1), at(29, 2), at(56, 29)], [1, 1, 0, 0, 2, 2]);
         assert_eq!([at(58, 1), at(59, 0), at(59, 1), at(86, 28), at(87, 28), at(86, 29)], [0, 0, 3, 3, 0, 0]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_pixel_is_that_of_the_glyph_over_it_and_black_elsewhere(
+            (digits, count) in (1..4_usize, 0..4_usize),
+            (height, room) in (SIDE..50, 0..50_usize),
+            seed: u64,
+        ) {
+            let (width, mut rng) = (SIDE * digits + room, rng::stream(seed, "test", 0, 0));
+            let pixels = (0..10 * SIDE * SIDE).map(|_| rng.random()).collect();
+            let glyphs = Glyphs::new(pixels, (0..10).collect());
+            let mut rows = Rows::new(digits);
+            for row in 0..count {
+                rows.labels.push(rng.random_range(0..10_u32.pow(digits as u32)));
+                rows.index.push(row as u32);
+                for _ in 0..digits {
+                    rows.sources.push(rng.random_range(0..10));
+                    rows.y.push(rng.random_range(0..=height - SIDE) as u16);
+                    rows.x.push(rng.random_range(0..=width / digits - SIDE) as u16);
+                }
+            }
+            let samples = render(&rows, height, width, &glyphs);
+            prop_assert_eq!(samples.images.len(), count * height * width);
+            for (at, &grey) in samples.images.iter().enumerate() {
+                let (row, y, x) = (at / (height * width), at / width % height, at % width);
+                let over = (0..digits).filter_map(|place| {
+                    let cell = row * digits + place;
+                    let (top, left) = (usize::from(rows.y[cell]), place * width / digits + usize::from(rows.x[cell]));
+                    let (line, column) = (y.checked_sub(top)?, x.checked_sub(left)?);
+                    let inside = line < SIDE && column < SIDE;
+                    inside.then(|| glyphs.image(rows.sources[cell] as usize)[line * SIDE + column])
+                });
+                let over: Vec<u8> = over.collect();
+                prop_assert!(over.len() <= 1);
+                prop_assert_eq!(grey, over.first().copied().unwrap_or(0), "image {} at {}, {}", row, y, x);
+            }
+        }
     }
 }

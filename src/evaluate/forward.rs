@@ -45,6 +45,11 @@ impl Predictions {
         &self.found[image * self.digits..][..self.digits]
     }
 
+    /// The right digit at a position of an image, and the one found there.
+    pub fn at(&self, image: usize, position: usize) -> (u8, u8) {
+        (self.truth(image)[position], self.answer(image)[position])
+    }
+
     /// Whether all digits of an image are right.
     pub fn is_correct(&self, image: usize) -> bool {
         self.truth(image) == self.answer(image)

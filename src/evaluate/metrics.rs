@@ -147,7 +147,7 @@ impl Metrics {
 
     /// Writes them, to 15 significant digits, which every reader of JSON gives back.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut tree = serde_json::to_value(self).expect("numbers and names are JSON");
+        let mut tree = serde_json::json!(self);
         shorten(&mut tree);
         files::write(path, format!("{tree:#}\n").as_bytes())
     }
@@ -204,7 +204,7 @@ impl SplitMetrics {
 
 impl PositionMetrics {
     fn new(position: usize, answers: &Predictions) -> PositionMetrics {
-        let pair = |image: usize| (answers.truth(image)[position], answers.answer(image)[position]);
+        let pair = |image: usize| answers.at(image, position);
         let pairs = || (0..answers.len()).map(pair);
         let counts = confusion(pairs());
         let confidence = |image: usize| {

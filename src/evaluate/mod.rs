@@ -2,10 +2,12 @@
 //!
 //! The network is rebuilt from its file of weights alone. Every number that is shown later comes from [`Metrics`].
 
+#[allow(clippy::indexing_slicing, reason = "arithmetic on answers in memory, ten probabilities each")]
 pub mod forward;
 pub mod images;
 pub mod metrics;
 mod predictions;
+#[allow(clippy::indexing_slicing, reason = "arithmetic on answers in memory, ten probabilities each")]
 pub mod statistics;
 
 use std::path::{Path, PathBuf};

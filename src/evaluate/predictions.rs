@@ -54,9 +54,9 @@ fn batch(name: &str, split: &Split, answers: &Predictions) -> Result<RecordBatch
     let joint = (0..rows).map(|row| answers.joint(row, answers.answer(row)));
     let correct: BooleanArray = (0..rows).map(|row| Some(answers.is_correct(row))).collect();
     let columns: [(&str, ArrayRef); 9] = [
-        ("index", ints(&split.index[..rows])),
+        ("index", ints(split.index.get(..rows).unwrap_or_default())),
         ("split", Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, rows)))),
-        ("label", ints(&split.labels[..rows])),
+        ("label", ints(split.labels.get(..rows).unwrap_or_default())),
         ("digits", lists(&answers.targets, digits)),
         ("predicted", lists(&answers.found, digits)),
         ("predicted_label", ints(&found)),

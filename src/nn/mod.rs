@@ -14,18 +14,42 @@ macro_rules! on_gpu {
     };
 }
 
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "kernels, whose lengths follow from shapes that are checked where an operator begins"
+)]
 pub mod cpu;
 #[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "launches kernels on addresses of the device, and calls cuDNN and cuBLAS")]
+#[allow(clippy::expect_used, clippy::indexing_slicing, reason = "kernels, as those of the CPU, behind locks")]
 pub mod cuda;
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, clippy::unreachable, reason = "what it borrows is checked when it is made")]
 pub mod floats;
+#[forbid(unsafe_code)]
 pub mod layers;
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on the elements of tensors, by their shapes")]
 pub mod loss;
+#[forbid(unsafe_code)]
 pub mod networks;
+#[forbid(unsafe_code)]
 pub mod ops;
+#[forbid(unsafe_code)]
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "arithmetic on the elements of tensors, by their shapes, behind a lock"
+)]
 pub mod optim;
+#[forbid(unsafe_code)]
 pub mod schedule;
+#[forbid(unsafe_code)]
 pub mod store;
+#[forbid(unsafe_code)]
 pub mod tape;
+#[forbid(unsafe_code)]
 pub mod weights;
 
 use std::fmt;

@@ -154,6 +154,7 @@ fn half_cosine(from: f64, to: f64, share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::Value;
 
     use super::*;
@@ -245,5 +246,63 @@ mod tests {
             refusal(Plateau { threshold: f64::NAN, ..Plateau::default() }),
             "`train.plateau.threshold`: found NaN; expected a finite number, at least 0"
         );
+    }
+
+    fn any_plateau() -> impl Strategy<Value = Plateau> {
+        (0.01..0.99, 0..4_usize, 0.0..0.1, 0..3_usize, 0.0..0.01).prop_map(
+            |(factor, patience, threshold, cooldown, min_lr)| Plateau { factor, patience, threshold, cooldown, min_lr },
+        )
+    }
+
+    fn any_loss() -> impl Strategy<Value = f64> {
+        prop_oneof![8 => 0.0..10.0, 1 => Just(f64::INFINITY), 1 => Just(f64::NAN)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn rates_by_the_step_lie_between_0_and_the_learning_rate(rate in 1e-6..1.0, steps in 1..1500_u64) {
+            for kind in [Kind::Constant, Kind::Cosine, Kind::OneCycle] {
+                let schedule = Schedule::new(kind, rate, steps, Plateau::default());
+                for step in 0..steps {
+                    let now = schedule.rate(step);
+                    prop_assert!((0.0..=rate * (1.0 + 1e-12)).contains(&now), "{:?}: {} at {}", kind, now, step);
+                }
+            }
+        }
+
+        #[test]
+        fn one_cycle_rises_and_then_falls(rate in 1e-6..1.0, steps in 1..1500_u64) {
+            let schedule = Schedule::new(Kind::OneCycle, rate, steps, Plateau::default());
+            let rates: Vec<f64> = (0..steps).map(|step| schedule.rate(step)).collect();
+            let top = (0..rates.len()).max_by(|&a, &b| rates[a].total_cmp(&rates[b])).unwrap();
+            let (rise, fall) = (&rates[..=top], &rates[top..]);
+            prop_assert!(rise.windows(2).all(|pair| pair[0] < pair[1]) && fall.windows(2).all(|pair| pair[0] > pair[1]));
+            prop_assert!(top as f64 <= RISE * steps as f64);
+        }
+
+        #[test]
+        fn a_plateau_never_rises_and_goes_on_from_any_epoch(
+            plateau in any_plateau(),
+            rate in 1e-6..1.0,
+            losses in prop::collection::vec(any_loss(), 1..60),
+            stop in any::<prop::sample::Index>(),
+        ) {
+            let new = || Schedule::new(Kind::Plateau, rate, 0, plateau.clone());
+            let mut whole = new();
+            let mut states = vec![whole.state().clone()];
+            for &loss in &losses {
+                let before = whole.rate(0);
+                whole.epoch(loss);
+                prop_assert!((0.0..=before).contains(&whole.rate(0)));
+                states.push(whole.state().clone());
+            }
+            let stop = stop.index(losses.len());
+            let mut resumed = new();
+            resumed.resume(states[stop].clone());
+            losses[stop..].iter().for_each(|&loss| resumed.epoch(loss));
+            prop_assert_eq!(resumed.state(), whole.state());
+        }
     }
 }

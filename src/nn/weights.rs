@@ -5,7 +5,6 @@
 //! checked against the network that it describes.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Deref;
 use std::path::Path;
@@ -54,7 +53,7 @@ pub fn all(network: &Network) -> impl Iterator<Item = &(String, Var)> {
 /// Writes all parameters and buffers.
 pub fn save(path: &Path, network: &Network, description: &Description) -> Result<()> {
     let tensors = all(network).map(|(name, var)| Ok((name.clone(), Entry::of(var)?)));
-    write(path, tensors.collect::<Result<Vec<_>>>()?, &serde_json::json!(description))
+    write(path, None, tensors.collect::<Result<Vec<_>>>()?, &serde_json::json!(description))
 }
 
 /// A tensor of floats to be written.
@@ -109,8 +108,14 @@ impl Content {
 }
 
 /// Writes named tensors, with a description under this program's key: a JSON object that is not empty. The bytes are
-/// those that the library's `serialize` gives, without being held in memory.
-pub fn write(path: &Path, mut tensors: Vec<(String, Entry)>, description: &serde_json::Value) -> Result<()> {
+/// those that the library's `serialize` gives, without being held in memory. What stood there before takes the name
+/// `former`, if there is one.
+pub fn write(
+    path: &Path,
+    former: Option<&Path>,
+    mut tensors: Vec<(String, Entry)>,
+    description: &serde_json::Value,
+) -> Result<()> {
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
     let description = description.to_string();
     let mut content = Content::new(&description);
@@ -130,9 +135,9 @@ pub fn write(path: &Path, mut tensors: Vec<(String, Entry)>, description: &serde
     let metadata = Metadata::new(Some(HashMap::from([(KEY.to_owned(), text)])), infos).map_err(Error::write(path))?;
     let mut header = serde_json::to_vec(&metadata).map_err(Error::write(path))?;
     header.resize(header.len().next_multiple_of(8), b' '); // so that the tensors are aligned
-    files::replace(path, |temporary| {
+    files::replace_by(path, former, |file| {
         let failed = |error| Error::io(path, "write it")(error);
-        let mut file = BufWriter::new(File::create(temporary).map_err(Error::io(path, "create it"))?);
+        let mut file = BufWriter::new(file);
         file.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
         file.write_all(&header).map_err(failed)?;
         for (_, entry) in &tensors {
@@ -186,7 +191,7 @@ pub fn floats(path: &Path, tensors: &SafeTensors, name: &str, shape: &[usize]) -
         let found = format!("tensor `{name}` of {:?} {:?}", view.dtype(), view.shape());
         return Err(Error::format(path, found, format!("F32 {shape:?}")));
     }
-    Ok(view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    Ok(view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
 /// Sets all parameters and buffers of a network to those of a file, under their names behind `prefix`, once `check` has
@@ -246,11 +251,13 @@ pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(N
     check_size(path, &tensors, description.shape)?;
     // dropout has no part in evaluation, and the seed's values are all replaced
     let network = Network::on(device, DType::F32, description.shape, 0, 0.0)?;
-    restore(path, &tensors, "", &network, |name, values| match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            let found = format!("tensor `{name}` holds {} at position {at}", values[at]);
-            Err(Error::format(path, found, "finite numbers; such weights answer nothing"))
+    restore(path, &tensors, "", &network, |name, values| {
+        match values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((at, value)) => {
+                let found = format!("tensor `{name}` holds {value} at position {at}");
+                Err(Error::format(path, found, "finite numbers; such weights answer nothing"))
+            }
         }
     })?;
     network.store().send()?;
@@ -309,7 +316,7 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt;
             let plain = home.path().join("plain");
-            File::create(&plain).unwrap();
+            std::fs::File::create(&plain).unwrap();
             let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
             assert_eq!(mode(&path), mode(&plain), "anybody may read them whom the user lets read files");
         }

@@ -28,9 +28,9 @@ const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
 
 /// The settings on which a stage's output depends, by section.
 pub fn settings(stage: Stage, config: &Config) -> Value {
-    let all = serde_json::to_value(config).expect("a configuration is plain data");
+    let all = serde_json::json!(config);
     let section = |name: &str, without: &[&str]| {
-        let mut section = all[name].as_object().cloned().unwrap_or_default();
+        let mut section = all.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
         without.iter().for_each(|key| {
             section.shift_remove(*key);
         });

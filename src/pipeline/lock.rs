@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::key::settings_digest;
+use super::seal;
 use super::stage::Stage;
 use crate::config::Config;
 use crate::digest::Digest;
@@ -26,6 +28,9 @@ pub struct Lock {
     about: String,
     /// Pins, by stage.
     stages: BTreeMap<Stage, Pin>,
+    /// Digest of all before it, without which a damaged digest of settings would be a pin that says nothing.
+    #[serde(default, skip_serializing)]
+    digest: Option<IgnoredAny>,
 }
 
 /// The content of one stage under some settings.
@@ -47,7 +52,11 @@ impl Lock {
         let refuse = |e: serde_json::Error| {
             Error::format(path, format!("not a lock file ({e})"), "what `multidigit lock` writes")
         };
-        serde_json::from_str(&files::read_text(path)?).map(Some).map_err(refuse)
+        let text = files::read_text(path)?;
+        let lock: Lock = serde_json::from_str(&text).map_err(refuse)?;
+        let advice = "the file as it was written; restore it, or remove it and write it again with `multidigit lock`";
+        seal::check(path, &text, advice)?;
+        Ok(Some(Lock { digest: None, ..lock }))
     }
 
     /// Pins content under a configuration.
@@ -56,13 +65,16 @@ impl Lock {
         Lock {
             about: "Digests of logical content (pixels, labels, columns), written by `multidigit lock`.".into(),
             stages: content.into_iter().map(pin).collect(),
+            digest: None,
         }
     }
 
     /// Writes the lock file.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("a lock is plain data");
-        files::write_among_users(path, format!("{text}\n").as_bytes())
+        files::write_among_users(
+            path,
+            format!("{}\n", seal::seal(&format!("{:#}", serde_json::json!(self)))).as_bytes(),
+        )
     }
 
     /// The content that a stage must have under a configuration; `None` where nothing is pinned for it.
@@ -88,6 +100,26 @@ mod tests {
         assert_eq!(lock.expected(Stage::Dataset, &config), None);
         config.plan.seed = 7;
         assert_eq!(lock.expected(Stage::Plan, &config), None);
+    }
+
+    #[test]
+    fn a_damaged_pin_is_an_error_and_a_lock_of_an_earlier_version_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(FILE);
+        let config = Config::default();
+        let lock = Lock::new(&config, [(Stage::Plan, Digest::of(b"plan"))]);
+        lock.write(&path).unwrap();
+        assert_eq!(Lock::read(&path).unwrap().as_ref(), Some(&lock));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for digest in [settings_digest(Stage::Plan, &config), Digest::of(b"plan")] {
+            std::fs::write(&path, text.replace(&digest.to_string(), &Digest::of(b"").to_string())).unwrap();
+            let error = Lock::read(&path).unwrap_err().to_string();
+            let words = "its content is not what its own digest says; expected the file as it was written; restore it, or \
+                         remove it and write it again with `multidigit lock`";
+            assert_eq!(error, format!("`{}`: {words}", path.display()));
+        }
+        std::fs::write(&path, serde_json::to_string_pretty(&lock).unwrap()).unwrap();
+        assert_eq!(Lock::read(&path).unwrap(), Some(lock));
     }
 
     #[test]

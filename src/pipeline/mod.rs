@@ -26,11 +26,13 @@ use crate::train::{self, Device, estimate};
 
 mod clean;
 pub mod key;
+mod locate;
 pub mod lock;
 mod naming;
 mod ownership;
 pub mod record;
 mod runs;
+mod seal;
 pub mod stage;
 mod training;
 mod verify;
@@ -269,6 +271,7 @@ impl Pipeline {
         let [height, width] = self.config.plan.image_size;
         let shape = Shape { model: train.model, digits: self.config.plan.digits, height, width };
         let time = match train.device {
+            Device::Cpu if !estimate::is_worthwhile(train, images) => None,
             Device::Cpu => estimate::estimate(train, shape, images, val).ok().map(estimate::words),
             Device::Cuda => None, // its speed is known when it trains
         };
@@ -586,7 +589,11 @@ impl Pipeline {
         let seconds = started.elapsed().as_secs_f64();
         let record = Record { key, content, outputs, rows, facts, seconds, finished };
         record.write(build.path())?;
-        if let Some(former) = build.commit()? {
+        let written = match stage {
+            Stage::Raw => Vec::new(), // its files stand elsewhere
+            _ => record.outputs.iter().map(|output| PathBuf::from(&output.path)).collect(),
+        };
+        if let Some(former) = build.commit(&[written, vec![PathBuf::from(record::FILE)]].concat())? {
             ownership::remove_recorded(stage, &former)?;
             if former.exists() {
                 let former = former.display();

@@ -26,7 +26,7 @@ pub fn run_name(config: &Config) -> String {
     let parts: Option<String> = differing.iter().map(|(key, value)| Some(format!("-{}", part(key, value)?))).collect();
     let rest = parts.filter(|parts| parts.len() <= MOST).unwrap_or_else(|| {
         let all: Map<String, Value> = differing.into_iter().collect();
-        format!("-{}", &Digest::of_json(&Value::Object(all)).short()[..8])
+        format!("-{:.8}", Digest::of_json(&Value::Object(all)).short())
     });
     front + &rest
 }
@@ -36,7 +36,7 @@ pub fn run_name(config: &Config) -> String {
 pub fn evaluation_name(run: &str, data: &str, content: Option<Digest>) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let data: String = data.chars().map(plain).take(MOST_OF_DATA).collect();
-    let content = content.map(|digest| format!("-{}", &digest.short()[..8])).unwrap_or_default();
+    let content = content.map(|digest| format!("-{:.8}", digest.short())).unwrap_or_default();
     format!("{run}@{data}{content}")
 }
 
@@ -48,7 +48,8 @@ fn differing(config: &Config) -> Vec<(String, Value)> {
         [(Stage::Raw, "raw"), (Stage::Plan, "plan"), (Stage::Train, "train"), (Stage::Train, "augment")]
     {
         let prefix = if section == "train" { "" } else { section };
-        leaves(&key::settings(stage, &default)[section], &key::settings(stage, config)[section], prefix, &mut all);
+        let settings = |config| key::settings(stage, config).get(section).cloned().unwrap_or_default();
+        leaves(&settings(&default), &settings(config), prefix, &mut all);
     }
     all.retain(|(key, _)| !FRONT.contains(&key.as_str()));
     all

@@ -4,7 +4,7 @@
 //! The record is `record.json` in that folder. Whatever it does not name is the user's, and in the way.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::record::{self, Record};
 use super::stage::Stage;
@@ -76,9 +76,10 @@ pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
             files::remove(&folder.join(name))?;
         }
     }
-    remove_empty_folders(folder);
+    remove_empty_folders(folder)?;
     // the marks last, so that what a kill leaves is still known by them
-    for name in [&format!(".{}.new", record::FILE), record::FILE, files::MARK, files::REPLACED] {
+    files::remove(&half_of_record(folder))?;
+    for name in [record::FILE, files::MARK, files::REPLACED] {
         files::remove(&folder.join(name))?;
     }
     let _ = std::fs::remove_dir(folder); // it refuses where something is in it
@@ -96,20 +97,31 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
     for folder in former.iter().filter(|folder| target.exists() && is_replaced(stage, folder)) {
         remove_recorded(stage, folder)?;
     }
+    for folder in former.iter().filter(|folder| files::is_rest(folder)) {
+        files::remove_empty(folder)?;
+    }
     if target.join(record::FILE).is_file() {
         files::remove(&target.join(files::MARK))?;
         files::remove(&target.join(files::REPLACED))?;
+        files::remove(&half_of_record(target))?;
     }
     files::clear_build(target)
 }
 
 /// [`mend`] where there is something to mend and nobody is at work: for a stage that has nothing to do itself.
 pub fn mend_if_left(stage: Stage, target: &Path) {
-    let is_left = files::needs_mending(target) || files::former(target).iter().any(|folder| is_replaced(stage, folder));
+    let is_left = |folder: &PathBuf| is_replaced(stage, folder) || files::is_rest(folder);
+    let is_left =
+        files::needs_mending(target) || half_of_record(target).is_file() || files::former(target).iter().any(is_left);
     if is_left && let Ok(_writing) = FolderLock::beside(target, Hold::Write) {
         // whoever builds here next is told what is in the way
         let _ = mend(stage, target);
     }
+}
+
+/// What a kill may leave of a record that is written again.
+fn half_of_record(folder: &Path) -> PathBuf {
+    folder.join(format!(".{}.new", record::FILE))
 }
 
 /// Whether a folder holds a finished state of a stage whose place another one took, or was about to take.
@@ -151,21 +163,20 @@ fn foreign(stage: Stage, folder: &Path, record: Option<&Record>) -> Result<Vec<S
 }
 
 /// Removes the empty folders in a folder, at any depth.
-fn remove_empty_folders(folder: &Path) {
-    for path in files::entries(folder).unwrap_or_default() {
-        if path.is_dir() && !path.is_symlink() {
-            remove_empty_folders(&path);
+fn remove_empty_folders(folder: &Path) -> Result<()> {
+    for path in files::entries(folder)? {
+        if std::fs::symlink_metadata(&path).map_err(Error::io(&path, "look at it"))?.is_dir() {
+            remove_empty_folders(&path)?;
             let _ = std::fs::remove_dir(path); // it refuses where something is in it
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
     use serde_json::{Value, json};
+    use std::fs;
 
     use super::*;
     use crate::digest::Digest;
@@ -212,8 +223,9 @@ mod tests {
     #[test]
     fn the_files_that_raws_record_names_stand_elsewhere_and_are_nobodys_to_remove() {
         let (_home, folder) = recorded();
-        let text = fs::read_to_string(folder.join(record::FILE)).unwrap();
-        fs::write(folder.join(record::FILE), text.replace("\"dataset\": {}", "\"raw\": {}")).unwrap();
+        let mut record = Record::read(&folder).unwrap().unwrap();
+        record.key.settings = json!({"raw": {}});
+        record.write(&folder).unwrap();
         assert!(
             matches!(check(Stage::Raw, &folder), Err(Error::Foreign { found, .. }) if found == ["README.md", "data"])
         );
@@ -281,6 +293,26 @@ mod tests {
         fs::write(former.join("mine"), "").unwrap();
         mend(Stage::Dataset, &folder).unwrap();
         assert!(former.join("mine").exists());
+    }
+
+    #[test]
+    fn the_end_of_a_removal_that_a_kill_met_goes_too() {
+        let (home, folder) = recorded();
+        let former = home.path().join(".dataset.new");
+        for rest in [None, Some(files::REPLACED)] {
+            fs::create_dir(&former).unwrap();
+            rest.iter().for_each(|mark| fs::write(former.join(mark), "").unwrap());
+            mend_if_left(Stage::Dataset, &folder);
+            assert!(!former.exists() && folder.join("README.md").exists());
+        }
+    }
+
+    #[test]
+    fn half_of_a_record_that_a_kill_left_goes_too() {
+        let (_home, folder) = recorded();
+        fs::write(folder.join(".record.json.new"), "half").unwrap();
+        mend_if_left(Stage::Dataset, &folder);
+        assert!(!folder.join(".record.json.new").exists() && folder.join(record::FILE).exists());
     }
 
     #[test]

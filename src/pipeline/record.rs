@@ -5,10 +5,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::key::Key;
+use super::seal;
 use super::stage::Stage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -51,7 +53,8 @@ impl Record {
     /// Reads the record in a stage's folder; `None` where there is none.
     pub fn read(folder: &Path) -> Result<Option<Record>> {
         let path = folder.join(FILE);
-        if !path.exists() {
+        // a system that cannot tell is no proof that there is none
+        if !path.try_exists().map_err(Error::io(&path, "look for it"))? {
             return Ok(None);
         }
         let text = files::read_text(&path)?;
@@ -63,6 +66,9 @@ impl Record {
             )
         };
         let record: Record = serde_json::from_str(&text).map_err(refuse)?;
+        let advice =
+            "the record as it was written; restore it from a copy, or move the folder away and run the stage again";
+        seal::check(&path, &text, advice)?;
         // what a record names is removed one day: it must not lead out of the folder
         let is_within =
             |output: &&Output| Path::new(&output.path).components().all(|c| matches!(c, Component::Normal(_)));
@@ -77,15 +83,17 @@ impl Record {
 
     /// Writes the record into a stage's folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("a record is plain data");
-        files::write(&folder.join(FILE), text.as_bytes())
+        files::write(&folder.join(FILE), self.text().as_bytes())
     }
 
     /// Writes a record again whose stamps were renewed; that it cannot be written is no failure, nor that another process
     /// writes the same at the moment.
     pub fn renew(&self, folder: &Path) {
-        let text = serde_json::to_string_pretty(self).expect("a record is plain data");
-        files::write_unless_taken(&folder.join(FILE), text.as_bytes());
+        files::replace_unless_taken(&folder.join(FILE), self.text().as_bytes());
+    }
+
+    fn text(&self) -> String {
+        seal::seal(&format!("{:#}", serde_json::json!(self)))
     }
 
     /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode
@@ -139,6 +147,11 @@ impl Record {
         Stage::ALL.into_iter().rev().find(|stage| self.key.settings.get(stage.name()).is_some())
     }
 
+    /// The settings of a stage that its key holds, if it does, and if they are such settings.
+    pub fn settings_of<T: DeserializeOwned>(&self, stage: Stage) -> Option<T> {
+        serde_json::from_value(self.key.settings.get(stage.name())?.clone()).ok()
+    }
+
     /// The digest of an output.
     pub fn digest_of(&self, path: &str) -> Option<Digest> {
         self.outputs.iter().find(|output| output.path == path).map(|output| output.digest)
@@ -185,6 +198,22 @@ mod tests {
         assert_eq!(Record::read(home.path()).unwrap(), None);
         let record = record(home.path());
         record.write(home.path()).unwrap();
+        assert_eq!(Record::read(home.path()).unwrap(), Some(record));
+    }
+
+    #[test]
+    fn a_record_that_was_changed_is_an_error_and_one_of_an_earlier_version_is_read() {
+        let home = tempfile::tempdir().unwrap();
+        let record = record(home.path());
+        record.write(home.path()).unwrap();
+        let path = home.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("\"finished\": 0", "\"finished\": 8")).unwrap();
+        let error = Record::read(home.path()).unwrap_err().to_string();
+        let words = "its content is not what its own digest says; expected the record as it was written; restore it from a \
+                     copy, or move the folder away and run the stage again";
+        assert_eq!(error, format!("`{}`: {words}", path.display()));
+        std::fs::write(&path, serde_json::to_string_pretty(&record).unwrap()).unwrap();
         assert_eq!(Record::read(home.path()).unwrap(), Some(record));
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::key::{self, Key};
 use super::{Pipeline, Record, Stage, record};
 use crate::config::Config;
@@ -138,9 +140,13 @@ impl Pipeline {
         }
         for stage in [Stage::Train, Stage::Evaluate] {
             for folder in self.run_folders(stage)? {
-                if let Ok(Some(record)) = Record::read(&folder) {
-                    let run = folder.file_name().unwrap_or_default().to_string_lossy();
-                    runs.push((format!("{stage}/{run}"), record.content));
+                match Record::read(&folder) {
+                    Ok(Some(record)) => {
+                        let run = folder.file_name().unwrap_or_default().to_string_lossy();
+                        runs.push((format!("{stage}/{run}"), record.content));
+                    }
+                    Err(error @ Error::Io { .. }) => return Err(error),
+                    _ => {}
                 }
             }
         }
@@ -188,6 +194,8 @@ impl Pipeline {
                 let environment = Run::read(&place).environment;
                 return Ok((place, environment.dataset.and_then(|digest| digest.parse().ok())));
             }
+            // what the system fails to read now is no damage to tell of for good
+            Err(error @ Error::Io { .. }) => return Err(error),
             Err(error) => {
                 place.problems.push(error.to_string());
                 return Ok((place, None));
@@ -202,7 +210,18 @@ impl Pipeline {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let dataset = record.key.inputs.get(Stage::Dataset.name()).copied();
         for evaluated in self.run_folders(Stage::Evaluate)? {
-            let Ok(Some(evaluation)) = Record::read(&evaluated) else { continue };
+            let evaluation = match Record::read(&evaluated) {
+                Ok(Some(evaluation)) => evaluation,
+                Ok(None) => continue,
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => {
+                    // only its name tells whose it is
+                    let folder = evaluated.file_name().unwrap_or_default().to_string_lossy();
+                    let is_of_run = folder.strip_prefix(&*name).is_some_and(|at| at.is_empty() || at.starts_with('@'));
+                    place.problems.extend(is_of_run.then(|| error.to_string()));
+                    continue;
+                }
+            };
             let inputs = &evaluation.key.inputs;
             if inputs.get(&format!("{}/{name}", Stage::Train)) != Some(&record.content) {
                 continue;
@@ -212,7 +231,7 @@ impl Pipeline {
                 place.problems.push(error.to_string());
                 continue;
             }
-            if evaluation.key.settings["evaluate"]["data"].is_null() {
+            if evaluation.key.settings.pointer("/evaluate/data").is_none_or(Value::is_null) {
                 if inputs.get(Stage::Dataset.name()).copied() == dataset {
                     place.evaluate = Some(evaluated);
                 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::key::{self, Key};
 use super::{Pipeline, Record, Stage, ownership, record};
@@ -172,7 +172,7 @@ impl Pipeline {
         let Some(position) = checkpoint::find(folder)?.filter(|position| position.identity == identity(key)) else {
             return Ok(None);
         };
-        checkpoint::epochs(folder, &position, self.config.plan.digits)?;
+        checkpoint::epochs(folder, &position, self.config.plan.digits, self.config.train.repeats())?;
         Ok(Some(Beginning::GoOn { epoch: position.epoch + 1, step: position.step }))
     }
 
@@ -192,6 +192,10 @@ impl Pipeline {
     /// In what a run that stands in a folder differs from the configured one, in words. The settings of its data set are
     /// compared as its own configuration has them, since they say more than a digest.
     fn differences(&self, folder: &Path, theirs: &Key, ours: &Key, pending: bool) -> Vec<String> {
+        if theirs == ours {
+            // whatever the file of its configuration holds, which is written again
+            return Vec::new();
+        }
         let mut differences = Vec::new();
         if let Ok(config) = Config::read(Some(&folder.join(CONFIG)), &[]) {
             for stage in [Stage::Raw, Stage::Plan] {
@@ -241,13 +245,13 @@ impl Pipeline {
         }
         let mut header = String::from("# The configuration of this run: defaults, file and overrides.\n");
         self.overrides.iter().for_each(|text| header.push_str(&format!("# --set {}\n", text.replace('\n', " "))));
-        files::write(&folder.join(CONFIG), self.config.document_under(&header).as_bytes())?;
+        files::replace(&folder.join(CONFIG), self.config.document_under(&header).as_bytes())?;
         Ok(build)
     }
 }
 
 /// Whether a run's key is that of another one with more epochs.
 fn is_extended(before: &Key, after: &Key) -> bool {
-    let epochs = |key: &Key| key.settings["train"]["epochs"].as_u64();
+    let epochs = |key: &Key| key.settings.pointer("/train/epochs").and_then(Value::as_u64);
     matches!((epochs(before), epochs(after)), (Some(before), Some(after)) if before < after)
 }

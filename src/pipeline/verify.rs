@@ -3,10 +3,13 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use super::lock::Lock;
-use super::{Pipeline, Record, Stage, record};
+use super::{Pipeline, Record, Stage, content_of, record};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::evaluate::Weights;
 use crate::files;
 use crate::progress::Progress;
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
@@ -114,6 +117,7 @@ impl Pipeline {
                 Ok(Some(content)) if content != record.content => {
                     let (found, expected) = (content.short(), record.content.short());
                     differ(format!("content {found}; its record says {expected}"));
+                    self.first_difference(stage, &record).ok().flatten().into_iter().for_each(&mut differ);
                     verdict.content = content;
                 }
                 Ok(_) => {}
@@ -133,11 +137,11 @@ impl Pipeline {
 
     /// The source of glyphs that a record of `raw` speaks of, which need not be the one that is configured now.
     fn source_of(&self, record: &Record) -> raw::Config {
-        let recorded = serde_json::from_value(record.key.settings["raw"].clone());
+        let recorded = serde_json::from_value(record.key.settings.get("raw").cloned().unwrap_or_default());
         recorded.unwrap_or_else(|_| self.config.raw.clone())
     }
 
-    /// The digest of a stage's logical content, from its files; `None` for stages without one.
+    /// The digest of a stage's content, from its files; `None` where it cannot be known.
     fn recompute(
         &self,
         stage: Stage,
@@ -156,13 +160,33 @@ impl Pipeline {
             }
             Stage::Augment => {
                 begin()?;
-                augment::digest_of(&folder, progress)?
+                let settings = record.settings_of(stage).filter(|_| record.key.version == stage.version());
+                augment::digest_of(&folder, settings.as_ref(), progress)?
             }
-            Stage::Train | Stage::Evaluate | Stage::Report => return Ok(None),
+            Stage::Train => {
+                let file = |weights: Weights| format!("{}/{}", train::WEIGHTS, weights.file());
+                return Ok(of_files(record, &[Weights::Best, Weights::Last].map(file)));
+            }
+            // before evaluations could be repeated, their content was that of all their files
+            Stage::Evaluate if of_all(record) != record.content => {
+                return Ok(of_files(record, &[evaluate::FILE, evaluate::PREDICTIONS].map(str::to_owned)));
+            }
+            Stage::Evaluate | Stage::Report => return Ok(Some(of_all(record))),
         };
         progress.end();
         Ok(Some(content))
     }
+}
+
+/// The content of a stage that is the digest of all its files.
+fn of_all(record: &Record) -> Digest {
+    Digest::of_json(&json!(content_of(&record.outputs)))
+}
+
+/// The content of a stage that is the digest of some of its files; none where its record does not name them.
+fn of_files(record: &Record, names: &[String]) -> Option<Digest> {
+    let digests = names.iter().map(|name| record.digest_of(name)).collect::<Option<Vec<Digest>>>()?;
+    Some(Digest::of_json(&json!(digests)))
 }
 
 /// Whether a folder is under construction, or of a run that can go on.

@@ -130,15 +130,15 @@ impl Pipeline {
             let augmenter = Augmenter::new(augment, epoch);
             let scratch = RefCell::new(Scratch::default());
             Ok(Box::new(move |row, out| {
-                let (sample, size) = ((train.labels[row], train.index[row]), (train.height, train.width));
-                augmenter.apply(sample, train.image(row), size, out, &mut scratch.borrow_mut());
+                let size = (train.height, train.width);
+                augmenter.apply(train.sample(row), train.image(row), size, out, &mut scratch.borrow_mut());
             }))
         };
         let draws = |epoch: usize| -> Draws<'_> {
             let augmenter = Augmenter::new(augment, epoch);
             Box::new(move |row| {
                 let size = (train.height, train.width);
-                let params = augmenter.params((train.labels[row], train.index[row]), size);
+                let params = augmenter.params(train.sample(row), size);
                 Drawn { steps: augmenter.steps(&params, size), erase: params.erase }
             })
         };

@@ -179,6 +179,8 @@ fn shuffled(rows: &Rows, seed: u32, split: u64) -> Rows {
 mod tests {
     use std::collections::{BTreeSet, HashSet};
 
+    use proptest::prelude::*;
+
     use super::super::{Order, Split};
     use super::*;
 
@@ -275,5 +277,54 @@ mod tests {
         let error = composed(&config(By::Source, 10), &one_seven).unwrap_err();
         let message = "the glyph pool of split `train` holds no digit 7; every digit from 0 to 9 is needed";
         assert_eq!(error.to_string(), message);
+    }
+
+    fn any_plan() -> impl Strategy<Value = Config> {
+        let by = prop_oneof![Just(By::Class), Just(By::Sample), Just(By::Source)];
+        let order = prop_oneof![Just(Order::Class), Just(Order::Shuffled)];
+        let ratio = prop::array::uniform3(1..4_u32);
+        let size = (1..3_usize, 28..70_usize, 0..60_usize);
+        (by, order, ratio, size, 10..25_u64, any::<u32>()).prop_map(
+            |(by, order, ratio, size, samples_per_class, seed)| {
+                let (digits, height, room) = size;
+                let image_size = [height, SIDE * digits + room];
+                Config { digits, image_size, samples_per_class, seed, split: Split { by, ratio }, order }
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_plan_is_whole_spells_its_labels_and_stays_inside_its_images(config in any_plan()) {
+            config.validate().unwrap();
+            let (pool, digits) = (pool(), config.digits);
+            let plan = composed(&config, &pool).unwrap();
+            prop_assert_eq!(plan.each_ref().map(|rows| rows.len() as u64), config.counts());
+            let mut samples: Vec<(u32, u32)> = Vec::new();
+            let [height, width] = config.image_size;
+            for rows in &plan {
+                samples.extend(rows.labels.iter().copied().zip(rows.index.iter().copied()));
+                let shown = rows.sources.iter().map(|&glyph| pool[glyph as usize]);
+                prop_assert!(shown.eq(rows.labels.iter().flat_map(|&label| digits_of(label, digits))));
+                prop_assert!(rows.y.iter().all(|&y| usize::from(y) + SIDE <= height));
+                prop_assert!(rows.x.iter().all(|&x| usize::from(x) + SIDE <= width / digits));
+                prop_assert_eq!((rows.y.len(), rows.x.len()), (rows.sources.len(), rows.sources.len()));
+            }
+            samples.sort_unstable();
+            let classes = 0..config.classes() as u32;
+            let all = classes.flat_map(|class| (0..config.samples_per_class as u32).map(move |index| (class, index)));
+            prop_assert!(samples.into_iter().eq(all));
+        }
+
+        #[test]
+        fn a_plan_follows_from_its_settings_and_its_seed_alone(config in any_plan()) {
+            let pool = pool();
+            let plan = composed(&config, &pool).unwrap();
+            prop_assert!(plan == composed(&config, &pool).unwrap());
+            let other = Config { seed: !config.seed, ..config };
+            prop_assert!(plan != composed(&other, &pool).unwrap());
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::compose::Plan;
 use crate::digest::{Digest, Parts};
 
 /// The metadata key under which Parquet files hold these facts.
-pub const KEY: &str = "multidigit";
+pub const KEY: &str = crate::tables::FACTS;
 
 /// The pool of glyphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,7 @@ pub struct Facts {
 
 impl Facts {
     /// Counts a plan over a pool of so many glyphs.
+    #[expect(clippy::indexing_slicing, reason = "the plan was drawn from this pool")]
     pub fn new(config: &Config, glyphs: Glyphs, plan: &Plan) -> Facts {
         let used = plan.each_ref().map(|rows| {
             let mut used = vec![false; glyphs.count];
@@ -95,7 +96,7 @@ impl Facts {
 
     /// The facts as they stand in the metadata of files.
     pub fn text(&self) -> String {
-        serde_json::to_string(self).expect("facts are plain data")
+        serde_json::json!(self).to_string()
     }
 
     /// The beginning of the content digest of a file that carries these facts: two files that differ in them are not the

@@ -13,9 +13,11 @@ use crate::progress::Progress;
 use crate::raw::SIDE;
 use crate::shards::MAX_PIXELS;
 
+#[allow(clippy::indexing_slicing, reason = "draws in memory; the columns of rows are equally long")]
 pub mod compose;
 pub mod facts;
 pub mod numpy;
+#[allow(clippy::indexing_slicing, reason = "draws in memory; the columns of rows are equally long")]
 pub mod rows;
 pub mod split;
 pub mod table;
@@ -140,9 +142,9 @@ impl Config {
         if ratio.iter().all(|&part| part == 0) {
             return Err(Error::value("plan.split.ratio", format!("{ratio:?}"), "shares that do not sum to 0"));
         }
-        match self.counts().iter().position(|&count| count == 0) {
-            Some(empty) => {
-                let found = format!("{ratio:?}, which leaves `{}` empty", split::NAMES[empty]);
+        match split::NAMES.iter().zip(self.counts()).find(|(_, count)| *count == 0) {
+            Some((empty, _)) => {
+                let found = format!("{ratio:?}, which leaves `{empty}` empty");
                 Err(Error::value("plan.split.ratio", found, "at least one class (or sample) for each split"))
             }
             None => Ok(()),

@@ -55,6 +55,8 @@ pub fn divide<T: Copy + Ord>(items: &[T], counts: [u64; 3], seed: u32, purpose: 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -81,5 +83,35 @@ mod tests {
         assert_eq!(parts, divide(&items, [30, 8, 12], 1, "test", 0));
         assert_ne!(parts, divide(&items, [30, 8, 12], 2, "test", 0));
         assert_ne!(parts, divide(&items, [30, 8, 12], 1, "test", 1));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn counts_are_the_shares_rounded_down_and_the_rest(ratio in prop::array::uniform3(0..1000_u32), n: u32) {
+            let total: u64 = ratio.iter().map(|&part| u64::from(part)).sum();
+            prop_assume!(total > 0);
+            let (exact, reference) = (exact_counts(ratio, n.into()), reference_counts(ratio, n.into()));
+            for ((part, exact), reference) in ratio.into_iter().zip(exact).zip(reference).take(2) {
+                prop_assert_eq!(exact, u64::from(part) * u64::from(n) / total);
+                prop_assert!(exact.abs_diff(reference) <= 1);
+            }
+            for counts in [exact, reference] {
+                prop_assert_eq!(counts.iter().sum::<u64>(), u64::from(n));
+            }
+        }
+
+        #[test]
+        fn every_item_is_in_one_part(items in prop::collection::btree_set(0..1000_u32, 0..200), seed: u32, index: u64) {
+            let items: Vec<u32> = items.into_iter().collect();
+            let counts = exact_counts([3, 1, 2], items.len() as u64);
+            let parts = divide(&items, counts, seed, "test", index);
+            prop_assert_eq!(parts.each_ref().map(|part| part.len() as u64), counts);
+            prop_assert!(parts.iter().all(|part| part.is_sorted()));
+            let mut all = parts.concat();
+            all.sort_unstable();
+            prop_assert_eq!(all, items);
+        }
     }
 }

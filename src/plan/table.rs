@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 
@@ -24,6 +24,7 @@ use crate::tables::{Compression, Table, int_field, ints, list_field, lists, prop
 const ROW_GROUP: usize = 65_536;
 
 /// Writes a plan whole; returns the digest of its facts and rows.
+#[expect(clippy::indexing_slicing, reason = "some rows of every column, by the number that there are in memory")]
 pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
     let digits = facts.plan.digits;
     let schema = Arc::new(Schema::new(vec![
@@ -96,7 +97,10 @@ pub fn facts(table: &Table) -> Result<Facts> {
 pub struct Reader {
     table: Table,
     facts: Facts,
+    split: &'static str,
     rows: u64,
+    /// The number of the next row in the file.
+    next: usize,
     batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
     buffer: Rows,
 }
@@ -113,7 +117,8 @@ impl Reader {
             let (found, expected) = (format!("counts {counts:?}"), format!("{:?}", facts.plan.counts()));
             return Err(Error::format(path, found, format!("{expected}, as its settings give")));
         }
-        let (first, rows) = (counts[..position].iter().sum::<u64>(), counts[position]);
+        let (first, rows) = (counts.iter().take(position).sum::<u64>(), counts.get(position).copied().unwrap_or(0));
+        let split = split::NAMES.get(position).copied().unwrap_or_default();
         // which row groups are this split's follows from the counts
         let (mut groups, mut at) = (Vec::new(), 0);
         for (group, n) in table.row_groups().into_iter().enumerate() {
@@ -125,10 +130,10 @@ impl Reader {
         if at != counts.iter().sum::<u64>() {
             return Err(Error::format(path, format!("{at} rows"), format!("{} rows", counts.iter().sum::<u64>())));
         }
-        let columns = ["label", "index", "source_index", "y", "x"];
+        let columns = ["split", "label", "digits", "index", "source_index", "y", "x"];
         let batches = Box::new(table.read(&columns, groups, ROW_GROUP)?);
         let buffer = Rows::new(facts.plan.digits);
-        Ok(Reader { table, facts, rows, batches, buffer })
+        Ok(Reader { table, facts, split, rows, next: first as usize, batches, buffer })
     }
 
     /// The facts of the plan.
@@ -150,7 +155,11 @@ impl Reader {
     pub fn take(&mut self, n: usize) -> Result<Rows> {
         while self.buffer.len() < n {
             match self.batches.next() {
-                Some(batch) => self.buffer.append(decode(&self.table, &batch?, &self.facts)?),
+                Some(batch) => {
+                    let rows = decode(&self.table, &batch?, &self.facts, self.split, self.next)?;
+                    self.next += rows.len();
+                    self.buffer.append(rows);
+                }
                 None => {
                     let found = format!("{} rows where {n} are due", self.buffer.len());
                     return Err(Error::format(self.table.path(), found, "as many rows as its metadata says"));
@@ -161,14 +170,18 @@ impl Reader {
     }
 }
 
-/// Rows out of a batch, every value within what the facts allow.
-fn decode(table: &Table, batch: &RecordBatch, facts: &Facts) -> Result<Rows> {
+/// Rows out of a batch of a split, every value within what the facts allow. `first` is the number of its first row in the
+/// file.
+fn decode(table: &Table, batch: &RecordBatch, facts: &Facts, split: &str, first: usize) -> Result<Rows> {
     let plan = &facts.plan;
     let [height, width] = plan.image_size;
     let room = [height, width / plan.digits].map(|size| (size - crate::raw::SIDE) as i64);
-    let small = |name: &str, values: Vec<i64>, max: i64| -> Result<Vec<u32>> {
-        match values.iter().find(|&&value| value < 0 || value > max) {
-            Some(value) => Err(Error::format(table.path(), format!("{name} {value}"), format!("0 to {max}"))),
+    let refuse = |row: usize, found: String, expected: String| {
+        Error::format(table.path(), format!("row {} has {found}", first + row), expected)
+    };
+    let small = |name: &str, values: Vec<i64>, length: usize, max: i64| -> Result<Vec<u32>> {
+        match values.iter().enumerate().find(|(_, value)| !(0..=max).contains(*value)) {
+            Some((at, value)) => Err(refuse(at / length, format!("{name} {value}"), format!("0 to {max}"))),
             None => Ok(values.into_iter().map(|value| value as u32).collect()),
         }
     };
@@ -178,13 +191,27 @@ fn decode(table: &Table, batch: &RecordBatch, facts: &Facts) -> Result<Rows> {
             let found = format!("column `{name}` has lists of {length}");
             return Err(Error::format(table.path(), found, format!("lists of {}", plan.digits)));
         }
-        small(name, values, max)
+        small(name, values, length, max)
     };
     let narrow = |values: Vec<u32>| values.into_iter().map(|value| value as u16).collect();
+    let labels = small("label", table.ints(batch, "label")?, 1, plan.classes() as i64 - 1)?;
+    for (row, (&label, digits)) in labels.iter().zip(cells("digits", 9)?.chunks_exact(plan.digits)).enumerate() {
+        let expected: Vec<u32> = digits_of(label, plan.digits).map(u32::from).collect();
+        if digits != expected {
+            let expected = format!("digits {expected:?}, which spell the label");
+            return Err(refuse(row, format!("label {label} and digits {digits:?}"), expected));
+        }
+    }
+    let column = table.column(batch, "split")?;
+    let splits = column.as_string_opt::<i32>().filter(|splits| splits.null_count() == 0);
+    let splits = splits.ok_or_else(|| table.wrong("split", column, "strings without nulls"))?;
+    if let Some((row, other)) = splits.iter().flatten().enumerate().find(|(_, name)| *name != split) {
+        return Err(refuse(row, format!("split {other:?}"), format!("{split:?}, as the counts of the plan give")));
+    }
     Ok(Rows {
         digits: plan.digits,
-        labels: small("label", table.ints(batch, "label")?, plan.classes() as i64 - 1)?,
-        index: small("index", table.ints(batch, "index")?, plan.samples_per_class as i64 - 1)?,
+        labels,
+        index: small("index", table.ints(batch, "index")?, 1, plan.samples_per_class as i64 - 1)?,
         sources: cells("source_index", facts.glyphs.count as i64 - 1)?,
         y: narrow(cells("y", room[0])?),
         x: narrow(cells("x", room[1])?),
@@ -210,6 +237,12 @@ mod tests {
         let digest = write(&path, &facts, &plan).unwrap();
         assert_eq!(digest_of(&path).unwrap(), digest);
         assert_eq!(Reader::open(&path, "val").unwrap().take(48).unwrap(), plan[1]);
+
+        let mut outside = plan.clone();
+        outside[1].index[5] = 99;
+        write(&path, &facts, &outside).unwrap();
+        let message = Reader::open(&path, "val").unwrap().take(48).err().unwrap().to_string();
+        assert_eq!(message, format!("`{}`: row 197 has index 99; expected 0 to 2", path.display()));
 
         let mut wrapping = facts;
         wrapping.counts.train = u64::MAX;

@@ -3,13 +3,14 @@
 //! It reads the four files at once, straight into the pool. What is a glyph and what is a split does not matter here.
 
 use std::fmt;
+use std::path::Path;
 
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::idx::{Idx, Kind};
 pub use super::layout::Files;
-use super::layout::PARTS;
+use super::layout::{PARTS, Part};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 
@@ -77,12 +78,14 @@ impl Glyphs {
         self.labels.is_empty()
     }
 
-    /// The 784 pixels of glyph `i`, row-major.
+    /// The 784 pixels of glyph `i`, row-major. As in a slice, there must be one of this number.
+    #[expect(clippy::indexing_slicing, reason = "a glyph is asked for by a number below the pool's length")]
     pub fn image(&self, i: usize) -> &[u8] {
         &self.pixels[i * PIXELS..(i + 1) * PIXELS]
     }
 
-    /// The digit that glyph `i` shows.
+    /// The digit that glyph `i` shows, under the same condition.
+    #[expect(clippy::indexing_slicing, reason = "a glyph is asked for by a number below the pool's length")]
     pub fn label(&self, i: usize) -> u8 {
         self.labels[i]
     }
@@ -100,8 +103,13 @@ impl Glyphs {
 
 /// Reads the pool; with `hash`, also the SHA-256 of each file's unpacked content.
 pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])> {
-    let open = |part: usize| Idx::open(&files.paths[part], &files.paths[part], PARTS[part].kind);
-    let [train_images, train_labels, test_images, test_labels] = [open(0)?, open(1)?, open(2)?, open(3)?];
+    let open = |path: &Path, part: Part| Idx::open(path, path, part.kind);
+    let [train_images, train_labels, test_images, test_labels] = [
+        open(&files.paths[0], PARTS[0])?,
+        open(&files.paths[1], PARTS[1])?,
+        open(&files.paths[2], PARTS[2])?,
+        open(&files.paths[3], PARTS[3])?,
+    ];
     for (images, labels) in [(&train_images, &train_labels), (&test_images, &test_labels)] {
         if images.count != labels.count {
             return Err(Error::IdxCounts {
@@ -123,12 +131,12 @@ pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])>
         (test_images, test_pixels),
         (test_labels, &mut *test_digits),
     ];
-    let results: Vec<Result<Sha>> = (work.into_par_iter().enumerate())
-        .map(|(part, (idx, out))| {
+    let results: Vec<Result<Sha>> = (work.into_par_iter().zip(PARTS).zip(&files.paths))
+        .map(|(((idx, out), part), path)| {
             let mut hasher = hash.then(Sha256::new);
             read_body(idx, out, hasher.as_mut())?;
-            if PARTS[part].kind == Kind::Labels {
-                check_labels(&files.paths[part], out)?;
+            if part.kind == Kind::Labels {
+                check_labels(path, out)?;
             }
             Ok(hasher.map_or([0; 32], |hasher| hasher.finalize().into()))
         })
@@ -167,9 +175,9 @@ fn read_body(mut idx: Idx, out: &mut [u8], hasher: Option<&mut Sha256>) -> Resul
     idx.finish()
 }
 
-fn check_labels(path: &std::path::Path, labels: &[u8]) -> Result<()> {
-    match labels.iter().position(|&label| label > 9) {
-        Some(index) => Err(Error::IdxLabel { path: path.to_owned(), index, label: labels[index] }),
+fn check_labels(path: &Path, labels: &[u8]) -> Result<()> {
+    match labels.iter().enumerate().find(|(_, label)| **label > 9) {
+        Some((index, &label)) => Err(Error::IdxLabel { path: path.to_owned(), index, label }),
         None => Ok(()),
     }
 }

@@ -229,7 +229,7 @@ impl Input {
     fn new(file: impl Read + Send + 'static, shown: &Path) -> Result<Input> {
         let mut file = BufReader::with_capacity(BUFFER, file);
         let start = file.fill_buf().map_err(Error::io(shown, "read it"))?;
-        let start = start[..start.len().min(512)].to_owned();
+        let start: Vec<u8> = start.iter().take(512).copied().collect();
         let gzip = shown.extension().is_some_and(|extension| extension == "gz");
         match (gzip, start.starts_with(&[0x1f, 0x8b])) {
             (true, false) => Err(Error::NotGzip { path: shown.to_owned(), found: describe(&start) }),
@@ -245,8 +245,8 @@ impl Input {
     /// Reads until `out` is full or the data ends; returns how much there was.
     fn fill(&mut self, out: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
-        while filled < out.len() {
-            match guarded(&self.shown, || self.bytes.read(&mut out[filled..]))? {
+        while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match guarded(&self.shown, || self.bytes.read(rest))? {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -267,13 +267,12 @@ impl Input {
     fn header(&mut self) -> Result<(u32, Vec<u64>)> {
         let mut magic = [0; 4];
         let read = self.fill(&mut magic)?;
-        if magic[..2] != [0, 0] || read == 0 {
-            let start = if self.gzip { &magic[..read] } else { self.start.as_slice() };
+        if !magic.starts_with(&[0, 0]) || read == 0 {
+            let start = if self.gzip { magic.get(..read).unwrap_or_default() } else { self.start.as_slice() };
             return Err(Error::IdxMagic { path: self.shown.clone(), found: describe(start) });
         }
-        let mut words = [0; 4 * u8::MAX as usize];
-        let words = &mut words[..4 * magic[3] as usize];
-        let got = if read == 4 { self.fill(words)? } else { 0 };
+        let mut words = vec![0; 4 * usize::from(magic[3])];
+        let got = if read == 4 { self.fill(&mut words)? } else { 0 };
         if got < words.len() || read < 4 {
             let (found, expected) = ((read + got) as u64, (4 + words.len()) as u64);
             return Err(Error::IdxShort { path: self.shown.clone(), found, expected });

@@ -5,24 +5,26 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::files::sync;
 
-/// Puts a file into `folder` under the name it has, in one step; the path it had is then its owner's to remove.
+/// Puts a file into `folder` under the name it has, in one step, once its content is on the disk; the path it had is then its owner's to remove.
 ///
 /// A file that has come to stand there meanwhile is kept in its stead: only the user can have put it there, and whoever
 /// asked for the set reads and judges it next, as any file that was there from the start. All else is an error.
 pub(super) fn put(file: &Path, folder: &Path) -> Result<()> {
     let target = folder.join(file.file_name().unwrap_or_default());
-    if rename_to_free(file, &target) {
-        return Ok(());
+    sync::path(file)?;
+    if !rename_to_free(file, &target) {
+        // where the system or the file system cannot rename so: a link is never made over anything either
+        match fs::hard_link(file, &target) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => match target.is_file() {
+                true => return Ok(()),
+                false => return Err(Error::RawInTheWay { path: target }),
+            },
+            linked => linked.map_err(Error::io(&target, "put it in place"))?,
+        }
     }
-    // where the system or the file system cannot rename so: a link is never made over anything either
-    match fs::hard_link(file, &target) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => match target.is_file() {
-            true => Ok(()),
-            false => Err(Error::RawInTheWay { path: target }),
-        },
-        linked => linked.map_err(Error::io(&target, "put it in place")),
-    }
+    sync::name(&target)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -7,7 +7,6 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use byteorder::{BigEndian, WriteBytesExt};
 use flate2::{Compression, GzBuilder};
 use rand::Rng;
 use rayon::prelude::*;
@@ -85,10 +84,11 @@ fn draw(labels: &[u8], progress: &Progress) -> Result<Vec<u8>> {
 }
 
 /// An IDX file of bytes, packed. Long bodies are packed in parallel, as gzip members that every reader joins.
+#[expect(clippy::expect_used, reason = "a vector takes every write")]
 fn idx(dimensions: &[u32], body: &[u8]) -> Vec<u8> {
     let mut head = vec![0, 0, 0x08, dimensions.len() as u8];
     for &dimension in dimensions {
-        head.write_u32::<BigEndian>(dimension).expect("a vector takes every write");
+        head.extend(dimension.to_be_bytes());
     }
     let members: Vec<Vec<u8>> = body
         .par_chunks(MEMBER)

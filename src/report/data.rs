@@ -36,14 +36,15 @@ pub struct SplitView {
 }
 
 /// Opens the splits of a data set (a folder of the stage dataset) and counts their classes.
-pub fn splits(dataset: &Path) -> Result<Vec<SplitView>> {
-    let open = |name: &'static str| {
+pub fn splits(dataset: &Path) -> Result<[SplitView; 3]> {
+    let open = |name: &'static str| -> Result<SplitView> {
         let shards = Shards::open(&dataset.join(DATA), name)?;
         let mut classes = BTreeMap::new();
         shards.labels()?.into_iter().for_each(|label| *classes.entry(label).or_default() += 1);
         Ok(SplitView { name, shards, classes })
     };
-    NAMES.into_iter().map(open).collect()
+    let [train, val, test] = NAMES.map(open);
+    Ok([train?, val?, test?])
 }
 
 /// Samples and classes of each split, and how even the classes are.
@@ -69,7 +70,12 @@ pub fn digits(splits: &[SplitView], digits: usize) -> Table {
         for position in 0..digits {
             let place = 10_i64.saturating_pow((digits - 1 - position) as u32);
             let mut counts = [0; 10];
-            split.classes.iter().for_each(|(class, n)| counts[(class / place % 10) as usize] += n);
+            for (class, n) in &split.classes {
+                let digit = usize::try_from(class / place % 10).ok();
+                if let Some(count) = digit.and_then(|digit| counts.get_mut(digit)) {
+                    *count += n;
+                }
+            }
             let row = [words(split.name), count(position as u64 + 1)];
             table.rows.push(row.into_iter().chain(counts.map(count)).collect());
         }
@@ -136,15 +142,14 @@ pub fn montage(split: &SplitView, figures: &Figures) -> Result<Figure> {
     let most = PICTURES.min(MOST_PIXELS / (height * width).max(1)).max(1);
     let positions: Vec<(usize, usize)> = split.shards.positions().collect();
     let groups = positions.len().clamp(1, 4);
-    let chosen: Vec<(usize, usize)> = (0..groups).map(|i| positions[i * positions.len() / groups]).collect();
+    let chosen: Vec<(usize, usize)> =
+        (0..groups).filter_map(|i| positions.get(i * positions.len() / groups).copied()).collect();
     let read = chosen.par_iter().map(|&position| split.shards.read(position)).collect::<Result<Vec<_>>>()?;
     let mut pictures: Vec<(i64, Vec<u8>)> = Vec::new();
     for samples in &read {
         let (n, wanted) = (samples.labels.len(), most.div_ceil(groups).min(samples.labels.len()));
-        for i in 0..wanted {
-            let at = i * n / wanted;
-            pictures.push((samples.labels[at], samples.images[at * height * width..][..height * width].to_vec()));
-        }
+        let picture = |at: usize| Some((*samples.labels.get(at)?, samples.image(at, height * width)?.to_vec()));
+        pictures.extend((0..wanted).filter_map(|i| picture(i * n / wanted)));
     }
     pictures.truncate(most);
     pictures.sort_by_key(|(label, _)| *label);
@@ -168,9 +173,10 @@ pub fn montage(split: &SplitView, figures: &Figures) -> Result<Figure> {
 }
 
 /// An image as PNG.
+#[expect(clippy::expect_used, reason = "8-bit grey of a checked size is encoded in memory")]
 pub fn png(picture: &GrayImage) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).expect("8-bit grey of a checked size is encoded in memory");
+    picture.write_to(&mut bytes, ImageFormat::Png).expect("memory takes every PNG");
     bytes.into_inner()
 }
 
@@ -189,12 +195,35 @@ pub fn images(shards: &Shards, rows: &BTreeSet<usize>) -> Result<BTreeMap<usize,
     let read = wanted.into_par_iter().map(|(position, first, here)| {
         let samples = shards.read(position)?;
         let png_of = |at: usize| {
-            let pixels = samples.images[at * height * width..][..height * width].to_vec();
-            let image =
-                GrayImage::from_raw(width as u32, height as u32, pixels).expect("as many pixels as its size says");
-            (first + at, png(&image))
+            let pixels = samples.image(at, height * width)?.to_vec();
+            Some((first + at, png(&GrayImage::from_raw(width as u32, height as u32, pixels)?)))
         };
-        Ok(here.into_iter().map(png_of).collect::<Vec<_>>())
+        Ok(here.into_iter().filter_map(png_of).collect::<Vec<_>>())
     });
     Ok(read.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+    use crate::shards::{Samples, write_split};
+    use crate::tables::Compression;
+
+    #[test]
+    fn a_class_below_zero_is_a_class_and_has_no_digit() {
+        let home = tempfile::tempdir().unwrap();
+        let layout = Layout { digits: 1, height: 1, width: 1, pixels: false, parameters: false };
+        let (labels, pair) = (vec![-1, 3], vec![0, 0]);
+        let samples =
+            Samples { labels, index: pair.clone(), digits: pair.clone(), sources: pair, ..Samples::default() };
+        let render = |()| Ok(Samples { images: vec![0; 2], ..samples.clone() });
+        let (zstd, silent) = (Compression::Zstd, Progress::silent());
+        write_split(home.path(), "val", &layout, &[], zstd, &[vec![2]], |_| Ok(()), render, &silent).unwrap();
+        let shards = Shards::open(home.path(), "val").unwrap();
+        let split = SplitView { name: "val", shards, classes: BTreeMap::from([(-1, 1), (3, 1)]) };
+        let table = digits(&[split], 1);
+        let counts: Vec<&str> = table.rows[0].iter().map(|cell| cell.raw.as_str()).collect();
+        assert_eq!(counts, ["val", "1", "0", "0", "0", "1", "0", "0", "0", "0", "0", "0"]);
+    }
 }

@@ -132,7 +132,7 @@ fn render(page: &Page) -> std::result::Result<String, minijinja::Error> {
     templates.get_template(FILE)?.render(Serde(page))
 }
 
-fn page(content: &Content, facts: &Facts, splits: &[data::SplitView], figures: &Figures) -> Result<Page> {
+fn page(content: &Content, facts: &Facts, splits: &[data::SplitView; 3], figures: &Figures) -> Result<Page> {
     let runs = &content.runs;
     let (shown, beyond) = runs.split_at(runs.len().min(MOST_RUNS));
     let images = images(shown, splits)?;

@@ -64,7 +64,7 @@ pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn
 /// cosine does: a line for every epoch would say nothing.
 pub fn steps(epochs: &[Epoch]) -> Vec<(usize, f64)> {
     let all: Vec<(usize, f64)> =
-        epochs.windows(2).filter(|pair| pair[0].lr != pair[1].lr).map(|pair| (pair[1].epoch, pair[1].lr)).collect();
+        epochs.iter().zip(epochs.iter().skip(1)).filter(|(a, b)| a.lr != b.lr).map(|(_, b)| (b.epoch, b.lr)).collect();
     if all.len() > 2 && all.len() + 2 >= epochs.len() { Vec::new() } else { all }
 }
 
@@ -101,8 +101,8 @@ fn finish(plots: Vec<Plot>, layout: Layout) -> String {
     // kuva gives a size and no view box, without which a page cannot scale the picture
     let view_box = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" ");
     let svg = render_to_svg(plots, layout).replacen("<svg ", &view_box, 1);
-    match svg.find('>') {
-        Some(end) => format!("{}{STYLE}{}", &svg[..=end], &svg[end + 1..]),
+    match svg.split_once('>') {
+        Some((tag, rest)) => format!("{tag}>{STYLE}{rest}"),
         None => svg,
     }
 }

@@ -11,9 +11,9 @@ use super::figures::{Figure, Figures};
 use super::plots;
 use super::tables::{Cell, Table, count, grouped, loss, number, percent, share, words};
 use crate::error::Result;
+use crate::evaluate::metrics::PositionMetrics;
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
-use crate::nn::CLASSES;
 use crate::runs::{Run, State, when};
 
 /// Wrong answers in a table, and worst mistakes in a picture.
@@ -207,8 +207,7 @@ pub fn interval(accuracy: &Accuracy) -> Cell {
 fn split_view(run: &Run, split: &SplitMetrics, digits: usize, images: &Images, figures: &Figures) -> Result<SplitView> {
     let (name, folder) = (&split.split, slug(&run.folder));
     let map = (digits <= 2).then(|| accuracy_map(&run.folder, split, digits));
-    let confusion: Vec<Table> =
-        (0..split.positions.len()).map(|position| confusion(&run.folder, split, position)).collect();
+    let confusion: Vec<Table> = split.positions.iter().map(|at| confusion(&run.folder, split, at)).collect();
     for table in map.iter().chain(&confusion) {
         figures.save(&format!("{}.svg", table.file), table.svg().as_bytes())?;
     }
@@ -284,19 +283,18 @@ fn accuracy_map(run: &str, split: &SplitMetrics, digits: usize) -> Table {
 }
 
 /// How often each digit was taken for each; mistakes are coloured by their number beside the most frequent one.
-fn confusion(run: &str, split: &SplitMetrics, position: usize) -> Table {
-    let at = &split.positions[position];
+fn confusion(run: &str, split: &SplitMetrics, at: &PositionMetrics) -> Table {
     let file = format!("{}/confusion-{}-{}", slug(run), slug(&split.split), at.position);
     let caption = format!(
         "Digit {} on {}: right digit by row, found by column; the strongest colour is the most frequent mistake",
         at.position, split.split
     );
     let mut table = class_map(&file, &caption, 2);
-    let cells = (0..CLASSES).flat_map(|digit| (0..CLASSES).map(move |other| (digit, other)));
-    let most = cells.filter(|(digit, other)| digit != other).map(|(digit, other)| at.confusion[digit][other]).max();
-    for (digit, row) in table.rows.iter_mut().enumerate() {
-        for (other, cell) in row.iter_mut().skip(1).enumerate() {
-            let n = at.confusion[digit][other];
+    let rows = at.confusion.iter().enumerate();
+    let wrong = rows.flat_map(|(digit, row)| row.iter().enumerate().filter(move |(other, _)| *other != digit));
+    let most = wrong.map(|(_, n)| *n).max();
+    for (digit, (row, counts)) in table.rows.iter_mut().zip(&at.confusion).enumerate() {
+        for (other, (cell, &n)) in row.iter_mut().skip(1).zip(counts).enumerate() {
             let (kind, heat) = match (other == digit, n) {
                 (_, 0) => ("none", 0.0),
                 (true, _) => ("right", 0.25),
@@ -336,8 +334,8 @@ fn elsewhere(run: &Run) -> Table {
 fn settings(run: &Run) -> Option<Table> {
     let mut table = Table::new(format!("{}/settings", slug(&run.folder)), "Settings", &["<setting", "<value"]);
     for section in ["train", "augment"] {
-        if !run.settings[section].is_null() {
-            leaves(section, &run.settings[section], &mut table);
+        if let Some(settings) = run.settings.get(section).filter(|settings| !settings.is_null()) {
+            leaves(section, settings, &mut table);
         }
     }
     (!table.rows.is_empty()).then_some(table)

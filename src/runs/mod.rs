@@ -199,7 +199,7 @@ impl Run {
             (None, Some(_)) => State::Finished,
             (None, None) => State::Unfinished,
         };
-        let section = &settings["train"];
+        let section = settings.get("train").unwrap_or(&Value::Null);
         Run {
             folder: file_name.clone().into_owned(),
             name: file_name.strip_suffix(files::UNFINISHED).unwrap_or(&file_name).to_owned(),
@@ -227,7 +227,7 @@ impl Run {
     pub fn summary(&self) -> Summary {
         let (last, best) = (self.epochs.last(), self.best());
         let test = self.metrics.as_ref().and_then(|metrics| metrics.split("test"));
-        let number = |key: &str| self.settings["train"][key].as_u64();
+        let number = |key: &str| self.settings.get("train")?.get(key)?.as_u64();
         Summary {
             run: self.name.clone(),
             state: self.state,

@@ -83,8 +83,9 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
     }
     // what the paper leaves open, and what says nothing of the result
     let free = ["model", "learning_rate", "epochs", "batch_size", "seed", "device", "run", "checkpoint_every_steps"];
-    leaves("train", &json!(train::Config::default()), &run.settings["train"], &free, &mut all);
-    leaves("augment", &json!(augment::Config::default()), &run.settings["augment"], &["epochs", "seed"], &mut all);
+    let settings = |section: &str| run.settings.get(section).unwrap_or(&Value::Null);
+    leaves("train", &json!(train::Config::default()), settings("train"), &free, &mut all);
+    leaves("augment", &json!(augment::Config::default()), settings("augment"), &["epochs", "seed"], &mut all);
     if let Some(test) = run.metrics.as_ref().and_then(|metrics| metrics.split("test"))
         && test.samples as u64 != facts.counts.test
     {

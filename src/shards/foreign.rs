@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use image::ImageDecoder;
 use rayon::prelude::*;
 
-use super::reader::{decode, decoder, pngs};
-use super::{DATA, Split, file_name};
+use super::reader::{agree, decode, decoder, pngs};
+use super::{DATA, Split, file_name, require_one_origin};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::tables::{Table, make_room};
+use crate::tables::{FACTS, Table, make_room};
 
 /// The splits that some paths hold, by name, with their files in order. A file's split is its name before
 /// `-00000-of-00001.parquet`, as Hugging Face names shards, else its whole stem. A folder gives the Parquet files in
@@ -80,6 +80,10 @@ fn split_of(path: &Path) -> String {
 /// `digits` digits.
 pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Split> {
     let tables = files.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
+    // shards of one folder are one set, whatever sets of several folders are put together
+    for set in tables.chunk_by(|a, b| a.path().parent() == b.path().parent()) {
+        require_one_origin(set, |table| table.value(FACTS))?;
+    }
     let limit = limit.unwrap_or(usize::MAX);
     let (mut wanted, mut rows) = (Vec::new(), 0);
     for table in &tables {
@@ -99,13 +103,12 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
     let mut all = layout.empty();
     make_room(first.path(), &mut all.images, rows, area)?;
     let parts = wanted.into_par_iter().map(|(table, group, n, before)| layout.read(table, group, n, before));
-    let parts = parts.collect::<Result<Vec<Split>>>()?;
-    for part in parts {
-        let n = part.len().min(rows - all.len());
-        all.images.extend_from_slice(&part.images[..n * area]);
-        all.targets.extend_from_slice(&part.targets[..n * layout.digits]);
-        all.labels.extend_from_slice(&part.labels[..n]);
-        all.index.extend_from_slice(&part.index[..n]);
+    for mut part in parts.collect::<Result<Vec<Split>>>()? {
+        part.truncate(rows - all.len());
+        all.images.extend_from_slice(&part.images);
+        all.targets.extend_from_slice(&part.targets);
+        all.labels.extend_from_slice(&part.labels);
+        all.index.extend_from_slice(&part.index);
     }
     Ok(all)
 }
@@ -128,7 +131,8 @@ impl Form {
         let Some(batch) = batch.filter(|batch| batch.num_rows() > 0) else {
             return Err(Error::format(table.path(), "an empty row group", "at least one image in each"));
         };
-        let (width, height) = decoder(table, pngs(table, &batch)?.value(0))?.dimensions();
+        let row = rows_before(table, group);
+        let (width, height) = decoder(table, row, pngs(table, &batch)?.value(0))?.dimensions();
         let digits = if spelled { table.lists(&batch, "digits")?.1 } else { digits };
         Ok(Form { digits, spelled, height: height as usize, width: width as usize })
     }
@@ -143,11 +147,11 @@ impl Form {
         names.extend(["digits", "index"].into_iter().filter(|name| table.has(name)));
         let mut all = self.empty();
         for batch in table.read(&names, vec![group], n)? {
-            let batch = batch?;
+            let (batch, row) = (batch?, rows_before(table, group) + all.labels.len());
             let labels = table.ints(&batch, "label")?;
             let digits = match self.spelled {
                 true => table.lists(&batch, "digits")?,
-                false => (self.spell(table, &labels)?, self.digits),
+                false => (self.spell(table, row, &labels)?, self.digits),
             };
             if digits.1 != self.digits {
                 let expected = format!("lists of {}, as in the first row", self.digits);
@@ -157,55 +161,37 @@ impl Form {
                     expected,
                 ));
             }
-            for &digit in &digits.0 {
-                let digit = u8::try_from(digit).ok().filter(|&digit| digit < 10).ok_or_else(|| {
-                    Error::format(table.path(), format!("digit {digit}"), "column `digits` with digits 0 to 9")
-                })?;
-                all.targets.push(digit);
-            }
             if self.spelled {
-                let row = table.row_groups()[..group].iter().sum::<usize>() + all.labels.len();
-                agree(table, row, &labels, &digits)?;
+                agree(table, row, &labels, &digits.0, self.digits)?;
             }
+            all.targets.extend(digits.0.iter().map(|&digit| digit as u8));
             match table.has("index") {
                 true => all.index.extend(table.ints(&batch, "index")?),
                 false => all.index.extend((0..labels.len()).map(|row| (before + all.labels.len() + row) as i64)),
             }
             all.labels.extend(labels);
-            decode(table, &pngs(table, &batch)?, (self.height, self.width), &mut all.images)?;
+            decode(table, row, &pngs(table, &batch)?, (self.height, self.width), &mut all.images)?;
         }
         Ok(all)
     }
 
-    /// The digits that labels spell.
-    fn spell(&self, table: &Table, labels: &[i64]) -> Result<Vec<i64>> {
+    /// The digits that labels spell, the first of which stands in this row of the file.
+    fn spell(&self, table: &Table, row: usize, labels: &[i64]) -> Result<Vec<i64>> {
         let classes = u32::try_from(self.digits).ok().and_then(|digits| 10_i64.checked_pow(digits)).unwrap_or(i64::MAX);
-        if let Some(label) = labels.iter().find(|&&label| !(0..classes).contains(&label)) {
+        if let Some((at, label)) = labels.iter().enumerate().find(|(_, label)| !(0..classes).contains(*label)) {
             let (digits, s) = (self.digits, if self.digits == 1 { "" } else { "s" });
             let expected = format!("0 to {}, as {digits} digit{s} spell (there is no column `digits`)", classes - 1);
-            return Err(Error::format(table.path(), format!("label {label}"), expected));
+            let found = format!("row {} has label {label}", row + at);
+            return Err(Error::format(table.path(), found, expected));
         }
         let places: Vec<i64> = (0..self.digits as u32).rev().map(|place| 10_i64.saturating_pow(place)).collect();
         Ok(labels.iter().flat_map(|label| places.iter().map(move |place| label / place % 10)).collect())
     }
 }
 
-/// Refuses a label that is not the number that its digits spell. `row` is the number of the first one in the file.
-fn agree(table: &Table, row: usize, labels: &[i64], (digits, length): &(Vec<i64>, usize)) -> Result<()> {
-    for (i, label) in labels.iter().enumerate() {
-        let digits = &digits[i * length..][..*length];
-        // none where the number exceeds every label
-        let number = digits.iter().try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(*digit));
-        if number != Some(*label) {
-            let found = format!("row {} has label {label} and digits {digits:?}", row + i);
-            let expected = match number {
-                Some(number) => format!("label {number}, which these digits spell"),
-                None => "at most 18 digits, whose number is the label".to_owned(),
-            };
-            return Err(Error::format(table.path(), found, expected));
-        }
-    }
-    Ok(())
+/// Rows of a file that stand before a row group.
+fn rows_before(table: &Table, group: usize) -> usize {
+    table.row_groups().iter().take(group).sum()
 }
 
 #[cfg(test)]
@@ -262,7 +248,7 @@ mod tests {
         assert_eq!((split.index.as_slice(), split.image(2)), (&[0, 1, 2][..], &[2; 6][..]));
         assert_eq!(read(&files, 2, Some(2)).unwrap().len(), 2);
         let refused = read(&files, 1, None).unwrap_err().to_string();
-        let expected = "label 42; expected 0 to 9, as 1 digit spell (there is no column `digits`)";
+        let expected = "row 2 has label 42; expected 0 to 9, as 1 digit spell (there is no column `digits`)";
         assert_eq!(refused, format!("`{}`: {expected}", path.display()));
     }
 
@@ -284,7 +270,7 @@ mod tests {
         );
         write(&path, 2, &[("label", label.clone()), ("digits", digits(&[[1, 2], [3, 10]]))]);
         let refused = read(std::slice::from_ref(&path), 1, None).unwrap_err().to_string();
-        assert!(refused.ends_with("digit 10; expected column `digits` with digits 0 to 9"), "{refused}");
+        assert!(refused.ends_with("row 1 has digit 10; expected column `digits` with digits 0 to 9"), "{refused}");
         write(&path, 2, &[("digits", digits(&[[1, 2], [3, 4]]))]);
         let refused = read(&[path], 1, None).unwrap_err().to_string();
         assert!(refused.ends_with("no column `label`; expected the columns image, label, digits"), "{refused}");

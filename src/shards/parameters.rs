@@ -89,6 +89,7 @@ impl Parameters {
     }
 
     /// Appends one sample's values as bytes, for its digest: a byte that tells null from not, then the value.
+    #[expect(clippy::indexing_slicing, reason = "a row of every column, all as long as the sample's other columns")]
     pub fn put_bytes(&self, row: usize, out: &mut Vec<u8>) {
         let mut put = |values: Option<&[[u8; 8]]>| {
             out.push(u8::from(values.is_some()));

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::parameters::{self, Parameters};
 use super::schema::Layout;
 use super::writer::{Samples, row_digests};
-use super::{MAX_PIXELS, Split, file_name};
+use super::{MAX_PIXELS, Split, file_name, require_one_origin};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
@@ -54,7 +54,8 @@ impl Shards {
     /// Opens the shards of one split; the layout is read from the first row group.
     pub fn open(folder: &Path, split: &str) -> Result<Shards> {
         let tables = find(folder, split)?.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
-        let first = &tables[0];
+        require_one_origin(&tables, |table| table.pairs().collect::<Vec<_>>())?;
+        let first = first_of(&tables);
         if tables.iter().any(|table| table.rows() == 0) {
             return Err(Error::format(first.path(), "no rows in it or another shard", "at least one sample in each"));
         }
@@ -62,7 +63,7 @@ impl Shards {
         let Some(batch) = batch.filter(|batch| batch.num_rows() > 0) else {
             return Err(Error::format(first.path(), "an empty row group", "at least one sample in each"));
         };
-        let (width, height) = decoder(first, pngs(first, &batch)?.value(0))?.dimensions();
+        let (width, height) = decoder(first, 0, pngs(first, &batch)?.value(0))?.dimensions();
         let digits = first.lists(&batch, "digits")?.1;
         let (height, width) = (height as usize, width as usize);
         let (pixels, parameters) = (first.has("pixels"), first.has(parameters::NAMES[0]));
@@ -77,7 +78,7 @@ impl Shards {
 
     /// The first shard, whose metadata speaks for all.
     pub fn first(&self) -> &Table {
-        &self.tables[0]
+        first_of(&self.tables)
     }
 
     /// Rows in all shards.
@@ -112,20 +113,32 @@ impl Shards {
         counts.into_iter().enumerate().flat_map(|(shard, groups)| (0..groups).map(move |group| (shard, group)))
     }
 
+    /// [`Shards::positions`], each with its file and the rows that stand before it there.
+    pub fn places(&self) -> impl Iterator<Item = ((usize, usize), &Path, usize)> {
+        self.tables.iter().enumerate().flat_map(|(shard, table)| {
+            let groups = table.row_groups();
+            (0..groups.len()).map(move |group| ((shard, group), table.path(), groups.iter().take(group).sum()))
+        })
+    }
+
     /// The samples of one row group, images decoded.
+    #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
     pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
         let table = &self.tables[shard];
         let mut names = vec!["image", "label", "digits", "index", "source_index", "boxes"];
         if self.layout.parameters {
             names.extend(parameters::NAMES);
         }
-        let rows = table.row_groups()[group];
+        let groups = table.row_groups();
+        let (before, rows) = (groups[..group].iter().sum::<usize>(), groups[group]);
         let mut samples = Samples::default();
         for batch in table.read(&names, vec![group], rows.max(1))? {
-            let batch = batch?;
-            samples.labels.extend(table.ints(&batch, "label")?);
+            let (batch, row) = (batch?, before + samples.labels.len());
+            let (labels, digits) = (table.ints(&batch, "label")?, self.cells(table, &batch, "digits")?);
+            agree(table, row, &labels, &digits, self.layout.digits)?;
+            samples.labels.extend(labels);
+            samples.digits.extend(digits);
             samples.index.extend(table.ints(&batch, "index")?);
-            samples.digits.extend(self.cells(table, &batch, "digits")?);
             samples.sources.extend(self.cells(table, &batch, "source_index")?);
             // null in every row of a row group, or in none
             match (boxes(table, &batch, self.layout.digits)?, samples.labels.len() == batch.num_rows()) {
@@ -141,7 +154,8 @@ impl Shards {
             if self.layout.parameters {
                 samples.parameters.get_or_insert_default().append(Parameters::read(table, &batch)?);
             }
-            self.decode(table, &batch, &mut samples.images)?;
+            let size = (self.layout.height, self.layout.width);
+            decode(table, row, &pngs(table, &batch)?, size, &mut samples.images)?;
         }
         Ok(samples)
     }
@@ -153,7 +167,11 @@ impl Shards {
         for wave in positions.chunks(4 * rayon::current_num_threads()) {
             let digests = wave
                 .par_iter()
-                .map(|&position| Ok(row_digests(&self.layout, &self.read(position)?)))
+                .map(|&position| {
+                    let samples = self.read(position)?;
+                    self.check_pixels(position, &samples.images)?;
+                    Ok(row_digests(&self.layout, &samples))
+                })
                 .collect::<Result<Vec<Vec<Digest>>>>()?;
             for digest in digests.iter().flatten() {
                 content.digest(digest);
@@ -161,6 +179,30 @@ impl Shards {
             progress.advance(digests.iter().map(|group| group.len() as u64).sum())?;
         }
         Ok(content.finish())
+    }
+
+    /// Refuses raw bytes beside the images of a row group that are not theirs.
+    #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
+    fn check_pixels(&self, (shard, group): (usize, usize), images: &[u8]) -> Result<()> {
+        if !self.layout.pixels {
+            return Ok(());
+        }
+        let (table, area) = (&self.tables[shard], self.layout.height * self.layout.width);
+        let (groups, mut images) = (table.row_groups(), images.chunks_exact(area));
+        let mut row = groups[..group].iter().sum::<usize>();
+        for batch in table.read(&["pixels"], vec![group], groups[group].max(1))? {
+            let batch = batch?;
+            let column = table.column(&batch, "pixels")?;
+            let raw = column.as_binary_opt::<i32>().ok_or_else(|| table.wrong("pixels", column, "binary"))?;
+            for (i, bytes) in raw.iter().enumerate() {
+                if bytes != images.next() {
+                    let found = format!("row {} has other `pixels` than its image", row + i);
+                    return Err(Error::format(table.path(), found, "the raw bytes of the image"));
+                }
+            }
+            row += raw.len();
+        }
+        Ok(())
     }
 
     fn cells(&self, table: &Table, batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
@@ -171,30 +213,57 @@ impl Shards {
         }
         Ok(values)
     }
-
-    fn decode(&self, table: &Table, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
-        decode(table, &pngs(table, batch)?, (self.layout.height, self.layout.width), out)
-    }
 }
 
-/// Decodes images of `height x width` pixels, one after the other, to the end of `out`.
+#[expect(clippy::indexing_slicing, reason = "a set of shards has one at least, or `find` has refused it")]
+fn first_of(tables: &[Table]) -> &Table {
+    &tables[0]
+}
+
+/// Decodes images of `height x width` pixels, one after the other, to the end of `out`. `row` is the number of the first
+/// one in the file.
 pub(super) fn decode(
     table: &Table,
+    row: usize,
     pngs: &BinaryArray,
     (height, width): (usize, usize),
     out: &mut Vec<u8>,
 ) -> Result<()> {
     make_room(table.path(), out, pngs.len(), height * width)?;
-    for png in pngs.iter().flatten() {
-        let decoder = decoder(table, png)?;
+    for (row, png) in (row..).zip(pngs.iter().flatten()) {
+        let decoder = decoder(table, row, png)?;
         if decoder.dimensions() != (width as u32, height as u32) {
             let (w, h) = decoder.dimensions();
             let expected = format!("{width}x{height} pixels, as in the first shard");
-            return Err(Error::format(table.path(), format!("an image of {w}x{h} pixels"), expected));
+            return Err(Error::format(table.path(), format!("row {row} has an image of {w}x{h} pixels"), expected));
         }
         let start = out.len();
         out.resize(start + height * width, 0);
-        guarded(table.path(), || decoder.read_image(&mut out[start..]))?.map_err(|e| unreadable(table, &e))?;
+        let image = out.get_mut(start..).unwrap_or_default();
+        guarded(table.path(), || decoder.read_image(image))?.map_err(|e| unreadable(table, row, &e))?;
+    }
+    Ok(())
+}
+
+/// Refuses digits that are none, and a label that is not the number that its digits spell. `row` is the number of the
+/// first one in the file.
+pub(super) fn agree(table: &Table, row: usize, labels: &[i64], digits: &[i64], length: usize) -> Result<()> {
+    for (i, label) in labels.iter().enumerate() {
+        let (row, digits) = (row + i, digits.get(i * length..(i + 1) * length).unwrap_or_default());
+        if let Some(digit) = digits.iter().find(|digit| !(0..10).contains(*digit)) {
+            let found = format!("row {row} has digit {digit}");
+            return Err(Error::format(table.path(), found, "column `digits` with digits 0 to 9"));
+        }
+        // none where the number exceeds every label
+        let number = digits.iter().try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(*digit));
+        if number != Some(*label) {
+            let found = format!("row {row} has label {label} and digits {digits:?}");
+            let expected = match number {
+                Some(number) => format!("label {number}, which these digits spell"),
+                None => "at most 18 digits, whose number is the label".to_owned(),
+            };
+            return Err(Error::format(table.path(), found, expected));
+        }
     }
     Ok(())
 }
@@ -218,17 +287,13 @@ pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Sp
     let mut out = Split { height: layout.height, width: layout.width, digits: layout.digits, ..Split::default() };
     make_room(shards.first().path(), &mut out.images, rows, area)?;
     let parts = wanted.into_par_iter().map(|position| shards.read(position)).collect::<Result<Vec<Samples>>>()?;
-    for part in parts {
+    for mut part in parts {
         let n = part.labels.len().min(rows - out.labels.len());
-        for &digit in &part.digits[..n * layout.digits] {
-            let digit = u8::try_from(digit).ok().filter(|&digit| digit < 10);
-            out.targets.push(digit.ok_or_else(|| {
-                Error::format(shards.first().path(), "a digit outside 0 to 9", "column `digits` with digits")
-            })?);
-        }
-        out.labels.extend_from_slice(&part.labels[..n]);
-        out.index.extend_from_slice(&part.index[..n]);
-        out.images.extend_from_slice(&part.images[..n * area]);
+        out.targets.extend(part.digits.iter().take(n * layout.digits).map(|&digit| digit as u8));
+        out.labels.extend(part.labels.iter().take(n));
+        out.index.extend(part.index.iter().take(n));
+        part.images.truncate(n * area);
+        out.images.append(&mut part.images);
     }
     Ok(out)
 }
@@ -253,21 +318,23 @@ pub fn png_decoder(png: &[u8]) -> ImageResult<PngDecoder<Cursor<&[u8]>>> {
     PngDecoder::with_limits(Cursor::new(png), limits)
 }
 
-pub(super) fn decoder<'a>(table: &Table, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
-    let decoder = guarded(table.path(), || png_decoder(png))?.map_err(|e| unreadable(table, &e))?;
+/// A decoder for the image of a row.
+pub(super) fn decoder<'a>(table: &Table, row: usize, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
+    let decoder = guarded(table.path(), || png_decoder(png))?.map_err(|e| unreadable(table, row, &e))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        let found = format!("an image of {width}x{height} pixels");
+        let found = format!("row {row} has an image of {width}x{height} pixels");
         return Err(Error::format(table.path(), found, format!("at most {MAX_PIXELS} pixels")));
     }
     match decoder.color_type() {
         ColorType::L8 => Ok(decoder),
-        other => Err(Error::format(table.path(), format!("an image in {other:?}"), "8-bit grey PNGs")),
+        other => Err(Error::format(table.path(), format!("row {row} has an image in {other:?}"), "8-bit grey PNGs")),
     }
 }
 
-fn unreadable(table: &Table, error: &image::ImageError) -> Error {
-    Error::format(table.path(), format!("an image that is not readable ({error})"), "8-bit grey PNGs")
+fn unreadable(table: &Table, row: usize, error: &image::ImageError) -> Error {
+    let found = format!("row {row} has an image that is not readable ({error})");
+    Error::format(table.path(), found, "8-bit grey PNGs")
 }
 
 /// The boxes of a batch, four integers per digit; none where the column is null.
@@ -535,9 +602,13 @@ mod tests {
             "column `boxes` is Int64 with 0 nulls; expected four int64 per digit"
         );
         let colour = png(image::ExtendedColorType::Rgb8, 1, &[1, 2, 3]);
-        assert_eq!(refusal(&colour, ints(&[7]), lists(&[0, 7], 2)), "an image in Rgb8; expected 8-bit grey PNGs");
+        let refused = refusal(&colour, ints(&[7]), lists(&[0, 7], 2));
+        assert_eq!(refused, "row 0 has an image in Rgb8; expected 8-bit grey PNGs");
         let broken = refusal(b"no picture", ints(&[7]), lists(&[0, 7], 2));
-        assert!(broken.starts_with("an image that is not readable (") && broken.ends_with("expected 8-bit grey PNGs"));
+        assert!(
+            broken.starts_with("row 0 has an image that is not readable (")
+                && broken.ends_with("expected 8-bit grey PNGs")
+        );
     }
 
     #[test]

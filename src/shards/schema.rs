@@ -83,13 +83,15 @@ impl Layout {
             "source_index": sequence(int.clone(), self.digits),
             "boxes": sequence(sequence(int.clone(), 4), self.digits),
         });
+        let mut more = Vec::new();
         if self.pixels {
-            features["pixels"] = json!({"dtype": "binary", "_type": "Value"});
+            more.push(("pixels", json!({"dtype": "binary", "_type": "Value"})));
         }
         if self.parameters {
-            for (name, feature) in parameters::features() {
-                features[name] = feature;
-            }
+            more.extend(parameters::features());
+        }
+        if let Value::Object(features) = &mut features {
+            features.extend(more.into_iter().map(|(name, feature)| (name.to_owned(), feature)));
         }
         json!({"info": {"features": features}}).to_string()
     }

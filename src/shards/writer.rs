@@ -42,6 +42,13 @@ pub struct Samples {
     pub images: Vec<u8>,
 }
 
+impl Samples {
+    /// The pixels of one sample, of which each has `area`.
+    pub fn image(&self, row: usize, area: usize) -> Option<&[u8]> {
+        self.images.get(row * area..(row + 1) * area)
+    }
+}
+
 /// How rows are cut into shards and row groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
@@ -182,6 +189,10 @@ fn encode(
 
 /// One digest per sample, over its columns and the digest of its pixels: pixels are hashed apart, since BLAKE3 is fast on
 /// whole kilobytes that begin where its input begins.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "a row of every column, as long as the number of samples and the layout say"
+)]
 pub fn row_digests(layout: &Layout, samples: &Samples) -> Vec<Digest> {
     let (n, area) = (layout.digits, layout.height * layout.width);
     let mut columns = Vec::new();
@@ -225,10 +236,11 @@ fn arrays(layout: &Layout, samples: Samples) -> Result<Vec<ArrayRef>, arrow::err
         })?);
     }
     let bytes = BinaryArray::try_new(OffsetBuffer::new(offsets.into()), Buffer::from_vec(png), None)?;
-    let name = |row: usize| format!("{}_{}.png", samples.index[row], layout.class_name(samples.labels[row]));
-    let paths = StringArray::from_iter_values((0..rows).map(name));
+    let samples_of_classes = samples.index.iter().zip(&samples.labels);
+    let names = samples_of_classes.map(|(index, &label)| format!("{index}_{}.png", layout.class_name(label)));
+    let paths = StringArray::from_iter_values(names);
     let DataType::Struct(image_fields) = layout.schema().field(0).data_type().clone() else {
-        unreachable!("the schema's first field is the image struct")
+        return Err(arrow::error::ArrowError::SchemaError("the schema's first field is no struct".into()));
     };
     let boxes: ArrayRef = {
         let inner = item(lists::<i64>(&[], 4).data_type().clone());

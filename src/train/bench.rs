@@ -80,7 +80,7 @@ pub fn run(
         let split = &split;
         Ok(Box::new(move |row, out| match config.augment {
             true => {
-                let sample = (split.labels[row], split.index[row]);
+                let sample = split.sample(row);
                 augmenter.apply(sample, split.image(row), (height, width), out, &mut scratch.borrow_mut());
             }
             false => out.copy_from_slice(split.image(row)),

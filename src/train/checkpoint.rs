@@ -23,6 +23,9 @@ use crate::nn::weights::{self, Entry, Parsed};
 /// The file in a run's folder.
 pub const FILE: &str = "checkpoint.safetensors";
 
+/// The checkpoint before the last one, which stands in for it should that be damaged, until the run is finished.
+pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
+
 /// Where a run stands; its tensors are beside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,14 +111,48 @@ impl Position {
     }
 }
 
-/// Where an interrupted run in `folder` stands, if there is one with a checkpoint.
+/// Where an interrupted run in `folder` stands, if there is one with a checkpoint: the last one, or the one before it where
+/// the last is damaged or missing.
+///
+/// # Errors
+/// [`Error::Format`] where the last one is damaged, and there is no sound one before it.
 pub fn find(folder: &Path) -> Result<Option<Position>> {
-    let path = folder.join(FILE);
+    let last = position(&folder.join(FILE));
+    if let Ok(Some(_)) = last {
+        return last;
+    }
+    match position(&folder.join(PREVIOUS)) {
+        Ok(Some(position)) => Ok(Some(position)),
+        _ => last,
+    }
+}
+
+/// Makes the checkpoint that [`find`] finds the last one of the run in `folder`. What was wrong with the last one, if it was
+/// the one before it that was found.
+pub fn settle(folder: &Path) -> Result<Option<String>> {
+    let (last, previous) = (folder.join(FILE), folder.join(PREVIOUS));
+    let wrong = match position(&last) {
+        Ok(Some(_)) => return Ok(None),
+        Ok(None) => format!("`{}`: missing", last.display()),
+        Err(Error::Format { path, found, .. }) => format!("`{}`: {found}", path.display()),
+        Err(other) => other.to_string(),
+    };
+    match position(&previous) {
+        Ok(Some(_)) => {
+            files::rename(&previous, &last)?;
+            Ok(Some(wrong))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The position in the checkpoint at a path; none where there is no such file.
+fn position(path: &Path) -> Result<Option<Position>> {
     if !path.exists() {
         return Ok(None);
     }
-    let bytes = files::read(&path)?;
-    parse(&path, &bytes).map(|(_, position)| Some(position))
+    let bytes = files::read(path)?;
+    parse(path, &bytes).map(|(_, position)| Some(position))
 }
 
 /// The tensors and the position in the bytes of a checkpoint, which must have a digest of its own.
@@ -139,7 +176,7 @@ fn of_checkpoint(error: Error) -> Error {
     }
 }
 
-/// Writes where a run stands.
+/// Writes where a run stands. The checkpoint that stood there before is kept as [`PREVIOUS`].
 pub fn save(folder: &Path, position: &Position, learner: &Learner) -> Result<()> {
     let (network, moments) = (&learner.network, learner.adam.moments());
     let mut tensors = Vec::new();
@@ -150,7 +187,7 @@ pub fn save(folder: &Path, position: &Position, learner: &Learner) -> Result<()>
         tensors.push((format!("first.{name}"), Entry::vector(&moments.first)));
         tensors.push((format!("second.{name}"), Entry::vector(&moments.second)));
     }
-    weights::write(&folder.join(FILE), tensors, &serde_json::json!(position))
+    weights::write(&folder.join(FILE), Some(&folder.join(PREVIOUS)), tensors, &serde_json::json!(position))
 }
 
 /// Brings a learner and its schedule to where the run in `folder` stands.
@@ -189,13 +226,15 @@ pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
     }
     let entries = tensors.names().into_iter().map(|name| Ok((name.to_owned(), Entry::of_file(&path, &tensors, name)?)));
     let entries = entries.collect::<Result<Vec<_>>>()?;
-    weights::write(&path, entries, &serde_json::json!(Position { identity: to, ..position }))
+    weights::write(&path, None, entries, &serde_json::json!(Position { identity: to, ..position }))
 }
 
 /// The epochs that are done of the run in a folder, once all is checked that the run goes on with and that will be part
 /// of it when it is finished: its metrics, its environment, and its weights. Weights that are written after the
-/// checkpoint, at the end of an epoch, are written again by [`super::run`] if a kill came between.
-pub fn epochs(folder: &Path, position: &Position, digits: usize) -> Result<Vec<Epoch>> {
+/// checkpoint, at the end of an epoch, are written again by [`super::run`] if a kill came between. So are weights of an
+/// epoch yet to come, where the run goes on from the checkpoint before the last one, if `repeats` says that the run comes to
+/// the same ones again.
+pub fn epochs(folder: &Path, position: &Position, digits: usize, repeats: bool) -> Result<Vec<Epoch>> {
     const ADVICE: &str = "restore it from a copy, or start the run over with --force";
     let changed = |name: &str| {
         let path = folder.join(name);
@@ -213,15 +252,16 @@ pub fn epochs(folder: &Path, position: &Position, digits: usize) -> Result<Vec<E
         if position.epoch == 0 || position.rewrites(epoch) {
             continue;
         }
-        let name = format!("{WEIGHTS}/{name}.safetensors");
-        let path = folder.join(&name);
-        let bytes = files::read(&path).map_err(|_| changed(&name))?;
+        let file = format!("{WEIGHTS}/{name}.safetensors");
+        let path = folder.join(&file);
+        let bytes = files::read(&path).map_err(|_| changed(&file))?;
         let parsed = weights::parse(&path, &bytes)?;
         if !parsed.is_checked {
-            return Err(changed(&name));
+            return Err(changed(&file));
         }
         let found = weights::describe(&path, &parsed.description)?.epoch;
-        if found != epoch {
+        let is_made_again = found > position.epoch && (repeats || name == "last");
+        if found != epoch && !is_made_again {
             let expected = format!("those of epoch {epoch}; {ADVICE}");
             return Err(Error::format(&path, format!("weights of epoch {found}"), expected));
         }

@@ -60,8 +60,7 @@ impl Environment {
 
     /// Writes it into a run's folder.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("texts and numbers are JSON");
-        files::write(&folder.join(FILE), format!("{text}\n").as_bytes())
+        files::replace(&folder.join(FILE), format!("{:#}\n", serde_json::json!(self)).as_bytes())
     }
 }
 

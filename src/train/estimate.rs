@@ -20,6 +20,14 @@ const STEP: usize = 64;
 /// size.
 const BUDGET: [f64; 2] = [3.0, 0.5];
 
+/// Steps of a training that ends about as soon as an estimate of its time would.
+const SHORT: usize = 16;
+
+/// Whether a training on so many images takes longer than an estimate of its time.
+pub fn is_worthwhile(config: &Config, images: usize) -> bool {
+    config.epochs.saturating_mul(batch_count(images, config.batch_size)) > SHORT
+}
+
 /// Estimates the time of a whole training on the CPU by `config` (whatever device it names) on `images` training images,
 /// validated on `val` images after each epoch. It takes a second for AlexNet and a few for the ResNet, needs no data set,
 /// and leaves nothing behind.
@@ -100,7 +108,7 @@ fn line((few, short): (usize, f64), (many, long): (usize, f64)) -> (f64, f64) {
 fn batch(normalise: &Normalise, split: &Split, images: usize) -> Result<Batch> {
     let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(i));
     let input = normalise.batch(images, [split.height, split.width], fill)?;
-    Ok(Batch { input, targets: split.targets[..images * split.digits].to_vec() })
+    Ok(Batch { input, targets: split.targets.iter().take(images * split.digits).copied().collect() })
 }
 
 /// An estimated time, as roughly as it is known.

@@ -75,6 +75,7 @@ impl Gpu {
     ) -> Result<Gpu> {
         let take = |split: &Split, count: usize, most: usize| {
             let Split { height, width, digits, .. } = *split;
+            #[expect(clippy::indexing_slicing, reason = "no more images are used than there are")]
             let (pixels, targets) = (&split.images[..count * height * width], &split.targets[..count * digits]);
             let table = Normalise::new(config.mean, config.std);
             Images::new(&session, pixels, targets, table.table(), [height, width], most)
@@ -123,9 +124,7 @@ impl Gpu {
         let steps = first_step..first_step + factors.len() as u64;
         let keys = steps.flat_map(|step| DROPPED.map(|name| dropout_streams(self.seed, name, step).key()));
         let words: Vec<u32> = keys
-            .flat_map(|key| {
-                key.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<_>>()
-            })
+            .flat_map(|key| key.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect::<Vec<_>>())
             .collect();
         self.session.set_keys(&words, DROPPED.len())?;
         self.session.wait()

@@ -89,8 +89,9 @@ impl Maker<'_, '_> {
         let order = order(self.config.seed, number, self.images);
         for batch in batches(&order, self.config.batch_size).into_iter().skip(from) {
             let size = [train.height, train.width];
+            #[expect(clippy::indexing_slicing, reason = "it asks for as many images as it is told that there are")]
             let input = self.normalise.batch(batch.len(), size, |i, into| pixels(batch[i], into))?;
-            let targets = batch.iter().flat_map(|i| &train.targets[i * train.digits..(i + 1) * train.digits]);
+            let targets = batch.iter().flat_map(|&i| train.target(i));
             if !send(Ok(Batch { input, targets: targets.copied().collect() })) {
                 return Ok(false);
             }

@@ -1,6 +1,5 @@
 //! What a run says of each epoch, and the table that it is kept in.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -90,9 +89,9 @@ pub fn text(digits: usize, epochs: &[Epoch]) -> String {
     for e in epochs {
         let losses = format!("{},{},{},{}", e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy);
         let speed = format!("{:.1},{:.3}", e.images_per_second, e.seconds);
-        write!(text, "{},{},{losses},{speed}", e.epoch, e.lr).expect("a string takes any text");
+        text.push_str(&format!("{},{},{losses},{speed}", e.epoch, e.lr));
         for share in e.train_digits.iter().chain(&e.val_digits) {
-            write!(text, ",{share}").expect("a string takes any text");
+            text.push_str(&format!(",{share}"));
         }
         text.push('\n');
     }
@@ -101,7 +100,7 @@ pub fn text(digits: usize, epochs: &[Epoch]) -> String {
 
 /// Writes the table of all epochs so far of a network for so many digits.
 pub fn write(path: &Path, digits: usize, epochs: &[Epoch]) -> Result<()> {
-    files::write(path, text(digits, epochs).as_bytes())
+    files::replace(path, text(digits, epochs).as_bytes())
 }
 
 #[cfg(test)]

@@ -3,17 +3,29 @@
 //! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads
 //! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
 
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on images in memory, cut by their sizes")]
 pub mod batch;
+#[forbid(unsafe_code)]
 pub mod bench;
+#[forbid(unsafe_code)]
 pub mod checkpoint;
+#[forbid(unsafe_code)]
 pub mod environment;
+#[forbid(unsafe_code)]
 pub mod estimate;
+#[forbid(unsafe_code)]
 mod events;
 #[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
+#[allow(unsafe_code, reason = "promises the kernels that rows and addresses are those of one data set")]
 pub mod gpu;
+#[forbid(unsafe_code)]
 pub mod learner;
+#[forbid(unsafe_code)]
 pub mod loader;
+#[forbid(unsafe_code)]
 pub mod metrics;
+#[forbid(unsafe_code)]
 mod run;
 
 use std::path::Path;
@@ -126,6 +138,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Whether a training comes to the same weights each time, to the last bit.
+    pub fn repeats(&self) -> bool {
+        self.device == Device::Cpu || self.deterministic
+    }
+
     /// Refuses values that cannot work, before any work.
     pub fn validate(&self) -> Result<()> {
         if self.epochs == 0 {
@@ -171,6 +188,20 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+/// Fails if the file system of a run's folder has no room for what a training of so many values keeps there: two checkpoints
+/// of values and moments and two files of weights, and the one of them that is being written.
+fn require_space(values: usize, out: &Path) -> Result<()> {
+    let need = 4 * values as u64 * (2 * 3 + 2 + 3);
+    let stands: u64 = files::walk_all(out)?.iter().filter_map(|path| Some(out.join(path).metadata().ok()?.len())).sum();
+    match files::free_bytes(out) {
+        Some(free) if free + stands < need => {
+            let what = "weights and checkpoints".to_owned();
+            Err(Error::DiskSpace { path: out.to_owned(), what, need: need - stands, free, way: "" })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -232,7 +263,7 @@ pub const STOPPED: &str = "stopped.json";
 pub fn is_output(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let names: &[&str] = match folder {
-        "" => &[CONFIG, environment::FILE, metrics::FILE, STOPPED, checkpoint::FILE],
+        "" => &[CONFIG, environment::FILE, metrics::FILE, STOPPED, checkpoint::FILE, checkpoint::PREVIOUS],
         WEIGHTS => &["best.safetensors", "last.safetensors"],
         _ => &[],
     };
@@ -289,15 +320,19 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
             Learner::of(config, network.map_err(too_much)?)
         }
     };
+    require_space(learner.network.store().count(), out)?;
     let batches = batch_count(images, config.batch_size);
     let steps = config.epochs as u64 * batches as u64;
     let mut schedule = Schedule::new(config.schedule, config.learning_rate, steps, config.plateau.clone());
 
     let table = out.join(metrics::FILE);
+    if let Some(wrong) = checkpoint::settle(out)? {
+        progress.warn(&format!("{wrong}; the run goes on from the checkpoint before it"));
+    }
     let begun = checkpoint::find(out)?.is_some_and(|position| position.identity == identity);
     let (position, epochs) = if begun {
         let position = checkpoint::resume(out, &mut learner, &mut schedule)?;
-        let epochs = checkpoint::epochs(out, &position, digits)?;
+        let epochs = checkpoint::epochs(out, &position, digits, config.repeats())?;
         if position.rewrites(position.epoch) {
             run::save_weights(config, &learner, &position, out)?;
         }
@@ -350,6 +385,8 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
                 outcome => outcome?,
             }
         }
+        // a finished run goes on from its last checkpoint only
+        files::remove(&out.join(checkpoint::PREVIOUS))?;
         let Run { position, epochs, learner, .. } = run;
         let (parameters, steps) = (learner.network.store().count(), position.step);
         Ok(Summary { parameters, images, steps, epochs, best_epoch: position.best_epoch })

@@ -213,7 +213,7 @@ impl Run<'_, '_, '_> {
         let (loss, message) = (loss.to_string(), error.to_string());
         let epoch = self.position.epoch + 1;
         let word = json!({"step": step, "epoch": epoch, "learning_rate": rate, "loss": loss, "message": message});
-        files::write(&self.out.join(STOPPED), format!("{word:#}\n").as_bytes())?;
+        files::replace(&self.out.join(STOPPED), format!("{word:#}\n").as_bytes())?;
         Ok(error)
     }
 }

@@ -42,7 +42,8 @@ fn a_full_disk_under_stdout_is_an_error_and_no_panic() {
         let command = command.stdout(full.try_clone().unwrap()).stderr(Stdio::piped());
         let answer = Answer::of(command.spawn().unwrap().wait_with_output().unwrap());
         assert_eq!(answer.code, Some(1), "{arguments:?}: {}", answer.stderr);
-        let message = "error: `standard output`: cannot write to it: No space left on device (os error 28)\n";
+        let message = "error: `standard output`: cannot write to it: No space left on device (os error 28); free some space, \
+                       or work on another disk\n";
         assert!(answer.stderr.ends_with(message), "{arguments:?}: {}", answer.stderr);
     }
 }

@@ -442,6 +442,7 @@ fn a_run_that_a_gpu_trained_is_evaluated_by_a_program_without_cuda_and_not_train
     let output = outputs.iter_mut().find(|output| output["path"] == "config.yaml").unwrap();
     output["stamp"]["bytes"] = config.len().into();
     output["digest"] = multidigit::digest::Digest::of(config.as_bytes()).to_string().into();
+    record.as_object_mut().unwrap().remove("digest");
     fs::write(run.join("record.json"), record.to_string()).unwrap();
     home.ok(&["run", "evaluate", "--run", "short"]);
     image::GrayImage::new(28, 28).save(home.path("a.png")).unwrap();
@@ -532,13 +533,14 @@ fn while_a_run_trains_all_else_goes_on() {
 #[test]
 fn no_network_is_trained_unasked_and_the_first_line_says_what_it_would_take() {
     let home = one_digit();
-    let answer = home.call(&["run"]);
+    let answer = home.call(&["run", "--set", "train.batch_size=2"]);
     assert_eq!((answer.code, answer.stdout.matches(" done ").count()), (Some(0), 5), "{}", answer.stderr);
     let words = "run: the data set and the report; no network is trained unless a stage is named, as in `multidigit run train \
                  evaluate report` (resnet, 1 epoch of 60 images, about ";
     assert!(answer.stderr.starts_with(words), "{}", answer.stderr);
     assert!(!home.path("artifacts/train").exists() && home.path("artifacts/report/index.html").exists());
     let answer = home.call(&["run", "train"]);
+    // so few steps end sooner than an estimate of their time
     let first = answer.stderr.lines().next().unwrap();
-    assert!(first.starts_with("train: resnet, 1 epoch of 60 images, about "), "{}", answer.stderr);
+    assert_eq!(first, "train: resnet, 1 epoch of 60 images; after Ctrl-C the same command goes on");
 }

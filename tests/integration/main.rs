@@ -1,11 +1,21 @@
 //! The program from outside: every test runs the binary in a folder of its own and looks at what it prints and leaves.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, as it should"
+)]
+
 mod augment;
 mod command_line;
 mod evaluation;
 mod floors;
 mod golden;
 #[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "calls kernels on addresses of the device")]
 mod gpu;
 mod gradients;
 #[path = "../common/home.rs"]

@@ -1,6 +1,7 @@
 //! Runs that are interrupted and go on: to the same weights as one that was not, with nothing lost.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use multidigit::error::Error;
@@ -272,11 +273,14 @@ fn no_damage_to_what_a_run_goes_on_with_changes_its_weights_in_silence() {
                 Err(other) => panic!("{file}, byte {at}: {other}"),
             }
         }
-        assert!(refused >= 14, "{file}: {refused}");
+        match file {
+            // the one before it stands in
+            "checkpoint.safetensors" => assert_eq!(refused, 0),
+            _ => assert!(refused >= 14, "{file}: {refused}"),
+        }
         let removed = copy(home.path());
         std::fs::remove_file(removed.path().join(file)).unwrap();
         match file {
-            // without a checkpoint the run starts anew
             "checkpoint.safetensors" => {
                 resume(removed.path()).unwrap();
                 assert!(learned(removed.path()) == whole);
@@ -287,6 +291,35 @@ fn no_damage_to_what_a_run_goes_on_with_changes_its_weights_in_silence() {
     let sound = copy(home.path());
     resume(sound.path()).unwrap();
     assert!(learned(sound.path()) == whole);
+}
+
+#[test]
+fn a_damaged_checkpoint_falls_back_to_the_one_before_it_and_a_run_says_so() {
+    let (home, whole) = interrupted();
+    let last = std::fs::read(home.path().join("checkpoint.safetensors")).unwrap();
+    assert!(last != std::fs::read(home.path().join("checkpoint.previous.safetensors")).unwrap());
+    for zeros in [false, true] {
+        let damaged = copy(home.path());
+        let path = damaged.path().join("checkpoint.safetensors");
+        let bytes = if zeros { vec![0; last.len()] } else { last[..last.len() / 2].to_vec() };
+        std::fs::write(&path, bytes).unwrap();
+        let warnings = Mutex::new(Vec::new());
+        let sink = |event: Event| {
+            if let Event::Warn(warning) = event {
+                warnings.lock().unwrap().push(warning.to_owned());
+            }
+            true
+        };
+        resume_watched(damaged.path(), &Progress::new(&sink)).unwrap();
+        assert!(learned(damaged.path()) == whole);
+        let warnings = warnings.into_inner().unwrap();
+        let (before, after) = (
+            format!("`{}`: not readable as safetensors", path.display()),
+            "; the run goes on from the checkpoint before it",
+        );
+        assert!(warnings.iter().any(|w| w.starts_with(&before) && w.ends_with(after)), "{warnings:?}");
+        assert!(!damaged.path().join("checkpoint.previous.safetensors").exists(), "a finished run has one checkpoint");
+    }
 }
 
 #[test]
@@ -311,6 +344,7 @@ fn what_a_run_goes_on_with_is_named_where_it_is_not_what_the_run_wrote() {
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 4;
     std::fs::write(&path, bytes).unwrap();
+    std::fs::remove_file(damaged.path().join("checkpoint.previous.safetensors")).unwrap();
     let expected = "expected a checkpoint of this version; start the run over with --force";
     let words = format!("`RUN/checkpoint.safetensors`: its content is not what its own digest says; {expected}");
     assert_eq!(refusal(&damaged), words);

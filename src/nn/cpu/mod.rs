@@ -6,16 +6,27 @@
 //! of threads cannot change a bit of any result. Nothing here knows tensors, gradients' bookkeeping or parameters'
 //! names.
 
+#[forbid(unsafe_code)]
 mod columns;
+#[forbid(unsafe_code)]
 pub mod conv;
+#[forbid(unsafe_code)]
 pub mod finish;
+#[allow(unsafe_code, reason = "hands slices to the kernels of the crate gemm")]
 pub mod gemm;
+#[forbid(unsafe_code)]
 mod layout;
+#[forbid(unsafe_code)]
 pub mod linear;
+#[allow(unsafe_code, reason = "fills a vector in parallel before it has its length, and calls mallopt")]
 pub mod memory;
+#[forbid(unsafe_code)]
 mod minimal;
+#[forbid(unsafe_code)]
 pub mod norm;
+#[allow(unsafe_code, reason = "runs loops compiled for AVX-512 and AVX2")]
 mod vector;
+#[forbid(unsafe_code)]
 mod winograd;
 
 /// The most chunks that a sum over images is cut into: enough to keep some cores busy, few enough that a sum of weight

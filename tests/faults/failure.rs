@@ -1,0 +1,141 @@
+//! System calls that fail, at every moment, with what a system can answer; and a disk that is full.
+
+use std::process::Command;
+
+use nix::libc::{EACCES, EINTR, EIO, EMFILE, ENOSPC};
+
+use crate::report;
+use crate::scenario::{self, Scenario, State, sample};
+use crate::trace::{Call, Fate};
+
+/// An answer of the system, and the calls that can get it.
+struct Failure {
+    error: i32,
+    name: &'static str,
+    of: fn(&Call) -> bool,
+}
+
+const FAILURES: [Failure; 5] = [
+    Failure {
+        error: ENOSPC,
+        name: "no space",
+        of: |call| call.changes && !matches!(call.name, "flock" | "rmdir" | "unlink"),
+    },
+    Failure { error: EIO, name: "input/output error", of: |_| true },
+    Failure {
+        error: EACCES,
+        name: "permission denied",
+        of: |call| !matches!(call.name, "read" | "write" | "fsync" | "flock"),
+    },
+    Failure { error: EMFILE, name: "too many open files", of: |call| call.name == "openat" },
+    Failure {
+        error: EINTR,
+        name: "interrupted",
+        of: |call| matches!(call.name, "read" | "write" | "openat" | "fsync"),
+    },
+];
+
+/// Lets each kind of failure meet some of the calls that can get it.
+fn try_failures(scenario: &Scenario, most: usize) {
+    for Failure { error, name, of } in FAILURES {
+        let mut lost = Vec::new();
+        let candidates = scenario.calls.iter().filter(|call| of(call)).cloned().collect::<Vec<_>>();
+        let tried = sample(&candidates, most, 15);
+        for &n in &tried {
+            let home = scenario.copy();
+            let mut seen = 0;
+            let end = scenario.disturbed(home.path(), |call, _| {
+                seen += usize::from(of(call));
+                if of(call) && seen == n + 1 { Fate::Fails(error) } else { Fate::Passes }
+            });
+            // a message that names a file; some failures are no reason to stop
+            let is_told =
+                end.stderr.lines().last().is_some_and(|line| {
+                    line.starts_with("error: `") && line.contains("artifacts") || line.contains("raw")
+                });
+            let ended = match end.code {
+                Some(0) => Ok(()),
+                Some(1) if is_told && error != EINTR && !end.stderr.contains("panicked") => Ok(()),
+                code => Err(format!("ended with {code:?}: {}", end.stderr)),
+            };
+            let judged = ended.and_then(|()| scenario.judge(home.path()));
+            lost.extend(judged.err().map(|loss| format!("{name} at {}: {loss}", candidates[n])));
+        }
+        report(&format!("{name} {}", scenario.name), tried.len(), &lost);
+    }
+}
+
+#[test]
+fn a_failing_call_loses_nothing_of_a_run_from_nothing() {
+    try_failures(scenario::from_nothing(), 24);
+}
+
+#[test]
+fn a_failing_call_loses_nothing_where_stages_are_replaced() {
+    try_failures(scenario::replaced(), 24);
+}
+
+#[test]
+fn a_failing_call_loses_nothing_where_a_run_is_trained_over() {
+    try_failures(scenario::trained_over(), 8);
+}
+
+/// A small disk of its own for a command: what is told when it is full, and what stands once there is room.
+const SMALL_DISK: &str = r#"
+mount -t tmpfs -o size="$1"k none disk && cd disk && shift || exit 9
+"$@" >../first.out 2>../first.err; echo $? >../first
+eval "$VERIFY" >../verify.out 2>&1; echo $? >../verify
+mount -o remount,size=400m . || exit 9
+"$@" >../second.out 2>&1; echo $? >../second
+cp -a . ../whole
+"#;
+
+#[test]
+fn a_full_disk_loses_nothing_and_the_message_says_what_is_needed() {
+    let scenario = scenario::from_nothing();
+    let sizes: &[usize] = match crate::is_torture() {
+        true => &[
+            4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 8192, 32768, 49152, 65536, 81920,
+            98304,
+        ],
+        false => &[8, 64, 128, 512, 1024, 32768, 81920],
+    };
+    let mut lost = Vec::new();
+    for size in sizes {
+        let home = scenario.copy();
+        std::fs::create_dir(home.path().join("disk")).unwrap();
+        let program = scenario.command(home.path());
+        let verify = scenario.command_of(home.path(), &["verify".to_owned()]);
+        let words = [verify.get_program()].into_iter().chain(verify.get_args());
+        let verify: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        // root may mount; others may where the system lets them be root of a namespace
+        let ran = ["-m", "-rm"].iter().any(|how| {
+            let mut small = Command::new("unshare");
+            small.env("VERIFY", verify.join(" "));
+            small.arg(how).args(["sh", "-c", SMALL_DISK]).arg(program.get_program()).arg(size.to_string());
+            small.arg(program.get_program()).args(program.get_args()).current_dir(home.path());
+            small.status().expect("unshare, of util-linux").success()
+        });
+        assert!(ran, "no small disk could be mounted; this test needs root, or user namespaces");
+        let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap();
+        let code = |name: &str| read(name).trim().parse::<i32>().unwrap();
+        let mut require = |what: &str, holds: bool| {
+            if !holds {
+                let outputs = ["first.err", "verify.out", "second.out"].map(read).concat();
+                lost.push(format!("{size} kB: not so: {what}\n{outputs}"));
+            }
+        };
+        let told = read("first.err");
+        let says =
+            told.lines().last().is_some_and(|line| line.starts_with("error: `") && line.contains("; free some space"));
+        require(
+            "the run ends, or the message names a path and says what is needed",
+            code("first") == 0 || code("first") == 1 && says,
+        );
+        let nothing_stands = read("verify.out").contains("nothing to verify");
+        require("verify passes", code("verify") == 0 || nothing_stands && code("first") != 0);
+        require("the next run completes", code("second") == 0);
+        require("all is as if nothing had happened", State::of(&home.path().join("whole")) == scenario.after);
+    }
+    report("full disks", sizes.len(), &lost);
+}

@@ -1,0 +1,105 @@
+//! A kill, or a signal that asks to stop, at every moment at which something changes.
+
+use nix::sys::signal::Signal;
+
+use crate::report;
+use crate::scenario::{self, Scenario, sample};
+use crate::trace::Fate;
+
+/// Kills a command at some of its moments; what must hold then is what [`Scenario::judge`] says.
+fn try_kills(scenario: &Scenario, most: usize) {
+    let mut lost = Vec::new();
+    let tried = sample(&scenario.moments, most, 12);
+    for &n in &tried {
+        let home = scenario.copy();
+        let end = scenario.disturbed(home.path(), |call, number| match call.changes && number == n {
+            true => Fate::Kills,
+            false => Fate::Passes,
+        });
+        let judged = match end.code {
+            // threads come in another order now and then, so that the moment may not come
+            None | Some(0) => scenario.judge(home.path()),
+            Some(code) => Err(format!("ended with {code}: {}", end.stderr)),
+        };
+        lost.extend(judged.err().map(|loss| format!("before {}: {loss}", scenario.moments[n])));
+    }
+    report(&format!("kills {}", scenario.name), tried.len(), &lost);
+}
+
+#[test]
+fn a_kill_loses_nothing_of_a_run_from_nothing() {
+    try_kills(scenario::from_nothing(), 80);
+}
+
+#[test]
+fn a_kill_loses_nothing_where_stages_are_replaced() {
+    try_kills(scenario::replaced(), 80);
+}
+
+#[test]
+fn a_kill_loses_nothing_where_a_run_is_trained_over() {
+    try_kills(scenario::trained_over(), 40);
+}
+
+#[test]
+fn a_kill_loses_nothing_where_a_run_gets_more_epochs() {
+    try_kills(scenario::more_epochs(), 40);
+}
+
+#[test]
+fn a_kill_loses_nothing_where_glyphs_are_drawn() {
+    try_kills(scenario::glyphs(), 10);
+}
+
+#[test]
+fn a_kill_loses_nothing_where_all_is_cleaned() {
+    try_kills(scenario::cleaned(), 40);
+}
+
+/// A run that is killed again and again, at other moments each time, still comes to its end.
+#[test]
+fn kills_in_a_row_lose_nothing() {
+    let scenario = scenario::from_nothing();
+    let tried = sample(&scenario.moments, 12, 13);
+    let mut lost = Vec::new();
+    for &first in &tried {
+        let home = scenario.copy();
+        for n in [first, first / 2, first / 3] {
+            scenario.disturbed(home.path(), |call, number| match call.changes && number == n {
+                true => Fate::Kills,
+                false => Fate::Passes,
+            });
+        }
+        lost.extend(scenario.judge(home.path()).err().map(|loss| format!("kills at {first} and before: {loss}")));
+    }
+    report("three kills in a row", tried.len(), &lost);
+}
+
+#[test]
+fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
+    let scenario = scenario::from_nothing();
+    let tried = sample(&scenario.moments, 24, 14);
+    let mut lost = Vec::new();
+    let mut caught = 0;
+    for (i, &n) in tried.iter().enumerate() {
+        let (signal, expected) = [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)][i % 2];
+        let home = scenario.copy();
+        let end = scenario.disturbed(home.path(), |call, number| match call.changes && number == n {
+            true => Fate::Signals(signal),
+            false => Fate::Passes,
+        });
+        let is_told = end.stderr.ends_with("error: interrupted; what was finished before stays\n");
+        let ended = match end.code {
+            Some(0) => Ok(()), // it came too late to stop anything
+            Some(code) if code == expected && is_told => {
+                caught += 1;
+                Ok(())
+            }
+            code => Err(format!("{signal} ended with {code:?}: {}", end.stderr)),
+        };
+        let judged = ended.and_then(|()| scenario.judge(home.path()));
+        lost.extend(judged.err().map(|loss| format!("{signal} before {}: {loss}", scenario.moments[n])));
+    }
+    assert!(caught > 0, "no signal came in time");
+    report("signals", tried.len(), &lost);
+}
