@@ -10,7 +10,7 @@ fuzz_target!(|data: &[u8]| {
     let path = file(FILE, data);
     let _ = find(folder());
     let Ok(description @ serde_json::Value::Object(_)) = serde_json::from_slice(data) else { return };
-    if weights::write(&path, Vec::new(), &description).is_err() {
+    if weights::write(&path, None, Vec::new(), &description).is_err() {
         return;
     }
     if let Ok(Some(position)) = find(folder()) {

@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(description @ serde_json::Value::Object(_)) = serde_json::from_slice(data) else { return };
     let path = folder().join("described.safetensors");
     let tensors = vec![("fc1.weight".to_owned(), Entry::vector(&[1.0; 4]))];
-    if weights::write(&path, tensors, &description).is_ok() {
+    if weights::write(&path, None, tensors, &description).is_ok() {
         assert!(weights::load(&path, None, &Device::Cpu).is_err(), "one tensor is no network");
     }
 });
