@@ -21,12 +21,10 @@ mkdir -p "$found"
 fuzz() { # TARGET: runs it; its output goes to a log
   local target=$1 kept=$folder/fuzz/$1
   mkdir -p "$kept" "fuzz/corpus/$target"
-  local dictionary=() length=()
-  [ ! -f "fuzz/dictionaries/$target" ] || dictionary=(-dict="fuzz/dictionaries/$target")
   # RAYON: one thread per target; its workers would share a core
   RAYON_NUM_THREADS=1 "$folder/release/$target" "$kept" "fuzz/corpus/$target" \
     -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -max_len=65536 -print_final_stats=1 \
-    -artifact_prefix="$found/$target-" "${dictionary[@]}" >"$folder/fuzz/$target.log" 2>&1
+    -artifact_prefix="$found/$target-" >"$folder/fuzz/$target.log" 2>&1
 }
 
 report() { # TARGET STATUS: one line, and the log's end where something was found

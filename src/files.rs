@@ -378,7 +378,12 @@ pub fn remove(path: &Path) -> Result<()> {
 
 /// The paths in a folder, sorted by name; none for a folder that is not there.
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let listing = match fs::read_dir(folder) {
+    // a signal may interrupt it, which std goes on after everywhere but here
+    let mut listing = fs::read_dir(folder);
+    while matches!(&listing, Err(error) if error.kind() == ErrorKind::Interrupted) {
+        listing = fs::read_dir(folder);
+    }
+    let listing = match listing {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         listing => listing.map_err(Error::io(folder, "list it"))?,
     };

@@ -117,7 +117,11 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     let (picked, splits) = picks.finish(layout.digits);
     let samples = render::render(&picked, height, width, glyphs);
     let picture = out.join(card::MONTAGE);
-    montage::draw(&samples, &splits, height, width).save(&picture).map_err(Error::write(&picture))?;
+    // through memory, as the encoder hides what the system says of a file
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let montage = montage::draw(&samples, &splits, height, width);
+    montage.write_to(&mut bytes, image::ImageFormat::Png).map_err(Error::write(&picture))?;
+    files::write(&picture, bytes.get_ref())?;
     files::write(&out.join("README.md"), card::card(&facts, &layout, &written).as_bytes())?;
     progress.end();
     Ok(digest(&facts, written.iter().map(|split| split.digest)))

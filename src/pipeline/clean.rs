@@ -44,6 +44,7 @@ impl Pipeline {
             let places = [&[target.clone()][..], &files::former(&target)].concat();
             let is_ours = |place: &&PathBuf| {
                 files::is_marked(place)
+                    || files::is_rest(place)
                     || Record::read(place).is_ok_and(|r| r.is_some_and(|r| r.stage() == Some(stage)))
             };
             if places.iter().any(|place| is_ours(&place)) {
@@ -54,6 +55,11 @@ impl Pipeline {
         for (stage, _lock, target) in &held {
             ownership::mend(*stage, target)?;
             for folder in [target.clone(), files::unfinished(target)] {
+                if files::is_rest(&folder) {
+                    // of a removal that a kill met
+                    files::remove_empty(&folder)?;
+                    continue;
+                }
                 let record = Record::read(&folder)?.is_some_and(|record| record.stage() == Some(*stage));
                 if files::is_marked(&folder) || folder == *target && record {
                     cleaned.push(clean_one(*stage, &folder)?);

@@ -68,27 +68,27 @@ fn try_cuts(scenario: &Scenario, most: usize) {
 
 #[test]
 fn a_power_cut_loses_nothing_of_a_run_from_nothing() {
-    try_cuts(scenario::from_nothing(), 60);
+    try_cuts(scenario::from_nothing(), 16);
 }
 
 #[test]
 fn a_power_cut_loses_nothing_where_stages_are_replaced() {
-    try_cuts(scenario::replaced(), 60);
+    try_cuts(scenario::replaced(), 40);
 }
 
 #[test]
 fn a_power_cut_loses_nothing_where_a_run_is_trained_over() {
-    try_cuts(scenario::trained_over(), 24);
+    try_cuts(scenario::trained_over(), 8);
 }
 
 #[test]
 fn a_power_cut_loses_nothing_where_a_run_gets_more_epochs() {
-    try_cuts(scenario::more_epochs(), 24);
+    try_cuts(scenario::more_epochs(), 8);
 }
 
 #[test]
 fn a_power_cut_loses_nothing_where_glyphs_are_drawn() {
-    try_cuts(scenario::glyphs(), 10);
+    try_cuts(scenario::glyphs(), 4);
 }
 
 /// Whether a name is one of a folder, or of a file, that is not finished.
