@@ -80,6 +80,7 @@ check: ## what must hold before a commit: format, lints, documentation, tests
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --all-targets --locked -- -D warnings
 	$(CARGO) clippy --release --test faults --locked -- -D warnings
+	$(CARGO) clippy --release --package multidigit-fuzz --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --locked
 	@$(MAKE) --no-print-directory test
 
