@@ -32,7 +32,7 @@ pub(super) fn file(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// [`file()`] of the file at a path.
+/// Waits until the content of the file at a path is on the disk.
 pub fn path(path: &Path) -> Result<()> {
     match WAITS.load(Ordering::Relaxed) {
         true => {
@@ -66,7 +66,7 @@ pub(super) fn folder(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// [`folder()`] of the folder in which a path stands.
+/// Waits until the names in the folder in which a path stands are on the disk.
 pub fn name(path: &Path) -> Result<()> {
     folder(path.parent().unwrap_or(Path::new("")))
 }
