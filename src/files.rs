@@ -56,11 +56,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// size.
 ///
 /// # Errors
-/// [`Error::Format`] for one that is larger than any of this program's.
+/// [`Error::Format`] for one that is larger than any of this program's, or not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    let mut text = String::new();
-    within(path, TEXT)?.read_to_string(&mut text).map_err(Error::io(path, "read it"))?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    within(path, TEXT)?.read_to_end(&mut bytes).map_err(Error::io(path, "read it"))?;
+    // a fault of the file, and none of the system's
+    String::from_utf8(bytes).map_err(|e| {
+        let place = e.utf8_error().valid_up_to();
+        Error::format(path, format!("bytes from {place} on that are no UTF-8"), "a text in UTF-8")
+    })
 }
 
 /// Opens a regular file of at most `limit` bytes for reading; of one that grows meanwhile, no more are read.

@@ -70,7 +70,7 @@ fn runs_and_status_tell_of_a_damaged_record() {
     let home = scene(&["raw", "plan", "dataset", "augment", "train", "evaluate", "report"]);
     let told = |command: &str| {
         let answer = home.call(&[command]);
-        assert_eq!(answer.code, Some(0), "they tell what stands, whatever it is");
+        assert_eq!(answer.code, Some(0), "they tell what stands, whatever it is: {}", answer.stderr);
         format!("{}{}", answer.stdout, answer.stderr)
     };
     let mut tally = Tally::new("record.json, status and runs");
