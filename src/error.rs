@@ -298,6 +298,11 @@ impl Error {
         }
     }
 
+    /// Whether the system failed, so that nothing is said of what a file holds.
+    pub fn is_of_system(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound)
+    }
+
     /// Whether the user's configuration or flags are at fault, rather than a stage.
     pub fn is_configuration(&self) -> bool {
         matches!(self, Error::ConfigSyntax { .. } | Error::ConfigKey { .. } | Error::ConfigValue { .. })

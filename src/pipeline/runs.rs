@@ -145,7 +145,7 @@ impl Pipeline {
                         let run = folder.file_name().unwrap_or_default().to_string_lossy();
                         runs.push((format!("{stage}/{run}"), record.content));
                     }
-                    Err(error @ Error::Io { .. }) => return Err(error),
+                    Err(error) if error.is_of_system() => return Err(error),
                     _ => {}
                 }
             }
@@ -163,7 +163,7 @@ impl Pipeline {
 
     /// Every run that stands, the best first; or those of one name, finished and unfinished.
     pub fn runs(&self, name: Option<&str>) -> Result<Vec<Run>> {
-        let mut runs: Vec<Run> = self.places()?.iter().map(|(place, _)| Run::read(place)).collect();
+        let mut runs = self.places()?.iter().map(|(place, _)| Run::read(place)).collect::<Result<Vec<Run>>>()?;
         if let Some(name) = name {
             runs.retain(|run| run.name == name);
             if runs.is_empty() {
@@ -191,11 +191,11 @@ impl Pipeline {
         let record = match Record::read(folder) {
             Ok(Some(record)) => record,
             Ok(None) => {
-                let environment = Run::read(&place).environment;
+                let environment = Run::read(&place)?.environment;
                 return Ok((place, environment.dataset.and_then(|digest| digest.parse().ok())));
             }
             // what the system fails to read now is no damage to tell of for good
-            Err(error @ Error::Io { .. }) => return Err(error),
+            Err(error) if error.is_of_system() => return Err(error),
             Err(error) => {
                 place.problems.push(error.to_string());
                 return Ok((place, None));
@@ -206,14 +206,19 @@ impl Pipeline {
         let table = check(&|path| path == metrics::FILE);
         let others = check(&|path| path != metrics::FILE && !path.ends_with(".safetensors"));
         place.is_rotten = table.is_some();
-        place.problems.extend([table, others].into_iter().flatten().map(|error| error.to_string()));
+        for error in [table, others].into_iter().flatten() {
+            if error.is_of_system() {
+                return Err(error);
+            }
+            place.problems.push(error.to_string());
+        }
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let dataset = record.key.inputs.get(Stage::Dataset.name()).copied();
         for evaluated in self.run_folders(Stage::Evaluate)? {
             let evaluation = match Record::read(&evaluated) {
                 Ok(Some(evaluation)) => evaluation,
                 Ok(None) => continue,
-                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) if error.is_of_system() => return Err(error),
                 Err(error) => {
                     // only its name tells whose it is
                     let folder = evaluated.file_name().unwrap_or_default().to_string_lossy();
@@ -227,9 +232,13 @@ impl Pipeline {
                 continue;
             }
             let advice = format!("evaluate it again with `multidigit run evaluate --run {name} --force`");
-            if let Err(error) = evaluation.check(&evaluated, &advice, |path| path == evaluate::FILE) {
-                place.problems.push(error.to_string());
-                continue;
+            match evaluation.check(&evaluated, &advice, |path| path == evaluate::FILE) {
+                Err(error) if error.is_of_system() => return Err(error),
+                Err(error) => {
+                    place.problems.push(error.to_string());
+                    continue;
+                }
+                Ok(()) => {}
             }
             if evaluation.key.settings.pointer("/evaluate/data").is_none_or(Value::is_null) {
                 if inputs.get(Stage::Dataset.name()).copied() == dataset {

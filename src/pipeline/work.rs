@@ -181,7 +181,7 @@ impl Pipeline {
         let train = self.folder(Stage::Train);
         let shards = Shards::open(&self.folder(Stage::Dataset).join(DATA), "train")?;
         let facts = plan::table::facts(shards.first())?;
-        let mut run = Run::read(&self.place(&train)?.0);
+        let mut run = Run::read(&self.place(&train)?.0)?;
         run.metrics = Some(metrics.clone());
         files::write(&out.join(card::FILE), card::card(&run, metrics, &facts).as_bytes())
     }
@@ -191,7 +191,7 @@ impl Pipeline {
         let dataset = self.content(Stage::Dataset)?;
         let (mut runs, mut others) = (Vec::new(), Vec::new());
         for (place, data) in self.places()? {
-            let run = Run::read(&place);
+            let run = Run::read(&place)?;
             run.problems.iter().for_each(|problem| progress.warn(&format!("run {}: {problem}", run.name)));
             match data.is_none_or(|data| data == dataset) {
                 true => runs.push(run),

@@ -174,33 +174,39 @@ pub struct Summary {
 }
 
 impl Run {
-    /// Reads what stands of a run. What cannot be read is said in [`Run::problems`].
-    pub fn read(place: &Place) -> Run {
+    /// Reads what stands of a run. What is damaged is said in [`Run::problems`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system fails: the same run may be whole a moment later.
+    pub fn read(place: &Place) -> Result<Run> {
         let folder = &place.folder;
         let mut problems = place.problems.clone();
         let file_name = folder.file_name().unwrap_or_default().to_string_lossy();
         let settings = match &place.settings {
             Some(settings) => settings.clone(),
-            None => there(&folder.join(train::CONFIG), yaml, &mut problems).unwrap_or_default(),
+            None => there(&folder.join(train::CONFIG), yaml, &mut problems)?.unwrap_or_default(),
         };
         // numbers that are not those that were recorded are none
         let epochs = match place.is_rotten {
             true => Vec::new(),
-            false => there(&folder.join(metrics::FILE), metrics::read, &mut problems).unwrap_or_default(),
+            false => there(&folder.join(metrics::FILE), metrics::read, &mut problems)?.unwrap_or_default(),
         };
-        let environment: Environment = there(&folder.join(environment::FILE), json, &mut problems).unwrap_or_default();
-        let stop: Option<Stop> = there(&folder.join(train::STOPPED), json, &mut problems);
+        let environment: Environment = there(&folder.join(environment::FILE), json, &mut problems)?.unwrap_or_default();
+        let stop: Option<Stop> = there(&folder.join(train::STOPPED), json, &mut problems)?;
         let mut evaluated = |folder: &PathBuf| there(&folder.join(evaluate::FILE), Metrics::read, &mut problems);
-        let metrics = place.evaluate.as_ref().and_then(&mut evaluated);
+        let metrics = place.evaluate.as_ref().map(&mut evaluated).transpose()?.flatten();
         let named = |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let elsewhere = place.elsewhere.iter().filter_map(|folder| Some((named(folder), evaluated(folder)?))).collect();
+        let mut elsewhere = Vec::new();
+        for folder in &place.elsewhere {
+            elsewhere.extend(evaluated(folder)?.map(|metrics| (named(folder), metrics)));
+        }
         let state = match (&stop, &place.settings) {
             (Some(_), _) => State::Stopped,
             (None, Some(_)) => State::Finished,
             (None, None) => State::Unfinished,
         };
         let section = settings.get("train").unwrap_or(&Value::Null);
-        Run {
+        Ok(Run {
             folder: file_name.clone().into_owned(),
             name: file_name.strip_suffix(files::UNFINISHED).unwrap_or(&file_name).to_owned(),
             state,
@@ -215,7 +221,7 @@ impl Run {
             environment,
             stop,
             problems,
-        }
+        })
     }
 
     /// The epoch with the lowest validation loss, the first of equals.
@@ -258,11 +264,18 @@ pub fn sort(runs: &mut [Run]) {
 }
 
 /// What a file holds, where it stands; what is wrong with it goes to `problems`.
-fn there<T>(path: &Path, read: impl Fn(&Path) -> Result<T>, problems: &mut Vec<String>) -> Option<T> {
-    if !path.exists() {
-        return None;
+fn there<T>(path: &Path, read: impl Fn(&Path) -> Result<T>, problems: &mut Vec<String>) -> Result<Option<T>> {
+    if !path.try_exists().map_err(Error::io(path, "look for it"))? {
+        return Ok(None);
     }
-    read(path).map_err(|error| problems.push(error.to_string())).ok()
+    match read(path) {
+        Err(error) if error.is_of_system() => Err(error),
+        Err(error) => {
+            problems.push(error.to_string());
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
 }
 
 fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {

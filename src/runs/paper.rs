@@ -157,7 +157,7 @@ mod tests {
         let mut train = train::Config { batch_size: 128, seed: 9, ..train::Config::default() };
         change(&mut train);
         let settings = json!({"train": train, "augment": augment::Config { seed: 4, ..augment::Config::default() }});
-        Run::read(&Place { folder: home.path().to_owned(), settings: Some(settings), ..Place::default() })
+        Run::read(&Place { folder: home.path().to_owned(), settings: Some(settings), ..Place::default() }).unwrap()
     }
 
     #[test]

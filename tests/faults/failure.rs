@@ -67,17 +67,17 @@ fn try_failures(scenario: &Scenario, most: usize) {
 
 #[test]
 fn a_failing_call_loses_nothing_of_a_run_from_nothing() {
-    try_failures(scenario::from_nothing(), 8);
+    try_failures(scenario::from_nothing(), 5);
 }
 
 #[test]
 fn a_failing_call_loses_nothing_where_stages_are_replaced() {
-    try_failures(scenario::replaced(), 16);
+    try_failures(scenario::replaced(), 10);
 }
 
 #[test]
 fn a_failing_call_loses_nothing_where_a_run_is_trained_over() {
-    try_failures(scenario::trained_over(), 3);
+    try_failures(scenario::trained_over(), 2);
 }
 
 /// A small disk of its own for a command: what is told when it is full, and what stands once there is room.

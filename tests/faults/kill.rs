@@ -28,32 +28,32 @@ fn try_kills(scenario: &Scenario, most: usize) {
 
 #[test]
 fn a_kill_loses_nothing_of_a_run_from_nothing() {
-    try_kills(scenario::from_nothing(), 40);
+    try_kills(scenario::from_nothing(), 30);
 }
 
 #[test]
 fn a_kill_loses_nothing_where_stages_are_replaced() {
-    try_kills(scenario::replaced(), 90);
+    try_kills(scenario::replaced(), 120);
 }
 
 #[test]
 fn a_kill_loses_nothing_where_a_run_is_trained_over() {
-    try_kills(scenario::trained_over(), 20);
+    try_kills(scenario::trained_over(), 12);
 }
 
 #[test]
 fn a_kill_loses_nothing_where_a_run_gets_more_epochs() {
-    try_kills(scenario::more_epochs(), 20);
+    try_kills(scenario::more_epochs(), 12);
 }
 
 #[test]
 fn a_kill_loses_nothing_where_glyphs_are_drawn() {
-    try_kills(scenario::glyphs(), 6);
+    try_kills(scenario::glyphs(), 5);
 }
 
 #[test]
 fn a_kill_loses_nothing_where_all_is_cleaned() {
-    try_kills(scenario::cleaned(), 30);
+    try_kills(scenario::cleaned(), 25);
 }
 
 /// A run that is killed again and again, at other moments each time, still comes to its end.
@@ -78,7 +78,7 @@ fn kills_in_a_row_lose_nothing() {
 #[test]
 fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
     let scenario = scenario::from_nothing();
-    let tried = sample(&scenario.moments, 12, 14);
+    let tried = sample(&scenario.moments, 8, 14);
     let mut lost = Vec::new();
     let mut caught = 0;
     for (i, &n) in tried.iter().enumerate() {

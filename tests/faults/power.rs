@@ -68,22 +68,22 @@ fn try_cuts(scenario: &Scenario, most: usize) {
 
 #[test]
 fn a_power_cut_loses_nothing_of_a_run_from_nothing() {
-    try_cuts(scenario::from_nothing(), 16);
+    try_cuts(scenario::from_nothing(), 10);
 }
 
 #[test]
 fn a_power_cut_loses_nothing_where_stages_are_replaced() {
-    try_cuts(scenario::replaced(), 40);
+    try_cuts(scenario::replaced(), 24);
 }
 
 #[test]
 fn a_power_cut_loses_nothing_where_a_run_is_trained_over() {
-    try_cuts(scenario::trained_over(), 8);
+    try_cuts(scenario::trained_over(), 5);
 }
 
 #[test]
 fn a_power_cut_loses_nothing_where_a_run_gets_more_epochs() {
-    try_cuts(scenario::more_epochs(), 8);
+    try_cuts(scenario::more_epochs(), 5);
 }
 
 #[test]

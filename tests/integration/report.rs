@@ -284,7 +284,7 @@ fn the_words_of_the_report_are_those_that_were_read_and_approved() {
     };
     let digests = vec![("dataset", multidigit::digest::Digest::of(b"as an example"))];
     let others = vec!["elsewhere".to_owned()];
-    let runs = vec![Run::read(&place)];
+    let runs = vec![Run::read(&place).unwrap()];
     let content = report::Content { dataset, augment: augment::Config::default(), digests, runs, others };
     report::run(&content, &home.path("report")).unwrap();
     let html = fs::read_to_string(home.path("report/index.html")).unwrap();
