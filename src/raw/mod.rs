@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::files::{Build, FolderLock};
+use crate::files::{self, Build, FolderLock};
 use crate::progress::Progress;
 use fetch::{Limits, Mirror};
 use glyphs::read_pool;
@@ -166,6 +166,7 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
             if locate(config, raw).is_err() {
                 fetch_missing(config, raw, first, limits, progress)?;
             }
+            clear(&raw.join(FETCH), raw, progress)?;
             let files = locate(config, raw)?;
             let (glyphs, found) = read_pool(&files, true)?;
             for ((path, part), found) in files.paths.iter().zip(PARTS).zip(found) {
@@ -184,6 +185,7 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
                     synthetic::complete(&folder, progress)?; // unless the run that had the lock before did
                 }
             }
+            clear(&folder.join(synthetic::BUILD), &folder, progress)?;
             let files = locate(config, raw)?;
             let other = |found| Error::SyntheticOther { folder, found };
             let glyphs = match Glyphs::read(&files) {
@@ -205,6 +207,22 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
     }
 }
 
+/// Removes the folder in which a run worked that was killed after the last file had its name.
+fn clear(build: &Path, folder: &Path, progress: &Progress) -> Result<()> {
+    let [left, ..] = files::former(build);
+    if files::is_marked(&left) || files::is_rest(&left) {
+        let _lock = lock(folder, progress)?;
+        files::clear_build(build)?;
+        if files::is_rest(&left) {
+            files::remove_empty(&left)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where files are fetched to, beside the raw folder's own; hidden while a run is at work there.
+const FETCH: &str = "fetch";
+
 /// Tries the mirrors in order, each for all that is still missing.
 fn fetch_missing(config: &Config, raw: &Path, first: &str, limits: &Limits, progress: &Progress) -> Result<()> {
     let mut mirrors = Vec::new();
@@ -215,7 +233,7 @@ fn fetch_missing(config: &Config, raw: &Path, first: &str, limits: &Limits, prog
         mirrors.push(Mirror::parse(text, "raw.mirrors")?);
     }
     let _lock = lock(raw, progress)?;
-    let build = Build::beside(&raw.join("fetch"))?;
+    let build = Build::beside(&raw.join(FETCH))?;
     let mut attempts = Vec::new();
     for mirror in &mirrors {
         for part in PARTS.iter().filter(|part| part.find(raw).is_none()) {

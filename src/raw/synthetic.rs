@@ -30,6 +30,9 @@ const BLOCK: usize = 1_000;
 /// Bytes that are packed into one gzip member.
 const MEMBER: usize = 10_000 * PIXELS;
 
+/// Where it is drawn, beside the files; hidden while a run is at work there.
+pub const BUILD: &str = "draw";
+
 /// Draws the set, and puts those of its four files that are missing into `folder`, which exists.
 pub fn complete(folder: &Path, progress: &Progress) -> Result<()> {
     let mut labels = Vec::with_capacity(TRAIN + TEST);
@@ -47,7 +50,7 @@ pub fn complete(folder: &Path, progress: &Progress) -> Result<()> {
         idx(&[TEST as u32, side, side], test_pixels),
         idx(&[TEST as u32], test_labels),
     ];
-    let build = Build::beside(&folder.join("draw"))?;
+    let build = Build::beside(&folder.join(BUILD))?;
     for (part, content) in PARTS.iter().zip(contents).filter(|(part, _)| part.find(folder).is_none()) {
         let file = build.path().join(part.packed_name());
         fs::write(&file, content).map_err(Error::io(&file, "write it"))?;

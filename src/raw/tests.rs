@@ -306,3 +306,19 @@ fn settings_that_cannot_work_are_refused_before_any_work() {
     );
     Config::default().validate().unwrap();
 }
+
+#[test]
+fn the_folder_that_a_killed_run_left_beside_whole_files_goes_and_one_of_the_users_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let left = home.path().join(".fetch.new");
+    for mark in [None, Some(".multidigit")] {
+        fs::create_dir(&left).unwrap();
+        mark.iter().for_each(|mark| fs::write(left.join(mark), "").unwrap());
+        clear(&home.path().join(FETCH), home.path(), &Progress::silent()).unwrap();
+        assert!(!left.exists());
+    }
+    fs::create_dir(&left).unwrap();
+    fs::write(left.join("mine"), "").unwrap();
+    clear(&home.path().join(FETCH), home.path(), &Progress::silent()).unwrap();
+    assert!(left.join("mine").exists());
+}
