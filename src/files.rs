@@ -299,13 +299,19 @@ pub fn put_back(target: &Path) -> Result<()> {
     fs::rename(sibling(target, OLD), target).map_err(Error::io(target, "put it back"))
 }
 
+/// Whether a killed run left a build beside a target that cannot go on.
+pub fn is_build_left(target: &Path) -> bool {
+    let folder = sibling(target, NEW);
+    is_marked(&folder) || is_rest(&folder)
+}
+
 /// Removes a build that a killed run left, unless it can go on.
 pub fn clear_build(target: &Path) -> Result<()> {
     let folder = sibling(target, NEW);
-    match is_marked(&folder) {
-        true => remove_marked(&folder),
-        false => Ok(()),
+    if is_marked(&folder) {
+        remove_marked(&folder)?;
     }
+    if is_rest(&folder) { remove_empty(&folder) } else { Ok(()) }
 }
 
 /// Removes a folder that carries a mark. The mark goes last, so that what a kill leaves is still known by it.
@@ -321,7 +327,7 @@ fn remove_marked(folder: &Path) -> Result<()> {
 
 /// Whether a killed run left a build beside a target that cannot go on, or the mark in a target that had taken its place.
 pub fn needs_mending(target: &Path) -> bool {
-    is_marked(&sibling(target, NEW)) || is_marked(target) || target.join(REPLACED).is_file()
+    is_build_left(target) || is_marked(target) || target.join(REPLACED).is_file()
 }
 
 /// Whether a folder carries a build's mark.

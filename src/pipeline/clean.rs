@@ -48,11 +48,11 @@ impl Pipeline {
                     || Record::read(place).is_ok_and(|r| r.is_some_and(|r| r.stage() == Some(stage)))
             };
             if places.iter().any(|place| is_ours(&place)) {
-                held.push((stage, FolderLock::beside(&target, Hold::Write)?, target));
+                held.push((stage, FolderLock::beside(&target, Hold::Write)?, target, folder.is_symlink()));
             }
         }
         let mut cleaned = Vec::new();
-        for (stage, _lock, target) in &held {
+        for (stage, _lock, target, is_linked) in &held {
             ownership::mend(*stage, target)?;
             for folder in [target.clone(), files::unfinished(target)] {
                 if files::is_rest(&folder) {
@@ -64,6 +64,10 @@ impl Pipeline {
                 if files::is_marked(&folder) || folder == *target && record {
                     cleaned.push(clean_one(*stage, &folder)?);
                 }
+            }
+            if *is_linked {
+                // so that the link still leads somewhere
+                files::create_dir(target)?;
             }
         }
         Ok(cleaned)

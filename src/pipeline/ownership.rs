@@ -175,8 +175,9 @@ fn remove_empty_folders(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
     use std::fs;
+
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::digest::Digest;

@@ -145,8 +145,11 @@ impl Pipeline {
         }
         if force {
             // what was begun with it may have been interrupted, and goes on if nothing of it is damaged
-            let mark = Mark::read(&folder).ok().filter(|mark| mark.forced && mark.key == key);
-            let going_on = mark.and_then(|mark| self.going_on(&folder, &mark.key).ok().flatten());
+            let mark = unless_damaged(Mark::read(&folder))?.filter(|mark| mark.forced && mark.key == key);
+            let going_on = match mark {
+                Some(mark) => unless_damaged(self.going_on(&folder, &mark.key))?.flatten(),
+                None => None,
+            };
             return Ok(going_on.unwrap_or(Beginning::Start));
         }
         let mark = Mark::read(&folder)?;
@@ -160,6 +163,7 @@ impl Pipeline {
             return Err(Error::UnfinishedStands { path: folder, differences, way });
         }
         match (self.going_on(&folder, &mark.key), beginning) {
+            (Err(error), _) if error.is_of_system() => Err(error),
             // the copy of a finished run may have been interrupted; that run still stands
             (Err(_) | Ok(None), Beginning::Extend(record)) => Ok(Beginning::Extend(record)),
             (Ok(None), _) => Ok(Beginning::Anew),
@@ -169,7 +173,8 @@ impl Pipeline {
 
     /// From where the run with this key in a folder goes on, if it has a checkpoint.
     fn going_on(&self, folder: &Path, key: &Key) -> Result<Option<Beginning>> {
-        let Some(position) = checkpoint::find(folder)?.filter(|position| position.identity == identity(key)) else {
+        let found = checkpoint::find(folder)?.map(|found| found.position);
+        let Some(position) = found.filter(|position| position.identity == identity(key)) else {
             return Ok(None);
         };
         checkpoint::epochs(folder, &position, self.config.plan.digits, self.config.train.repeats())?;
@@ -247,6 +252,14 @@ impl Pipeline {
         self.overrides.iter().for_each(|text| header.push_str(&format!("# --set {}\n", text.replace('\n', " "))));
         files::replace(&folder.join(CONFIG), self.config.document_under(&header).as_bytes())?;
         Ok(build)
+    }
+}
+
+/// What was read; none where it is damaged.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if !error.is_of_system() => Ok(None),
+        read => read.map(Some),
     }
 }
 

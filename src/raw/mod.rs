@@ -166,7 +166,7 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
             if locate(config, raw).is_err() {
                 fetch_missing(config, raw, first, limits, progress)?;
             }
-            clear(&raw.join(FETCH), raw, progress)?;
+            clear(&raw.join(FETCH), raw);
             let files = locate(config, raw)?;
             let (glyphs, found) = read_pool(&files, true)?;
             for ((path, part), found) in files.paths.iter().zip(PARTS).zip(found) {
@@ -185,7 +185,7 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
                     synthetic::complete(&folder, progress)?; // unless the run that had the lock before did
                 }
             }
-            clear(&folder.join(synthetic::BUILD), &folder, progress)?;
+            clear(&folder.join(synthetic::BUILD), &folder);
             let files = locate(config, raw)?;
             let other = |found| Error::SyntheticOther { folder, found };
             let glyphs = match Glyphs::read(&files) {
@@ -207,17 +207,14 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
     }
 }
 
-/// Removes the folder in which a run worked that was killed after the last file had its name.
-fn clear(build: &Path, folder: &Path, progress: &Progress) -> Result<()> {
-    let [left, ..] = files::former(build);
-    if files::is_marked(&left) || files::is_rest(&left) {
-        let _lock = lock(folder, progress)?;
-        files::clear_build(build)?;
-        if files::is_rest(&left) {
-            files::remove_empty(&left)?;
-        }
+/// Removes the folder in which a run worked that was killed after the last file had its name, where nobody is at work.
+fn clear(build: &Path, folder: &Path) {
+    if files::is_build_left(build)
+        && let Ok(_lock) = FolderLock::take(folder)
+    {
+        // the files stand, so that a folder beside them is no reason to fail
+        let _ = files::clear_build(build);
     }
-    Ok(())
 }
 
 /// Where files are fetched to, beside the raw folder's own; hidden while a run is at work there.

@@ -7,7 +7,8 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files::sync;
 
-/// Puts a file into `folder` under the name it has, in one step, once its content is on the disk; the path it had is then its owner's to remove.
+/// Puts a file into `folder` under the name it has, in one step, once its content is on the disk; the path it had is then
+/// its owner's to remove.
 ///
 /// A file that has come to stand there meanwhile is kept in its stead: only the user can have put it there, and whoever
 /// asked for the set reads and judges it next, as any file that was there from the start. All else is an error.

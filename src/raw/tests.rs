@@ -314,11 +314,11 @@ fn the_folder_that_a_killed_run_left_beside_whole_files_goes_and_one_of_the_user
     for mark in [None, Some(".multidigit")] {
         fs::create_dir(&left).unwrap();
         mark.iter().for_each(|mark| fs::write(left.join(mark), "").unwrap());
-        clear(&home.path().join(FETCH), home.path(), &Progress::silent()).unwrap();
+        clear(&home.path().join(FETCH), home.path());
         assert!(!left.exists());
     }
     fs::create_dir(&left).unwrap();
     fs::write(left.join("mine"), "").unwrap();
-    clear(&home.path().join(FETCH), home.path(), &Progress::silent()).unwrap();
+    clear(&home.path().join(FETCH), home.path());
     assert!(left.join("mine").exists());
 }

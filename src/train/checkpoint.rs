@@ -111,44 +111,49 @@ impl Position {
     }
 }
 
-/// Where an interrupted run in `folder` stands, if there is one with a checkpoint: the last one, or the one before it where
-/// the last is damaged or missing.
-///
-/// # Errors
-/// [`Error::Format`] where the last one is damaged, and there is no sound one before it.
-pub fn find(folder: &Path) -> Result<Option<Position>> {
-    let last = position(&folder.join(FILE));
-    if let Ok(Some(_)) = last {
-        return last;
-    }
-    match position(&folder.join(PREVIOUS)) {
-        Ok(Some(position)) => Ok(Some(position)),
-        _ => last,
-    }
+/// The checkpoint from which an interrupted run goes on.
+#[derive(Debug, PartialEq)]
+pub struct Found {
+    /// Where the run stands by it.
+    pub position: Position,
+    /// What is wrong with the last checkpoint, in words, if this is the one before it.
+    pub instead: Option<String>,
 }
 
-/// Makes the checkpoint that [`find`] finds the last one of the run in `folder`. What was wrong with the last one, if it was
-/// the one before it that was found.
-pub fn settle(folder: &Path) -> Result<Option<String>> {
-    let (last, previous) = (folder.join(FILE), folder.join(PREVIOUS));
-    let wrong = match position(&last) {
-        Ok(Some(_)) => return Ok(None),
-        Ok(None) => format!("`{}`: missing", last.display()),
-        Err(Error::Format { path, found, .. }) => format!("`{}`: {found}", path.display()),
-        Err(other) => other.to_string(),
+/// The checkpoint of an interrupted run in `folder`, if it has one: the last one, or the one before it where the last is
+/// damaged or missing.
+///
+/// # Errors
+/// [`Error::Format`] where the last one is damaged, and there is no sound one before it; [`Error::Io`] where the system
+/// fails to read one, which is no damage.
+pub fn find(folder: &Path) -> Result<Option<Found>> {
+    let path = folder.join(FILE);
+    let last = match position(&path) {
+        Ok(Some(position)) => return Ok(Some(Found { position, instead: None })),
+        Err(error) if error.is_of_system() => return Err(error),
+        last => last.map(|_| None),
     };
-    match position(&previous) {
-        Ok(Some(_)) => {
-            files::rename(&previous, &last)?;
-            Ok(Some(wrong))
-        }
-        _ => Ok(None),
-    }
+    let position = match position(&folder.join(PREVIOUS)) {
+        Ok(Some(position)) => position,
+        Err(error) if error.is_of_system() => return Err(error),
+        _ => return last,
+    };
+    let wrong = match last {
+        Err(Error::Format { found, .. }) => found,
+        Err(other) => other.to_string(),
+        Ok(_) => "missing".to_owned(),
+    };
+    Ok(Some(Found { position, instead: Some(format!("`{}`: {wrong}", path.display())) }))
+}
+
+/// Makes the checkpoint before the last one the last one of the run in `folder`.
+pub fn fall_back(folder: &Path) -> Result<()> {
+    files::rename(&folder.join(PREVIOUS), &folder.join(FILE))
 }
 
 /// The position in the checkpoint at a path; none where there is no such file.
 fn position(path: &Path) -> Result<Option<Position>> {
-    if !path.exists() {
+    if !path.try_exists().map_err(Error::io(path, "look for it"))? {
         return Ok(None);
     }
     let bytes = files::read(path)?;
@@ -240,12 +245,14 @@ pub fn epochs(folder: &Path, position: &Position, digits: usize, repeats: bool) 
         let path = folder.join(name);
         Error::format(&path, "not what the run wrote", format!("the file that its checkpoint speaks of; {ADVICE}"))
     };
-    let mut epochs = metrics::read(&folder.join(metrics::FILE)).map_err(|_| changed(metrics::FILE))?;
+    let unreadable = |name: &str, error: Error| if error.is_of_system() { error } else { changed(name) };
+    let mut epochs = metrics::read(&folder.join(metrics::FILE)).map_err(|error| unreadable(metrics::FILE, error))?;
     epochs.truncate(position.epoch);
     if Digest::of(metrics::text(digits, &epochs).as_bytes()) != position.metrics {
         return Err(changed(metrics::FILE));
     }
-    if Digest::of_file(&folder.join(environment::FILE)).ok() != Some(position.environment) {
+    let environment = Digest::of_file(&folder.join(environment::FILE));
+    if environment.map_err(|error| unreadable(environment::FILE, error))? != position.environment {
         return Err(changed(environment::FILE));
     }
     for (name, epoch) in [("best", position.best_epoch), ("last", position.epoch)] {
@@ -254,7 +261,7 @@ pub fn epochs(folder: &Path, position: &Position, digits: usize, repeats: bool) 
         }
         let file = format!("{WEIGHTS}/{name}.safetensors");
         let path = folder.join(&file);
-        let bytes = files::read(&path).map_err(|_| changed(&file))?;
+        let bytes = files::read(&path).map_err(|error| unreadable(&file, error))?;
         let parsed = weights::parse(&path, &bytes)?;
         if !parsed.is_checked {
             return Err(changed(&file));

@@ -326,10 +326,12 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     let mut schedule = Schedule::new(config.schedule, config.learning_rate, steps, config.plateau.clone());
 
     let table = out.join(metrics::FILE);
-    if let Some(wrong) = checkpoint::settle(out)? {
+    let found = checkpoint::find(out)?.filter(|found| found.position.identity == identity);
+    if let Some(wrong) = found.as_ref().and_then(|found| found.instead.as_ref()) {
         progress.warn(&format!("{wrong}; the run goes on from the checkpoint before it"));
+        checkpoint::fall_back(out)?;
     }
-    let begun = checkpoint::find(out)?.is_some_and(|position| position.identity == identity);
+    let begun = found.is_some();
     let (position, epochs) = if begun {
         let position = checkpoint::resume(out, &mut learner, &mut schedule)?;
         let epochs = checkpoint::epochs(out, &position, digits, config.repeats())?;

@@ -227,6 +227,20 @@ fn cleaning_removes_what_records_name_and_keeps_runs_and_files_of_the_users() {
 }
 
 #[test]
+fn a_link_still_leads_to_a_folder_after_cleaning() {
+    let home = one_digit();
+    let elsewhere = home.path("elsewhere");
+    fs::create_dir_all(&elsewhere).unwrap();
+    fs::create_dir(home.path("artifacts")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, home.path("artifacts/plan")).unwrap();
+    for _ in 0..2 {
+        home.ok(&["run", "plan"]);
+        home.ok(&["clean"]);
+        assert!(elsewhere.is_dir() && fs::read_dir(&elsewhere).unwrap().next().is_none());
+    }
+}
+
+#[test]
 fn a_finished_run_is_kept_from_other_stages_from_renamed_copies_and_from_pictures() {
     let home = one_digit();
     home.ok(&["run", "train", "--set", "train.run=plan"]);

@@ -323,6 +323,21 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before_it_and_a_run_says_so() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_checkpoint_that_the_system_fails_to_read_is_no_damaged_one() {
+    let (home, _) = interrupted();
+    let (last, previous) =
+        (home.path().join("checkpoint.safetensors"), home.path().join("checkpoint.previous.safetensors"));
+    let before = std::fs::read(&previous).unwrap();
+    std::fs::remove_file(&last).unwrap();
+    // a link in a circle stands for a disk that fails
+    std::os::unix::fs::symlink(&last, &last).unwrap();
+    let error = resume(home.path()).unwrap_err();
+    assert!(matches!(&error, Error::Io { path, .. } if *path == last), "{error}");
+    assert!(last.is_symlink() && std::fs::read(&previous).unwrap() == before);
+}
+
+#[test]
 fn what_a_run_goes_on_with_is_named_where_it_is_not_what_the_run_wrote() {
     let (home, _) = interrupted();
     let refusal = |damaged: &tempfile::TempDir| {
