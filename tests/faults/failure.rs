@@ -5,7 +5,7 @@ use std::process::Command;
 use nix::libc::{EACCES, EINTR, EIO, EMFILE, ENOSPC};
 
 use crate::report;
-use crate::scenario::{self, Scenario, State, sample};
+use crate::scenario::{self, Scenario, State, require_met, sample};
 use crate::trace::{Call, Fate};
 
 /// An answer of the system, and the calls that can get it.
@@ -38,7 +38,7 @@ const FAILURES: [Failure; 5] = [
 /// Lets each kind of failure meet some of the calls that can get it.
 fn try_failures(scenario: &Scenario, most: usize) {
     for Failure { error, name, of } in FAILURES {
-        let mut lost = Vec::new();
+        let (mut lost, mut met) = (Vec::new(), 0);
         let candidates = scenario.calls.iter().filter(|call| of(call)).cloned().collect::<Vec<_>>();
         let tried = sample(&candidates, most, 15);
         for &n in &tried {
@@ -48,11 +48,10 @@ fn try_failures(scenario: &Scenario, most: usize) {
                 seen += usize::from(of(call));
                 if of(call) && seen == n + 1 { Fate::Fails(error) } else { Fate::Passes }
             });
+            met += usize::from(end.is_disturbed);
             // a message that names a file; some failures are no reason to stop
-            let is_told =
-                end.stderr.lines().last().is_some_and(|line| {
-                    line.starts_with("error: `") && line.contains("artifacts") || line.contains("raw")
-                });
+            let last = end.stderr.lines().last().unwrap_or_default();
+            let is_told = last.starts_with("error: `") && (last.contains("artifacts") || last.contains("raw"));
             let ended = match end.code {
                 Some(0) => Ok(()),
                 Some(1) if is_told && error != EINTR && !end.stderr.contains("panicked") => Ok(()),
@@ -61,6 +60,7 @@ fn try_failures(scenario: &Scenario, most: usize) {
             let judged = ended.and_then(|()| scenario.judge(home.path()));
             lost.extend(judged.err().map(|loss| format!("{name} at {}: {loss}", candidates[n])));
         }
+        require_met(met, tried.len());
         report(&format!("{name} {}", scenario.name), tried.len(), &lost);
     }
 }
@@ -78,6 +78,11 @@ fn a_failing_call_loses_nothing_where_stages_are_replaced() {
 #[test]
 fn a_failing_call_loses_nothing_where_a_run_is_trained_over() {
     try_failures(scenario::trained_over(), 2);
+}
+
+#[test]
+fn a_failing_call_loses_nothing_where_a_run_goes_on() {
+    try_failures(scenario::gone_on(), 3);
 }
 
 /// A small disk of its own for a command: what is told when it is full, and what stands once there is room.

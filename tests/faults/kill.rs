@@ -3,19 +3,17 @@
 use nix::sys::signal::Signal;
 
 use crate::report;
-use crate::scenario::{self, Scenario, sample};
+use crate::scenario::{self, Scenario, require_met, sample};
 use crate::trace::Fate;
 
 /// Kills a command at some of its moments; what must hold then is what [`Scenario::judge`] says.
 fn try_kills(scenario: &Scenario, most: usize) {
-    let mut lost = Vec::new();
+    let (mut lost, mut met) = (Vec::new(), 0);
     let tried = sample(&scenario.moments, most, 12);
     for &n in &tried {
         let home = scenario.copy();
-        let end = scenario.disturbed(home.path(), |call, number| match call.changes && number == n {
-            true => Fate::Kills,
-            false => Fate::Passes,
-        });
+        let end = scenario.disturbed_at(home.path(), n, Fate::Kills);
+        met += usize::from(end.is_disturbed);
         let judged = match end.code {
             // threads come in another order now and then, so that the moment may not come
             None | Some(0) => scenario.judge(home.path()),
@@ -23,6 +21,7 @@ fn try_kills(scenario: &Scenario, most: usize) {
         };
         lost.extend(judged.err().map(|loss| format!("before {}: {loss}", scenario.moments[n])));
     }
+    require_met(met, tried.len());
     report(&format!("kills {}", scenario.name), tried.len(), &lost);
 }
 
@@ -47,6 +46,11 @@ fn a_kill_loses_nothing_where_a_run_gets_more_epochs() {
 }
 
 #[test]
+fn a_kill_loses_nothing_where_a_run_goes_on() {
+    try_kills(scenario::gone_on(), 8);
+}
+
+#[test]
 fn a_kill_loses_nothing_where_glyphs_are_drawn() {
     try_kills(scenario::glyphs(), 5);
 }
@@ -65,10 +69,7 @@ fn kills_in_a_row_lose_nothing() {
     for &first in &tried {
         let home = scenario.copy();
         for n in [first, first / 2, first / 3] {
-            scenario.disturbed(home.path(), |call, number| match call.changes && number == n {
-                true => Fate::Kills,
-                false => Fate::Passes,
-            });
+            scenario.disturbed_at(home.path(), n, Fate::Kills);
         }
         lost.extend(scenario.judge(home.path()).err().map(|loss| format!("kills at {first} and before: {loss}")));
     }
@@ -84,10 +85,7 @@ fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
     for (i, &n) in tried.iter().enumerate() {
         let (signal, expected) = [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)][i % 2];
         let home = scenario.copy();
-        let end = scenario.disturbed(home.path(), |call, number| match call.changes && number == n {
-            true => Fate::Signals(signal),
-            false => Fate::Passes,
-        });
+        let end = scenario.disturbed_at(home.path(), n, Fate::Signals(signal));
         let is_told = end.stderr.ends_with("error: interrupted; what was finished before stays\n");
         let ended = match end.code {
             Some(0) => Ok(()), // it came too late to stop anything

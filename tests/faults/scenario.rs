@@ -90,28 +90,55 @@ pub fn cleaned() -> &'static Scenario {
     MADE.get_or_init(|| Scenario::new("where all is cleaned", &[ALL], "clean --force", false))
 }
 
+/// A run that a kill met after its third checkpoint.
+pub fn gone_on() -> &'static Scenario {
+    static MADE: OnceLock<Scenario> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let mut scenario = Scenario::new("where a run goes on", &["run raw plan dataset"], "run train evaluate", false);
+        let checkpoints = |(_, call): &(usize, &Call)| {
+            call.name == "rename" && call.to.as_ref().is_some_and(|to| to.ends_with("checkpoint.safetensors"))
+        };
+        let third =
+            scenario.moments.iter().enumerate().filter(checkpoints).nth(2).expect("a checkpoint at each step").0;
+        let killed = scenario.copy();
+        scenario.disturbed_at(killed.path(), third + 1, Fate::Kills);
+        scenario.before = killed;
+        scenario.look();
+        scenario
+    })
+}
+
 impl Scenario {
     /// A command, by its words, after other ones.
     fn new(name: &'static str, before: &[&str], words: &str, has_glyphs: bool) -> Scenario {
         let split = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let (calls, after) = (Vec::new(), State::default());
-        let moments = calls.clone();
+        let (calls, moments, after) = (Vec::new(), Vec::new(), State::default());
         let mut scenario = Scenario { name, before: home(), words: split(words), has_glyphs, calls, moments, after };
         for words in before {
             let answer = scenario.call(scenario.before.path(), &split(words));
             assert_eq!(answer.code, Some(0), "{words}: {}", answer.stderr);
         }
-        let home = scenario.copy();
+        scenario.look();
+        scenario
+    }
+
+    /// Runs the command undisturbed, to learn its calls and what it leaves.
+    fn look(&mut self) {
+        let home = self.copy();
         let mut calls = Vec::new();
-        let end = scenario.disturbed(home.path(), |call, _| {
+        let end = self.disturbed(home.path(), |call, _| {
             calls.push(call.clone());
             Fate::Passes
         });
-        assert_eq!(end.code, Some(0), "{words}: {}", end.stderr);
-        scenario.moments = calls.iter().filter(|call| call.changes).cloned().collect();
-        scenario.calls = calls;
-        scenario.after = State::of(home.path());
-        scenario
+        assert_eq!(end.code, Some(0), "{}: {}", self.name, end.stderr);
+        self.moments = calls.iter().filter(|call| call.changes).cloned().collect();
+        self.calls = calls;
+        self.after = State::of(home.path());
+    }
+
+    /// Runs the command in a folder; the call that changes something after `n` others meets `fate`.
+    pub fn disturbed_at(&self, home: &Path, n: usize, fate: Fate) -> End {
+        self.disturbed(home, |call, before| if call.changes && before == n { fate } else { Fate::Passes })
     }
 
     /// Runs the command in a folder; `decide` is asked about each of its calls, and told how many that change something
@@ -242,6 +269,11 @@ impl State {
         }
         State { tree, contents }
     }
+}
+
+/// Requires that the disturbances took place: threads come in another order now and then, so that a moment may not come.
+pub fn require_met(met: usize, tried: usize) {
+    assert!(10 * met >= 9 * tried, "{met} of {tried} moments came");
 }
 
 /// A folder to work in, by the name that the system has for it.

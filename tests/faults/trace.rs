@@ -55,6 +55,8 @@ pub struct End {
     /// Its exit code; none if it was killed.
     pub code: Option<i32>,
     pub stderr: String,
+    /// Whether a call met another fate than to pass.
+    pub is_disturbed: bool,
     /// The files below the folder whose content was not forced to the disk since it was written, by inode.
     pub unsynced: BTreeSet<u64>,
 }
@@ -74,12 +76,18 @@ pub fn run(program: &Command, home: &Path, decide: &mut dyn FnMut(&Call, &BTreeS
     ptrace::seize(first, options).expect("a child can be traced");
     kill(first, Signal::SIGCONT).unwrap();
 
-    let mut tracer = Tracer { first, home: home.to_owned(), inside: BTreeMap::new(), unsynced: BTreeSet::new() };
+    let mut tracer = Tracer {
+        first,
+        home: home.to_owned(),
+        inside: BTreeMap::new(),
+        is_disturbed: false,
+        unsynced: BTreeSet::new(),
+    };
     let code = tracer.watch(decide);
     let mut stderr = String::new();
     messages.rewind().unwrap();
     messages.read_to_string(&mut stderr).expect("output is UTF-8");
-    End { code, stderr, unsynced: tracer.unsynced }
+    End { code, stderr, is_disturbed: tracer.is_disturbed, unsynced: tracer.unsynced }
 }
 
 /// What is known of a thread between the beginning of a call and its end.
@@ -94,6 +102,7 @@ struct Tracer {
     home: PathBuf,
     /// The threads that are in a call.
     inside: BTreeMap<Pid, Inside>,
+    is_disturbed: bool,
     unsynced: BTreeSet<u64>,
 }
 
@@ -122,6 +131,7 @@ impl Tracer {
         let Ok(registers) = ptrace::getregs(pid) else { return };
         let call = self.call(pid, &registers);
         let fate = call.as_ref().map_or(Fate::Passes, |call| decide(call, &self.unsynced));
+        self.is_disturbed |= fate != Fate::Passes;
         let mut fails = None;
         match fate {
             Fate::Passes => {}
