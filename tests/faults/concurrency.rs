@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::{Child, Stdio};
 
+use crate::Cases;
 use crate::home::Answer;
-use crate::report;
 use crate::scenario::{self, Scenario};
 
 /// Starts a command in a folder and goes on.
@@ -27,16 +27,20 @@ fn fault(words: &str, answer: &Answer) -> Option<String> {
 /// Starts commands at once, again and again.
 fn try_at_once(what: &str, scenario: &Scenario, commands: &[&str], times: usize) {
     let times = if crate::is_torture() { 20 * times } else { times };
-    let mut lost = Vec::new();
+    let mut cases = Cases::new(what);
     for _ in 0..times {
         let home = scenario.copy();
         let started: Vec<_> = commands.iter().map(|words| (words, start(scenario, home.path(), words))).collect();
-        for (words, child) in started {
-            lost.extend(fault(words, &Answer::of(child.wait_with_output().unwrap())));
+        let ended = started.into_iter().map(|(words, child)| (words, Answer::of(child.wait_with_output().unwrap())));
+        let ended: Vec<_> = ended.collect();
+        let mut lost: Vec<String> = ended.iter().filter_map(|(words, answer)| fault(words, answer)).collect();
+        if ended.iter().all(|(_, answer)| answer.code != Some(0)) {
+            lost.push("each command was kept from its work by another".to_owned());
         }
         lost.extend(scenario.judge(home.path()).err());
+        cases.add(lost);
     }
-    report(what, times, &lost);
+    cases.end();
 }
 
 const DATA: &str = "run raw plan dataset augment report";

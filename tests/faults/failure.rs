@@ -4,7 +4,7 @@ use std::process::Command;
 
 use nix::libc::{EACCES, EINTR, EIO, EMFILE, ENOSPC};
 
-use crate::report;
+use crate::Cases;
 use crate::scenario::{self, Scenario, State, require_met, sample};
 use crate::trace::{Call, Fate};
 
@@ -38,7 +38,7 @@ const FAILURES: [Failure; 5] = [
 /// Lets each kind of failure meet some of the calls that can get it.
 fn try_failures(scenario: &Scenario, most: usize) {
     for Failure { error, name, of } in FAILURES {
-        let (mut lost, mut met) = (Vec::new(), 0);
+        let (mut cases, mut met) = (Cases::new(format!("{name} {}", scenario.name)), 0);
         let candidates = scenario.calls.iter().filter(|call| of(call)).cloned().collect::<Vec<_>>();
         let tried = sample(&candidates, most, 15);
         for &n in &tried {
@@ -58,10 +58,10 @@ fn try_failures(scenario: &Scenario, most: usize) {
                 code => Err(format!("ended with {code:?}: {}", end.stderr)),
             };
             let judged = ended.and_then(|()| scenario.judge(home.path()));
-            lost.extend(judged.err().map(|loss| format!("{name} at {}: {loss}", candidates[n])));
+            cases.add(judged.err().map(|loss| format!("at {}: {loss}", candidates[n])));
         }
         require_met(met, tried.len());
-        report(&format!("{name} {}", scenario.name), tried.len(), &lost);
+        cases.end();
     }
 }
 
@@ -105,7 +105,7 @@ fn a_full_disk_loses_nothing_and_the_message_says_what_is_needed() {
         ],
         false => &[8, 64, 128, 512, 1024, 32768, 81920],
     };
-    let mut lost = Vec::new();
+    let mut cases = Cases::new("full disks");
     for size in sizes {
         let home = scenario.copy();
         std::fs::create_dir(home.path().join("disk")).unwrap();
@@ -124,6 +124,7 @@ fn a_full_disk_loses_nothing_and_the_message_says_what_is_needed() {
         assert!(ran, "no small disk could be mounted; this test needs root, or user namespaces");
         let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap();
         let code = |name: &str| read(name).trim().parse::<i32>().unwrap();
+        let mut lost = Vec::new();
         let mut require = |what: &str, holds: bool| {
             if !holds {
                 let outputs = ["first.err", "verify.out", "second.out"].map(read).concat();
@@ -141,6 +142,7 @@ fn a_full_disk_loses_nothing_and_the_message_says_what_is_needed() {
         require("verify passes", code("verify") == 0 || nothing_stands && code("first") != 0);
         require("the next run completes", code("second") == 0);
         require("all is as if nothing had happened", State::of(&home.path().join("whole")) == scenario.after);
+        cases.add(lost);
     }
-    report("full disks", sizes.len(), &lost);
+    cases.end();
 }

@@ -2,13 +2,13 @@
 
 use nix::sys::signal::Signal;
 
-use crate::report;
+use crate::Cases;
 use crate::scenario::{self, Scenario, require_met, sample};
 use crate::trace::Fate;
 
 /// Kills a command at some of its moments; what must hold then is what [`Scenario::judge`] says.
 fn try_kills(scenario: &Scenario, most: usize) {
-    let (mut lost, mut met) = (Vec::new(), 0);
+    let (mut cases, mut met) = (Cases::new(format!("kills {}", scenario.name)), 0);
     let tried = sample(&scenario.moments, most, 12);
     for &n in &tried {
         let home = scenario.copy();
@@ -19,10 +19,10 @@ fn try_kills(scenario: &Scenario, most: usize) {
             None | Some(0) => scenario.judge(home.path()),
             Some(code) => Err(format!("ended with {code}: {}", end.stderr)),
         };
-        lost.extend(judged.err().map(|loss| format!("before {}: {loss}", scenario.moments[n])));
+        cases.add(judged.err().map(|loss| format!("before {}: {loss}", scenario.moments[n])));
     }
     require_met(met, tried.len());
-    report(&format!("kills {}", scenario.name), tried.len(), &lost);
+    cases.end();
 }
 
 #[test]
@@ -65,22 +65,22 @@ fn a_kill_loses_nothing_where_all_is_cleaned() {
 fn kills_in_a_row_lose_nothing() {
     let scenario = scenario::from_nothing();
     let tried = sample(&scenario.moments, 4, 13);
-    let mut lost = Vec::new();
+    let mut cases = Cases::new("three kills in a row");
     for &first in &tried {
         let home = scenario.copy();
         for n in [first, first / 2, first / 3] {
             scenario.disturbed_at(home.path(), n, Fate::Kills);
         }
-        lost.extend(scenario.judge(home.path()).err().map(|loss| format!("kills at {first} and before: {loss}")));
+        cases.add(scenario.judge(home.path()).err().map(|loss| format!("kills at {first} and before: {loss}")));
     }
-    report("three kills in a row", tried.len(), &lost);
+    cases.end();
 }
 
 #[test]
 fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
     let scenario = scenario::from_nothing();
     let tried = sample(&scenario.moments, 8, 14);
-    let mut lost = Vec::new();
+    let mut cases = Cases::new("signals");
     let mut caught = 0;
     for (i, &n) in tried.iter().enumerate() {
         let (signal, expected) = [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)][i % 2];
@@ -96,8 +96,8 @@ fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
             code => Err(format!("{signal} ended with {code:?}: {}", end.stderr)),
         };
         let judged = ended.and_then(|()| scenario.judge(home.path()));
-        lost.extend(judged.err().map(|loss| format!("{signal} before {}: {loss}", scenario.moments[n])));
+        cases.add(judged.err().map(|loss| format!("{signal} before {}: {loss}", scenario.moments[n])));
     }
     assert!(caught > 0, "no signal came in time");
-    report("signals", tried.len(), &lost);
+    cases.end();
 }

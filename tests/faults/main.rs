@@ -37,9 +37,33 @@ fn is_torture() -> bool {
     std::env::var_os("MULTIDIGIT_TORTURE").is_some()
 }
 
-/// Ends a test by its tally: how many cases were tried, and every one in which something was lost.
-fn report(what: &str, tried: usize, lost: &[String]) {
-    eprintln!("{what}: {tried} cases, {} lost", lost.len());
-    let all = lost.join("\n");
-    assert!(tried > 0 && lost.is_empty(), "{what}: something was lost in {} of {tried} cases:\n{all}", lost.len());
+/// The cases of one kind of fault.
+struct Cases {
+    what: String,
+    tried: usize,
+    lost: usize,
+}
+
+impl Cases {
+    fn new(what: impl ToString) -> Cases {
+        Cases { what: what.to_string(), tried: 0, lost: 0 }
+    }
+
+    /// Counts a case; what was lost in it, if anything was, is told at once, as all cases can take hours.
+    fn add(&mut self, losses: impl IntoIterator<Item = String>) {
+        self.tried += 1;
+        let mut is_lost = false;
+        for loss in losses {
+            eprintln!("{}, lost: {loss}", self.what);
+            is_lost = true;
+        }
+        self.lost += usize::from(is_lost);
+    }
+
+    /// Tells the tally, and fails if anything was lost.
+    fn end(self) {
+        let Cases { what, tried, lost } = self;
+        eprintln!("{what}: {tried} cases, {lost} lost");
+        assert!(tried > 0 && lost == 0, "{what}: something was lost in {lost} of {tried} cases, as told above");
+    }
 }

@@ -5,13 +5,12 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::Cases;
 use crate::home::{Answer, bare};
-use crate::report;
 
 /// What a server does with each connection, once it has read the request.
 type Behaviour = fn(&mut TcpStream, &str) -> std::io::Result<()>;
@@ -95,7 +94,7 @@ fn run_raw(home: &Path, mirrors: &str) -> Answer {
 
 #[test]
 fn a_mirror_that_misbehaves_is_named_and_leaves_nothing_behind() {
-    let mut lost = Vec::new();
+    let mut cases = Cases::new("mirrors");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut mirrors = vec![("is not there", format!("http://{closed}/"))];
     mirrors.extend(BEHAVIOURS.map(|(what, behaves)| (what, serve(behaves))));
@@ -105,16 +104,15 @@ fn a_mirror_that_misbehaves_is_named_and_leaves_nothing_behind() {
     }
     for (what, mirror) in &mirrors {
         let home = tempfile::tempdir().unwrap();
-        let begun = Instant::now();
         let answer = run_raw(home.path(), mirror);
         let left = multidigit::files::walk_all(&home.path().join("raw")).unwrap();
+        let mut lost = Vec::new();
         let mut require = |expected: &str, holds: bool| {
             if !holds {
                 lost.push(format!("a mirror that {what}: not so: {expected}\n{left:?}\n{}", answer.stderr));
             }
         };
         require("the stage fails", answer.code == Some(1));
-        require("it fails soon", begun.elapsed() < Duration::from_secs(60));
         require("the mirror is named", answer.stderr.contains(mirror.trim_end_matches('/')));
         require("no library broke", !answer.stderr.contains("panicked"));
         require("nothing is left but a lock", left.iter().all(|path| path.ends_with(".lock")));
@@ -122,6 +120,7 @@ fn a_mirror_that_misbehaves_is_named_and_leaves_nothing_behind() {
             let next = run_raw(home.path(), &format!("{mirror},{good}"));
             require(&format!("the next mirror is asked ({})", next.stderr), next.code == Some(0));
         }
+        cases.add(lost);
     }
-    report("mirrors", mirrors.len(), &lost);
+    cases.end();
 }

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::report;
+use crate::Cases;
 use crate::scenario::{self, Scenario, require_met, sample};
 use crate::trace::{self, Fate};
 
@@ -47,7 +47,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn try_cuts(scenario: &Scenario, most: usize) {
-    let (mut lost, mut met, mut all) = (Vec::new(), 0, 0);
+    let (mut cases, mut met) = (Cases::new(format!("power cuts {}", scenario.name)), 0);
     let tried = sample(&scenario.moments, most, 16);
     for (i, &n) in tried.iter().enumerate() {
         let losses = [Loss::Zeros, Loss::Empty, Loss::Half];
@@ -56,14 +56,13 @@ fn try_cuts(scenario: &Scenario, most: usize) {
             let home = scenario.copy();
             let end = scenario.disturbed_at(home.path(), n, Fate::Kills);
             met += usize::from(end.is_disturbed);
-            all += 1;
             cut(home.path(), &end.unsynced, loss);
             let judged = scenario.judge(home.path());
-            lost.extend(judged.err().map(|what| format!("{loss:?} before {}: {what}", scenario.moments[n])));
+            cases.add(judged.err().map(|what| format!("{loss:?} before {}: {what}", scenario.moments[n])));
         }
     }
-    require_met(met, all);
-    report(&format!("power cuts {}", scenario.name), all, &lost);
+    require_met(met, cases.tried);
+    cases.end();
 }
 
 #[test]
