@@ -378,6 +378,15 @@ fn exchange(_: &Path, _: &Path) -> bool {
     false
 }
 
+/// Removes a folder, unless something is in it.
+pub fn remove_if_empty(folder: &Path) -> Result<()> {
+    match fs::remove_dir(folder) {
+        // what some systems call a folder that is not empty
+        Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => Ok(()),
+        removed => removed.map_err(Error::io(folder, "remove it")),
+    }
+}
+
 /// Removes a file or a link; what is not there is fine.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {

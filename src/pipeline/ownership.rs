@@ -82,8 +82,7 @@ pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
     for name in [record::FILE, files::MARK, files::REPLACED] {
         files::remove(&folder.join(name))?;
     }
-    let _ = std::fs::remove_dir(folder); // it refuses where something is in it
-    Ok(())
+    files::remove_if_empty(folder)
 }
 
 /// Completes what a killed run left undone beside the folder of a stage: a state that was moved aside returns where
@@ -167,7 +166,7 @@ fn remove_empty_folders(folder: &Path) -> Result<()> {
     for path in files::entries(folder)? {
         if std::fs::symlink_metadata(&path).map_err(Error::io(&path, "look at it"))?.is_dir() {
             remove_empty_folders(&path)?;
-            let _ = std::fs::remove_dir(path); // it refuses where something is in it
+            files::remove_if_empty(&path)?;
         }
     }
     Ok(())

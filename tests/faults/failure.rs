@@ -37,32 +37,34 @@ const FAILURES: [Failure; 5] = [
 
 /// Lets each kind of failure meet some of the calls that can get it.
 fn try_failures(scenario: &Scenario, most: usize) {
-    for Failure { error, name, of } in FAILURES {
-        let (mut cases, mut met) = (Cases::new(format!("{name} {}", scenario.name)), 0);
-        let candidates = scenario.calls.iter().filter(|call| of(call)).cloned().collect::<Vec<_>>();
-        let tried = sample(&candidates, most, 15);
-        for &n in &tried {
-            let home = scenario.copy();
-            let mut seen = 0;
-            let end = scenario.disturbed(home.path(), |call, _| {
-                seen += usize::from(of(call));
-                if of(call) && seen == n + 1 { Fate::Fails(error) } else { Fate::Passes }
-            });
-            met += usize::from(end.is_disturbed);
-            // a message that names a file; some failures are no reason to stop
-            let last = end.stderr.lines().last().unwrap_or_default();
-            let is_told = last.starts_with("error: `") && (last.contains("artifacts") || last.contains("raw"));
-            let ended = match end.code {
-                Some(0) => Ok(()),
-                Some(1) if is_told && error != EINTR && !end.stderr.contains("panicked") => Ok(()),
-                code => Err(format!("ended with {code:?}: {}", end.stderr)),
-            };
-            let judged = ended.and_then(|()| scenario.judge(home.path()));
-            cases.add(judged.err().map(|loss| format!("at {}: {loss}", candidates[n])));
-        }
-        require_met(met, tried.len());
-        cases.end();
+    FAILURES.iter().for_each(|failure| try_failure(scenario, failure, most));
+}
+
+fn try_failure(scenario: &Scenario, &Failure { error, name, of }: &Failure, most: usize) {
+    let (mut cases, mut met) = (Cases::new(format!("{name} {}", scenario.name)), 0);
+    let candidates = scenario.calls.iter().filter(|call| of(call)).cloned().collect::<Vec<_>>();
+    let tried = sample(&candidates, most, 15);
+    for &n in &tried {
+        let home = scenario.copy();
+        let mut seen = 0;
+        let end = scenario.disturbed(home.path(), |call, _| {
+            seen += usize::from(of(call));
+            if of(call) && seen == n + 1 { Fate::Fails(error) } else { Fate::Passes }
+        });
+        met += usize::from(end.is_disturbed);
+        // a message that names a file; some failures are no reason to stop
+        let last = end.stderr.lines().last().unwrap_or_default();
+        let is_told = last.starts_with("error: `") && (last.contains("artifacts") || last.contains("raw"));
+        let ended = match end.code {
+            Some(0) => Ok(()),
+            Some(1) if is_told && error != EINTR && !end.stderr.contains("panicked") => Ok(()),
+            code => Err(format!("ended with {code:?}: {}", end.stderr)),
+        };
+        let judged = ended.and_then(|()| scenario.judge(home.path()));
+        cases.add(judged.err().map(|loss| format!("at {}: {loss}", candidates[n])));
     }
+    require_met(met, tried.len());
+    cases.end();
 }
 
 #[test]
@@ -83,6 +85,12 @@ fn a_failing_call_loses_nothing_where_a_run_is_trained_over() {
 #[test]
 fn a_failing_call_loses_nothing_where_a_run_goes_on() {
     try_failures(scenario::gone_on(), 3);
+}
+
+#[test]
+fn a_folder_that_cannot_be_removed_goes_with_the_next_run() {
+    let failure = Failure { error: EIO, name: "no folder is removed", of: |call| call.name == "rmdir" };
+    try_failure(scenario::replaced(), &failure, usize::MAX);
 }
 
 /// A small disk of its own for a command: what is told when it is full, and what stands once there is room.
