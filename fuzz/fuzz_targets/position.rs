@@ -13,7 +13,8 @@ fuzz_target!(|data: &[u8]| {
     if weights::write(&path, None, Vec::new(), &description).is_err() {
         return;
     }
-    if let Ok(Some(position)) = find(folder()) {
+    if let Ok(Some(found)) = find(folder()) {
+        let position = found.position;
         let text = serde_json::to_string(&position).expect("a position is plain data");
         let again: Position = serde_json::from_str(&text).expect("what was written is read");
         assert_eq!(text, serde_json::to_string(&again).expect("a position is plain data"));
