@@ -27,12 +27,12 @@ fn try_kills(scenario: &Scenario, most: usize) {
 
 #[test]
 fn a_kill_loses_nothing_of_a_run_from_nothing() {
-    try_kills(scenario::from_nothing(), 30);
+    try_kills(scenario::from_nothing(), 24);
 }
 
 #[test]
 fn a_kill_loses_nothing_where_stages_are_replaced() {
-    try_kills(scenario::replaced(), 120);
+    try_kills(scenario::replaced(), 112);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn kills_in_a_row_lose_nothing() {
 #[test]
 fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
     let scenario = scenario::from_nothing();
-    let tried = sample(&scenario.moments, 8, 14);
+    let tried = sample(&scenario.moments, 6, 14);
     let mut cases = Cases::new("signals");
     let mut caught = 0;
     for (i, &n) in tried.iter().enumerate() {

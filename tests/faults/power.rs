@@ -67,7 +67,7 @@ fn try_cuts(scenario: &Scenario, most: usize) {
 
 #[test]
 fn a_power_cut_loses_nothing_of_a_run_from_nothing() {
-    try_cuts(scenario::from_nothing(), 10);
+    try_cuts(scenario::from_nothing(), 7);
 }
 
 #[test]
