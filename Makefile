@@ -87,7 +87,7 @@ check: ## what must hold before a commit: format, lints, documentation, tests
 faults: ## kills, failing calls, power cuts, damaged and hostile files: a sample of the cases, some minutes
 	$(CARGO) test --release --locked --test faults -- --nocapture
 
-torture: ## the same with every case, and each fuzz target for ten minutes: hours
+torture: ## the same with every case, and each fuzz target for ten minutes: many hours
 	MULTIDIGIT_TORTURE=1 $(CARGO) test --release --locked --test faults -- --nocapture
 	scripts/fuzz.sh 600
 
