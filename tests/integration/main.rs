@@ -28,6 +28,7 @@ mod learning;
 mod networks;
 mod pipeline;
 mod raw;
+mod records;
 mod report;
 mod resume;
 mod torchvision;

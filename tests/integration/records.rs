@@ -1,0 +1,69 @@
+//! Every key and record of a small pipeline, line by line, against those that were approved: what stands on people's disks
+//! stays fresh, whatever is changed in the code.
+
+use std::fs;
+use std::path::Path;
+
+use super::Home;
+
+/// Members whose values are those of the moment.
+const OF_THE_MOMENT: [&str; 4] = ["modified_ns", "inode", "seconds", "finished"];
+
+/// Members whose values follow from trained weights, whose last bits are those of the processor's arithmetic.
+const LEARNED: [&str; 4] = ["content", "digest", "bytes", "best_epoch"];
+
+/// A record without what no two runs, or no two processors, have in common: such a value is a dash.
+fn masked(path: &Path, text: &str) -> String {
+    let is_learned = ["train", "evaluate", "report"].iter().any(|stage| path.starts_with(stage));
+    let (mut lines, mut in_epochs) = (String::new(), false);
+    for line in text.lines() {
+        let (name, value) = line.trim().split_once(": ").unwrap_or((line.trim(), ""));
+        let name = name.trim_matches('"');
+        let is_masked = OF_THE_MOMENT.contains(&name)
+            || is_learned && LEARNED.contains(&name)
+            || name.starts_with("train/") // inputs, by their digests
+            || name.starts_with("evaluate/")
+            || !is_learned && name == "digest" && line.starts_with("  \""); // of the record's own text
+        // the numbers of every epoch
+        in_epochs &= line != "    ],";
+        if in_epochs {
+            continue;
+        }
+        in_epochs = is_learned && name == "epochs" && value == "[";
+        let line = match line.split_once(": ") {
+            Some((name, value)) if is_masked => format!("{name}: -{}", if value.ends_with(',') { "," } else { "" }),
+            _ => line.to_owned(),
+        };
+        // the name of a file of TensorBoard holds the second in which the training began
+        let line = line.split("tfevents.").map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+        lines.push_str(&line.collect::<Vec<_>>().join("tfevents."));
+        lines.push('\n');
+    }
+    lines
+}
+
+#[test]
+fn keys_and_records_are_those_that_were_approved() {
+    let data = ["raw.source=synthetic", "plan.digits=1", "plan.image_size=[28,28]", "plan.samples_per_class=10"];
+    let rest = ["plan.split.by=sample", "augment.epochs=1", "train.epochs=2", "train.batch_size=32", "train.run=drawn"];
+    let home = Home::with(&[&data[..], &rest].concat());
+    home.ok(&["run", "raw", "plan", "dataset", "augment"]);
+    home.ok(&["lock"]);
+    home.ok(&["run", "train", "evaluate", "--set", "train.model=resnet"]);
+    let plain = ["--set", "train.model=resnet", "--set", "train.augment=false", "--set", "train.run=plain"];
+    home.ok(&[&["run", "train", "evaluate"][..], &plain].concat());
+    home.ok(&["run", "report"]);
+    home.ok(&["run", "evaluate", "--run", "drawn", "--set", "evaluate.data=artifacts/dataset/data"]);
+    let mut all = String::new();
+    let mut show = |name: &str, text: String| all.push_str(&format!("==== {name}\n{text}\n"));
+    show("pipeline.lock", fs::read_to_string(home.path("pipeline.lock")).unwrap());
+    let mut records: Vec<_> = multidigit::files::walk_all(&home.path("artifacts")).unwrap();
+    records.sort();
+    for path in records.iter().filter(|path| path.ends_with("record.json")) {
+        let text = fs::read_to_string(home.path("artifacts").join(path)).unwrap();
+        show(&path.display().to_string(), masked(path, &text));
+    }
+    insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "../golden"}, {
+        insta::assert_snapshot!("records", all);
+    });
+}
