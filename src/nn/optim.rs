@@ -156,12 +156,18 @@ mod tests {
             let mut adam = Adam::new(&store, case["weight_decay"].as_f64().unwrap());
             let each = |key: &str| case[key].as_array().unwrap().clone();
             let (mut ours, mut theirs): (f64, f64) = (0.0, 0.0);
-            let rows = each("gradients").into_iter().zip(each("after").into_iter().zip(each("after_f32")));
+            let (gradients, after, after_f32) = (each("gradients"), each("after"), each("after_f32"));
+            let steps = gradients.len();
+            assert!(steps > 0 && [after.len(), after_f32.len(), numbers(&case["rates"]).len()] == [steps; 3]);
+            let rows = gradients.into_iter().zip(after.into_iter().zip(after_f32));
             for (rate, (gradient, (exact, in_f32))) in numbers(&case["rates"]).into_iter().zip(rows) {
                 let gradient = tensor(&numbers(&gradient)).unwrap();
                 adam.step(&store, &[Some(gradient)], rate).unwrap();
-                let found = var.to_vec1::<f32>().unwrap();
-                for (found, (exact, in_f32)) in found.iter().zip(numbers(&exact).iter().zip(numbers(&in_f32))) {
+                let (found, exact, in_f32) = (var.to_vec1::<f32>().unwrap(), numbers(&exact), numbers(&in_f32));
+                assert!(!found.is_empty() && [exact.len(), in_f32.len()] == [found.len(); 2]);
+                for (found, (exact, in_f32)) in found.iter().zip(exact.iter().zip(in_f32)) {
+                    // f64::max passes over NaN, which would then be no error at all
+                    assert!(found.is_finite() && exact.is_finite() && in_f32.is_finite(), "{}", case["name"]);
                     ours = ours.max((f64::from(*found) - exact).abs() / exact.abs().max(1.0));
                     theirs = theirs.max((in_f32 - exact).abs() / exact.abs().max(1.0));
                 }

@@ -193,6 +193,7 @@ fn same(what: &str, ours: &[f32], candles: &Tensor, terms: usize) {
     let last = if candles.rank() == 4 { candles.permute((0, 2, 3, 1)).unwrap() } else { candles.clone() };
     let theirs = last.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(ours.len(), theirs.len(), "{what}");
+    assert!(!ours.is_empty(), "{what}: nothing to compare");
     let largest = theirs.iter().fold(0.0, |a: f32, b| a.max(b.abs()));
     let allowed = terms as f32 * f32::EPSILON * largest;
     for (ours, theirs) in ours.iter().zip(&theirs) {

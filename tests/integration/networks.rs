@@ -61,8 +61,26 @@ fn norm(values: &[f64]) -> f64 {
 /// The largest difference, as a share of the largest value.
 pub fn error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
+    assert!(!found.is_empty(), "nothing to compare");
+    // f64::max passes over NaN, which would then be no error at all
+    assert!(found.iter().chain(expected).all(|value| value.is_finite()), "a number is not finite");
     let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
-    found.iter().zip(expected).fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs())) / largest
+    let worst = found.iter().zip(expected).fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs()));
+    if worst == 0.0 { 0.0 } else { worst / largest }
+}
+
+#[test]
+fn a_comparison_fails_on_nan_on_infinity_and_on_nothing() {
+    let fails = |found: &[f64], expected: &[f64]| std::panic::catch_unwind(|| error(found, expected)).is_err();
+    assert!(fails(&[f64::NAN, 1.0], &[1.0, 1.0]) && fails(&[1.0, 1.0], &[1.0, f64::NAN]));
+    assert!(fails(&[f64::INFINITY], &[1.0]) && fails(&[1.0], &[f64::INFINITY]) && fails(&[], &[]));
+    assert_eq!((error(&[1.0, 3.0], &[1.0, 4.0]), error(&[0.0], &[0.0])), (0.25, 0.0));
+    assert!(error(&[1.0], &[0.0]).is_infinite());
+    let figures = |values: Vec<(String, Vec<f64>)>| Figures::from([("gradients", values)]);
+    let nan = figures(vec![("a".to_owned(), vec![f64::NAN])]);
+    assert!(std::panic::catch_unwind(|| errors(&nan, &nan)).is_err());
+    assert!(std::panic::catch_unwind(|| errors(&figures(vec![]), &figures(vec![]))).is_err());
+    assert!(std::panic::catch_unwind(|| errors(&Figures::new(), &Figures::new())).is_err());
 }
 
 fn two_digits(model: Model) -> Network {
@@ -175,8 +193,10 @@ impl Fixture {
 /// The worst error of each kind.
 fn errors(found: &Figures, exact: &Figures) -> BTreeMap<&'static str, f64> {
     assert_eq!(found.keys().collect::<Vec<_>>(), exact.keys().collect::<Vec<_>>());
+    assert!(!exact.is_empty(), "nothing to compare");
     let worst = |kind: &&'static str| {
         assert_eq!(found[kind].len(), exact[kind].len(), "{kind}");
+        assert!(!exact[kind].is_empty(), "{kind}: nothing to compare");
         found[kind].iter().zip(&exact[kind]).fold(0.0, |worst: f64, ((name, found), (same, exact))| {
             assert_eq!(name, same);
             worst.max(error(found, exact))

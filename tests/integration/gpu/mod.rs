@@ -1,5 +1,6 @@
 //! The GPU against the CPU and against PyTorch. On a machine without a GPU these tests say so and end, but for those of
-//! what needs none: that the kernels compile, and what is said where there is no GPU.
+//! what needs none: that the kernels compile, and what is said where there is no GPU. Where MULTIDIGIT_REQUIRE_GPU is set, a
+//! GPU that cannot be used is a failure.
 //! Operators, networks and augmentation are here, whole runs in `training.rs`.
 
 mod training;
@@ -31,6 +32,9 @@ use super::torchvision::{self, Case};
 fn session(precision: Precision) -> Option<Arc<Session>> {
     match Session::open(0, precision, true) {
         Ok(session) => Some(session),
+        Err(error) if std::env::var_os("MULTIDIGIT_REQUIRE_GPU").is_some() => {
+            panic!("MULTIDIGIT_REQUIRE_GPU is set, and there is no GPU: {error}")
+        }
         Err(error) => {
             eprintln!("skipped, as there is no GPU: {error}");
             None
