@@ -69,18 +69,6 @@ pub struct Global {
     pub no_progress: bool,
 }
 
-impl Command {
-    /// The run whose own settings are to be taken.
-    pub fn run(&self) -> Option<&str> {
-        match self {
-            Command::Run(Run { run, .. })
-            | Command::Predict(Predict { run, .. })
-            | Command::Bench(Bench { run, .. }) => run.as_deref(),
-            _ => None,
-        }
-    }
-}
-
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {

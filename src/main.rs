@@ -7,12 +7,14 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use multidigit::cli::{Bench, Cli, Command, Measured, Picture, Predict, Preview, Report, Schema, completions, man};
+use multidigit::cli::{
+    Bench, Cli, Command, Global, Measured, Picture, Predict, Preview, Report, Schema, completions, man,
+};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
 use multidigit::files::sync;
-use multidigit::pipeline::{self, Pipeline, lock, stage};
+use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Summary};
 use multidigit::terminal::{Terminal, catch_signals, complain, interrupted};
@@ -32,96 +34,123 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    match cli.command {
-        Command::Inspect { file } => return print(&inspect::inspect(&file)?),
-        Command::Schema { of: Schema::Pipeline } => return print(&format!("{:#}\n", Config::schema())),
-        Command::Schema { of: Schema::Metrics } => return print(&format!("{:#}\n", Metrics::schema())),
-        Command::Completions { shell } => return write(&completions(shell)),
-        Command::Man => return write(&man().map_err(Error::io(Path::new("the manual page"), "write it"))?),
-        _ => {}
-    }
-    let global = cli.global;
-    if let Some(threads) = global.threads {
-        // before anything computes: the configuration of a run is compared with its record
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
-    }
-    let default = Path::new(config::FILE);
-    let file = global.config.as_deref().or(default.exists().then_some(default));
-    let mut config = match cli.command.run() {
-        None => Config::load(file, &global.overrides)?,
-        Some(run) if global.config.is_some() => {
-            return Err(Error::value("--config", "one beside --run", format!("one of the two: run {run} has its own")));
+fn run(Cli { global, command }: Cli) -> Result<()> {
+    match command {
+        Command::Inspect { file } => print(&inspect::inspect(&file)?),
+        Command::Schema { of: Schema::Pipeline } => print(&format!("{:#}\n", Config::schema())),
+        Command::Schema { of: Schema::Metrics } => print(&format!("{:#}\n", Metrics::schema())),
+        Command::Completions { shell } => write(&completions(shell)),
+        Command::Man => write(&man().map_err(Error::io(Path::new("the manual page"), "write it"))?),
+        Command::ShowConfig => print(&configuration(&global, None)?.document()),
+        Command::Dag { mermaid: true } => print(&stage::mermaid(&configuration(&global, None)?)),
+        Command::Dag { mermaid: false } => print(&stage::text(&configuration(&global, None)?)),
+        Command::Bench(Bench { what: Measured::Train, run, steps, profile }) => {
+            let Config { plan, augment, train, .. } = configuration(&global, run.as_deref())?;
+            at_work(&global, |progress| {
+                let report = train::bench::run(&train, &augment, plan.digits, plan.image_size, steps.into(), progress)?;
+                print(&results::bench(&report, profile))
+            })
         }
-        Some(run) => pipeline::config_of(&global.artifacts, run, &global.overrides)?,
-    };
-    match cli.command {
-        Command::ShowConfig => return print(&config.document()),
-        Command::Dag { mermaid: true } => return print(&stage::mermaid(&config)),
-        Command::Dag { mermaid: false } => return print(&stage::text(&config)),
-        _ => {}
-    }
-    if let Command::Report(Report { runs, .. }) = &cli.command
-        && !runs.is_empty()
-    {
-        config.report.runs = runs.clone();
-    }
-    if global.no_sync {
-        sync::leave_to_the_system();
-    }
-    catch_signals();
-    let terminal = Terminal::new(global.quiet, !global.no_progress);
-    let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
-    let progress = Progress::new(&sink);
-    if let Command::Bench(Bench { what: Measured::Train, steps, profile, .. }) = cli.command {
-        let Config { plan, augment, train, .. } = &config;
-        let report = train::bench::run(train, augment, plan.digits, plan.image_size, steps.into(), &progress)?;
-        return print(&results::bench(&report, profile));
-    }
-    let lock_file = file.unwrap_or(default).with_file_name(lock::FILE);
-    let pipeline = Pipeline::new(config, global.overrides, global.raw, global.artifacts, lock_file);
-    match cli.command {
         Command::Run(run) => {
-            pipeline.run(&run.into(), &progress, &mut |stage, outcome| print(&results::outcome(stage, outcome)))
+            let config = configuration(&global, run.run.as_deref())?;
+            in_pipeline(&global, config, |pipeline, progress| pipeline.run(&run.into(), progress, &mut tell))
         }
-        Command::Status => print(&results::status(&pipeline.status()?, pipeline.unfinished_beside().as_deref())),
-        Command::Runs { run, json } => {
+        Command::Report(Report { runs, force }) => {
+            let mut config = configuration(&global, None)?;
+            if !runs.is_empty() {
+                config.report.runs = runs;
+            }
+            in_pipeline(&global, config, |pipeline, progress| pipeline.report(force, progress, &mut tell))
+        }
+        Command::Status => in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
+            print(&results::status(&pipeline.status()?, pipeline.unfinished_beside().as_deref()))
+        }),
+        Command::Runs { run, json } => in_pipeline(&global, configuration(&global, None)?, |pipeline, progress| {
             let runs: Vec<Summary> = pipeline.runs(run.as_deref())?.iter().map(Run::summary).collect();
             for run in &runs {
                 run.problems.iter().for_each(|problem| progress.warn(&format!("run {}: {problem}", run.run)));
             }
             print(&if json { results::json(&runs) } else { results::runs(&runs) })
-        }
-        Command::Report(Report { force, .. }) => {
-            let tell = &mut |stage, outcome: &_| print(&results::outcome(stage, outcome));
-            pipeline.report(force, &progress, tell)
-        }
-        Command::Clean { force } => print(&results::cleaned(&pipeline.clean(force)?)),
-        Command::Lock => print(&format!("wrote {}\n", pipeline.lock()?.display())),
+        }),
+        Command::Clean { force } => in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
+            print(&results::cleaned(&pipeline.clean(force)?))
+        }),
+        Command::Lock => in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
+            print(&format!("wrote {}\n", pipeline.lock()?.display()))
+        }),
         Command::Preview(Preview { what: Picture::Augment, rows, epochs, out }) => {
-            let path = pipeline.preview_augment(rows.into(), epochs.into(), out)?;
-            print(&format!("{}\n", path.display()))
+            in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
+                let path = pipeline.preview_augment(rows.into(), epochs.into(), out)?;
+                print(&format!("{}\n", path.display()))
+            })
         }
-        Command::Predict(Predict { images, json, .. }) => {
-            let answers = pipeline.predict(&images)?;
-            for answer in answers.iter().filter(|answer| !answer.light_on_dark) {
-                let image = answer.image.display();
-                progress
-                    .warn(&format!("`{image}`: dark digits on light ground? the network knows light ones on black"));
-            }
-            print(&if json { results::json(&answers) } else { results::answers(&answers) })
+        Command::Predict(Predict { images, run, json }) => {
+            in_pipeline(&global, configuration(&global, run.as_deref())?, |pipeline, progress| {
+                let answers = pipeline.predict(&images)?;
+                for answer in answers.iter().filter(|answer| !answer.light_on_dark) {
+                    let image = answer.image.display();
+                    progress.warn(&format!(
+                        "`{image}`: dark digits on light ground? the network knows light ones on black"
+                    ));
+                }
+                print(&if json { results::json(&answers) } else { results::answers(&answers) })
+            })
         }
-        Command::Verify => {
-            let verdicts = pipeline.verify(&progress)?;
+        Command::Verify => in_pipeline(&global, configuration(&global, None)?, |pipeline, progress| {
+            let verdicts = pipeline.verify(progress)?;
             print(&results::verdicts(&verdicts))?;
             match verdicts.iter().map(|verdict| verdict.differences.len()).sum() {
                 0 => Ok(()),
                 differences => Err(Error::Differences { differences }),
             }
-        }
-        _ => Ok(()), // answered above
+        }),
     }
+}
+
+/// The configuration file that the command line names, or the one of the default name where it exists.
+fn configuration_file(global: &Global) -> Option<&Path> {
+    let default = Path::new(config::FILE);
+    global.config.as_deref().or(default.exists().then_some(default))
+}
+
+/// The configuration of the command line: that of the named run, else of the configuration file, under the overrides.
+fn configuration(global: &Global, run: Option<&str>) -> Result<Config> {
+    if let Some(threads) = global.threads {
+        // before anything computes: the configuration of a run is compared with its record
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
+    }
+    match run {
+        None => Config::load(configuration_file(global), &global.overrides),
+        Some(run) if global.config.is_some() => {
+            Err(Error::value("--config", "one beside --run", format!("one of the two: run {run} has its own")))
+        }
+        Some(run) => pipeline::config_of(&global.artifacts, run, &global.overrides),
+    }
+}
+
+/// Does work that takes time: its progress is shown on the terminal, and Ctrl-C ends it at the next good place.
+fn at_work(global: &Global, work: impl FnOnce(&Progress) -> Result<()>) -> Result<()> {
+    catch_signals();
+    let terminal = Terminal::new(global.quiet, !global.no_progress);
+    let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
+    work(&Progress::new(&sink))
+}
+
+/// Does work on the pipeline over the folders that the command line names.
+fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Progress) -> Result<()>) -> Result<()> {
+    if global.no_sync {
+        sync::leave_to_the_system();
+    }
+    let lock_file = configuration_file(global).unwrap_or(Path::new(config::FILE)).with_file_name(lock::FILE);
+    let (overrides, raw, artifacts) = (global.overrides.clone(), global.raw.clone(), global.artifacts.clone());
+    let pipeline = Pipeline::new(config, overrides, raw, artifacts, lock_file);
+    at_work(global, |progress| work(&pipeline, progress))
+}
+
+/// Prints what became of a stage.
+fn tell(stage: Stage, outcome: &Outcome) -> Result<()> {
+    print(&results::outcome(stage, outcome))
 }
 
 fn print(text: &str) -> Result<()> {
