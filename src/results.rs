@@ -11,7 +11,7 @@ use crate::nn::tape::Time;
 use crate::pipeline::{Cleaned, Freshness, Outcome, Record, Stage, Verdict};
 use crate::plan::Facts;
 use crate::runs::Summary;
-use crate::runs::when::utc;
+use crate::runs::format::{percent, utc};
 use crate::train::bench;
 
 /// What became of a stage in a run.
@@ -124,11 +124,6 @@ pub fn runs(runs: &[Summary]) -> String {
     };
     let headings = ["run", "model", "lr", "seed", "epochs", "best val", "test", "when (UTC)", "state"];
     table(&headings, runs.iter().map(row).collect())
-}
-
-/// A share as people read it.
-fn percent(share: f64) -> String {
-    format!("{:.2}%", 100.0 * share)
 }
 
 /// Rows under headings, in columns as wide as their widest entry. The first column and the last are set to the left, the

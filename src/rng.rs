@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use crate::error::Error;
@@ -45,6 +45,15 @@ impl Streams {
 /// The single stream of (seed, purpose, epoch, index).
 pub fn stream(seed: u64, purpose: &str, epoch: u64, index: u64) -> ChaCha8Rng {
     Streams::new(seed, purpose, epoch).at(index)
+}
+
+/// A Fisher-Yates shuffle. An index is 64 random bits times the number of choices, over 2^64: a choice is biased by less than
+/// that number over 2^64.
+pub fn shuffle<T>(rng: &mut ChaCha8Rng, items: &mut [T]) {
+    for i in (1..items.len()).rev() {
+        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64; // 0..=i
+        items.swap(i, j as usize);
+    }
 }
 
 /// Whether the system gives random numbers. Nothing here takes any, but libraries do, for their hash tables, and panic

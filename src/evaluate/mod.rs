@@ -55,9 +55,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged, expecting = "expected a path, a list of paths, or null")]
 pub enum Paths {
-    /// One.
+    /// A single path.
     One(PathBuf),
-    /// Any number.
+    /// A list of paths.
     Many(Vec<PathBuf>),
 }
 

@@ -29,7 +29,7 @@ pub struct Store {
 pub struct Parameter {
     /// Its values, in floats, in the device's order.
     pub values: Var,
-    /// Those of a weight in the type of activations, where that is another.
+    /// For a weight: its values once more in the type of the activations, if that is not f32.
     pub copy: Option<Var>,
 }
 

@@ -8,7 +8,6 @@ use std::io::Write;
 use std::path::Path;
 
 use flate2::{Compression, GzBuilder};
-use rand::Rng;
 use rayon::prelude::*;
 
 use super::glyphs::SIDE;
@@ -17,7 +16,7 @@ use super::{place, strokes};
 use crate::error::{Error, Result};
 use crate::files::Build;
 use crate::progress::Progress;
-use crate::rng::{Streams, stream};
+use crate::rng::{Streams, shuffle, stream};
 
 /// Digest of the set's pixels and labels, as [`Glyphs::digest`] has it.
 pub const DIGEST: &str = "f237ae49a2f9854316bb838ed2ea41e56bb898dd24a1c624a2d118fc05ae7d72";
@@ -62,11 +61,7 @@ pub fn complete(folder: &Path, progress: &Progress) -> Result<()> {
 /// As many of each digit as of any other, in a random order.
 fn shuffled_labels(split: u64, count: usize) -> Vec<u8> {
     let mut labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
-    let mut rng = stream(SEED, "raw/synthetic/labels", 0, split);
-    for i in (1..count).rev() {
-        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64;
-        labels.swap(i, j as usize);
-    }
+    shuffle(&mut stream(SEED, "raw/synthetic/labels", 0, split), &mut labels);
     labels
 }
 

@@ -13,7 +13,7 @@ use minijinja::{AutoEscape, Environment, State, Value, context};
 use serde::{Deserialize, Serialize};
 
 use self::figures::{Figure, Figures};
-use self::tables::{Cell, STRONG, Table, grouped, loss, number, percent, share, words};
+use self::tables::{Cell, STRONG, Table, grouped, loss, number, share, words};
 use self::view::{Images, MISTAKES, RunView};
 use crate::augment::{self, preview};
 use crate::dataset::card;
@@ -23,8 +23,9 @@ use crate::files;
 use crate::plan::Facts;
 use crate::plan::table;
 use crate::raw::Source;
+use crate::runs::format::{percent, span, utc};
 use crate::runs::paper::{self, differences};
-use crate::runs::{self, Run, Summary, when};
+use crate::runs::{self, Run, Summary};
 
 mod data;
 mod figures;
@@ -289,8 +290,8 @@ fn run_table(runs: &[Summary]) -> Table {
             share(run.test_accuracy.map(|test| test.value)),
             run.test_accuracy.map_or_else(|| number(None, loss), |test| view::interval(&test)),
             number(run.test_loss, loss),
-            number(run.seconds, when::span),
-            text(run.when.map(when::utc)),
+            number(run.seconds, span),
+            text(run.when.map(utc)),
         ]);
     }
     table

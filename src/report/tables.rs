@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::files;
+use crate::runs::format::percent;
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -67,11 +68,6 @@ pub fn number(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
         Some(value) => Cell { text: show(value), raw: value.to_string(), ..Cell::default() },
         None => Cell { text: "–".to_owned(), ..Cell::default() },
     }
-}
-
-/// A share as people read it.
-pub fn percent(share: f64) -> String {
-    format!("{:.2}%", 100.0 * share)
 }
 
 /// A loss as people read it.

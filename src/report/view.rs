@@ -9,12 +9,13 @@ use serde_json::Value;
 use super::data::class_map;
 use super::figures::{Figure, Figures};
 use super::plots;
-use super::tables::{Cell, Table, count, grouped, loss, number, percent, share, words};
+use super::tables::{Cell, Table, count, grouped, loss, number, share, words};
 use crate::error::Result;
 use crate::evaluate::metrics::PositionMetrics;
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
-use crate::runs::{Run, State, when};
+use crate::runs::format::{percent, span, utc};
+use crate::runs::{Run, State};
 
 /// Wrong answers in a table, and worst mistakes in a picture.
 const CONFUSIONS: usize = 10;
@@ -364,10 +365,10 @@ fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
     add("threads", environment.threads.map(|n| n.to_string()));
     add("device", environment.device.clone());
     add("data set", environment.dataset.clone());
-    add("began (UTC)", environment.started.map(when::utc));
+    add("began (UTC)", environment.started.map(utc));
     if run.state == State::Finished {
-        add("ended (UTC)", run.when.map(when::utc));
+        add("ended (UTC)", run.when.map(utc));
     }
-    add("time", seconds.map(when::span));
+    add("time", seconds.map(span));
     (!table.rows.is_empty()).then_some(table)
 }

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::Run;
+use super::format::{percent, span};
 use super::paper::differences;
-use super::{Run, when};
 use crate::dataset::card;
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, SplitMetrics};
@@ -68,7 +69,7 @@ pub fn card(run: &Run, metrics: &Metrics, facts: &Facts) -> String {
     }
     text.push_str(&format!("| epochs done | {} |\n", run.epochs.len()));
     if let Some(seconds) = run.seconds {
-        text.push_str(&format!("| time | {} |\n", when::span(seconds)));
+        text.push_str(&format!("| time | {} |\n", span(seconds)));
     }
     let split_by = facts.plan.split.ratio.map(|part| part.to_string()).join("/");
     text.push_str(&format!(
@@ -112,10 +113,6 @@ fn results(split: &SplitMetrics, title: &str) -> String {
     }
     metric("ece", "expected calibration error", split.calibration.expected_error);
     text
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.2}%", 100.0 * share)
 }
 
 /// A text as YAML takes it, whatever is in it.

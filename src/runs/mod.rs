@@ -5,8 +5,8 @@
 //! that has not ended, or whose files are damaged, is a run all the same, and says what it is.
 
 pub mod card;
+pub mod format;
 pub mod paper;
-pub mod when;
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,6 @@
 //! From pixels to what a network takes, and a network's scores on a split.
 
 use candle_core::{Device, Tensor};
-use rand::Rng;
 
 use crate::error::Result;
 use crate::nn::floats::Floats;
@@ -37,14 +36,10 @@ impl Normalise {
     }
 }
 
-/// The order in which an epoch meets its images: a Fisher-Yates shuffle from a stream of its own.
+/// The order in which an epoch meets its images: shuffled by a stream of its own.
 pub fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
-    let mut rng = rng::stream(seed, "train/order", epoch as u64, 0);
     let mut order: Vec<usize> = (0..images).collect();
-    for i in (1..images).rev() {
-        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64; // 0..=i, biased by less than 2^-40
-        order.swap(i, j as usize);
-    }
+    rng::shuffle(&mut rng::stream(seed, "train/order", epoch as u64, 0), &mut order);
     order
 }
 

@@ -173,7 +173,7 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Position)
 
 const EXPECTED: &str = "a checkpoint of this version; start the run over with --force";
 
-/// What weights would be refused for, said of a checkpoint.
+/// An error in reading a file of weights, with advice for a checkpoint.
 fn of_checkpoint(error: Error) -> Error {
     match error {
         Error::Format { path, found, .. } => Error::Format { path, found, expected: EXPECTED.to_owned() },

@@ -8,13 +8,13 @@ use super::{Config, Data, Stretch};
 use crate::error::Result;
 use crate::nn::{Network, Precision};
 
-/// There is none.
+/// A GPU that was opened: no value of it exists in this program.
 pub enum Opened {}
 
-/// There is none.
+/// Training on a GPU: no value of it exists in this program.
 pub enum Gpu {}
 
-/// Refuses.
+/// Returns the error that this program was built without CUDA; `key` is the setting that asks for a GPU.
 pub fn open(key: &str, _: Precision, _: bool) -> Result<Opened> {
     Err(super::no_cuda(key))
 }

@@ -206,7 +206,7 @@ impl Run<'_, '_, '_> {
         checkpoint::save(self.out, position, &self.learner)
     }
 
-    /// Leaves word of a loss that is no number; the error that it is.
+    /// Writes `stopped.json`, which says where the loss became NaN or infinite, and returns the error that says the same.
     fn stop(&self, loss: f64) -> Result<Error> {
         let (step, rate) = (self.position.step + 1, self.schedule.rate(self.position.step));
         let error = Error::NotFinite { step, loss, rate };

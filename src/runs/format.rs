@@ -1,4 +1,4 @@
-//! Points in time and lengths of it as people read them.
+//! Times, lengths of time and shares as people read them.
 
 /// A time in seconds since 1970 as date and time of day, UTC.
 pub fn utc(seconds: u64) -> String {
@@ -22,6 +22,11 @@ pub fn span(seconds: f64) -> String {
         s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3_600.0),
     }
+}
+
+/// A share, such as an accuracy, in percent with two decimals.
+pub fn percent(share: f64) -> String {
+    format!("{:.2}%", 100.0 * share)
 }
 
 #[cfg(test)]
