@@ -48,7 +48,7 @@ pub fn stream(seed: u64, purpose: &str, epoch: u64, index: u64) -> ChaCha8Rng {
 }
 
 /// A Fisher-Yates shuffle. An index is 64 random bits times the number of choices, over 2^64: a choice is biased by less than
-/// that number over 2^64.
+/// that number over 2^64. It is written out here, since a library's may give another order in its next version.
 pub fn shuffle<T>(rng: &mut ChaCha8Rng, items: &mut [T]) {
     for i in (1..items.len()).rev() {
         let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64; // 0..=i
