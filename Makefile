@@ -16,6 +16,9 @@ SHELL := bash
 CARGO ?= cargo
 PYTHON ?= python3
 
+# The program and its crate of networks; the fuzz targets are built by scripts/fuzz.sh.
+PACKAGES = --package multidigit --package multidigit-nn
+
 # One word of the shell, whatever is in it.
 quoted = '$(subst ','\'',$(1))'
 set_key = $(if $(strip $(2)),--set $(call quoted,$(1)=$(strip $(2))))
@@ -68,8 +71,8 @@ quickstart: $(BUILD) ## everything at full data size with a short training, endi
 	if [ -z "$$pages" ]; then echo 'quickstart: artifacts/report holds no page' >&2; exit 1; fi; \
 	printf 'quickstart: done. Open %s\n' "$$pages"
 
-test: ## run every test; those on the official MNIST files need MULTIDIGIT_TEST_MNIST=FOLDER
-	$(CARGO) test --release --locked
+test: ## run the tests of both packages; those on the official MNIST files need MULTIDIGIT_TEST_MNIST=FOLDER
+	$(CARGO) test --release --locked $(PACKAGES)
 	@if [ -n "$${MULTIDIGIT_TEST_MNIST:-}" ]; then \
 		printf 'make test: all passed, with the MNIST files in %s\n' "$$MULTIDIGIT_TEST_MNIST"; \
 	else \
@@ -78,10 +81,10 @@ test: ## run every test; those on the official MNIST files need MULTIDIGIT_TEST_
 
 check: ## what must hold before a commit: format, lints, documentation, tests
 	$(CARGO) fmt --check
-	$(CARGO) clippy --release --all-targets --locked -- -D warnings
+	$(CARGO) clippy --release --all-targets --locked $(PACKAGES) -- -D warnings
 	$(CARGO) clippy --release --test faults --locked -- -D warnings
 	$(CARGO) clippy --release --package multidigit-fuzz --locked -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --locked
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --locked $(PACKAGES)
 	@$(MAKE) --no-print-directory test
 
 faults: ## kills, failing calls, power cuts, damaged and hostile files: a sample of the cases, some minutes
@@ -93,7 +96,7 @@ torture: ## the same with every case, and each fuzz target for ten minutes: many
 
 bench: ## measure, and write the figures to artifacts/bench.json
 	began="$$(date +%s)" && \
-	$(CARGO) bench --locked && \
+	$(CARGO) bench --locked $(PACKAGES) && \
 	$(PYTHON) scripts/bench_json.py --since "$$began" --out artifacts/bench.json
 
 bench-peers: $(BUILD) ## torchvision and PyTorch beside ours, or one: WHAT=augment, WHAT=train, or DEVICE=cuda; PYTHON=VENV/bin/python

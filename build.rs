@@ -10,7 +10,7 @@ fn git(arguments: &[&str]) -> Option<String> {
 }
 
 fn main() {
-    for path in ["build.rs", "src", "Cargo.toml", "Cargo.lock"] {
+    for path in ["build.rs", "src", "crates", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={path}");
     }
     // a package unpacked in the midst of another repository is not that repository's

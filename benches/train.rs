@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use multidigit::nn::cpu::memory;
-use multidigit::nn::{Mode, Model, Shape};
+use multidigit::networks::{Model, Shape};
 use multidigit::train::Config;
 use multidigit::train::learner::Learner;
 use multidigit::train::loader::Batch;
+use multidigit_nn::Mode;
+use multidigit_nn::cpu::memory;
 
 const BATCH: usize = 64;
 const EVALUATION_BATCH: usize = 500;

@@ -236,24 +236,20 @@ pub enum Error {
     /// A split that has to hold images holds none.
     #[error("the {split} split holds no images; give it a share in `plan.split.ratio`")]
     EmptySplit { split: String },
-    /// The GPU, its driver or one of its libraries refused.
-    #[error("the GPU could not be used: {message}")]
-    Cuda { message: String },
     /// The GPU's memory is too small.
     #[error("the GPU's memory does not hold {what}; try {advice}")]
     DeviceMemory { what: String, advice: &'static str },
-    /// The tensor library refused an operation, which is a defect of this program.
-    #[error("a tensor operation failed: {message}; please report this")]
-    Tensor { message: String },
+    /// A network could not be computed. A refused tensor operation is a defect of this program.
+    #[error("{source}{}", if matches!(source, multidigit_nn::Error::Tensor { .. }) { "; please report this" } else { "" })]
+    Nn {
+        #[from]
+        source: multidigit_nn::Error,
+    },
 }
 
 impl From<candle_core::Error> for Error {
-    fn from(mut source: candle_core::Error) -> Error {
-        // where RUST_BACKTRACE is set its text would go on with a backtrace
-        while let candle_core::Error::WithBacktrace { inner, .. } = source {
-            source = *inner;
-        }
-        Error::Tensor { message: source.to_string() }
+    fn from(source: candle_core::Error) -> Error {
+        Error::Nn { source: source.into() }
     }
 }
 
@@ -288,12 +284,8 @@ impl Error {
 
     /// Where this is a GPU's refusal of memory, the error that says so: `what` was too much, and `advice` may help.
     pub fn or_device_memory(self, what: impl FnOnce() -> String, advice: &'static str) -> Error {
-        /// What the driver, cuBLAS and cuDNN say then.
-        const WORDS: [&str; 3] = ["OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAILED"];
         match &self {
-            Error::Cuda { message } | Error::Tensor { message } if WORDS.iter().any(|word| message.contains(word)) => {
-                Error::DeviceMemory { what: what(), advice }
-            }
+            Error::Nn { source } if source.is_out_of_memory() => Error::DeviceMemory { what: what(), advice },
             _ => self,
         }
     }
@@ -418,26 +410,16 @@ mod tests {
         };
         let full = "the GPU's memory does not hold a step of 1024 images; try a smaller `train.batch_size`, or \
                     `train.precision` bf16";
-        // as cudarc, and candle around it, write the driver's, cuBLAS's and cuDNN's answers
-        for message in [
-            r#"DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#,
-            "CUBLAS_STATUS_ALLOC_FAILED",
-            "cuDNN: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-        ] {
-            let message = message.to_owned();
-            assert_eq!(convert(Error::Cuda { message: message.clone() }), full);
-            assert_eq!(convert(Error::Tensor { message }), full);
-        }
-        let other = Error::Cuda { message: "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)".to_owned() };
+        let cuda = |message: &str| Error::from(multidigit_nn::Error::Cuda { message: message.to_owned() });
+        assert_eq!(convert(cuda("CUBLAS_STATUS_ALLOC_FAILED")), full);
+        let other = cuda("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)");
         assert_eq!(convert(other), "the GPU could not be used: DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)");
         assert_eq!(convert(Error::Interrupted), "interrupted; what was finished before stays");
     }
 
     #[test]
-    fn the_tensor_librarys_backtrace_is_not_part_of_a_message() {
-        let inner = Box::new(candle_core::Error::Msg("no such shape".to_owned()));
-        let backtrace = Box::new(std::backtrace::Backtrace::force_capture());
-        let error = Error::from(candle_core::Error::WithBacktrace { inner, backtrace });
+    fn a_refused_tensor_operation_asks_for_a_report() {
+        let error = Error::from(candle_core::Error::Msg("no such shape".to_owned()));
         assert_eq!(error.to_string(), "a tensor operation failed: no such shape; please report this");
     }
 

@@ -13,7 +13,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`tables`], [`shards`] |
-//! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`nn`], what training is made of |
+//! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`networks`] |
 //! | | [`train`] |
 //! | | [`evaluate`] |
 //! | | [`runs`], what is known of a run |
@@ -40,7 +40,8 @@ pub mod files;
 pub mod guard;
 #[forbid(unsafe_code)]
 pub mod inspect;
-pub mod nn;
+#[forbid(unsafe_code)]
+pub mod networks;
 #[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]

@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::evaluate::images::Answer;
-use crate::nn::tape::Time;
 use crate::pipeline::{Cleaned, Freshness, Outcome, Record, Stage, Verdict};
 use crate::plan::Facts;
 use crate::runs::Summary;
 use crate::runs::format::{percent, utc};
 use crate::train::bench;
+use multidigit_nn::tape::Time;
 
 /// What became of a stage in a run.
 pub fn outcome(stage: Stage, outcome: &Outcome) -> String {

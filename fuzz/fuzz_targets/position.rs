@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use multidigit::nn::weights;
+use multidigit::networks::weights;
 use multidigit::train::checkpoint::{FILE, Position, find};
 use multidigit_fuzz::{file, folder};
 

@@ -3,7 +3,7 @@
 
 use candle_core::Device;
 use libfuzzer_sys::fuzz_target;
-use multidigit::nn::weights::{self, Entry};
+use multidigit::networks::weights::{self, Entry};
 use multidigit_fuzz::{file, folder};
 
 fuzz_target!(|data: &[u8]| {

@@ -3,11 +3,11 @@
 //! The only place of this stage that runs a network; everything after it is arithmetic on [`Predictions`].
 
 use crate::error::{Error, Result};
-use crate::nn::floats::Floats;
-use crate::nn::loss::{argmax, cross_entropy, softmax};
-use crate::nn::{CLASSES, Network};
+use crate::networks::{CLASSES, Network};
 use crate::shards::Split;
 use crate::train::batch::{Normalise, forward};
+use multidigit_nn::floats::Floats;
+use multidigit_nn::loss::{argmax, cross_entropy, softmax};
 
 /// What a network says of the first images of a split, image after image.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guarded;
-use crate::nn::{CLASSES, weights};
+use crate::networks::{CLASSES, weights};
 use crate::shards::Split;
 use crate::shards::reader::png_decoder;
 use crate::train::batch::Normalise;

@@ -15,7 +15,7 @@ use super::forward::Predictions;
 use super::statistics::{Accuracy, Calibration, Confusion, confusion, macro_f1};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::{CLASSES, Model};
+use crate::networks::{CLASSES, Model};
 
 /// The file of [`Metrics`].
 pub const FILE: &str = "metrics.json";

@@ -19,12 +19,13 @@ pub use self::metrics::{FILE, Metrics, SplitMetrics};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::cpu::memory;
-use crate::nn::{Precision, weights};
+use crate::networks::weights;
 use crate::progress::Progress;
 use crate::shards::{Split, foreign, read_split};
 use crate::train::batch::Normalise;
 use crate::train::{self, Device, gpu};
+use multidigit_nn::Precision;
+use multidigit_nn::cpu::memory;
 
 /// The table of answers.
 pub const PREDICTIONS: &str = "predictions.parquet";

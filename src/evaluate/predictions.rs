@@ -14,7 +14,7 @@ use parquet::arrow::ArrowWriter;
 use super::forward::Predictions;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::CLASSES;
+use crate::networks::CLASSES;
 use crate::shards::Split;
 use crate::tables::{Compression, ints, item, lists, properties};
 

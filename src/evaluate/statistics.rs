@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::nn::CLASSES;
+use crate::networks::CLASSES;
 
 /// The 97.5% quantile of the normal distribution (SciPy's `norm.ppf(0.975)`): 2.5% on either side of an interval.
 const Z: f64 = 1.959963984540054;

@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::files::{self, Build, FolderLock, Hold};
-use crate::nn::Shape;
+use crate::networks::Shape;
 use crate::progress::Progress;
 use crate::raw::{self, Glyphs};
 use crate::shards::{DATA, foreign};

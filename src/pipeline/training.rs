@@ -15,9 +15,9 @@ use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::{self, Build};
-use crate::nn::schedule::Kind;
 use crate::progress::Progress;
 use crate::train::{self, CONFIG, checkpoint};
+use multidigit_nn::schedule::Kind;
 
 /// How a training begins.
 #[derive(Debug, Clone, PartialEq)]

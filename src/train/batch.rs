@@ -3,12 +3,13 @@
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
-use crate::nn::floats::Floats;
-use crate::nn::loss::{argmax, cross_entropy};
-use crate::nn::tape::Value;
-use crate::nn::{CLASSES, Mode, Network};
+use crate::networks::{CLASSES, Network};
 use crate::rng;
 use crate::shards::Split;
+use multidigit_nn::Mode;
+use multidigit_nn::floats::Floats;
+use multidigit_nn::loss::{argmax, cross_entropy};
+use multidigit_nn::tape::Value;
 
 /// The normalised value of each grey value: `(grey / 255 - mean) / std`, in f32 as PyTorch does.
 pub struct Normalise([f32; 256]);

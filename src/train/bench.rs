@@ -14,12 +14,13 @@ use crate::augment::apply::Scratch;
 use crate::augment::{self, Augmenter};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::nn::cpu::memory;
-use crate::nn::tape::Time;
-use crate::nn::{Mode, Shape};
+use crate::networks::Shape;
 use crate::progress::Progress;
 use crate::rng;
 use crate::shards::Split;
+use multidigit_nn::Mode;
+use multidigit_nn::cpu::memory;
+use multidigit_nn::tape::Time;
 
 /// Images in memory, at least.
 const IMAGES: usize = 2048;
@@ -182,7 +183,7 @@ pub fn noise(digits: usize, height: usize, width: usize, count: usize) -> Split 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Model;
+    use crate::networks::Model;
 
     #[test]
     fn a_small_bench_tells_of_every_operator() {

@@ -16,9 +16,9 @@ use super::{WEIGHTS, environment};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::optim::Moments;
-use crate::nn::schedule::{Schedule, State};
-use crate::nn::weights::{self, Entry, Parsed};
+use crate::networks::weights::{self, Entry, Parsed};
+use multidigit_nn::optim::Moments;
+use multidigit_nn::schedule::{Schedule, State};
 
 /// The file in a run's folder.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -185,7 +185,7 @@ fn of_checkpoint(error: Error) -> Error {
 pub fn save(folder: &Path, position: &Position, learner: &Learner) -> Result<()> {
     let (network, moments) = (&learner.network, learner.adam.moments());
     let mut tensors = Vec::new();
-    for (name, var) in weights::all(network) {
+    for (name, var) in multidigit_nn::weights::all(network.store()) {
         tensors.push((format!("value.{name}"), Entry::of(var)?));
     }
     for ((name, _), moments) in network.store().parameters().iter().zip(&moments) {
@@ -200,7 +200,7 @@ pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> 
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
     let (tensors, position) = parse(&path, &bytes)?;
-    weights::restore(&path, &tensors, "value.", &learner.network, |_, _| Ok(())).map_err(of_checkpoint)?;
+    weights::restore(&path, &tensors, "value.", &learner.network).map_err(of_checkpoint)?;
     let mut moments = Vec::new();
     for (name, var) in learner.network.store().parameters() {
         let read = |kind: &str| weights::floats(&path, &tensors, &format!("{kind}.{name}"), &[var.elem_count()]);
@@ -229,7 +229,7 @@ pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
         let found = format!("a checkpoint of another run ({})", position.identity.short());
         return Err(Error::format(&path, found, format!("that of {}", from.short())));
     }
-    let entries = tensors.names().into_iter().map(|name| Ok((name.to_owned(), Entry::of_file(&path, &tensors, name)?)));
+    let entries = tensors.names().into_iter().map(|name| Ok((name.to_owned(), weights::entry(&path, &tensors, name)?)));
     let entries = entries.collect::<Result<Vec<_>>>()?;
     weights::write(&path, None, entries, &serde_json::json!(Position { identity: to, ..position }))
 }

@@ -8,9 +8,10 @@ use super::bench::{EVALUATION_BATCH, noise};
 use super::learner::Learner;
 use super::loader::Batch;
 use crate::error::Result;
-use crate::nn::cpu::memory;
-use crate::nn::{Mode, Shape};
+use crate::networks::Shape;
 use crate::shards::Split;
+use multidigit_nn::Mode;
+use multidigit_nn::cpu::memory;
 
 /// Images in the first steps, which decide how many the last ones can have.
 const FEW: usize = 8;
@@ -128,7 +129,7 @@ pub fn words(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Model;
+    use crate::networks::Model;
     use crate::train::Device;
 
     #[test]

@@ -14,14 +14,14 @@ use super::learner::Learner;
 use super::{Config, Data, Stretch};
 use crate::augment::apply::Step;
 use crate::error::{Error, Result};
-use crate::nn::cuda::Session;
-use crate::nn::cuda::adam::Adam;
-use crate::nn::cuda::images::{Images, Map};
-use crate::nn::cuda::loss::{Loss, Rows, Totals};
-use crate::nn::layers::{DROPPED, dropout_streams};
-use crate::nn::tape::Tape;
-use crate::nn::{Mode, Network, Precision};
+use crate::networks::Network;
 use crate::shards::Split;
+use multidigit_nn::cuda::Session;
+use multidigit_nn::cuda::adam::Adam;
+use multidigit_nn::cuda::images::{Images, Map};
+use multidigit_nn::cuda::loss::{Loss, Rows, Totals};
+use multidigit_nn::tape::Tape;
+use multidigit_nn::{Mode, Precision};
 
 /// Images in a forward pass without gradients, at most.
 const EVALUATION_BATCH: usize = 1000;
@@ -122,11 +122,13 @@ impl Gpu {
         }
         self.adam.set_rates(factors)?;
         let steps = first_step..first_step + factors.len() as u64;
-        let keys = steps.flat_map(|step| DROPPED.map(|name| dropout_streams(self.seed, name, step).key()));
-        let words: Vec<u32> = keys
-            .flat_map(|key| key.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect::<Vec<_>>())
-            .collect();
-        self.session.set_keys(&words, DROPPED.len())?;
+        if !dropouts.is_empty() {
+            let keys = steps.flat_map(|step| dropouts.iter().map(move |name| dropout_streams(seed, name, step).key()));
+            let words: Vec<u32> = keys
+                .flat_map(|key| key.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect::<Vec<_>>())
+                .collect();
+            self.session.set_keys(&words, dropouts.len())?;
+        }
         self.session.wait()
     }
 

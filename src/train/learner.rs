@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::Config;
 use super::loader::Batch;
 use crate::error::Result;
-use crate::nn::loss::loss;
-use crate::nn::optim::Adam;
-use crate::nn::tape::{Tape, Time, Value};
-use crate::nn::{DROPOUT, Mode, Network, Shape};
+use crate::networks::{DROPOUT, Network, Shape};
+use multidigit_nn::Mode;
+use multidigit_nn::loss::loss;
+use multidigit_nn::optim::Adam;
+use multidigit_nn::tape::{Tape, Time, Value};
 
 /// A network and its optimiser.
 pub struct Learner {

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use super::batch::{Normalise, batches, order};
 use super::{Config, Data};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Batches that wait at most: enough to bridge a step that takes longer than another.
 const AHEAD: usize = 3;
@@ -65,7 +65,7 @@ impl<'scope> Loader<'scope> {
         let begun = Instant::now();
         let batch = self.receiver.recv();
         self.waited += begun.elapsed();
-        batch.unwrap_or_else(|_| Err(Error::Tensor { message: "the thread that makes batches ended early".to_owned() }))
+        batch.unwrap_or_else(|_| Err(multidigit_nn::Error::tensor("the thread that makes batches ended early").into()))
     }
 
     /// How long steps waited for batches so far.

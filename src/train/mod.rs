@@ -46,11 +46,12 @@ use crate::augment::draw::EraseParams;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::cpu::memory;
-use crate::nn::schedule::{Kind, Plateau, Schedule};
-use crate::nn::{DROPOUT, Model, Network, Precision, Shape};
+use crate::networks::{DROPOUT, Model, Network, Shape};
 use crate::progress::Progress;
 use crate::shards::Split;
+use multidigit_nn::Precision;
+use multidigit_nn::cpu::memory;
+use multidigit_nn::schedule::{Kind, Plateau, Schedule};
 
 /// Training a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -163,7 +164,12 @@ impl Config {
         if self.device == Device::Cuda && !cfg!(feature = "cuda") {
             return Err(no_cuda("train.device"));
         }
-        self.plateau.validate("train.plateau")?;
+        self.plateau.validate().map_err(|error| match error {
+            multidigit_nn::Error::Setting { name, found, expected } => {
+                Error::value(&format!("train.plateau.{name}"), found, expected)
+            }
+            other => other.into(),
+        })?;
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return Err(Error::value("train.weight_decay", self.weight_decay, "a finite number, at least 0"));
         }

@@ -6,7 +6,8 @@ use super::batch::Scores;
 use super::learner::Learner;
 use super::{Config, Data, Stretch};
 use crate::error::Result;
-use crate::nn::{Network, Precision};
+use crate::networks::Network;
+use multidigit_nn::Precision;
 
 /// A GPU that was opened: no value of it exists in this program.
 pub enum Opened {}

@@ -16,10 +16,10 @@ use super::{Config, Data, STOPPED, Stretch, WEIGHTS};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::nn::optim::Adam;
-use crate::nn::schedule::Schedule;
-use crate::nn::weights::{self, Description};
+use crate::networks::weights::{self, Description};
 use crate::progress::Progress;
+use multidigit_nn::optim::Adam;
+use multidigit_nn::schedule::Schedule;
 
 /// Images in a forward pass on the validation split: enough to keep the threads busy, few enough to stay in 200 MB.
 const VALIDATION_BATCH: usize = 500;

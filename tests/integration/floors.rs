@@ -5,7 +5,7 @@ use std::path::Path;
 /// Floors from the ground up; modules of one floor do not import each other.
 const FLOORS: [&[&str]; 9] = [
     &["digest", "error", "files", "guard", "progress", "rng", "tables", "shards"],
-    &["raw", "plan", "dataset", "augment", "nn"],
+    &["raw", "plan", "dataset", "augment", "networks"],
     &["train"],
     &["evaluate"],
     &["runs"],

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use multidigit::digest::Digest;
 use multidigit::error::Error;
 use multidigit::evaluate::{self, Metrics};
-use multidigit::nn::{Model, weights};
+use multidigit::networks::{Model, weights};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::shards::Split;
@@ -224,7 +224,7 @@ fn an_empty_split_and_an_image_size_that_does_not_fit_are_refused() {
     let fcn = Config { model: Model::Fcn, ..Config::default() };
     assert!(refusal(&fcn, &train, &train).starts_with("`train.model`: found fcn for images of 44x44 pixels"));
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
-    let defect = Error::Tensor { message: "shapes differ".to_owned() };
+    let defect = Error::from(multidigit_nn::Error::tensor("shapes differ"));
     assert_eq!(defect.to_string(), "a tensor operation failed: shapes differ; please report this");
 }
 

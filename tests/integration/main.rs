@@ -11,19 +11,19 @@
 
 mod augment;
 mod command_line;
+#[path = "../../crates/nn/tests/operators/compare.rs"]
+mod compare;
 mod evaluation;
 mod floors;
 mod golden;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code, reason = "calls kernels on addresses of the device")]
 mod gpu;
-mod gradients;
 #[path = "../common/home.rs"]
 mod home;
 mod hostile;
 #[cfg(unix)]
 mod kept;
-mod kernels;
 mod learning;
 mod networks;
 mod pipeline;

@@ -6,28 +6,15 @@
 //! f32) where that is smaller. The comparison is that of the CPU and, in `gpu/mod.rs`, of a GPU.
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
 
 use candle_core::{DType, Device, Tensor};
-use multidigit::nn::loss::loss;
-use multidigit::nn::optim::Adam;
-use multidigit::nn::tape::Tape;
-use multidigit::nn::{Mode, Model, Network, Shape};
+use multidigit::networks::{Model, Network, Shape};
+use multidigit_nn::loss::loss;
+use multidigit_nn::optim::Adam;
+use multidigit_nn::{Mode, Tape};
 use serde_json::Value;
 
-fn uniform(stream: u64, index: u64) -> f64 {
-    let mut z = (stream << 32).wrapping_add(index).wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    (z >> 11) as f64 * 2f64.powi(-53)
-}
-
-pub fn tensor(stream: u64, shape: &[usize], f: impl Fn(f64) -> f64) -> Tensor {
-    let count: usize = shape.iter().product();
-    let values: Vec<f32> = (0..count as u64).map(|i| f(uniform(stream, i)) as f32).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-}
+use super::compare::{error, tensor, values};
 
 /// Gives a network the weights of the streams from 1000 + `offset` on.
 fn fill(network: &Network, offset: u64) {
@@ -50,32 +37,12 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
-pub fn values(tensors: &[impl Deref<Target = Tensor>]) -> Vec<f64> {
-    tensors.iter().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).map(f64::from).collect()
-}
-
 fn norm(values: &[f64]) -> f64 {
     values.iter().map(|v| v * v).sum::<f64>().sqrt()
 }
 
-/// The largest difference, as a share of the largest value.
-pub fn error(found: &[f64], expected: &[f64]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    assert!(!found.is_empty(), "nothing to compare");
-    // f64::max passes over NaN, which would then be no error at all
-    assert!(found.iter().chain(expected).all(|value| value.is_finite()), "a number is not finite");
-    let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
-    let worst = found.iter().zip(expected).fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs()));
-    if worst == 0.0 { 0.0 } else { worst / largest }
-}
-
 #[test]
-fn a_comparison_fails_on_nan_on_infinity_and_on_nothing() {
-    let fails = |found: &[f64], expected: &[f64]| std::panic::catch_unwind(|| error(found, expected)).is_err();
-    assert!(fails(&[f64::NAN, 1.0], &[1.0, 1.0]) && fails(&[1.0, 1.0], &[1.0, f64::NAN]));
-    assert!(fails(&[f64::INFINITY], &[1.0]) && fails(&[1.0], &[f64::INFINITY]) && fails(&[], &[]));
-    assert_eq!((error(&[1.0, 3.0], &[1.0, 4.0]), error(&[0.0], &[0.0])), (0.25, 0.0));
-    assert!(error(&[1.0], &[0.0]).is_infinite());
+fn a_comparison_of_figures_fails_on_nan_and_on_nothing() {
     let figures = |values: Vec<(String, Vec<f64>)>| Figures::from([("gradients", values)]);
     let nan = figures(vec![("a".to_owned(), vec![f64::NAN])]);
     assert!(std::panic::catch_unwind(|| errors(&nan, &nan)).is_err());
@@ -330,7 +297,7 @@ fn resnet_computes_what_pytorch_computes() {
 
 #[test]
 fn fresh_networks_have_the_moments_of_pytorchs_default_initialisation() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optim.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/nn/tests/fixtures/optim.json");
     let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for model in [Model::AlexNet, Model::Fcn, Model::ResNet] {
         let seeds = 3;

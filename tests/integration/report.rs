@@ -262,7 +262,7 @@ fn the_words_of_the_report_are_those_that_were_read_and_approved() {
     };
     let metrics = Metrics {
         version: VERSION,
-        model: multidigit::nn::Model::ResNet,
+        model: multidigit::networks::Model::ResNet,
         parameters: 11_177_940,
         weights: evaluate::Weights::Best,
         epoch: 4,

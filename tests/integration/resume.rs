@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use multidigit::error::Error;
-use multidigit::nn::Model;
-use multidigit::nn::schedule::Kind;
+use multidigit::networks::Model;
 use multidigit::progress::{Event, Progress};
 use multidigit::train::{Config, Summary, metrics};
+use multidigit_nn::schedule::Kind;
 
 use super::Home;
 use super::learning::{bars, on_threads, train_watched};

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use multidigit::digest::Digest;
 use multidigit::files;
-use multidigit::nn::schedule::{Kind, Plateau, Schedule};
-use multidigit::nn::weights::{self, Description, Entry};
-use multidigit::nn::{Model, Shape};
+use multidigit::networks::weights::{self, Description, Entry};
+use multidigit::networks::{Model, Shape};
 use multidigit::plan::table;
 use multidigit::progress::Progress;
 use multidigit::shards::{Shards, Split, foreign};
 use multidigit::train::checkpoint::{self, Position};
+use multidigit_nn::schedule::{Kind, Plateau, Schedule};
 use serde_json::{Value, json};
 
 use super::{Damage, Patient, RUN, Tally, Verdict, copy, damages, finished, judge, scene};

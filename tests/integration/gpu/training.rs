@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use multidigit::error::Error;
 use multidigit::evaluate;
-use multidigit::nn::weights::{self, Description};
-use multidigit::nn::{Model, Network, Precision, Shape};
+use multidigit::networks::weights::{self, Description};
+use multidigit::networks::{Model, Network, Shape};
 use multidigit::progress::{Event, Progress};
 use multidigit::train::{self, Config};
+use multidigit_nn::Precision;
 
 use super::is_there;
 use crate::learning::{bars, train_watched};

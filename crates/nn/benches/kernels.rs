@@ -1,0 +1,87 @@
+//! Every shape of convolution and batch norm in the three networks at batch 64, forward and backward: images per
+//! second.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a benchmark that panics has failed, as it should"
+)]
+
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use multidigit_nn::cpu::conv_shape::ConvShape;
+use multidigit_nn::cpu::epilogue::Epilogue::{self, Identity, Relu, ReluPool};
+use multidigit_nn::cpu::memory;
+use multidigit_nn::cpu::norm::NormShape;
+
+const BATCH: usize = 64;
+
+/// Name, size of the input, inputs, outputs, kernel, stride, padding, epilogue.
+type Layer = (&'static str, usize, usize, usize, usize, usize, usize, Epilogue);
+
+const CONVS: &[Layer] = &[
+    ("alexnet/conv1", 64, 1, 32, 5, 1, 0, ReluPool),
+    ("alexnet/conv2", 30, 32, 64, 5, 1, 0, ReluPool),
+    ("alexnet/conv3", 13, 64, 128, 3, 1, 0, Relu),
+    ("alexnet/conv4", 11, 128, 128, 3, 1, 0, Relu),
+    ("alexnet/conv5", 9, 128, 256, 3, 1, 0, ReluPool),
+    ("fcn/conv2", 30, 32, 64, 5, 1, 0, Identity),
+    ("fcn/conv6", 3, 256, 512, 3, 1, 0, Identity),
+    ("resnet/conv1", 64, 1, 64, 3, 1, 1, Identity),
+    ("resnet/layer1", 64, 64, 64, 3, 1, 1, Identity),
+    ("resnet/layer2 halved", 64, 64, 128, 3, 2, 1, Identity),
+    ("resnet/layer2 shortcut", 64, 64, 128, 1, 2, 0, Identity),
+    ("resnet/layer2", 32, 128, 128, 3, 1, 1, Identity),
+    ("resnet/layer3", 16, 256, 256, 3, 1, 1, Identity),
+    ("resnet/layer4", 8, 512, 512, 3, 1, 1, Identity),
+];
+
+/// Name, size, channels, epilogue.
+const NORMS: &[(&str, usize, usize, Epilogue)] = &[
+    ("fcn/bn1", 60, 32, ReluPool),
+    ("fcn/bn3", 11, 128, Relu),
+    ("resnet/layer1 norm", 64, 64, Identity),
+    ("resnet/layer1 norm and relu", 64, 64, Relu),
+    ("resnet/layer4 norm", 8, 512, Identity),
+];
+
+fn values(count: usize) -> Vec<f32> {
+    (0..count).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect()
+}
+
+fn bench(c: &mut Criterion) {
+    memory::keep_freed(); // as the stages do
+    let mut group = c.benchmark_group("kernels");
+    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(700));
+    group.throughput(Throughput::Elements(BATCH as u64));
+    for &(name, size, inputs, outputs, kernel, stride, padding, epilogue) in CONVS {
+        let conv =
+            ConvShape { images: BATCH, height: size, width: size, inputs, outputs, kernel, stride, padding, epilogue };
+        let (input, weight) = (values(BATCH * size * size * inputs), values(outputs * inputs * kernel * kernel));
+        let bias = values(outputs);
+        let output = conv.forward(&input, &weight, Some(&bias));
+        let grad = values(output.values.len());
+        group.bench_function(format!("{name} forward"), |b| b.iter(|| conv.forward(&input, &weight, Some(&bias))));
+        group.bench_function(format!("{name} backward"), |b| {
+            b.iter(|| conv.backward(&input, &weight, &output.values, &output.choice, &grad, inputs > 1));
+        });
+    }
+    for &(name, size, channels, epilogue) in NORMS {
+        let norm = NormShape { images: BATCH, height: size, width: size, channels, epilogue };
+        let (input, weight, bias) = (values(BATCH * size * size * channels), values(channels), values(channels));
+        let output = norm.forward(&input, &weight, &bias);
+        let grad = values(output.values.len());
+        group.bench_function(format!("{name} forward"), |b| b.iter(|| norm.forward(&input, &weight, &bias)));
+        group.bench_function(format!("{name} backward"), |b| {
+            b.iter(|| norm.backward(&input, &weight, &output, &output.values, &grad));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

@@ -1,0 +1,210 @@
+//! Convolution by matrix products, a tile of the output at a time, small enough for the cache: the tile is laid out by
+//! im2col (`im2col.rs`) or transformed by Winograd's method (`winograd.rs`) where that takes fewer products.
+//!
+//! The tiles, and the chunks of images that weight gradients are summed over, follow from the shape alone.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::conv_shape::{ConvShape, Method, Tile};
+use super::epilogue::{self, Epilogue};
+use super::memory::by_chunks;
+use super::scratch::{Scratch, grown};
+use super::vector::widest;
+use super::{CHUNKS, layout, sum_in_order, winograd};
+
+/// The result of a forward pass.
+pub struct Output {
+    /// `(images, lines, columns, outputs)` after the epilogue.
+    pub values: Vec<f32>,
+    /// Which element of its window each value is; empty where nothing is pooled.
+    pub choice: Vec<u8>,
+}
+
+/// The gradients of a convolution.
+pub struct Gradients {
+    /// `(outputs, inputs, kernel, kernel)`.
+    pub weight: Vec<f32>,
+    /// `(outputs)`.
+    pub bias: Vec<f32>,
+    /// As the input, if it was asked for.
+    pub input: Option<Vec<f32>>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl ConvShape {
+    /// The output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)` and
+    /// `bias`.
+    pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output {
+        let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
+        assert_eq!(input.len(), self.images * image_in);
+        assert_eq!(weight.len(), self.outputs * depth);
+        let method = self.method();
+        let by_output = layout::channel_last(weight, self.kernel, self.inputs);
+        let weight = match method {
+            Method::Im2col => layout::transposed(&by_output, depth),
+            Method::Winograd(_) => winograd::forward_weights(self, &by_output),
+        };
+        let pooled = self.epilogue == Epilogue::ReluPool;
+        let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
+        let unit = self.unit();
+        // a chunk of choices for every chunk of values, empty ones where nothing is pooled
+        let mut choices: Vec<&mut [u8]> = choice.chunks_mut((unit * image_out).max(1)).collect();
+        choices.resize_with(self.images.div_ceil(unit), Default::default);
+        let (values, _) = by_chunks(self.images * image_out, unit * image_out, choices, |chunk, values, choice| {
+            let input = &input[chunk * unit * image_in..];
+            SCRATCH.with_borrow_mut(|scratch| {
+                for tile in self.tiles(values.len() / image_out) {
+                    let written = self.written(&tile);
+                    let product = |target: &mut [f32], scratch: &mut Scratch| match method {
+                        Method::Im2col => self.im2col_product(&tile, input, &weight, bias, scratch, target),
+                        Method::Winograd(4) => {
+                            winograd::product::<4>(self, &tile, input, &weight, bias, scratch, target)
+                        }
+                        Method::Winograd(_) => {
+                            winograd::product::<2>(self, &tile, input, &weight, bias, scratch, target)
+                        }
+                    };
+                    let values = &mut values[written.clone()];
+                    match self.epilogue {
+                        Epilogue::Identity => product(values, scratch),
+                        Epilogue::Relu => {
+                            product(values, scratch);
+                            epilogue::relu(values);
+                        }
+                        Epilogue::ReluPool => {
+                            let mut before = std::mem::take(&mut scratch.values);
+                            let len = tile.images * tile.lines * self.columns() * self.outputs;
+                            product(grown(&mut before, len), scratch);
+                            let (image, out) = (len / tile.images, (written.len() / tile.images).max(1));
+                            let outs = values.chunks_exact_mut(out).zip(choice[written].chunks_exact_mut(out));
+                            for (before, (values, choice)) in before[..len].chunks_exact(image).zip(outs) {
+                                epilogue::pool(before, self.columns(), self.outputs, values, choice);
+                            }
+                            scratch.values = before;
+                        }
+                    }
+                }
+            });
+        });
+        Output { values, choice }
+    }
+
+    /// The gradient before the epilogue of the outputs of a tile, out of those of its images and lines after it.
+    fn before(&self, tile: &Tile, [output, grad]: [&[f32]; 2], choice: &[u8], before: &mut [f32]) {
+        match self.epilogue {
+            Epilogue::Identity => before.copy_from_slice(grad),
+            Epilogue::Relu => epilogue::relu_gradient(output, grad, before),
+            Epilogue::ReluPool => {
+                let (image, out) = (before.len() / tile.images, grad.len() / tile.images);
+                for (i, before) in before.chunks_exact_mut(image).enumerate() {
+                    let part = i * out..(i + 1) * out;
+                    let (output, choice) = (&output[part.clone()], &choice[part.clone()]);
+                    epilogue::pool_gradient(output, choice, &grad[part], self.columns(), self.outputs, before);
+                }
+            }
+        }
+    }
+
+    /// The gradients, from the operands and the result of the forward pass and the gradient `grad` of its values.
+    pub fn backward(
+        &self,
+        input: &[f32],
+        weight: &[f32],
+        output: &[f32],
+        choice: &[u8],
+        grad: &[f32],
+        want_input: bool,
+    ) -> Gradients {
+        let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
+        assert_eq!(output.len(), self.images * image_out);
+        assert_eq!(grad.len(), output.len());
+        let method = self.method();
+        let mut by_output =
+            if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
+        if want_input && method != Method::Im2col {
+            by_output = winograd::backward_weights(self, &by_output);
+        }
+        let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
+        let chunks = self.images.div_ceil(chunk);
+        let part = |index: usize, input_grad: &mut [f32]| {
+            let images = chunk.min(self.images - index * chunk);
+            let input = &input[index * chunk * image_in..];
+            let start = index * chunk * image_out;
+            let mut bias_grad = vec![0.0f64; self.outputs];
+            let mut weight_grad = vec![0.0; if method == Method::Im2col { depth * self.outputs } else { 0 }];
+            SCRATCH.with_borrow_mut(|scratch| {
+                for (number, tile) in self.tiles(images).into_iter().enumerate() {
+                    let written = self.written(&tile);
+                    let part = start + written.start..start + written.end;
+                    let choice = if choice.is_empty() { choice } else { &choice[part.clone()] };
+                    let mut before = std::mem::take(&mut scratch.values);
+                    let len = tile.images * tile.lines * self.columns() * self.outputs;
+                    let rows = match self.epilogue {
+                        Epilogue::Identity => &grad[part],
+                        _ => {
+                            let rows = grown(&mut before, len);
+                            self.before(&tile, [&output[part.clone()], &grad[part]], choice, rows);
+                            rows
+                        }
+                    };
+                    add_rows(rows, &mut bias_grad);
+                    let add = number > 0;
+                    match method {
+                        Method::Im2col => {
+                            let weights = (&by_output[..], &mut weight_grad[..]);
+                            self.im2col_gradients(&tile, input, rows, weights, add, scratch, input_grad);
+                        }
+                        Method::Winograd(4) => {
+                            winograd::gradients::<4>(self, &tile, input, rows, &by_output, add, scratch, input_grad);
+                        }
+                        Method::Winograd(_) => {
+                            winograd::gradients::<2>(self, &tile, input, rows, &by_output, add, scratch, input_grad);
+                        }
+                    }
+                    scratch.values = before;
+                }
+                if method != Method::Im2col {
+                    weight_grad = winograd::weight_gradient(self, scratch);
+                }
+            });
+            (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
+        };
+        let (input_grad, parts) = if want_input {
+            by_chunks(input.len(), chunk * image_in, vec![(); chunks], |index, input_grad, ()| part(index, input_grad))
+        } else {
+            (Vec::new(), (0..chunks).into_par_iter().map(|index| part(index, &mut [])).collect())
+        };
+        let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
+        Gradients {
+            weight: layout::channel_first(&sum_in_order(&weights), self.kernel, self.inputs),
+            bias: sum_in_order(&biases),
+            input: want_input.then_some(input_grad),
+        }
+    }
+}
+
+/// Adds the rows of a matrix to `sums`: in f32 over a few rows, in f64 over all.
+fn add_rows(rows: &[f32], sums: &mut [f64]) {
+    let mut part = vec![0.0f32; sums.len()];
+    widest(
+        #[inline(always)]
+        || {
+            for block in rows.chunks(sums.len() * 32) {
+                part.fill(0.0);
+                for row in block.chunks_exact(sums.len()) {
+                    for (sum, value) in part.iter_mut().zip(row) {
+                        *sum += value;
+                    }
+                }
+                for (sum, part) in sums.iter_mut().zip(&part) {
+                    *sum += f64::from(*part);
+                }
+            }
+        },
+    );
+}

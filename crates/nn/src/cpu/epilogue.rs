@@ -1,0 +1,199 @@
+//! What happens to the output of a convolution or a batch norm before it is written: nothing, ReLU, or ReLU and a 2x2
+//! maximum. Fused, so that the largest activations need not exist.
+//!
+//! The maximum comes first here and ReLU second: the values and gradients are those of the other order, for a quarter
+//! of the work. Windows do not overlap; of an odd size the last line or column is in no window (PyTorch's floor mode).
+//! Of equal values the first of the window counts, as in PyTorch. ReLU has derivative 0 at 0. NaN passes through.
+
+use super::vector::widest;
+
+/// The end of an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epilogue {
+    /// The output as it is.
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)`, then the maximum of each 2x2 window.
+    ReluPool,
+}
+
+impl Epilogue {
+    /// The extent, in one direction, of what is written for so many computed.
+    pub fn extent(self, computed: usize) -> usize {
+        match self {
+            Epilogue::Identity | Epilogue::Relu => computed,
+            Epilogue::ReluPool => computed / 2,
+        }
+    }
+}
+
+/// ReLU in place.
+pub fn relu(values: &mut [f32]) {
+    widest(
+        #[inline(always)]
+        || relu_loop(values),
+    );
+}
+
+#[inline(always)]
+fn relu_loop(values: &mut [f32]) {
+    for value in values {
+        *value = if *value < 0.0 { 0.0 } else { *value };
+    }
+}
+
+/// ReLU's gradient: `grad` where the output is positive.
+pub fn relu_gradient(out: &[f32], grad: &[f32], into: &mut [f32]) {
+    widest(
+        #[inline(always)]
+        || relu_gradient_loop(out, grad, into),
+    );
+}
+
+#[inline(always)]
+fn relu_gradient_loop(out: &[f32], grad: &[f32], into: &mut [f32]) {
+    for ((into, &out), &grad) in into.iter_mut().zip(out).zip(grad) {
+        *into = if out > 0.0 { grad } else { 0.0 };
+    }
+}
+
+/// ReLU and maximum of the windows of some lines `(line, width, channels)`; `choice` tells which of the four it was.
+pub fn pool(values: &[f32], width: usize, channels: usize, out: &mut [f32], choice: &mut [u8]) {
+    widest(
+        #[inline(always)]
+        || pool_loop(values, width, channels, out, choice),
+    );
+}
+
+#[inline(always)]
+fn pool_loop(values: &[f32], width: usize, channels: usize, out: &mut [f32], choice: &mut [u8]) {
+    let (line, out_line) = (width * channels, width / 2 * channels);
+    if out_line == 0 {
+        return;
+    }
+    let windows = out.chunks_exact_mut(out_line).zip(choice.chunks_exact_mut(out_line));
+    for ((out, choice), lines) in windows.zip(values.chunks_exact(2 * line)) {
+        let (upper, lower) = lines.split_at(line);
+        let cells = out.chunks_exact_mut(channels).zip(choice.chunks_exact_mut(channels));
+        let inputs = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
+        for ((out, choice), (upper, lower)) in cells.zip(inputs) {
+            let ((a, b), (c, d)) = (upper.split_at(channels), lower.split_at(channels));
+            for i in 0..channels {
+                let (mut best, mut which) = (a[i], 0u8);
+                for (number, value) in [(1, b[i]), (2, c[i]), (3, d[i])] {
+                    let better = value > best || value.is_nan();
+                    best = if better { value } else { best };
+                    which = if better { number } else { which };
+                }
+                out[i] = if best < 0.0 { 0.0 } else { best };
+                choice[i] = which;
+            }
+        }
+    }
+}
+
+/// The gradient of [`pool`], into `(line, width, channels)`: each window's gradient goes to its one chosen element.
+pub fn pool_gradient(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
+    widest(
+        #[inline(always)]
+        || pool_gradient_loop(out, choice, grad, width, channels, into),
+    );
+}
+
+#[inline(always)]
+fn pool_gradient_loop(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
+    into.fill(0.0);
+    let (line, out_line) = (width * channels, width / 2 * channels);
+    if out_line == 0 {
+        return;
+    }
+    let windows = out.chunks_exact(out_line).zip(choice.chunks_exact(out_line)).zip(grad.chunks_exact(out_line));
+    for (((out, choice), grad), lines) in windows.zip(into.chunks_exact_mut(2 * line)) {
+        let (upper, lower) = lines.split_at_mut(line);
+        let cells = out.chunks_exact(channels).zip(choice.chunks_exact(channels)).zip(grad.chunks_exact(channels));
+        let inputs = upper.chunks_exact_mut(2 * channels).zip(lower.chunks_exact_mut(2 * channels));
+        for (((out, choice), grad), (upper, lower)) in cells.zip(inputs) {
+            let (a, b) = upper.split_at_mut(channels);
+            let (c, d) = lower.split_at_mut(channels);
+            for i in 0..channels {
+                let grad = if out[i] > 0.0 { grad[i] } else { 0.0 };
+                let at = |number: u8| if choice[i] == number { grad } else { 0.0 };
+                (a[i], b[i], c[i], d[i]) = (at(0), at(1), at(2), at(3));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_of_an_odd_size_is_the_one_worked_by_hand() {
+        // one channel, 3 lines of 5: the windows are columns 0-1 and 2-3 of lines 0-1
+        let values =
+            [1.0, 4.0, -1.0, -2.0, 9.0, /**/ 3.0, 2.0, -3.0, -4.0, 9.0, /**/ 9.0, 9.0, 9.0, 9.0, 9.0];
+        let (mut out, mut choice) = (vec![7.0; 2], vec![7; 2]);
+        pool(&values, 5, 1, &mut out, &mut choice);
+        assert_eq!((out.as_slice(), choice[0]), ([4.0, 0.0].as_slice(), 1));
+        let mut gradient = vec![7.0; 15];
+        pool_gradient(&out, &choice, &[10.0, 20.0], 5, 1, &mut gradient);
+        let mut expected = vec![0.0; 15];
+        expected[1] = 10.0; // all of it, and nothing for the window that ReLU closed
+        assert_eq!(gradient, expected);
+    }
+
+    #[test]
+    fn the_pool_gradient_is_the_finite_difference_on_7x7_with_channels() {
+        // distinct multiples of 1/64 and steps of 1/256: exact in f32, and no step changes an order or a sign
+        let (size, channels) = (7, 3);
+        let values: Vec<f32> =
+            (0..size * size * channels).map(|i| ((i * 89 + 41) % 149) as f32 / 64.0 - 1.0 + 1.0 / 128.0).collect();
+        let weight: Vec<f32> = (0..3 * 3 * channels).map(|i| (i % 5) as f32 - 2.0).collect();
+        let run = |values: &[f32]| {
+            let (mut out, mut choice) = (vec![0.0; weight.len()], vec![0; weight.len()]);
+            pool(values, size, channels, &mut out, &mut choice);
+            (out, choice)
+        };
+        let sum = |values: &[f32]| run(values).0.iter().zip(&weight).map(|(a, b)| a * b).sum::<f32>();
+        let (out, choice) = run(&values);
+        let mut gradient = vec![0.0; values.len()];
+        pool_gradient(&out, &choice, &weight, size, channels, &mut gradient);
+        assert!(gradient.iter().filter(|g| **g != 0.0).count() > 10);
+        for i in 0..values.len() {
+            let shifted = |by: f32| {
+                let mut values = values.clone();
+                values[i] += by;
+                sum(&values)
+            };
+            let step = 1.0 / 256.0;
+            assert_eq!((shifted(step) - shifted(-step)) / (2.0 * step), gradient[i], "element {i}");
+        }
+    }
+
+    #[test]
+    fn of_equal_values_the_first_takes_the_gradient_and_relu_gives_none_at_zero() {
+        let (mut out, mut choice, mut gradient) = (vec![0.0; 2], vec![0; 2], vec![0.0; 8]);
+        pool(&[5.0, 5.0, 0.0, 0.0, 5.0, 5.0, 0.0, 0.0], 4, 1, &mut out, &mut choice);
+        pool_gradient(&out, &choice, &[1.0, 1.0], 4, 1, &mut gradient);
+        assert_eq!(gradient, [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        let mut gradient = vec![0.0; 3];
+        relu_gradient(&[0.0, 2.0, 0.0], &[1.0, 1.0, 1.0], &mut gradient);
+        assert_eq!(gradient, [0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn a_nan_is_not_hidden() {
+        let mut values = [f32::NAN, -1.0];
+        relu(&mut values);
+        assert!(values[0].is_nan() && values[1] == 0.0);
+        for place in 0..4 {
+            let mut values = [1.0; 4];
+            values[place] = f32::NAN;
+            let (mut out, mut choice) = ([0.0], [0]);
+            pool(&values, 2, 1, &mut out, &mut choice);
+            assert!(out[0].is_nan());
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The fully connected layer, in blocks of features: a batch has too few rows to be cut by rows.
+
+use rayon::prelude::*;
+
+use super::gemm::{Matrix, multiply};
+
+/// Features in a block.
+const BLOCK: usize = 128;
+
+/// The shape of a fully connected layer on a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinearShape {
+    /// Rows of the batch.
+    pub rows: usize,
+    /// Features that come in.
+    pub inputs: usize,
+    /// Features that go out.
+    pub outputs: usize,
+}
+
+impl LinearShape {
+    /// `input weight^T + bias` for `input` `(rows, inputs)`, `weight` `(outputs, inputs)`.
+    pub fn forward(&self, input: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let input = Matrix::new(input, self.rows, self.inputs);
+        let weight = Matrix::new(weight, self.outputs, self.inputs).transposed();
+        by_blocks(self.rows, self.outputs, |start, count, block| {
+            block.chunks_exact_mut(count).for_each(|row| row.copy_from_slice(&bias[start..start + count]));
+            multiply(input, weight.columns(start, count), block, true);
+        })
+    }
+
+    /// The gradient of the input.
+    pub fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
+        let grad = Matrix::new(grad, self.rows, self.outputs);
+        let weight = Matrix::new(weight, self.outputs, self.inputs);
+        by_blocks(self.rows, self.inputs, |start, count, block| {
+            multiply(grad, weight.columns(start, count), block, false);
+        })
+    }
+
+    /// The gradient of the weight.
+    pub fn weight_gradient(&self, input: &[f32], grad: &[f32]) -> Vec<f32> {
+        let input = Matrix::new(input, self.rows, self.inputs);
+        let grad = Matrix::new(grad, self.rows, self.outputs);
+        let mut weight = vec![0.0; self.outputs * self.inputs];
+        weight.par_chunks_mut(BLOCK * self.inputs).enumerate().for_each(|(i, block)| {
+            let grad = grad.columns(i * BLOCK, block.len() / self.inputs);
+            multiply(grad.transposed(), input, block, false);
+        });
+        weight
+    }
+
+    /// The gradient of the bias.
+    pub fn bias_gradient(&self, grad: &[f32]) -> Vec<f32> {
+        let sum = |output| (0..self.rows).map(|row| f64::from(grad[row * self.outputs + output])).sum::<f64>() as f32;
+        (0..self.outputs).map(sum).collect()
+    }
+}
+
+/// A matrix `(rows, columns)` out of blocks of columns, computed in parallel by `fill(first column, columns, block)`.
+fn by_blocks(rows: usize, columns: usize, fill: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
+    let block = |start: usize| {
+        let count = BLOCK.min(columns - start);
+        let mut block = vec![0.0; rows * count];
+        fill(start, count, &mut block);
+        (start, count, block)
+    };
+    let starts: Vec<usize> = (0..columns).step_by(BLOCK).collect();
+    let blocks: Vec<_> = starts.into_par_iter().map(block).collect();
+    let mut all = vec![0.0; rows * columns];
+    for (start, count, block) in &blocks {
+        for (row, part) in all.chunks_exact_mut(columns).zip(block.chunks_exact(*count)) {
+            row[*start..start + count].copy_from_slice(part);
+        }
+    }
+    all
+}

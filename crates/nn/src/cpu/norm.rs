@@ -1,0 +1,322 @@
+//! Batch norm in training: each channel of a batch brought to mean 0 and variance 1, then scaled and shifted.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::CHUNKS;
+use super::epilogue::{self, Epilogue};
+use super::memory::by_chunks;
+use super::vector::{LANES, Lanes, widest};
+
+/// What is added to a variance before its root is taken; PyTorch's default.
+pub const EPSILON: f64 = 1e-5;
+
+/// The shape of a batch norm on channels-last images.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormShape {
+    /// Images.
+    pub images: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+    /// What happens to the output.
+    pub epilogue: Epilogue,
+}
+
+/// The statistics of a batch, per channel.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// Mean.
+    pub mean: Vec<f64>,
+    /// Biased variance, which the batch is normalised by.
+    pub variance: Vec<f64>,
+}
+
+/// The result of a forward pass.
+pub struct Output {
+    /// `(images, lines, columns, channels)` after the epilogue.
+    pub values: Vec<f32>,
+    /// Which element of its window each value is; empty where nothing is pooled.
+    pub choice: Vec<u8>,
+    /// The batch's statistics.
+    pub statistics: Statistics,
+}
+
+/// The gradients of a batch norm.
+pub struct Gradients {
+    /// As the input.
+    pub input: Vec<f32>,
+    /// Of the scale, per channel.
+    pub weight: Vec<f32>,
+    /// Of the shift, per channel.
+    pub bias: Vec<f32>,
+}
+
+thread_local! {
+    static LINES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl NormShape {
+    /// The shape of the output after the epilogue.
+    pub fn shape(&self) -> [usize; 4] {
+        [self.images, self.epilogue.extent(self.height), self.epilogue.extent(self.width), self.channels]
+    }
+
+    /// Values per channel.
+    pub fn count(&self) -> usize {
+        self.images * self.height * self.width
+    }
+
+    fn image_in(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    fn image_out(&self) -> usize {
+        self.shape()[1..].iter().product()
+    }
+
+    /// Elements of the input in one chunk of images.
+    fn chunk(&self) -> usize {
+        (self.images.div_ceil(CHUNKS) * self.image_in()).max(1)
+    }
+
+    fn statistics(&self, input: &[f32]) -> Statistics {
+        // squares of differences from a value of the batch: no cancellation where the mean is large
+        let shift = &input[..self.channels];
+        let part = |chunk: &[f32]| {
+            let mut sums = Sums::new(self.channels);
+            for line in chunk.chunks(self.width * self.channels) {
+                sums.add(
+                    self.width,
+                    #[inline(always)]
+                    |pixel, c| {
+                        let value = Lanes::some(line, pixel * self.channels + c, self.channels - c)
+                            - Lanes::some(shift, c, self.channels - c);
+                        (value, value * value)
+                    },
+                );
+            }
+            sums
+        };
+        let sums = Sums::total(input.par_chunks(self.chunk()).map(part).collect());
+        let count = self.count() as f64;
+        let shifted: Vec<f64> = sums.first.iter().map(|sum| sum / count).collect();
+        let variance = sums.second.iter().zip(&shifted).map(|(sum, mean)| (sum / count - mean * mean).max(0.0));
+        let mean = shifted.iter().zip(input).map(|(mean, shift)| mean + f64::from(*shift));
+        Statistics { mean: mean.collect(), variance: variance.collect() }
+    }
+
+    /// The output for `input` `(images, height, width, channels)`, `weight` and `bias` `(channels)`.
+    pub fn forward(&self, input: &[f32], weight: &[f32], bias: &[f32]) -> Output {
+        assert_eq!(input.len(), self.images * self.image_in());
+        let statistics = self.statistics(input);
+        // the mean is taken away first: one factor and one summand would round values near 0 more, and flip their ReLU
+        let (scale, _) = affine(&statistics, weight, bias);
+        let mean: Vec<f32> = statistics.mean.iter().map(|mean| *mean as f32).collect();
+        let pooled = self.epilogue == Epilogue::ReluPool;
+        let image_out = self.image_out();
+        let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
+        let mut choices: Vec<&mut [u8]> = choice.chunks_mut(image_out.max(1)).collect();
+        choices.resize_with(self.images, Default::default);
+        let (values, _) = by_chunks(self.images * image_out, image_out, choices, |image, values, choice| {
+            let input = &input[image * self.image_in()..][..self.image_in()];
+            match self.epilogue {
+                Epilogue::Identity => apply::<false>(input, [&mean, &scale, bias], values),
+                Epilogue::Relu => apply::<true>(input, [&mean, &scale, bias], values),
+                Epilogue::ReluPool => LINES.with_borrow_mut(|lines| {
+                    let (line, out_line) = (self.width * self.channels, self.width / 2 * self.channels);
+                    lines.resize(2 * line, 0.0);
+                    let outs = values.chunks_exact_mut(out_line.max(1)).zip(choice.chunks_exact_mut(out_line.max(1)));
+                    for (input, (values, choice)) in input.chunks_exact(2 * line).zip(outs) {
+                        apply::<false>(input, [&mean, &scale, bias], lines);
+                        epilogue::pool(lines, self.width, self.channels, values, choice);
+                    }
+                }),
+            }
+        });
+        Output { values, choice, statistics }
+    }
+
+    /// Adds an image's gradient before the epilogue, and its product with `input - mean`, to the sums. Nothing is written:
+    /// computing the gradient before the epilogue twice costs less than a pass through memory.
+    fn add_products(&self, [input, values, grad]: [&[f32]; 3], choice: &[u8], mean: &[f32], sums: &mut Sums) {
+        let channels = self.channels;
+        let line = self.width * channels;
+        if self.epilogue == Epilogue::ReluPool {
+            let columns = self.width / 2;
+            for (y, lines) in input.chunks_exact(2 * line).enumerate() {
+                sums.add(
+                    columns,
+                    #[inline(always)]
+                    |x, c| {
+                        let at = (y * columns + x) * channels + c;
+                        let (count, from) = (channels - c, 2 * x * channels + c);
+                        let corner = |at: usize| Lanes::some(lines, at, count);
+                        let window = [
+                            corner(from),
+                            corner(from + channels),
+                            corner(from + line),
+                            corner(from + line + channels),
+                        ];
+                        let chosen = Lanes::chosen(choice, at, count, window);
+                        let grad = Lanes::some(grad, at, count).where_positive(Lanes::some(values, at, count));
+                        (grad, grad * (chosen - Lanes::some(mean, c, count)))
+                    },
+                );
+            }
+            return;
+        }
+        for (y, input) in input.chunks_exact(line).enumerate() {
+            sums.add(
+                self.width,
+                #[inline(always)]
+                |x, c| {
+                    let (count, at) = (channels - c, y * line + x * channels + c);
+                    let mut grad = Lanes::some(grad, at, count);
+                    if self.epilogue == Epilogue::Relu {
+                        grad = grad.where_positive(Lanes::some(values, at, count));
+                    }
+                    (grad, grad * (Lanes::some(input, x * channels + c, count) - Lanes::some(mean, c, count)))
+                },
+            );
+        }
+    }
+
+    /// The gradients, from the operands and the result of the forward pass and the gradient `grad` of its values.
+    pub fn backward(&self, input: &[f32], weight: &[f32], output: &Output, values: &[f32], grad: &[f32]) -> Gradients {
+        let (image_in, image_out, channels) = (self.image_in(), self.image_out(), self.channels);
+        let mean: Vec<f32> = output.statistics.mean.iter().map(|mean| *mean as f32).collect();
+        let of_image = |image: usize| {
+            let (from, to) = (image * image_in, image * image_out);
+            let choice = if output.choice.is_empty() { &[] } else { &output.choice[to..to + image_out] };
+            ([&input[from..from + image_in], &values[to..to + image_out], &grad[to..to + image_out]], choice)
+        };
+        let chunk = self.images.div_ceil(CHUNKS).max(1);
+        let parts = (0..self.images.div_ceil(chunk)).into_par_iter().map(|index| {
+            let mut sums = Sums::new(channels);
+            for image in index * chunk..self.images.min((index + 1) * chunk) {
+                let (slices, choice) = of_image(image);
+                self.add_products(slices, choice, &mean, &mut sums);
+            }
+            sums
+        });
+        let sums = Sums::total(parts.collect());
+        let count = self.count() as f64;
+        let inverse: Vec<f64> = output.statistics.variance.iter().map(|v| 1.0 / (v + EPSILON).sqrt()).collect();
+        // d input = factor grad + slope (input - mean) + offset, per channel
+        let factor: Vec<f32> = (0..channels).map(|c| (f64::from(weight[c]) * inverse[c]) as f32).collect();
+        let slope: Vec<f32> = (0..channels)
+            .map(|c| (-f64::from(weight[c]) * inverse[c].powi(3) * sums.second[c] / count) as f32)
+            .collect();
+        let offset: Vec<f32> =
+            (0..channels).map(|c| (-f64::from(weight[c]) * inverse[c] * sums.first[c] / count) as f32).collect();
+        let terms = [&factor[..], &slope, &offset, &mean];
+        let images = vec![(); self.images];
+        let (input_grad, _) = by_chunks(input.len(), image_in, images, |image, into, ()| {
+            let ([input, values, grad], choice) = of_image(image);
+            match self.epilogue {
+                Epilogue::Identity => into.copy_from_slice(grad),
+                Epilogue::Relu => epilogue::relu_gradient(values, grad, into),
+                Epilogue::ReluPool => epilogue::pool_gradient(values, choice, grad, self.width, channels, into),
+            }
+            spread(input, terms, into);
+        });
+        Gradients {
+            input: input_grad,
+            weight: sums.second.iter().zip(&inverse).map(|(sum, inverse)| (sum * inverse) as f32).collect(),
+            bias: sums.first.iter().map(|sum| *sum as f32).collect(),
+        }
+    }
+}
+
+/// `(from - mean) * scale + bias`, and ReLU if asked for.
+fn apply<const RELU: bool>(from: &[f32], [mean, scale, bias]: [&[f32]; 3], to: &mut [f32]) {
+    let channels = mean.len();
+    let (scale, bias) = (&scale[..channels], &bias[..channels]);
+    widest(
+        #[inline(always)]
+        || {
+            for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(channels)) {
+                for c in 0..channels {
+                    let value = (from[c] - mean[c]) * scale[c] + bias[c];
+                    to[c] = if RELU && value < 0.0 { 0.0 } else { value };
+                }
+            }
+        },
+    );
+}
+
+/// `factor * grad + slope * (input - mean) + offset`, in the place of `grad`.
+fn spread(input: &[f32], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut [f32]) {
+    let channels = mean.len();
+    let (factor, slope, offset) = (&factor[..channels], &slope[..channels], &offset[..channels]);
+    widest(
+        #[inline(always)]
+        || {
+            for (grad, input) in grad.chunks_exact_mut(channels).zip(input.chunks_exact(channels)) {
+                for c in 0..channels {
+                    grad[c] = factor[c] * grad[c] + (slope[c] * (input[c] - mean[c]) + offset[c]);
+                }
+            }
+        },
+    );
+}
+
+/// Scale and shift that turn an input into the output: `input * scale + shift`.
+pub fn affine(statistics: &Statistics, weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let channels = statistics.mean.iter().zip(&statistics.variance).zip(weight.iter().zip(bias));
+    channels
+        .map(|((mean, variance), (weight, bias))| {
+            let scale = f64::from(*weight) / (variance + EPSILON).sqrt();
+            (scale as f32, (f64::from(*bias) - mean * scale) as f32)
+        })
+        .unzip()
+}
+
+/// Two sums per channel: in f32 over a line, in f64 over the lines.
+struct Sums {
+    first: Vec<f64>,
+    second: Vec<f64>,
+}
+
+impl Sums {
+    fn new(channels: usize) -> Sums {
+        Sums { first: vec![0.0; channels], second: vec![0.0; channels] }
+    }
+
+    /// Adds what `terms(pixel, channel)` gives for the pixels of a line and some channels from that one on.
+    #[inline(always)]
+    fn add(&mut self, pixels: usize, terms: impl Fn(usize, usize) -> (Lanes, Lanes)) {
+        widest(
+            #[inline(always)]
+            || {
+                for c in (0..self.first.len()).step_by(LANES) {
+                    let (mut first, mut second) = (Lanes::ZERO, Lanes::ZERO);
+                    for pixel in 0..pixels {
+                        let (a, b) = terms(pixel, c);
+                        (first, second) = (first + a, second + b);
+                    }
+                    for (i, (a, b)) in self.first[c..].iter_mut().zip(&mut self.second[c..]).take(LANES).enumerate() {
+                        *a += f64::from(first.0[i]);
+                        *b += f64::from(second.0[i]);
+                    }
+                }
+            },
+        );
+    }
+
+    /// The sum of parts, in their order.
+    fn total(parts: Vec<Sums>) -> Sums {
+        let mut parts = parts.into_iter();
+        let mut total = parts.next().unwrap_or_else(|| Sums::new(0));
+        for part in parts {
+            total.first.iter_mut().zip(&part.first).for_each(|(sum, part)| *sum += part);
+            total.second.iter_mut().zip(&part.second).for_each(|(sum, part)| *sum += part);
+        }
+        total
+    }
+}

@@ -1,0 +1,310 @@
+//! The operators of the networks on tensors: what each computes, and what it keeps for its gradients.
+//!
+//! Here, and nowhere else, the device of a tensor decides which kernels compute. The operators are this crate's own,
+//! because those of candle are slow on the CPU, have a wrong gradient (the maximum pool) or another one than PyTorch's
+//! (ReLU at 0).
+
+use candle_core::Tensor;
+use rand_chacha::rand_core::Rng;
+use rayon::prelude::*;
+
+use crate::Mode;
+use crate::conv_norm::ConvNorm;
+use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::epilogue::{Epilogue, relu, relu_gradient};
+use crate::cpu::linear;
+use crate::cpu::norm;
+use crate::error::{Error, Result};
+use crate::floats::{Floats, tensor};
+use crate::rng::Streams;
+use crate::tape::{At, Gradients, Tape, Value, apply};
+
+/// Elements that one thread takes at a time where an operation is done element by element.
+const BLOCK: usize = 1 << 14;
+
+impl Tape {
+    /// The gradients of the parameters, from those of some outputs.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] where there is not one gradient for each output, or an output is that of another tape.
+    pub fn backward(self, outputs: &[Value], gradients: Vec<Tensor>) -> Result<Gradients> {
+        self.backward_by(sum, outputs, gradients)
+    }
+}
+
+/// The shape of a convolution of two tensors, where there is one.
+pub fn conv_shape(
+    input: &Tensor,
+    weight: &Tensor,
+    stride: usize,
+    padding: usize,
+    epilogue: Epilogue,
+) -> Result<ConvShape> {
+    let (images, height, width, inputs) = input.dims4()?;
+    let (outputs, depth, kernel, _) = weight.dims4()?;
+    if depth != inputs || height.min(width) + 2 * padding < kernel {
+        return Err(Error::tensor(format!(
+            "a convolution of {:?} with {:?} does not exist",
+            input.shape(),
+            weight.shape()
+        )));
+    }
+    let shape = ConvShape { images, height, width, inputs, outputs, kernel, stride, padding, epilogue };
+    if shape.shape().contains(&0) {
+        let message = format!("nothing is left of {:?} after a convolution with {:?}", input.shape(), weight.shape());
+        return Err(Error::tensor(message));
+    }
+    Ok(shape)
+}
+
+/// Convolution of `(images, height, width, inputs)` with `(outputs, inputs, kernel, kernel)`, then `epilogue`.
+pub fn conv(
+    at: At,
+    input: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    stride: usize,
+    padding: usize,
+    epilogue: Epilogue,
+) -> Result<Value> {
+    let shape = conv_shape(input, weight, stride, padding, epilogue)?;
+    let outputs = shape.outputs;
+    on_gpu!(input, crate::cuda::ops::conv(at, input, weight, bias, shape));
+    let operands: Vec<&Value> = [input, weight].into_iter().chain(bias).collect();
+    apply(at, &operands, || {
+        let bias = bias.map(|bias| Floats::of(bias)).transpose()?;
+        let output = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, bias.as_deref());
+        let (values, choice) = (tensor(output.values, &shape.shape())?, output.choice);
+        let (input, weight, kept) = (input.clone(), weight.clone(), values.clone());
+        let backward = move |grad: Tensor| {
+            let (floats, wanted) = (Floats::of(&input)?, input.wants_gradient());
+            let (weights, kept, grad) = (Floats::of(&weight)?, Floats::of(&kept)?, Floats::of(&grad)?);
+            let found = shape.backward(&floats, &weights, &kept, &choice, &grad, wanted);
+            Ok(vec![
+                found.input.map(|values| tensor(values, input.dims())).transpose()?,
+                Some(tensor(found.weight, weight.dims())?),
+                Some(tensor(found.bias, &[outputs])?),
+            ])
+        };
+        Ok((values, Box::new(backward)))
+    })
+}
+
+/// Batch norm of `(images, height, width, channels)` by the batch's own statistics, which come back, then `epilogue`.
+pub fn batch_norm(
+    at: At,
+    input: &Value,
+    weight: &Value,
+    bias: &Value,
+    epilogue: Epilogue,
+) -> Result<(Value, norm::Statistics)> {
+    let (images, height, width, channels) = input.dims4()?;
+    let shape = norm::NormShape { images, height, width, channels, epilogue };
+    let mut statistics = norm::Statistics::default();
+    let value = apply(at, &[input, weight, bias], || {
+        let mut output = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
+        let values = tensor(std::mem::take(&mut output.values), &shape.shape())?;
+        statistics = output.statistics.clone();
+        let (input, weight, kept) = (input.clone(), weight.clone(), values.clone());
+        let backward = move |grad: Tensor| {
+            let (floats, weights) = (Floats::of(&input)?, Floats::of(&weight)?);
+            let found = shape.backward(&floats, &weights, &output, &Floats::of(&kept)?, &Floats::of(&grad)?);
+            Ok(vec![
+                Some(tensor(found.input, input.dims())?),
+                Some(tensor(found.weight, &[channels])?),
+                Some(tensor(found.bias, &[channels])?),
+            ])
+        };
+        Ok((values, Box::new(backward)))
+    })?;
+    Ok((value, statistics))
+}
+
+/// `input weight^T + bias` for `(rows, inputs)` and `(outputs, inputs)`.
+pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Value> {
+    let ((rows, inputs), (outputs, depth)) = (input.dims2()?, weight.dims2()?);
+    if depth != inputs {
+        return Err(Error::tensor(format!(
+            "a linear layer of {:?} with {:?} does not exist",
+            input.shape(),
+            weight.shape()
+        )));
+    }
+    on_gpu!(input, crate::cuda::ops::linear(at, input, weight, bias));
+    let shape = linear::LinearShape { rows, inputs, outputs };
+    apply(at, &[input, weight, bias], || {
+        let values = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
+        let (input, weight) = (input.clone(), weight.clone());
+        let backward = move |grad: Tensor| {
+            let grad = Floats::of(&grad)?;
+            let input_gradient = match input.wants_gradient() {
+                true => Some(tensor(shape.input_gradient(&Floats::of(&weight)?, &grad), input.dims())?),
+                false => None,
+            };
+            let weight_gradient = tensor(shape.weight_gradient(&Floats::of(&input)?, &grad), weight.dims())?;
+            Ok(vec![input_gradient, Some(weight_gradient), Some(tensor(shape.bias_gradient(&grad), &[outputs])?)])
+        };
+        Ok((tensor(values, &[rows, outputs])?, Box::new(backward)))
+    })
+}
+
+/// `max(a + b, 0)` of two tensors of one shape.
+pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
+    if a.shape() != b.shape() {
+        return Err(Error::tensor(format!("a sum of {:?} and {:?} does not exist", a.shape(), b.shape())));
+    }
+    on_gpu!(a, crate::cuda::ops::add_relu(at, a, b));
+    apply(at, &[a, b], || {
+        let (left, right) = (Floats::of(a)?, Floats::of(b)?);
+        let values = map2(&left, &right, |left, right, sum| {
+            sum.iter_mut().zip(left.iter().zip(right)).for_each(|(sum, (a, b))| *sum = a + b);
+            relu(sum);
+        });
+        let values = tensor(values, a.dims())?;
+        let kept = values.clone();
+        let backward = move |grad: Tensor| {
+            let both = masked(&kept, &grad)?;
+            Ok(vec![Some(both.clone()), Some(both)])
+        };
+        Ok((values, Box::new(backward)))
+    })
+}
+
+/// `max(x, 0)`, with derivative 0 at 0.
+pub fn relu_of(at: At, input: &Value) -> Result<Value> {
+    on_gpu!(input, crate::cuda::ops::relu(at, input));
+    apply(at, &[input], || {
+        let mut values = Floats::of(input)?.to_vec();
+        relu(&mut values);
+        let values = tensor(values, input.dims())?;
+        let kept = values.clone();
+        Ok((values, Box::new(move |grad| Ok(vec![Some(masked(&kept, &grad)?)]))))
+    })
+}
+
+/// The gradient where the output is positive.
+fn masked(output: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    Ok(tensor(map2(&Floats::of(output)?, &Floats::of(grad)?, relu_gradient), output.dims())?)
+}
+
+/// A convolution and its batch norm, then the epilogue. Training normalises by the statistics of the batch and moves the
+/// running ones; evaluation normalises by the running ones, folded into the convolution, and has no gradient.
+pub fn conv_norm(mode: Mode, input: &Value, layers: ConvNorm, epilogue: Epilogue) -> Result<Value> {
+    let ConvNorm { weight, bias, stride, padding, .. } = layers;
+    let shape = conv_shape(input, weight, stride, padding, epilogue)?;
+    on_gpu!(input, crate::cuda::ops::conv_norm(mode, input, layers, None, shape));
+    let at = mode.at(layers.conv_name);
+    match mode {
+        Mode::Train { .. } => {
+            let input = conv(at, input, weight, bias, stride, padding, Epilogue::Identity)?;
+            let (scale, shift) = (layers.norm_weight, layers.norm_bias);
+            let (output, batch) = batch_norm(mode.at(layers.norm_name), &input, scale, shift, epilogue)?;
+            layers.follow(&batch, input.elem_count() / shape.outputs)?;
+            Ok(output)
+        }
+        Mode::Eval => {
+            let (weight, bias) = layers.folded()?;
+            conv(at, input, &weight, Some(&bias), stride, padding, epilogue)
+        }
+    }
+}
+
+/// A convolution and its batch norm, plus `residual`, then ReLU; `name` is that of the sum.
+pub fn conv_norm_residual(mode: Mode, input: &Value, layers: ConvNorm, residual: &Value, name: &str) -> Result<Value> {
+    on_gpu!(input, {
+        let shape = conv_shape(input, layers.weight, layers.stride, layers.padding, Epilogue::Relu)?;
+        crate::cuda::ops::conv_norm(mode, input, layers, Some(residual), shape)
+    });
+    add_relu(mode.at(name), &conv_norm(mode, input, layers, Epilogue::Identity)?, residual)
+}
+
+/// The streams from which a dropout layer draws in a step, one for each row of the batch.
+pub fn dropout_streams(seed: u64, layer: &str, step: u64) -> Streams {
+    Streams::new(seed, &format!("dropout/{layer}"), step)
+}
+
+/// Drops each element of `(rows, columns)` with probability `rate` and scales the others by `1 / (1 - rate)`. On the CPU
+/// each row draws from its own of `streams`; a GPU holds the keys of these streams and finds them by the layer's number.
+pub fn dropout(
+    at: At,
+    input: &Value,
+    rate: f64,
+    streams: &Streams,
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "a GPU finds its keys by it"))] layer: usize,
+) -> Result<Value> {
+    on_gpu!(input, crate::cuda::ops::dropout(at, input, rate, layer));
+    let (rows, columns) = input.dims2()?;
+    let (dropped, kept) = ((rate * 2f64.powi(32)) as u64, (1.0 / (1.0 - rate)) as f32);
+    let mut factors = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        let mut rng = streams.at(row as u64);
+        factors.extend((0..columns).map(|_| if u64::from(rng.next_u32()) < dropped { 0.0 } else { kept }));
+    }
+    apply(at, &[input], || {
+        let factors = tensor(factors, input.dims())?;
+        let values = product(input, &factors)?;
+        Ok((values, Box::new(move |grad| Ok(vec![Some(product(&grad, &factors)?)]))))
+    })
+}
+
+/// The products of the elements of two tensors of one shape.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let multiply = |a: &[f32], b: &[f32], into: &mut [f32]| {
+        into.iter_mut().zip(a.iter().zip(b)).for_each(|(into, (a, b))| *into = a * b);
+    };
+    Ok(tensor(map2(&Floats::of(a)?, &Floats::of(b)?, multiply), a.dims())?)
+}
+
+/// `(images, height, width, channels)` as `(images, channels * height * width)`: features are numbered channel first,
+/// as in PyTorch.
+pub fn flatten(at: At, input: &Value) -> Result<Value> {
+    on_gpu!(input, crate::cuda::ops::flatten(at, input));
+    let (images, height, width, channels) = input.dims4()?;
+    apply(at, &[input], || {
+        let values = input.permute((0, 3, 1, 2))?.contiguous()?.flatten_from(1)?;
+        let backward = move |grad: Tensor| {
+            let grad = grad.reshape((images, channels, height, width))?;
+            Ok(vec![Some(grad.permute((0, 2, 3, 1))?.contiguous()?)])
+        };
+        Ok((values, Box::new(backward)))
+    })
+}
+
+/// The mean over all positions of `(images, height, width, channels)`: `(images, channels)`.
+pub fn mean(at: At, input: &Value) -> Result<Value> {
+    on_gpu!(input, crate::cuda::ops::mean(at, input));
+    let (images, height, width, channels) = input.dims4()?;
+    apply(at, &[input], || {
+        let values = input.mean((1, 2))?;
+        let backward = move |grad: Tensor| {
+            let grad = grad.affine(1.0 / (height * width) as f64, 0.0)?.reshape((images, 1, 1, channels))?;
+            Ok(vec![Some(grad.broadcast_as((images, height, width, channels))?.contiguous()?)])
+        };
+        Ok((values, Box::new(backward)))
+    })
+}
+
+/// `(rows, 1, 1, columns)` as `(rows, columns)`.
+pub fn squeeze(at: At, input: &Value) -> Result<Value> {
+    let shape = input.dims4()?;
+    apply(at, &[input], || {
+        Ok((input.flatten_from(1)?, Box::new(move |grad: Tensor| Ok(vec![Some(grad.reshape(shape)?)]))))
+    })
+}
+
+/// The sum of two tensors of one shape. The memory of neither is reused, since gradients may share theirs.
+fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    on_gpu!(a, crate::cuda::ops::sum(a, b));
+    let add = |a: &[f32], b: &[f32], into: &mut [f32]| {
+        into.iter_mut().zip(a.iter().zip(b)).for_each(|(into, (a, b))| *into = a + b);
+    };
+    Ok(tensor(map2(&Floats::of(a)?, &Floats::of(b)?, add), a.dims())?)
+}
+
+/// Two equally long slices made into one, a block at a time on all threads.
+fn map2(a: &[f32], b: &[f32], f: impl Fn(&[f32], &[f32], &mut [f32]) + Sync) -> Vec<f32> {
+    let mut into = vec![0.0; a.len()];
+    let work = into.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK)));
+    work.for_each(|(into, (a, b))| f(a, b, into));
+    into
+}

@@ -1,0 +1,318 @@
+//! Every gradient against central differences, in f64, of its operator's definition written as plain loops.
+
+use multidigit_nn::cpu::conv_shape::ConvShape;
+use multidigit_nn::cpu::epilogue::{Epilogue, relu, relu_gradient};
+use multidigit_nn::cpu::linear::LinearShape;
+use multidigit_nn::cpu::norm::{EPSILON, NormShape};
+use multidigit_nn::floats::{Floats, tensor};
+use multidigit_nn::layers::Dropout;
+use multidigit_nn::rng;
+use multidigit_nn::tape::{At, Tape, Value};
+use multidigit_nn::{Mode, Store, loss, ops};
+use rand::Rng;
+
+use crate::kernels::{products, uniform};
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(*v)).collect()
+}
+
+/// Far above the rounding of f64, far below the distance to another choice of a ReLU or a maximum.
+const STEP: f64 = 1e-6;
+
+/// Asserts that `gradient` is the derivative of `definition` by its operand of this number, to the `allowed` error.
+fn differentiate(
+    what: &str,
+    operands: &[Vec<f64>],
+    number: usize,
+    gradient: &[f32],
+    definition: impl Fn(&[Vec<f64>]) -> f64,
+    allowed: f64,
+) {
+    assert_eq!(gradient.len(), operands[number].len(), "{what}");
+    let mut operands = operands.to_vec();
+    for (i, gradient) in gradient.iter().enumerate() {
+        let mut shifted = |by: f64| {
+            let before = operands[number][i];
+            operands[number][i] += by;
+            let value = definition(&operands);
+            operands[number][i] = before;
+            value
+        };
+        let expected = (shifted(STEP) - shifted(-STEP)) / (2.0 * STEP);
+        let error = (expected - f64::from(*gradient)).abs();
+        assert!(error <= allowed, "{what}, operand {number}, {i}: {gradient}, expected {expected}, allowed {allowed}");
+    }
+}
+
+/// Roundings of f32 in a sum of so many terms, of values of this size, and of f64 in the differences of a `sum`.
+fn roundings(terms: usize, size: f64, sum: f64) -> f64 {
+    terms as f64 * f64::from(f32::EPSILON) / 2.0 * size + 8.0 * f64::EPSILON * sum.abs().max(1.0) / STEP
+}
+
+/// `epilogue` of channels-last values by its definition, summed with factors.
+fn finished(values: &[f64], [images, height, width, channels]: [usize; 4], epilogue: Epilogue, factors: &[f32]) -> f64 {
+    let step = if epilogue == Epilogue::ReluPool { 2 } else { 1 };
+    let (lines, columns) = (height / step, width / step);
+    assert_eq!(factors.len(), images * lines * columns * channels);
+    let mut sum = 0.0;
+    for (i, factor) in factors.iter().enumerate() {
+        let (channel, x, y) = (i % channels, i / channels % columns, i / channels / columns % lines);
+        let image = i / channels / columns / lines;
+        let window = (0..step * step).map(|k| (y * step + k / step, x * step + k % step));
+        let at = |(y, x)| values[((image * height + y) * width + x) * channels + channel];
+        let largest = window.map(at).fold(f64::NEG_INFINITY, f64::max);
+        let value = if epilogue == Epilogue::Identity { largest } else { largest.max(0.0) };
+        sum += value * f64::from(*factor);
+    }
+    sum
+}
+
+/// Holds the gradients of convolutions to finite differences: `compute` is given a convolution, input, weight, bias, and
+/// the factors that its output is summed with, and gives the sum's gradients by the first three.
+pub fn check_convolutions(compute: impl Fn(&ConvShape, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
+    use Epilogue::{Identity, Relu, ReluPool};
+    // images, height, width, inputs, outputs, kernel, stride, padding; those with 16 channels go by Winograd's method
+    let shapes = [
+        ([1, 7, 6, 1, 3, 5, 1, 0], ReluPool),
+        ([3, 5, 8, 3, 2, 3, 2, 1], Identity),
+        ([2, 6, 9, 2, 5, 3, 2, 1], Relu),
+        ([2, 7, 5, 4, 3, 1, 2, 0], Identity),
+        ([1, 9, 4, 2, 3, 3, 1, 2], ReluPool),
+        ([1, 4, 8, 16, 16, 3, 1, 1], Relu),
+        ([2, 5, 4, 16, 16, 3, 1, 1], ReluPool),
+        ([1, 3, 5, 16, 16, 3, 1, 2], Identity),
+        ([1, 6, 8, 16, 16, 5, 1, 0], ReluPool),
+        ([1, 3, 4, 16, 16, 5, 1, 2], Relu),
+    ];
+    for ([images, height, width, inputs, outputs, kernel, stride, padding], epilogue) in shapes {
+        let conv = ConvShape { images, height, width, inputs, outputs, kernel, stride, padding, epilogue };
+        let before = [images, conv.lines(), conv.columns(), outputs];
+        let input = uniform("input", images * height * width * inputs);
+        let weight = uniform("weight", outputs * inputs * kernel * kernel);
+        let bias = uniform("bias", outputs);
+        let factors = uniform("factors", finished_shape(&conv).iter().product());
+        let found = compute(&conv, [&input, &weight, &bias], &factors);
+
+        let mut places = Vec::new();
+        products(&conv, |to, from, place| places.push((to, from, place)));
+        let definition = |operands: &[Vec<f64>]| {
+            let mut values: Vec<f64> = (0..before.iter().product()).map(|i| operands[2][i % outputs]).collect();
+            places.iter().for_each(|&(to, from, place)| values[to] += operands[0][from] * operands[1][place]);
+            finished(&values, before, epilogue, &factors)
+        };
+        // products of numbers below 1: a gradient is made of at most so many terms, and they are its size at most
+        let positions = images * conv.lines() * conv.columns();
+        let operands = [wide(&input), wide(&weight), wide(&bias)];
+        let sum = positions as f64 * outputs as f64 * (inputs * kernel * kernel) as f64 / 4.0;
+        let terms = [outputs * kernel * kernel, positions, positions];
+        for (number, (gradient, terms)) in found.iter().zip(terms).enumerate() {
+            let size = (terms as f64 / 4.0).max(1.0); // the mean of a product of absolute values is 1/4
+            let allowed = roundings(terms, size, sum);
+            differentiate(&format!("{conv:?}"), &operands, number, gradient, definition, allowed);
+        }
+    }
+}
+
+/// What a convolution with its epilogue gives.
+pub fn finished_shape(conv: &ConvShape) -> [usize; 4] {
+    let step = if conv.epilogue == Epilogue::ReluPool { 2 } else { 1 };
+    [conv.images, conv.lines() / step, conv.columns() / step, conv.outputs]
+}
+
+#[test]
+fn the_gradients_of_convolutions_are_finite_differences() {
+    check_convolutions(|conv, [input, weight, bias], factors| {
+        let output = conv.forward(input, weight, Some(bias));
+        let found = conv.backward(input, weight, &output.values, &output.choice, factors, true);
+        [found.input.unwrap(), found.weight, found.bias]
+    });
+}
+
+/// As [`check_convolutions`], of linear layers.
+pub fn check_linear_layers(compute: impl Fn(&LinearShape, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
+    for (rows, inputs, outputs) in [(1, 5, 3), (7, 40, 9)] {
+        let linear = LinearShape { rows, inputs, outputs };
+        let (input, weight) = (uniform("input", rows * inputs), uniform("weight", outputs * inputs));
+        let (bias, factors) = (uniform("bias", outputs), uniform("factors", rows * outputs));
+        let definition = |operands: &[Vec<f64>]| {
+            let mut sum = 0.0;
+            for (i, factor) in factors.iter().enumerate() {
+                let (row, output) = (i / outputs, i % outputs);
+                let dot: f64 =
+                    (0..inputs).map(|k| operands[0][row * inputs + k] * operands[1][output * inputs + k]).sum();
+                sum += (dot + operands[2][output]) * f64::from(*factor);
+            }
+            sum
+        };
+        let operands = [wide(&input), wide(&weight), wide(&bias)];
+        let found = compute(&linear, [&input, &weight, &bias], &factors);
+        for (number, (gradient, terms)) in found.iter().zip([outputs, rows, rows]).enumerate() {
+            let allowed = roundings(terms, terms as f64, (rows * outputs * inputs) as f64 / 4.0);
+            differentiate(&format!("{linear:?}"), &operands, number, gradient, definition, allowed);
+        }
+    }
+}
+
+#[test]
+fn the_gradients_of_a_linear_layer_are_finite_differences() {
+    check_linear_layers(|linear, [input, weight, _], factors| {
+        [linear.input_gradient(weight, factors), linear.weight_gradient(input, factors), linear.bias_gradient(factors)]
+    });
+}
+
+#[test]
+fn the_gradient_of_relu_is_its_finite_difference() {
+    let (input, factors) = (uniform("input", 50), uniform("factors", 50));
+    let (mut output, mut found) = (input.clone(), vec![7.0; 50]);
+    relu(&mut output);
+    relu_gradient(&output, &factors, &mut found);
+    let definition = |operands: &[Vec<f64>]| -> f64 {
+        operands[0].iter().zip(&factors).map(|(value, factor)| value.max(0.0) * f64::from(*factor)).sum()
+    };
+    differentiate("relu", &[wide(&input)], 0, &found, definition, roundings(1, 1.0, 50.0));
+}
+
+#[test]
+fn the_gradient_of_cross_entropy_is_its_finite_difference() {
+    let logits: Vec<f32> = uniform("logits", 10).iter().map(|v| 5.0 * v).collect();
+    for target in [0, 3, 9] {
+        let definition = |operands: &[Vec<f64>]| -> f64 {
+            let sum: f64 = operands[0].iter().map(|v| v.exp()).sum();
+            -(operands[0][usize::from(target)].exp() / sum).ln()
+        };
+        let value = definition(&[wide(&logits)]);
+        assert!((value - loss::cross_entropy(&logits, target)).abs() < 1e-14 * value.max(1.0));
+        // the gradient is the probabilities, less 1 for the right class
+        let right = |class: usize| f64::from(u8::from(class == usize::from(target)));
+        let found: Vec<f32> = loss::softmax(&logits).enumerate().map(|(i, p)| (p - right(i)) as f32).collect();
+        differentiate("cross entropy", &[wide(&logits)], 0, &found, definition, roundings(1, 1.0, value));
+    }
+}
+
+/// Batch norm and epilogue by their definitions.
+fn norm_sum(norm: &NormShape, operands: &[Vec<f64>], factors: &[f32]) -> f64 {
+    let [input, weight, bias] = operands else { panic!("three operands") };
+    let (channels, count) = (norm.channels, norm.count() as f64);
+    let values = |channel: usize| input.iter().skip(channel).step_by(channels);
+    let mut after = vec![0.0; input.len()];
+    for channel in 0..channels {
+        let mean = values(channel).sum::<f64>() / count;
+        let variance = values(channel).map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+        for (i, value) in values(channel).enumerate() {
+            let normal = (value - mean) / (variance + EPSILON).sqrt();
+            after[i * channels + channel] = normal * weight[channel] + bias[channel];
+        }
+    }
+    finished(&after, [norm.images, norm.height, norm.width, channels], norm.epilogue, factors)
+}
+
+#[test]
+fn the_gradients_of_batch_norm_are_finite_differences() {
+    use Epilogue::{Identity, Relu, ReluPool};
+    let shapes = [
+        (Identity, 11, 3, 2, 3),
+        (Relu, 11, 2, 3, 3),
+        (ReluPool, 11, 5, 4, 3),
+        (Identity, 3, 2, 3, 19),
+        (Relu, 1, 5, 7, 16),
+        (ReluPool, 2, 5, 4, 35),
+    ];
+    for (epilogue, images, height, width, channels) in shapes {
+        let norm = NormShape { images, height, width, channels, epilogue };
+        let mut rng = rng::stream(2, "norm", 0, 0);
+        let mut draw = |count: usize, centre: f64| -> Vec<f32> {
+            (0..count).map(|_| (f64::from(rng.next_u32()) * 2f64.powi(-31) - 1.0 + centre) as f32).collect()
+        };
+        let (input, weight, bias) = (draw(norm.count() * channels, 3.0), draw(channels, 0.2), draw(channels, 0.0));
+        let factors = draw(norm.shape().iter().product(), 0.0);
+        let output = norm.forward(&input, &weight, &bias);
+        let found = norm.backward(&input, &weight, &output, &output.values, &factors);
+        let operands = [wide(&input), wide(&weight), wide(&bias)];
+        let sum = |operands: &[Vec<f64>]| norm_sum(&norm, operands, &factors);
+        let value: f64 = output.values.iter().zip(&factors).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        let terms = norm.count();
+        // inputs of 2 to 4 are normalised to about 2: their rounding counts for as much as that of a few terms
+        let allowed = roundings(4 * terms, 2.0, (terms * channels) as f64);
+        assert!((value - sum(&operands)).abs() < allowed * (channels as f64), "{norm:?}: {value}");
+        for (number, gradient) in [&found.input, &found.weight, &found.bias].into_iter().enumerate() {
+            differentiate(&format!("{norm:?}"), &operands, number, gradient, sum, allowed);
+        }
+    }
+}
+
+/// The gradient that an operator on the tape gives its operand, for the sum of its output with factors.
+fn on_the_tape(input: &[f32], shape: &[usize], factors: &[f32], operator: impl Fn(&Tape, &Value) -> Value) -> Vec<f32> {
+    let tape = Tape::new(1);
+    let operand = Value::parameter(tensor(input.to_vec(), shape).unwrap(), 0);
+    let output = operator(&tape, &operand);
+    let seed = tensor(factors.to_vec(), output.dims()).unwrap();
+    let gradients = tape.backward(&[output], vec![seed]).unwrap();
+    Floats::of(gradients.parameters[0].as_ref().unwrap()).unwrap().to_vec()
+}
+
+#[test]
+fn the_gradient_of_dropout_is_its_finite_difference() {
+    let (rows, columns) = (3, 7);
+    let (input, factors) = (uniform("input", rows * columns), uniform("factors", rows * columns));
+    let layer = Dropout::new(&mut Store::new(0), "fc", 0.5);
+    let drop = |tape: &Tape, x: &Value| layer.forward(x, Mode::Train { seed: 3, step: 5, tape }).unwrap();
+    // what was dropped is seen on ones, and is the same for any input
+    let ones = Value::constant(tensor(vec![1.0; rows * columns], &[rows, columns]).unwrap());
+    let kept = wide(&Floats::of(&drop(&Tape::new(0), &ones)).unwrap());
+    assert!(kept.contains(&0.0) && kept.contains(&2.0));
+    let gradient = on_the_tape(&input, &[rows, columns], &factors, drop);
+    let definition = |operands: &[Vec<f64>]| -> f64 {
+        operands[0].iter().zip(&kept).zip(&factors).map(|((x, kept), factor)| x * kept * f64::from(*factor)).sum()
+    };
+    differentiate("dropout", &[wide(&input)], 0, &gradient, definition, roundings(2, 2.0, rows as f64));
+}
+
+fn at(tape: &Tape) -> At<'_> {
+    At { tape: Some(tape), name: "x" }
+}
+
+#[test]
+fn the_gradients_of_sums_means_and_orders_are_finite_differences() {
+    let shape = [2, 3, 2, 5];
+    let [images, height, width, channels] = shape;
+    let count = shape.iter().product();
+    let (input, other) = (uniform("input", count), uniform("other", count));
+
+    let factors = uniform("factors", count);
+    let beside = Value::constant(tensor(other.clone(), &shape).unwrap());
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::add_relu(at(tape), x, &beside).unwrap());
+    let (wide_other, weights) = (wide(&other), wide(&factors));
+    let sum = |operands: &[Vec<f64>]| -> f64 {
+        let each = operands[0].iter().zip(&wide_other).zip(&weights);
+        each.map(|((a, b), factor)| (a + b).max(0.0) * factor).sum()
+    };
+    differentiate("add, relu", &[wide(&input)], 0, &gradient, sum, roundings(1, 1.0, 10.0));
+
+    // the value on both sides: its gradients meet
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::add_relu(at(tape), x, x).unwrap());
+    let twice = |operands: &[Vec<f64>]| -> f64 {
+        operands[0].iter().zip(&weights).map(|(x, factor)| (x + x).max(0.0) * factor).sum()
+    };
+    differentiate("twice, relu", &[wide(&input)], 0, &gradient, twice, roundings(2, 2.0, 10.0));
+
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::flatten(at(tape), x).unwrap());
+    let flat = |operands: &[Vec<f64>]| -> f64 {
+        let place = |i: usize| {
+            let (x, y) = (i % width, i / width % height);
+            let (channel, image) = (i / width / height % channels, i / width / height / channels);
+            ((image * height + y) * width + x) * channels + channel
+        };
+        weights.iter().enumerate().map(|(i, factor)| operands[0][place(i)] * factor).sum()
+    };
+    differentiate("flatten", &[wide(&input)], 0, &gradient, flat, roundings(1, 1.0, 10.0));
+
+    let factors = uniform("factors", images * channels);
+    let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::mean(at(tape), x).unwrap());
+    let mean = |operands: &[Vec<f64>]| -> f64 {
+        let all = operands[0].iter().enumerate();
+        let weight = |i: usize| f64::from(factors[i / (height * width * channels) * channels + i % channels]);
+        all.map(|(i, x)| x * weight(i) / (height * width) as f64).sum()
+    };
+    differentiate("mean", &[wide(&input)], 0, &gradient, mean, roundings(2, 1.0, 10.0));
+}

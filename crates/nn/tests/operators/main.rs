@@ -1,0 +1,16 @@
+//! The operators on tensors: forward against plain definitions and candle, backward against finite differences.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, as it should"
+)]
+
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "the tests of the GPU compare numbers by it"))]
+mod compare;
+#[cfg(feature = "cuda")]
+mod gpu;
+mod gradients;
+mod kernels;

@@ -1,0 +1,52 @@
+//! A fully convolutional network, layer by layer, under the names of its PyTorch counterpart.
+
+use multidigit_nn::Epilogue::{Identity, Relu, ReluPool};
+use multidigit_nn::layers::{BatchNorm, Conv2d};
+use multidigit_nn::{Mode, Result, Store, Value, ops};
+
+use super::{Architecture, CLASSES, Layers, after_conv, alexnet};
+
+/// Six convolutions with batch norm, three pools, and a 1x1 convolution per digit on the one position that is left.
+pub const ARCHITECTURE: Architecture = Architecture {
+    name: "fcn",
+    has_batch_norm: true,
+    unfit: |height, width| {
+        let fits = (extent(height), extent(width)) == (1, 1);
+        if fits { None } else { Some("images of 60 to 67 pixels in height and width, or another model") }
+    },
+    largest: |_| 256 * 512 * 9,
+    build: |store, shape, _| Ok(Box::new(Fcn::new(store, shape.digits)?)),
+};
+
+/// The height or width that the convolutions leave of an image; it must be 1, since a head gives its logits per position.
+fn extent(size: usize) -> usize {
+    after_conv(alexnet::extent(size), 3)
+}
+
+struct Fcn {
+    layers: Vec<(Conv2d, BatchNorm)>,
+    heads: Vec<Conv2d>,
+}
+
+impl Fcn {
+    fn new(store: &mut Store, digits: usize) -> Result<Fcn> {
+        let widths = [(1, 32, 5), (32, 64, 5), (64, 128, 3), (128, 128, 3), (128, 256, 3), (256, 512, 3)];
+        let mut layers = Vec::new();
+        for (number, (inputs, outputs, kernel)) in (1..).zip(widths) {
+            let conv = Conv2d::new(store, &format!("conv{number}"), inputs, outputs, kernel)?;
+            layers.push((conv, BatchNorm::new(store, &format!("bn{number}"), outputs)?));
+        }
+        let heads = (0..digits).map(|head| Conv2d::new(store, &format!("heads.{head}"), 512, CLASSES, 1));
+        Ok(Fcn { layers, heads: heads.collect::<Result<_>>()? })
+    }
+}
+
+impl Layers for Fcn {
+    fn forward(&self, input: &Value, mode: Mode) -> Result<Vec<Value>> {
+        let mut x = input.clone();
+        for ((conv, norm), epilogue) in self.layers.iter().zip([ReluPool, ReluPool, Relu, Relu, ReluPool, Relu]) {
+            x = norm.forward(&x, conv, mode, epilogue)?;
+        }
+        self.heads.iter().map(|head| ops::squeeze(mode.at("squeeze"), &head.forward(&x, mode, Identity)?)).collect()
+    }
+}

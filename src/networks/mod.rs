@@ -1,0 +1,165 @@
+//! The networks: an architecture each, with one head per digit.
+//!
+//! A network takes `(images, height, width, 1)` normalised floats and gives a `(images, 10)` tensor of logits per digit.
+//! Its kernels, layers and parameters are those of `multidigit_nn`; here are the architectures, and what a file of
+//! weights says of a network and its data.
+
+mod alexnet;
+mod fcn;
+mod resnet;
+pub mod weights;
+
+use std::fmt;
+
+use candle_core::{DType, Device, Tensor};
+use multidigit_nn::layers::Linear;
+use multidigit_nn::{Mode, Store, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The classes of a head: the ten digits.
+pub const CLASSES: usize = 10;
+
+/// The share of features that AlexNet drops in training, as in the paper.
+pub const DROPOUT: f64 = 0.5;
+
+/// A network's architecture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Model {
+    /// Five convolutions and three fully connected layers, with dropout; 3,464,084 parameters for two digits.
+    AlexNet,
+    /// Residual blocks with batch norm; 11,177,940 parameters for two digits.
+    ResNet,
+    /// Convolutions with batch norm alone; 1,761,364 parameters for two digits.
+    Fcn,
+}
+
+/// The facts of an architecture, each in its own file.
+struct Architecture {
+    /// The name in configurations and files.
+    name: &'static str,
+    /// Whether it normalises by the statistics of a batch.
+    has_batch_norm: bool,
+    /// What it expects instead of images of this height and width, if it cannot take them.
+    unfit: fn(usize, usize) -> Option<&'static str>,
+    /// Numbers in its largest tensor.
+    largest: fn(Shape) -> u64,
+    /// Makes its layers, whose parameters go to the store in the order of their making; the last argument is the share of
+    /// features that dropout drops.
+    build: fn(&mut Store, Shape, f64) -> multidigit_nn::Result<Box<dyn Layers>>,
+}
+
+/// The layers of a network.
+trait Layers: Send + Sync {
+    /// The logits of each head.
+    fn forward(&self, input: &Value, mode: Mode) -> multidigit_nn::Result<Vec<Value>>;
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.architecture().name)
+    }
+}
+
+impl Model {
+    fn architecture(self) -> &'static Architecture {
+        match self {
+            Model::AlexNet => &alexnet::ARCHITECTURE,
+            Model::ResNet => &resnet::ARCHITECTURE,
+            Model::Fcn => &fcn::ARCHITECTURE,
+        }
+    }
+
+    /// Whether the network normalises by the statistics of a batch, which a single image does not have.
+    pub fn has_batch_norm(self) -> bool {
+        self.architecture().has_batch_norm
+    }
+
+    /// Checks that the network can take images of a size.
+    ///
+    /// # Errors
+    /// A configuration error.
+    pub fn check_image_size(self, height: usize, width: usize) -> Result<()> {
+        match (self.architecture().unfit)(height, width) {
+            None => Ok(()),
+            Some(expected) => Err(Error::value(
+                "train.model",
+                format!("{self} for images of {height}x{width} pixels (height x width)"),
+                expected,
+            )),
+        }
+    }
+}
+
+/// The parameters by which a network is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// The architecture.
+    pub model: Model,
+    /// Digits per image: the number of heads.
+    pub digits: usize,
+    /// Height of the images in pixels.
+    pub height: usize,
+    /// Width of the images in pixels.
+    pub width: usize,
+}
+
+impl Shape {
+    /// Numbers in the largest tensor.
+    pub fn largest(self) -> u64 {
+        (self.model.architecture().largest)(self)
+    }
+}
+
+/// A network with its parameters.
+pub struct Network {
+    shape: Shape,
+    store: Store,
+    layers: Box<dyn Layers>,
+}
+
+impl Network {
+    /// A fresh network on the CPU, whose parameters are drawn from `seed`; `dropout` is the share of features that its
+    /// dropout layers drop in training.
+    ///
+    /// # Errors
+    /// A configuration error where the network cannot take images of this size.
+    pub fn new(shape: Shape, seed: u64, dropout: f64) -> Result<Network> {
+        Network::on(&Device::Cpu, DType::F32, shape, seed, dropout)
+    }
+
+    /// A fresh network as of [`Network::new`], which computes on a device with activations of a type.
+    pub fn on(device: &Device, dtype: DType, shape: Shape, seed: u64, dropout: f64) -> Result<Network> {
+        shape.model.check_image_size(shape.height, shape.width)?;
+        let mut store = Store::on(device, dtype, seed);
+        let layers = (shape.model.architecture().build)(&mut store, shape, dropout)?;
+        Ok(Network { shape, store, layers })
+    }
+
+    /// The parameters by which the network was made.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The network's parameters and buffers.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The logits `(images, 10)` of each digit for `(images, height, width, 1)`.
+    pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Value>> {
+        Ok(self.layers.forward(&Value::constant(input.clone()), mode)?)
+    }
+}
+
+/// The height or width of an image after a convolution without padding.
+fn after_conv(size: usize, kernel: usize) -> usize {
+    (size + 1).saturating_sub(kernel)
+}
+
+/// A linear head per digit.
+fn linear_heads(store: &mut Store, digits: usize, inputs: usize) -> multidigit_nn::Result<Vec<Linear>> {
+    (0..digits).map(|head| Linear::new(store, &format!("heads.{head}"), inputs, CLASSES)).collect()
+}

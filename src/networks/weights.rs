@@ -1,0 +1,253 @@
+//! Files of weights: the tensors of a network, and the description from which the network is rebuilt.
+//!
+//! The format is that of `multidigit_nn::weights`. What a file says is checked against the network that it describes.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use multidigit_nn::weights as format;
+pub use multidigit_nn::weights::{Entry, Parsed};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use super::{Network, Shape};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::guarded;
+
+/// A network has at most this many digits per image, so that a damaged file cannot ask for any amount of memory.
+const MAX_DIGITS: usize = 64;
+/// The largest image size in either direction, for the same reason.
+const MAX_SIZE: usize = 4096;
+
+/// The description of a network in its file of weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// The network.
+    #[serde(flatten)]
+    pub shape: Shape,
+    /// The mean that is subtracted from pixels in 0..=1.
+    pub mean: f64,
+    /// The standard deviation by which they are divided then.
+    pub std: f64,
+    /// The epoch, counted from 1, after which the network had these weights.
+    pub epoch: usize,
+}
+
+/// Writes all parameters and buffers.
+pub fn save(path: &Path, network: &Network, description: &Description) -> Result<()> {
+    write(path, None, format::entries(network.store())?, &serde_json::json!(description))
+}
+
+/// Writes named tensors with a description: a JSON object that is not empty. A file that stands at `path` takes the name
+/// `former`, if there is one.
+pub fn write(
+    path: &Path,
+    former: Option<&Path>,
+    tensors: Vec<(String, Entry)>,
+    description: &serde_json::Value,
+) -> Result<()> {
+    files::replace_by(path, former, |file| {
+        let mut file = std::io::BufWriter::new(file);
+        format::write(&mut file, tensors, description).map_err(of_file(path))
+    })
+}
+
+/// An error of the format, as one of the file that it is about.
+fn of_file(path: &Path) -> impl Fn(multidigit_nn::Error) -> Error + '_ {
+    let refuse = |found: &dyn Display, expected: &str| Error::format(path, found.to_string(), expected);
+    move |error| match error {
+        multidigit_nn::Error::Weights { found, expected } => refuse(&found, &expected),
+        multidigit_nn::Error::NoDescription => {
+            let found = format!("no `{}` in its metadata", format::KEY);
+            refuse(&found, "weights that `multidigit run train` wrote")
+        }
+        multidigit_nn::Error::Damaged => refuse(
+            &"its content is not what its own digest says",
+            "the file as it was written; restore it from a copy, or train the run again with --force",
+        ),
+        multidigit_nn::Error::Io(source) => Error::io(path, "write it")(source),
+        other => other.into(),
+    }
+}
+
+/// Parses the bytes of a file of tensors and compares them with the file's digest. A file that other programs wrote need
+/// not have one.
+pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Parsed<'a>> {
+    guarded(path, || format::parse(bytes))?.map_err(of_file(path))
+}
+
+/// The values of a tensor of a file, which must have this shape.
+pub fn floats(path: &Path, tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    format::floats(tensors, name, shape).map_err(of_file(path))
+}
+
+/// A tensor of a file, for another file.
+pub fn entry(path: &Path, tensors: &SafeTensors, name: &str) -> Result<Entry<'static>> {
+    Entry::of_file(tensors, name).map_err(of_file(path))
+}
+
+/// Sets all parameters and buffers of a network to those of a file, whose names are those of the network behind `prefix`.
+pub fn restore(path: &Path, tensors: &SafeTensors, prefix: &str, network: &Network) -> Result<()> {
+    format::restore(tensors, prefix, network.store(), |_, _| Ok(())).map_err(of_file(path))
+}
+
+/// The description of a network out of the text in its file.
+///
+/// # Errors
+/// [`Error::Format`] where no network has this description.
+pub fn describe(path: &Path, text: &str) -> Result<Description> {
+    let description: Description = serde_json::from_str(text)
+        .map_err(|e| Error::format(path, format!("metadata `{text}` ({e})"), "a description of the network"))?;
+    let Shape { digits, height, width, .. } = description.shape;
+    let sizes = 1..=MAX_SIZE;
+    if !(1..=MAX_DIGITS).contains(&digits) || !sizes.contains(&height) || !sizes.contains(&width) {
+        let expected = format!("1 to {MAX_DIGITS} digits and 1 to {MAX_SIZE} pixels in each direction");
+        return Err(Error::format(path, format!("{digits} digits on {height}x{width} pixels"), expected));
+    }
+    let Description { mean, std, .. } = description;
+    // as they are used, in single precision
+    if !((mean as f32).is_finite() && (std as f32).is_finite() && std as f32 > 0.0) {
+        let found = format!("pixels normalised by mean {mean} and standard deviation {std}");
+        return Err(Error::format(path, found, "a finite mean, and a finite standard deviation above 0"));
+    }
+    Ok(description)
+}
+
+/// Rebuilds a network from its weights, to compute on a device in float32. `recorded` is the digest of the file in the
+/// record of its run, if it has one.
+///
+/// # Errors
+/// [`Error::Format`] for a file that is not the recorded one, not what its own digest says, or no network: its values
+/// must be finite.
+pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(Network, Description)> {
+    let bytes = files::read(path)?;
+    if let Some(recorded) = recorded {
+        let found = Digest::of(&bytes);
+        if found != recorded {
+            let found = format!("its bytes are not those that were recorded (digest {})", found.short());
+            let advice = "restore the file from a copy, or train the run again with --force";
+            return Err(Error::format(path, found, format!("{}; {advice}", recorded.short())));
+        }
+    }
+    let Parsed { tensors, description, .. } = parse(path, &bytes)?;
+    let description = describe(path, &description)?;
+    check_size(path, &tensors, description.shape)?;
+    // dropout has no part in evaluation, and the seed's values are all replaced
+    let network = Network::on(device, DType::F32, description.shape, 0, 0.0)?;
+    format::restore(&tensors, "", network.store(), format::check_finite).map_err(of_file(path))?;
+    network.store().send()?;
+    Ok((network, description))
+}
+
+/// Refuses tensors that cannot be those of a network before the network is made: its description can ask for any size.
+fn check_size(path: &Path, tensors: &SafeTensors, shape: Shape) -> Result<()> {
+    let (numbers, largest) =
+        (tensors.iter().map(|(_, view)| view.data().len() as u64 / 4).sum::<u64>(), shape.largest());
+    if numbers < largest {
+        let Shape { model, digits, height, width } = shape;
+        let found = format!("{numbers} numbers for {model} with {digits} digits on {height}x{width} pixels");
+        return Err(Error::format(path, found, format!("at least the {largest} of its largest tensor")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use multidigit_nn::floats::{Floats, tensor};
+
+    use super::*;
+    use crate::networks::{DROPOUT, Model};
+
+    const SHAPE: Shape = Shape { model: Model::ResNet, digits: 1, height: 12, width: 12 };
+
+    fn description() -> Description {
+        Description { shape: SHAPE, mean: 0.1307, std: 0.3081, epoch: 3 }
+    }
+
+    /// A file of weights, and its path.
+    fn saved(change: impl Fn(&mut Description)) -> (tempfile::TempDir, std::path::PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("best.safetensors");
+        let network = Network::on(&Device::Cpu, DType::F32, SHAPE, 0, DROPOUT).unwrap();
+        let mut description = description();
+        change(&mut description);
+        save(&path, &network, &description).unwrap();
+        (home, path)
+    }
+
+    fn refusal(path: &Path) -> String {
+        let error = load(path, None, &Device::Cpu).err().unwrap().to_string();
+        error.replace(&path.display().to_string(), "P")
+    }
+
+    #[test]
+    fn anybody_may_read_weights_whom_the_user_lets_read_files() {
+        let (home, path) = saved(|_| ());
+        assert_eq!(files::walk_all(home.path()).unwrap().len(), 1, "nothing is left beside the file");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let plain = home.path().join("plain");
+            std::fs::File::create(&plain).unwrap();
+            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode(&path), mode(&plain));
+        }
+    }
+
+    #[test]
+    fn weights_that_are_not_what_they_say_are_refused() {
+        let (_home, path) = saved(|_| ());
+        let sound = files::read(&path).unwrap();
+        load(&path, Some(Digest::of(&sound)), &Device::Cpu).unwrap();
+        let other = load(&path, Some(Digest::of(b"abc")), &Device::Cpu).err().unwrap().to_string();
+        let advice = "expected 6437b3ac3846; restore the file from a copy, or train the run again with --force";
+        let words = format!("not those that were recorded (digest {}); {advice}", Digest::of(&sound).short());
+        assert!(other.ends_with(&words), "{other}");
+        let mut damaged = sound;
+        *damaged.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        assert_eq!(
+            refusal(&path),
+            "`P`: its content is not what its own digest says; expected the file as it was written; restore it from a \
+             copy, or train the run again with --force"
+        );
+    }
+
+    #[test]
+    fn weights_that_answer_nothing_are_refused() {
+        let normalised = "`P`: pixels normalised by mean 0.1307 and standard deviation";
+        let expected = "expected a finite mean, and a finite standard deviation above 0";
+        assert_eq!(refusal(&saved(|d| d.std = 0.0).1), format!("{normalised} 0; {expected}"));
+        assert_eq!(refusal(&saved(|d| d.std = -1.0).1), format!("{normalised} -1; {expected}"));
+        assert!(refusal(&saved(|d| d.std = 1e-50).1).ends_with(expected));
+        assert!(refusal(&saved(|d| d.mean = 1e300).1).ends_with(expected));
+        let (_home, path) = saved(|_| ());
+        let (network, description) = load(&path, None, &Device::Cpu).unwrap();
+        let (name, var) = format::all(network.store()).next().unwrap();
+        let mut values = Floats::of(var).unwrap().to_vec();
+        for (value, word) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+            values[7] = value;
+            var.set(&tensor(values.clone(), var.dims()).unwrap()).unwrap();
+            save(&path, &network, &description).unwrap();
+            let words = format!("`P`: tensor `{name}` holds {word} at position 7; expected finite numbers");
+            assert_eq!(refusal(&path), format!("{words}; such weights answer nothing"));
+        }
+    }
+
+    #[test]
+    fn weights_without_a_digest_are_read_as_they_are() {
+        let (_home, path) = saved(|_| ());
+        let bytes = files::read(&path).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let text = serde_json::json!(description()).to_string();
+        let plain =
+            safetensors::serialize(tensors.iter(), Some(HashMap::from([(format::KEY.to_owned(), text)]))).unwrap();
+        std::fs::write(&path, plain).unwrap();
+        assert_eq!(load(&path, None, &Device::Cpu).unwrap().1, description());
+    }
+}
