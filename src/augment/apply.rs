@@ -4,8 +4,8 @@
 //! angles. Nothing here draws.
 
 use super::draw::{AffineParams, EraseParams, Params};
-use super::gather::{Fixed, PADDING};
-use super::warp::{Matrix, Nearest, arithmetic, bilinear, nearest};
+use super::gather::PADDING;
+use super::warp::{Matrix, Warp};
 use super::{Compose, Interpolation};
 
 /// Buffers to work in, so that no image allocates.
@@ -25,92 +25,71 @@ pub struct Resampling {
     pub compose: Compose,
 }
 
-/// Applies rotation, affine map and erasing, in this order, to an image of `height * width` pixels.
-///
-/// # Panics
-/// If the lengths of `pixels` and `out` disagree with the sides.
-pub fn apply(
-    params: &Params,
-    resampling: Resampling,
-    pixels: &[u8],
-    (height, width): (usize, usize),
-    out: &mut [u8],
-    scratch: &mut Scratch,
-) {
-    assert!(pixels.len() == height * width && out.len() == height * width, "the size of an image");
-    let moves = moves(params, resampling.compose, height, width);
-    let Scratch { first, second, columns } = scratch;
-    let mut run = |step: &Move, source: &[u8], out: &mut [u8]| {
-        step.resample(resampling.interpolation, source, height, width, out, columns);
-    };
-    match moves {
-        [None, None] => out.copy_from_slice(pixels),
-        [Some(step), None] | [None, Some(step)] => {
-            load(first, pixels);
-            run(&step, first, out);
-        }
-        [Some(one), Some(two)] => {
-            load(first, pixels);
-            // of a longer image before, pixels would be left
-            second.clear();
-            second.resize(pixels.len() + PADDING, 0);
-            run(&one, first, &mut second[..pixels.len()]);
-            run(&two, second, out);
-        }
-    }
-    if let Some(rectangle) = &params.erase {
-        erase(out, height, width, rectangle);
-    }
+/// What happens to the pixels of one image, as plain numbers: the CPU and a GPU compute the same pixels from them.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Transform {
+    /// The warps, in their order.
+    pub warps: [Option<Warp>; 2],
+    /// The rectangle that is erased afterwards.
+    pub erase: Option<EraseParams>,
 }
 
-/// The resamplings that rotation and affine map come to, in their order.
-fn moves(params: &Params, compose: Compose, height: usize, width: usize) -> [Option<Move>; 2] {
-    let rotation = params.angle.map(|angle| rotation(angle, height, width));
-    let affine = params.affine.as_ref().map(|affine| Move::Map(inverse(affine, height, width)));
-    match (rotation, affine, compose) {
-        (Some(rotation), Some(Move::Map(affine)), Compose::Fused) => {
-            [Some(Move::Map(product(&rotation.matrix(height, width), &affine))), None]
-        }
-        (rotation, affine, _) => [rotation, affine],
+impl Transform {
+    /// The transform of an image of `height * width` pixels by drawn parameters: rotation, affine map and erasing, in this
+    /// order.
+    pub fn new(params: &Params, resampling: Resampling, (height, width): (usize, usize)) -> Transform {
+        let rotation = params.angle.map(|angle| rotation(angle, height, width));
+        let affine = params.affine.as_ref().map(|affine| inverse(affine, height, width));
+        let warp = |matrix: Matrix| match resampling.interpolation {
+            Interpolation::Nearest => Warp::nearest(height, width, matrix),
+            Interpolation::Bilinear => Warp::Bilinear(matrix),
+        };
+        let warps = match (rotation, affine, resampling.compose) {
+            (Some(rotation), Some(affine), Compose::Fused) => {
+                [Some(warp(product(&rotation.matrix(height, width), &affine))), None]
+            }
+            (rotation, affine, _) => {
+                let turned = rotation.map(|rotation| match rotation {
+                    Rotation::Turn(turn) => turn,
+                    Rotation::Map(matrix) => warp(matrix),
+                });
+                [turned, affine.map(warp)]
+            }
+        };
+        Transform { warps, erase: params.erase }
     }
-}
 
-/// One resampling with its arithmetic, as plain numbers: what a device needs to compute the same pixels.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Step {
-    /// The image as it is.
-    Still,
-    /// Half a turn.
-    HalfTurn,
-    /// A quarter of a turn counter-clockwise.
-    Left,
-    /// A quarter of a turn clockwise.
-    Right,
-    /// To the nearest pixel in 16.16 fixed point: x and y of the origin, of a step right, of a step down.
-    Fixed([i32; 6]),
-    /// To the nearest pixel, accumulated in floating point along lines.
-    Floating([f64; 6]),
-    /// To the nearest pixel, accumulated in floating point along each axis alone.
-    Scale([f64; 6]),
-    /// Between the four nearest pixels.
-    Bilinear([f64; 6]),
-}
-
-/// The resamplings that [`apply`] makes of an image of `height * width` pixels, in their order, before it erases.
-pub fn steps(params: &Params, resampling: Resampling, (height, width): (usize, usize)) -> [Option<Step>; 2] {
-    let step = |step: Move| match (step, resampling.interpolation) {
-        (Move::Still, _) => Step::Still,
-        (Move::HalfTurn, _) => Step::HalfTurn,
-        (Move::Left, _) => Step::Left,
-        (Move::Right, _) => Step::Right,
-        (Move::Map(matrix), Interpolation::Bilinear) => Step::Bilinear(matrix),
-        (Move::Map(matrix), Interpolation::Nearest) => match arithmetic(height, width, &matrix) {
-            Nearest::Scale => Step::Scale(matrix),
-            Nearest::Floating => Step::Floating(matrix),
-            Nearest::Fixed(Fixed { origin: [a, b], right: [c, d], down: [e, f] }) => Step::Fixed([a, b, c, d, e, f]),
-        },
-    };
-    moves(params, resampling.compose, height, width).map(|each| each.map(step))
+    /// Transforms an image of `height * width` pixels into `out`.
+    ///
+    /// # Panics
+    /// If the lengths of `pixels` and `out` disagree with the sides.
+    pub fn apply(
+        &self,
+        pixels: &[u8],
+        (height, width): (usize, usize),
+        out: &mut [u8],
+        Scratch { first, second, columns }: &mut Scratch,
+    ) {
+        assert!(pixels.len() == height * width && out.len() == height * width, "the size of an image");
+        match self.warps {
+            [None, None] => out.copy_from_slice(pixels),
+            [Some(warp), None] | [None, Some(warp)] => {
+                load(first, pixels);
+                warp.resample(first, height, width, out, columns);
+            }
+            [Some(one), Some(two)] => {
+                load(first, pixels);
+                // pixels of a longer image before would be left in it
+                second.clear();
+                second.resize(pixels.len() + PADDING, 0);
+                one.resample(first, height, width, &mut second[..pixels.len()], columns);
+                two.resample(second, height, width, out, columns);
+            }
+        }
+        if let Some(rectangle) = &self.erase {
+            erase(out, height, width, rectangle);
+        }
+    }
 }
 
 /// Copies an image and puts the padding behind it.
@@ -120,73 +99,42 @@ fn load(buffer: &mut Vec<u8>, pixels: &[u8]) {
     buffer.extend_from_slice(&[0; PADDING]);
 }
 
-/// Where pixels come from.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Move {
-    Still,
-    HalfTurn,
-    /// A quarter of a turn counter-clockwise; of square images only.
-    Left,
-    /// A quarter of a turn clockwise; of square images only.
-    Right,
+/// A rotation as Pillow computes it.
+enum Rotation {
+    /// A multiple of a right angle, for which Pillow has shortcuts.
+    Turn(Warp),
+    /// Any other angle.
     Map(Matrix),
 }
 
-impl Move {
-    fn resample(
-        &self,
-        interpolation: Interpolation,
-        source: &[u8],
-        height: usize,
-        width: usize,
-        out: &mut [u8],
-        columns: &mut Vec<usize>,
-    ) {
-        let pixels = &source[..out.len()];
-        match (self, interpolation) {
-            (Move::Still, _) => out.copy_from_slice(pixels),
-            (Move::HalfTurn, _) => out.iter_mut().zip(pixels.iter().rev()).for_each(|(to, &from)| *to = from),
-            (Move::Left | Move::Right, _) => {
-                for (y, line) in out.chunks_exact_mut(width).enumerate() {
-                    for (x, pixel) in line.iter_mut().enumerate() {
-                        let (from_x, from_y) =
-                            if *self == Move::Left { (width - 1 - y, x) } else { (y, height - 1 - x) };
-                        *pixel = pixels[from_y * width + from_x];
-                    }
-                }
-            }
-            (Move::Map(matrix), Interpolation::Nearest) => nearest(source, height, width, matrix, out, columns),
-            (Move::Map(matrix), Interpolation::Bilinear) => bilinear(source, height, width, matrix, out),
-        }
-    }
-
-    /// The move as a map.
+impl Rotation {
+    /// The rotation as a map, shortcut or not.
     fn matrix(&self, height: usize, width: usize) -> Matrix {
         let (w, h) = (width as f64, height as f64);
         match *self {
-            Move::Still => [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
-            Move::HalfTurn => [-1.0, 0.0, w, 0.0, -1.0, h],
-            Move::Left => [0.0, -1.0, w, 1.0, 0.0, 0.0],
-            Move::Right => [0.0, 1.0, 0.0, -1.0, 0.0, h],
-            Move::Map(matrix) => matrix,
+            Rotation::Turn(Warp::HalfTurn) => [-1.0, 0.0, w, 0.0, -1.0, h],
+            Rotation::Turn(Warp::Left) => [0.0, -1.0, w, 1.0, 0.0, 0.0],
+            Rotation::Turn(Warp::Right) => [0.0, 1.0, 0.0, -1.0, 0.0, h],
+            Rotation::Turn(_) => [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+            Rotation::Map(matrix) => matrix,
         }
     }
 }
 
 /// `PIL.Image.rotate` about the centre, by degrees counter-clockwise.
-fn rotation(angle: f64, height: usize, width: usize) -> Move {
+fn rotation(angle: f64, height: usize, width: usize) -> Rotation {
     let angle = angle.rem_euclid(360.0);
     match angle {
-        0.0 => return Move::Still,
-        180.0 => return Move::HalfTurn,
-        90.0 if height == width => return Move::Left,
-        270.0 if height == width => return Move::Right,
+        0.0 => return Rotation::Turn(Warp::Still),
+        180.0 => return Rotation::Turn(Warp::HalfTurn),
+        90.0 if height == width => return Rotation::Turn(Warp::Left),
+        270.0 if height == width => return Rotation::Turn(Warp::Right),
         _ => {}
     }
     let radians = -angle.to_radians();
     let (sin, cos) = (round15(radians.sin()), round15(radians.cos()));
     let (cx, cy) = (width as f64 / 2.0, height as f64 / 2.0);
-    Move::Map([cos, sin, cos * -cx + sin * -cy + cx, -sin, cos, -sin * -cx + cos * -cy + cy])
+    Rotation::Map([cos, sin, cos * -cx + sin * -cy + cx, -sin, cos, -sin * -cx + cos * -cy + cy])
 }
 
 /// Python's `round(v, 15)` for sines and cosines, up to 1 in magnitude: the nearest multiple of 1e-15, ties to even, as

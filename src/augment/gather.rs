@@ -4,7 +4,7 @@
 //! the program runs, and all compute the same integers. Nothing here knows where a map comes from.
 
 /// A map from output to source pixels in 16.16 fixed point; sums wrap around, as they do in 32-bit registers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fixed {
     /// Source position, x and y, of the first output pixel.
     pub origin: [i32; 2],

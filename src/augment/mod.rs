@@ -35,7 +35,7 @@ mod tests;
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 mod warp;
 
-use apply::{Resampling, Scratch, apply};
+use apply::{Resampling, Scratch, Transform};
 
 /// The metadata key under which a stored epoch's shards hold its number and settings.
 pub const KEY: &str = "augment";
@@ -213,9 +213,9 @@ impl Augmenter {
         self.draws.params(sample_id(label, index), height, width)
     }
 
-    /// The resamplings of what was drawn for an image of `height * width` pixels, in their order.
-    pub fn steps(&self, params: &draw::Params, size: (usize, usize)) -> [Option<apply::Step>; 2] {
-        apply::steps(params, self.resampling, size)
+    /// The transform by what was drawn for an image of `height * width` pixels.
+    pub fn transform(&self, params: &draw::Params, size: (usize, usize)) -> Transform {
+        Transform::new(params, self.resampling, size)
     }
 
     /// Augments the sample (class, index), an image of `height * width` pixels, into `out`; returns what was drawn.
@@ -228,7 +228,7 @@ impl Augmenter {
         scratch: &mut Scratch,
     ) -> draw::Params {
         let params = self.params(sample, size);
-        apply(&params, self.resampling, pixels, size, out, scratch);
+        self.transform(&params, size).apply(pixels, size, out, scratch);
         params
     }
 

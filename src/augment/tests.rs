@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::apply::Resampling;
+use super::apply::{Resampling, Transform};
 use super::draw::{AffineParams, EraseParams, Params};
 use super::*;
 
@@ -11,7 +11,7 @@ const PLAIN: Resampling = Resampling { interpolation: Interpolation::Nearest, co
 
 fn applied(params: &Params, resampling: Resampling, pixels: &[u8], size: (usize, usize)) -> Vec<u8> {
     let mut out = vec![170; pixels.len()];
-    apply(params, resampling, pixels, size, &mut out, &mut Scratch::default());
+    Transform::new(params, resampling, size).apply(pixels, size, &mut out, &mut Scratch::default());
     out
 }
 
@@ -109,7 +109,7 @@ fn buffers_that_held_another_image_change_nothing() {
             for (image, size) in [(&large, (70, 90)), (&small, (9, 11))] {
                 let params = augmenter.params((0, sample), size);
                 let mut out = vec![1; image.len()];
-                apply(&params, resampling, image, size, &mut out, &mut scratch);
+                Transform::new(&params, resampling, size).apply(image, size, &mut out, &mut scratch);
                 assert!(out == applied(&params, resampling, image, size), "{params:?}");
             }
         }

@@ -13,41 +13,69 @@ pub type Matrix = [f64; 6];
 /// Coordinates below this fit 16.16 fixed point.
 const FIXED_LIMIT: f64 = 32768.0;
 
-/// The arithmetic by which a map finds its nearest pixels.
+/// One resampling of an image, with its arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Nearest {
-    /// Positions accumulated in floating point, along each axis alone.
-    Scale,
-    /// 16.16 fixed point.
+pub enum Warp {
+    /// The image as it is.
+    Still,
+    /// Half a turn.
+    HalfTurn,
+    /// A quarter of a turn counter-clockwise; of square images only.
+    Left,
+    /// A quarter of a turn clockwise; of square images only.
+    Right,
+    /// To the nearest pixel in 16.16 fixed point.
     Fixed(Fixed),
-    /// Positions accumulated in floating point, along lines and down their first pixels.
-    Floating,
+    /// To the nearest pixel, whose position is accumulated in floating point along lines and down their first pixels.
+    Floating(Matrix),
+    /// To the nearest pixel, whose position is accumulated in floating point along each axis alone.
+    Scale(Matrix),
+    /// Between the four nearest pixels.
+    Bilinear(Matrix),
 }
 
-/// Which of the three Pillow takes for a map.
-pub fn arithmetic(height: usize, width: usize, m: &Matrix) -> Nearest {
-    if m[1] == 0.0 && m[3] == 0.0 {
-        return Nearest::Scale;
+impl Warp {
+    /// The warp to the nearest pixel by a map, in the arithmetic that Pillow takes for it.
+    pub fn nearest(height: usize, width: usize, m: Matrix) -> Warp {
+        if m[1] == 0.0 && m[3] == 0.0 {
+            return Warp::Scale(m);
+        }
+        let (w, h) = (width as f64, height as f64);
+        let fits = |x: f64, y: f64| {
+            (x * m[0] + y * m[1] + m[2]).abs() < FIXED_LIMIT && (x * m[3] + y * m[4] + m[5]).abs() < FIXED_LIMIT
+        };
+        if !(fits(0.0, 0.0) && fits(w, h) && fits(0.0, h) && fits(w, 0.0)) {
+            return Warp::Floating(m);
+        }
+        // rounded to nearest; positions are taken at the middles of pixels
+        let fix = |value: f64| (value * 65536.0 + 0.5).floor() as i32;
+        let origin = [fix(m[2] + m[0] * 0.5 + m[1] * 0.5), fix(m[5] + m[3] * 0.5 + m[4] * 0.5)];
+        Warp::Fixed(Fixed { origin, right: [fix(m[0]), fix(m[3])], down: [fix(m[1]), fix(m[4])] })
     }
-    let (w, h) = (width as f64, height as f64);
-    let fits = |x: f64, y: f64| {
-        (x * m[0] + y * m[1] + m[2]).abs() < FIXED_LIMIT && (x * m[3] + y * m[4] + m[5]).abs() < FIXED_LIMIT
-    };
-    if !(fits(0.0, 0.0) && fits(w, h) && fits(0.0, h) && fits(w, 0.0)) {
-        return Nearest::Floating;
+
+    /// Resamples `source`, `height * width` pixels and `PADDING` zeros.
+    pub fn resample(&self, source: &[u8], height: usize, width: usize, out: &mut [u8], columns: &mut Vec<usize>) {
+        let pixels = &source[..out.len()];
+        match self {
+            Warp::Still => out.copy_from_slice(pixels),
+            Warp::HalfTurn => out.iter_mut().zip(pixels.iter().rev()).for_each(|(to, &from)| *to = from),
+            Warp::Left => quarter_turn(pixels, width, out, |x, y| (width - 1 - y, x)),
+            Warp::Right => quarter_turn(pixels, width, out, |x, y| (y, height - 1 - x)),
+            Warp::Fixed(map) => gather(source, height, width, map, out),
+            Warp::Floating(m) => floating(source, height, width, m, out),
+            Warp::Scale(m) => scale(source, height, width, m, out, columns),
+            Warp::Bilinear(m) => bilinear(source, height, width, m, out),
+        }
     }
-    // rounded to nearest; positions are taken at the middles of pixels
-    let fix = |value: f64| (value * 65536.0 + 0.5).floor() as i32;
-    let origin = [fix(m[2] + m[0] * 0.5 + m[1] * 0.5), fix(m[5] + m[3] * 0.5 + m[4] * 0.5)];
-    Nearest::Fixed(Fixed { origin, right: [fix(m[0]), fix(m[3])], down: [fix(m[1]), fix(m[4])] })
 }
 
-/// Resamples `source`, `height * width` pixels and `PADDING` zeros, to the nearest pixel.
-pub fn nearest(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8], columns: &mut Vec<usize>) {
-    match arithmetic(height, width, m) {
-        Nearest::Scale => scale(source, height, width, m, out, columns),
-        Nearest::Fixed(map) => gather(source, height, width, &map, out),
-        Nearest::Floating => floating(source, height, width, m, out),
+/// Fills `out` from the pixels at `from(x, y)`.
+fn quarter_turn(pixels: &[u8], width: usize, out: &mut [u8], from: impl Fn(usize, usize) -> (usize, usize)) {
+    for (y, line) in out.chunks_exact_mut(width).enumerate() {
+        for (x, pixel) in line.iter_mut().enumerate() {
+            let (from_x, from_y) = from(x, y);
+            *pixel = pixels[from_y * width + from_x];
+        }
     }
 }
 
@@ -98,7 +126,7 @@ fn scale(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8],
 
 /// Resamples between the four nearest pixels: weights by distance, rounded down; the edge's pixels go on beyond it by
 /// half a pixel, and what lies further out is black.
-pub fn bilinear(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8]) {
+fn bilinear(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8]) {
     let source = &source[..source.len() - PADDING];
     let (w, h) = (width as f64, height as f64);
     for (row, line) in out.chunks_exact_mut(width).enumerate() {

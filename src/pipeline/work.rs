@@ -1,14 +1,11 @@
 //! Calling the stages: what each one is given, and what is kept of its answer.
 
-use std::cell::RefCell;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::key::Key;
 use super::{Pipeline, Stage, is_shard_of, record, training};
-use crate::augment::Augmenter;
-use crate::augment::apply::Scratch;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::evaluate::Metrics;
@@ -16,7 +13,7 @@ use crate::files;
 use crate::progress::Progress;
 use crate::runs::{self, Run, card};
 use crate::shards::{DATA, Shards, Split, read_split};
-use crate::train::{Drawn, Draws, Pixels};
+use crate::train::epochs::Epochs;
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
 /// What a stage's record keeps of its answer.
@@ -112,38 +109,23 @@ impl Pipeline {
         let data = self.folder(Stage::Dataset).join(DATA);
         let train = read_split(&data, "train", config.samples)?;
         let val = read_split(&data, "val", None)?;
-        let (train, augment, stored) = (&train, &self.config.augment, self.folder(Stage::Augment));
-        let epochs = self.record(Stage::Augment)?;
-        let pixels = |epoch: usize| -> Result<Pixels<'_>> {
-            if !config.augment {
-                return Ok(Box::new(|row, out| out.copy_from_slice(train.image(row))));
+        let (augment, folder, record) =
+            (&self.config.augment, self.folder(Stage::Augment), self.record(Stage::Augment)?);
+        let stored = |epoch: usize| {
+            if epoch >= augment.epochs {
+                return Ok(None);
             }
-            if epoch < augment.epochs {
-                let name = augment::epoch_folder(epoch);
-                if let Some(epochs) = &epochs {
-                    epochs.check(&stored, &make_again(Stage::Augment), |path| path.starts_with(&format!("{name}/")))?;
-                }
-                let folder = stored.join(name).join(DATA);
-                let epoch = read_split(&folder, "train", config.samples)?;
-                return Ok(Box::new(move |row, out| out.copy_from_slice(epoch.image(row))));
+            let name = augment::epoch_folder(epoch);
+            if let Some(record) = &record {
+                record.check(&folder, &make_again(Stage::Augment), |path| path.starts_with(&format!("{name}/")))?;
             }
-            let augmenter = Augmenter::new(augment, epoch);
-            let scratch = RefCell::new(Scratch::default());
-            Ok(Box::new(move |row, out| {
-                let size = (train.height, train.width);
-                augmenter.apply(train.sample(row), train.image(row), size, out, &mut scratch.borrow_mut());
-            }))
+            read_split(&folder.join(name).join(DATA), "train", config.samples).map(Some)
         };
-        let draws = |epoch: usize| -> Draws<'_> {
-            let augmenter = Augmenter::new(augment, epoch);
-            Box::new(move |row| {
-                let size = (train.height, train.width);
-                let params = augmenter.params(train.sample(row), size);
-                Drawn { steps: augmenter.steps(&params, size), erase: params.erase }
-            })
+        let epochs = match config.augment {
+            true => Epochs::augmented(&train, augment, stored),
+            false => Epochs::plain(&train),
         };
-        let digest = self.content(Stage::Dataset)?;
-        let data = train::Data { digest, train, val: &val, pixels: &pixels, draws: &draws };
+        let data = train::Data { digest: self.content(Stage::Dataset)?, epochs, val: &val };
         let summary = train::run(config, &data, training::identity(key), out, progress)?;
         // equal weights are equal runs, however long they took
         let weights = [evaluate::Weights::Best, evaluate::Weights::Last]

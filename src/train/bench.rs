@@ -1,17 +1,16 @@
 //! How fast training goes on this machine, and where its time goes: steps on a batch that stays in memory, steps behind
 //! the data path, evaluation, and what each operator takes.
 
-use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
 use super::batch::batch_count;
+use super::epochs::Epochs;
 use super::learner::Learner;
 use super::loader::{Batch, Loader};
-use super::{Config, Data, Device, Drawn, Draws, Pixels};
-use crate::augment::apply::Scratch;
-use crate::augment::{self, Augmenter};
+use super::{Config, Data, Device};
+use crate::augment;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::networks::Shape;
@@ -76,20 +75,11 @@ pub fn run(
     let shape = Shape { model: config.model, digits, height, width };
     let mut learner = Learner::new(config, shape)?;
     let split = noise(digits, height, width, IMAGES.max(2 * config.batch_size));
-    let pixels = |epoch: usize| -> Result<Pixels<'_>> {
-        let (augmenter, scratch) = (Augmenter::new(augment, epoch), RefCell::new(Scratch::default()));
-        let split = &split;
-        Ok(Box::new(move |row, out| match config.augment {
-            true => {
-                let sample = split.sample(row);
-                augmenter.apply(sample, split.image(row), (height, width), out, &mut scratch.borrow_mut());
-            }
-            false => out.copy_from_slice(split.image(row)),
-        }))
+    let epochs = match config.augment {
+        true => Epochs::augmented(&split, augment, |_| Ok(None)),
+        false => Epochs::plain(&split),
     };
-    let draws = |_| -> Draws<'_> { Box::new(|_| Drawn::default()) };
-    let (digest, split) = (Digest::of(b"noise"), &split);
-    let data = Data { digest, train: split, val: split, pixels: &pixels, draws: &draws };
+    let data = Data { digest: Digest::of(b"noise"), epochs, val: &split };
     let per_round = steps.div_ceil(ROUNDS);
     let batches = batch_count(split.len(), config.batch_size);
     // one batch more than is measured: the first is made while nothing else is under way

@@ -10,16 +10,16 @@ use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
 use rayon::prelude::*;
 
 use super::batch::{Normalise, Scores, order};
+use super::images::{Images, KERNELS};
 use super::learner::Learner;
 use super::{Config, Data, Stretch};
-use crate::augment::apply::Step;
 use crate::error::{Error, Result};
 use crate::networks::Network;
 use crate::shards::Split;
 use multidigit_nn::cuda::Session;
 use multidigit_nn::cuda::adam::Adam;
-use multidigit_nn::cuda::images::{Images, Map};
 use multidigit_nn::cuda::loss::{Loss, Rows, Totals};
+use multidigit_nn::ops::dropout_streams;
 use multidigit_nn::tape::Tape;
 use multidigit_nn::{Mode, Precision};
 
@@ -38,7 +38,8 @@ pub struct Gpu {
     batch_size: usize,
     scored: usize,
     images: usize,
-    augment: bool,
+    /// Whether the images of the epoch under way are augmented.
+    augments: bool,
     seed: u64,
     /// Whether a whole step has run, so that nothing is looked up, compiled or allocated for good any more.
     warm: bool,
@@ -53,9 +54,9 @@ pub type Opened = Arc<Session>;
 /// # Errors
 /// A configuration error where there is none that can be used.
 pub fn open(key: &str, precision: Precision, deterministic: bool) -> Result<Opened> {
-    Session::open(0, precision, deterministic).map_err(|error| {
+    Session::open(0, precision, deterministic, KERNELS).map_err(|error| {
         let reason = match error {
-            Error::Cuda { message } => message,
+            multidigit_nn::Error::Cuda { message } => message,
             other => other.to_string(),
         };
         Error::value(key, "cuda", format!("a GPU that the driver opens (it says: {reason}), or cpu"))
@@ -89,14 +90,14 @@ impl Gpu {
         }
         Ok(Gpu {
             // the last batch may hold one image more
-            train: take(data.train, images, config.batch_size + 1)?,
+            train: take(data.epochs.train(), images, config.batch_size + 1)?,
             val: take(data.val, data.val.len(), 0)?,
             adam,
             loss: Loss::new(&session)?,
             batch_size: config.batch_size,
             scored: EVALUATION_BATCH.min(EVALUATION_STEPS * config.batch_size),
             images,
-            augment: config.augment,
+            augments: false,
             seed: config.seed,
             warm: false,
             graph: None,
@@ -106,22 +107,38 @@ impl Gpu {
 
     /// Brings an epoch's plan to the GPU: the order, what was drawn for each image, and for each of its steps the factors
     /// of Adam and the keys of dropout. `first_step` is the number of the epoch's first step in the run.
-    pub fn begin(&mut self, data: &Data, epoch: usize, first_step: u64, factors: &[[f32; 3]]) -> Result<()> {
-        self.bring(data, epoch, first_step, factors).map_err(|error| {
+    pub fn begin(
+        &mut self,
+        network: &Network,
+        data: &Data,
+        epoch: usize,
+        first_step: u64,
+        factors: &[[f32; 3]],
+    ) -> Result<()> {
+        self.bring(network, data, epoch, first_step, factors).map_err(|error| {
             error.or_device_memory(|| format!("the plan of {} images", self.images), "a smaller `train.samples`")
         })
     }
 
-    fn bring(&mut self, data: &Data, epoch: usize, first_step: u64, factors: &[[f32; 3]]) -> Result<()> {
+    fn bring(
+        &mut self,
+        network: &Network,
+        data: &Data,
+        epoch: usize,
+        first_step: u64,
+        factors: &[[f32; 3]],
+    ) -> Result<()> {
         let order: Vec<u32> = order(self.seed, epoch, self.images).into_iter().map(|row| row as u32).collect();
         self.train.set_order(&order)?;
-        if self.augment {
-            let drawn = (data.draws)(epoch);
-            let maps: Vec<Map> = (0..self.images).into_par_iter().map(|row| map(drawn(row))).collect();
-            self.train.set_maps(&maps)?;
+        self.augments = false;
+        if let Some(transform) = data.epochs.transforms(epoch) {
+            self.augments = true;
+            let transforms: Vec<_> = (0..self.images).into_par_iter().map(transform).collect();
+            self.train.set_transforms(&transforms)?;
         }
         self.adam.set_rates(factors)?;
         let steps = first_step..first_step + factors.len() as u64;
+        let (seed, dropouts) = (self.seed, network.store().dropouts());
         if !dropouts.is_empty() {
             let keys = steps.flat_map(|step| dropouts.iter().map(move |name| dropout_streams(seed, name, step).key()));
             let words: Vec<u32> = keys
@@ -168,7 +185,7 @@ impl Gpu {
     fn step(&self, network: &Network, images: usize) -> Result<()> {
         let rows = self.train.ordered(self.batch_size)?;
         // SAFETY: the order holds rows of this data set; the step's number lies in the epoch.
-        let input = unsafe { self.train.batch(rows, images, self.augment) }?;
+        let input = unsafe { self.train.batch(rows, images, self.augments) }?;
         let tape = Tape::new(network.store().parameters().len());
         // the number of the step stands on the GPU
         let logits = network.forward(&input, Mode::Train { seed: self.seed, step: 0, tape: &tape })?;
@@ -186,7 +203,7 @@ impl Gpu {
         let asked = self.step(network, self.batch_size);
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         asked?;
-        graph?.ok_or_else(|| Error::Cuda { message: "a step that was recorded is empty".to_owned() })
+        graph?.ok_or_else(|| multidigit_nn::Error::Cuda { message: "a step that was recorded is empty".to_owned() })
     }
 
     /// The scores of the network on the validation split; `done` hears of each batch.
@@ -228,26 +245,6 @@ impl Gpu {
 }
 
 fn scores(totals: Totals) -> Scores {
-    let Totals { loss, images, correct, correct_digits, .. } = totals;
-    Scores { images, loss, correct, correct_digits }
-}
-
-/// What was drawn for an image, as the GPU takes it.
-pub fn map(drawn: super::Drawn) -> Map {
-    // the kinds of `images.cu`
-    let moves = drawn.steps.map(|step| {
-        step.map(|step| match step {
-            Step::Still => (0, [0; 6], [0.0; 6]),
-            Step::HalfTurn => (1, [0; 6], [0.0; 6]),
-            Step::Left => (2, [0; 6], [0.0; 6]),
-            Step::Right => (3, [0; 6], [0.0; 6]),
-            Step::Fixed(numbers) => (4, numbers, [0.0; 6]),
-            Step::Floating(matrix) => (5, [0; 6], matrix),
-            Step::Scale(matrix) => (6, [0; 6], matrix),
-            Step::Bilinear(matrix) => (7, [0; 6], matrix),
-        })
-    });
-    let erase =
-        drawn.erase.map(|e| [e.top, e.left, e.height, e.width, usize::from(e.value)].map(|number| number as i32));
-    Map { moves, erase }
+    let Totals { loss, images, correct, correct_heads, .. } = totals;
+    Scores { images, loss, correct, correct_digits: correct_heads }
 }

@@ -84,13 +84,13 @@ struct Maker<'a, 'data> {
 impl Maker<'_, '_> {
     /// Makes the batches of an epoch from one on; whether all were wanted.
     fn epoch(&self, number: usize, from: usize, send: &mut dyn FnMut(Result<Batch>) -> bool) -> Result<bool> {
-        let train = self.data.train;
-        let pixels = (self.data.pixels)(number)?;
+        let train = self.data.epochs.train();
+        let images = self.data.epochs.images(number)?;
         let order = order(self.config.seed, number, self.images);
         for batch in batches(&order, self.config.batch_size).into_iter().skip(from) {
             let size = [train.height, train.width];
             #[expect(clippy::indexing_slicing, reason = "it asks for as many images as it is told that there are")]
-            let input = self.normalise.batch(batch.len(), size, |i, into| pixels(batch[i], into))?;
+            let input = self.normalise.batch(batch.len(), size, |i, into| images.fill(batch[i], into))?;
             let targets = batch.iter().flat_map(|&i| train.target(i));
             if !send(Ok(Batch { input, targets: targets.copied().collect() })) {
                 return Ok(false);

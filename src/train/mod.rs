@@ -1,7 +1,7 @@
 //! The stage `train`: a network, fitted to the training split, scored on the validation split after every epoch.
 //!
 //! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads
-//! no shards and draws no augmentation: it is handed a split in memory and a function that gives an epoch's pixels.
+//! no shards: it is handed the images of each epoch (`epochs.rs`).
 
 #[forbid(unsafe_code)]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on images in memory, cut by their sizes")]
@@ -13,12 +13,18 @@ pub mod checkpoint;
 #[forbid(unsafe_code)]
 pub mod environment;
 #[forbid(unsafe_code)]
+pub mod epochs;
+#[forbid(unsafe_code)]
 pub mod estimate;
 #[forbid(unsafe_code)]
 mod events;
 #[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
 #[allow(unsafe_code, reason = "promises the kernels that rows and addresses are those of one data set")]
 pub mod gpu;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "launches its kernels on addresses of the device")]
+#[allow(clippy::indexing_slicing, reason = "fills structures of fixed sizes")]
+pub mod images;
 #[forbid(unsafe_code)]
 pub mod learner;
 #[forbid(unsafe_code)]
@@ -35,14 +41,13 @@ use serde::{Deserialize, Serialize};
 use self::batch::{Normalise, Scores, batch_count};
 use self::checkpoint::Position;
 use self::environment::Environment;
+use self::epochs::Epochs;
 use self::events::Events;
 use self::gpu::Gpu;
 use self::learner::Learner;
 use self::loader::Loader;
 use self::metrics::Epoch;
 use self::run::{Run, Source};
-use crate::augment::apply::Step;
-use crate::augment::draw::EraseParams;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
@@ -216,18 +221,6 @@ pub fn no_cuda(key: &str) -> Error {
     Error::value(key, "cuda", "cpu, as this program was built without CUDA; `make build-cuda` builds one with it")
 }
 
-/// What augmentation drew for an image, as plain numbers: where a GPU takes its pixels from.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Drawn {
-    /// The resamplings, in their order.
-    pub steps: [Option<Step>; 2],
-    /// The rectangle that is erased then.
-    pub erase: Option<EraseParams>,
-}
-
-/// What was drawn in one epoch for the sample at a position of the training split.
-pub type Draws<'a> = Box<dyn Fn(usize) -> Drawn + Sync + 'a>;
-
 /// What a GPU's stretch of steps came to.
 pub struct Stretch {
     /// The scores of its images.
@@ -236,23 +229,14 @@ pub struct Stretch {
     pub bad: Option<(usize, f64)>,
 }
 
-/// `pixels(position, out)` fills `out` with the pixels that the sample at `position` of the training split has in one
-/// epoch, augmented or plain.
-pub type Pixels<'a> = Box<dyn Fn(usize, &mut [u8]) + 'a>;
-
 /// What a run learns from.
 pub struct Data<'a> {
-    /// Its content digest.
+    /// The content digest of the data set.
     pub digest: Digest,
-    /// The training split.
-    pub train: &'a Split,
+    /// The training split, epoch by epoch.
+    pub epochs: Epochs<'a>,
     /// The validation split.
     pub val: &'a Split,
-    /// The pixels of an epoch, counted from 0. It is called once as the epoch's first batch is made, which may be before
-    /// the epoch before it has ended, on another thread.
-    pub pixels: &'a (dyn Fn(usize) -> Result<Pixels<'a>> + Sync),
-    /// What the pixels of an epoch are made by, where they are augmented: on a GPU they are made there.
-    pub draws: &'a (dyn Fn(usize) -> Draws<'a> + Sync),
 }
 
 /// The folder of a run's weights, below the run's folder.
@@ -302,15 +286,15 @@ pub struct Summary {
 /// last whole epoch standing; [`Error::Interrupted`], after a checkpoint.
 pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress: &Progress) -> Result<Summary> {
     config.validate()?;
-    for (name, split) in [("train", data.train), ("val", data.val)] {
+    for (name, split) in [("train", data.epochs.train()), ("val", data.val)] {
         if split.is_empty() {
             return Err(Error::EmptySplit { split: name.to_owned() });
         }
     }
     memory::keep_freed();
-    let Split { digits, height, width, .. } = *data.train;
+    let Split { digits, height, width, .. } = *data.epochs.train();
     let shape = Shape { model: config.model, digits, height, width };
-    let images = config.samples.unwrap_or(data.train.len()).min(data.train.len());
+    let images = config.samples.unwrap_or(data.epochs.train().len()).min(data.epochs.train().len());
     let opened = match config.device {
         Device::Cpu => None,
         Device::Cuda => Some(gpu::open("train.device", config.precision, config.deterministic)?),

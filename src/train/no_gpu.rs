@@ -31,7 +31,7 @@ impl Gpu {
         match opened {}
     }
 
-    pub fn begin(&mut self, _: &Data, _: usize, _: u64, _: &[[f32; 3]]) -> Result<()> {
+    pub fn begin(&mut self, _: &Network, _: &Data, _: usize, _: u64, _: &[[f32; 3]]) -> Result<()> {
         match *self {}
     }
 

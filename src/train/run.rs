@@ -69,7 +69,7 @@ impl Run<'_, '_, '_> {
             let factors =
                 |step: u64| Adam::factors(step as i32 + 1, self.schedule.rate(step), self.config.weight_decay);
             let factors: Vec<_> = (first..first + self.batches as u64).map(factors).collect();
-            gpu.begin(self.data, self.position.epoch, first, &factors)?;
+            gpu.begin(&self.learner.network, self.data, self.position.epoch, first, &factors)?;
         }
         while self.position.batch < self.batches {
             let images = self.steps()?;

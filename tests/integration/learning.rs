@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 
+use multidigit::augment;
 use multidigit::digest::Digest;
 use multidigit::error::Error;
 use multidigit::evaluate::{self, Metrics};
@@ -10,7 +11,9 @@ use multidigit::networks::{Model, weights};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::shards::Split;
-use multidigit::train::{self, Config, Data, Drawn, Draws, Pixels};
+use multidigit::train::epochs::Epochs;
+use multidigit::train::loader::Loader;
+use multidigit::train::{self, Config, Data, batch};
 use rand::Rng;
 
 /// Images with one bar per digit, whose height tells which digit it is, over noise.
@@ -40,11 +43,6 @@ pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     split
 }
 
-/// What is drawn for images that stay as they are.
-fn still<'a>(_: usize) -> Draws<'a> {
-    Box::new(|_| Drawn::default())
-}
-
 /// Trains on the pixels as they are in every epoch.
 fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::Summary, Error> {
     train_watched(config, train, val, out, &Progress::silent())
@@ -57,8 +55,7 @@ pub fn train_watched(
     out: &Path,
     progress: &Progress,
 ) -> Result<train::Summary, Error> {
-    let pixels = |_| -> Result<Pixels<'_>, Error> { Ok(Box::new(|i, out| out.copy_from_slice(train.image(i)))) };
-    let data = Data { digest: Digest::of(b"bars"), train, val, pixels: &pixels, draws: &still };
+    let data = Data { digest: Digest::of(b"bars"), epochs: Epochs::plain(train), val };
     train::run(config, &data, Digest::of_json(&serde_json::json!(config)), out, progress)
 }
 
@@ -146,22 +143,29 @@ fn weights_are_the_same_bits_on_one_thread_on_two_and_again() {
 #[test]
 fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     let (train, val) = (bars(1, 9, 8, 8), bars(2, 3, 8, 8));
-    let asked = Mutex::new(Vec::new());
-    let (asked_for, images) = (&asked, &train);
-    let pixels = |epoch: usize| -> Result<Pixels<'_>, Error> {
-        let (asked, train) = (asked_for, images);
-        Ok(Box::new(move |i, out| {
-            asked.lock().unwrap().push((epoch, i));
-            out.copy_from_slice(train.image(i));
-        }))
+    // every image of every epoch has a grey of its own
+    let grey = |epoch: usize, image: usize| (16 * epoch + image) as u8;
+    let stored = |epoch: usize| {
+        let images = (0..train.len()).flat_map(|image| vec![grey(epoch, image); 64]).collect();
+        Ok(Some(Split { images, ..train.clone() }))
     };
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 4, samples: Some(7), ..Config::default() };
-    let home = tempfile::tempdir().unwrap();
-    let data = Data { digest: Digest::of(b"bars"), train: &train, val: &val, pixels: &pixels, draws: &still };
-    train::run(&config, &data, Digest::of(b"run"), home.path(), &Progress::silent()).unwrap();
-    let mut asked = asked.into_inner().unwrap();
-    asked.sort_unstable();
-    assert_eq!(asked, (0..2).flat_map(|epoch| (0..7).map(move |i| (epoch, i))).collect::<Vec<_>>());
+    let augment = augment::Config::default();
+    let epochs = Epochs::augmented(&train, &augment, stored);
+    let data = Data { digest: Digest::of(b"bars"), epochs, val: &val };
+    let batches = 2 * batch::batch_count(7, 4);
+    let mut seen = std::thread::scope(|scope| {
+        let mut loader = Loader::start(scope, &config, &data, 7, [0, 0]);
+        let mut seen = Vec::new();
+        for _ in 0..batches {
+            let pixels = loader.take().unwrap().input.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let grey = |pixel: f32| ((f64::from(pixel) * config.std + config.mean) * 255.0).round() as u8;
+            seen.extend(pixels.chunks_exact(64).map(|image| grey(image[0])));
+        }
+        seen
+    });
+    seen.sort_unstable();
+    assert_eq!(seen, (0..2).flat_map(|epoch| (0..7).map(move |image| grey(epoch, image))).collect::<Vec<_>>());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use multidigit::augment::apply::{Resampling, Scratch, apply};
+use multidigit::augment::apply::{Resampling, Scratch, Transform};
 use multidigit::augment::draw::{AffineParams, EraseParams, Params};
 use multidigit::augment::{Compose, Interpolation};
 use safetensors::SafeTensors;
@@ -69,7 +69,7 @@ fn check(stem: &str) -> usize {
     let (cases, size) = cases(stem);
     for (number, Case { params, resampling, input, expected }) in cases.iter().enumerate() {
         let mut out = vec![170; input.len()];
-        apply(params, *resampling, input, size, &mut out, &mut Scratch::default());
+        Transform::new(params, *resampling, size).apply(input, size, &mut out, &mut Scratch::default());
         assert!(out == *expected, "{stem}, case {number}: {params:?}, {resampling:?}");
     }
     cases.len()

@@ -8,16 +8,15 @@ mod training;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use multidigit::augment::apply::{Resampling, Scratch, apply, steps};
+use multidigit::augment::apply::{Resampling, Scratch, Transform};
 use multidigit::augment::draw::{AffineParams, EraseParams, Params};
 use multidigit::augment::{Augmenter, Compose, Config as Augment, Interpolation};
 use multidigit::networks::Model;
 use multidigit::rng;
-use multidigit::train::{Drawn, gpu};
-use multidigit_nn::cuda::Session;
+use multidigit::train::images::{KERNELS, augmented};
 use multidigit_nn::cuda::adam::Adam;
-use multidigit_nn::cuda::images::augmented;
 use multidigit_nn::cuda::loss::{Loss, Rows};
+use multidigit_nn::cuda::{Session, compile_all};
 use multidigit_nn::{Mode, Precision, Tape, Value, optim};
 use rand::Rng;
 
@@ -27,7 +26,7 @@ use super::torchvision::{self, Case};
 
 /// The GPU, or `None` and a word where there is none.
 fn session(precision: Precision) -> Option<Arc<Session>> {
-    match Session::open(0, precision, true) {
+    match Session::open(0, precision, true, KERNELS) {
         Ok(session) => Some(session),
         Err(error) if std::env::var_os("MULTIDIGIT_REQUIRE_GPU").is_some() => {
             panic!("MULTIDIGIT_REQUIRE_GPU is set, and there is no GPU: {error}")
@@ -105,6 +104,11 @@ fn resnet_on_the_gpu_computes_what_pytorch_computes() {
 
 // ---- augmentation
 
+#[test]
+fn the_kernels_compile() {
+    compile_all(KERNELS, "sm_90").unwrap();
+}
+
 fn pixels(count: usize) -> Vec<u8> {
     let mut rng = rng::stream(7, "pixels", 0, 0);
     (0..count).map(|_| (rng.next_u32() >> 24) as u8).collect()
@@ -114,11 +118,11 @@ fn pixels(count: usize) -> Vec<u8> {
 fn check_augmented(session: &Session, what: &str, params: &[Params], how: Resampling, size: (usize, usize)) {
     let area = size.0 * size.1;
     let source = pixels(params.len() * area);
-    let maps: Vec<_> = params.iter().map(|p| gpu::map(Drawn { steps: steps(p, how, size), erase: p.erase })).collect();
-    let found = augmented(session, &source, &maps, [size.0, size.1]).unwrap();
+    let transforms: Vec<_> = params.iter().map(|params| Transform::new(params, how, size)).collect();
+    let found = augmented(session, &source, &transforms, [size.0, size.1]).unwrap();
     let (mut expected, mut scratch) = (vec![0; area], Scratch::default());
     for (i, params) in params.iter().enumerate() {
-        apply(params, how, &source[i * area..][..area], size, &mut expected, &mut scratch);
+        transforms[i].apply(&source[i * area..][..area], size, &mut expected, &mut scratch);
         assert!(found[i * area..][..area] == expected, "{what}: image {i} of {size:?}, {how:?}: {params:?}");
     }
 }
@@ -158,12 +162,10 @@ fn augmentation_on_the_gpu_equals_torchvision_on_pillow() {
     for (stem, least) in torchvision::own_fixtures() {
         let (cases, (height, width)) = torchvision::cases(&stem);
         assert!(cases.len() >= least);
-        let map = |case: &Case| {
-            let steps = steps(&case.params, case.resampling, (height, width));
-            gpu::map(Drawn { steps, erase: case.params.erase })
-        };
+        let transform = |case: &Case| Transform::new(&case.params, case.resampling, (height, width));
         let source = cases.iter().flat_map(|case| case.input.clone()).collect::<Vec<u8>>();
-        let found = augmented(&session, &source, &cases.iter().map(map).collect::<Vec<_>>(), [height, width]).unwrap();
+        let found =
+            augmented(&session, &source, &cases.iter().map(transform).collect::<Vec<_>>(), [height, width]).unwrap();
         for (number, (case, found)) in cases.iter().zip(found.chunks_exact(height * width)).enumerate() {
             assert!(found == case.expected, "{stem}, case {number}: {:?}, {:?}", case.params, case.resampling);
         }

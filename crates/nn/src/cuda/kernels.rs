@@ -19,7 +19,6 @@ const NETWORK: [&str; 6] = [
     include_str!("kernels/loss.cu"),
     include_str!("kernels/adam.cu"),
 ];
-const IMAGES: &str = include_str!("kernels/images.cu");
 
 /// Threads in a block of every kernel but the loss's.
 pub const THREADS: u32 = 256;
@@ -38,28 +37,28 @@ pub enum Form {
     Single,
     /// 16 bytes of neighbouring channels.
     Vector,
-    /// Whole images, compiled without fused multiply-adds.
-    Images,
+    /// The caller's own kernels, compiled without fused multiply-adds.
+    Extra,
 }
 
-fn source(form: Form, half: bool) -> String {
+fn source(form: Form, half: bool, extra: &str) -> String {
     let lanes = match (form, half) {
         (Form::Vector, false) => 4,
         (Form::Vector, true) => 8,
         _ => 1,
     };
-    let rest = if form == Form::Images { IMAGES.to_owned() } else { NETWORK.concat() };
+    let rest = if form == Form::Extra { extra.to_owned() } else { NETWORK.concat() };
     format!("#define HALF {}\n#define V {lanes}\n{COMMON}\n{rest}", u8::from(half))
 }
 
 /// The machine code of a form of the kernels. Not PTX: that of a newer NVRTC than the driver is refused by it, machine code
 /// is not (CUDA's minor version compatibility), and PyTorch may well bring a newer one.
-fn compile(form: Form, half: bool, architecture: &str) -> Result<Vec<u8>> {
+fn compile(form: Form, half: bool, extra: &str, architecture: &str) -> Result<Vec<u8>> {
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
-    if form == Form::Images {
+    if form == Form::Extra {
         options.push("--fmad=false".to_owned());
     }
-    let text = CString::new(source(form, half)).expect("the source holds no zeros");
+    let text = CString::new(source(form, half, extra)).expect("the source holds no zeros");
     let refuse = |what: &str| Error::Cuda { message: format!("the kernels do not compile for {architecture}: {what}") };
     let program = result::create_program(&text, None).map_err(|e| refuse(&e.to_string()))?;
     // SAFETY: the program lives until it is destroyed below, its source for longer, and the room has the size that was
@@ -84,11 +83,11 @@ fn compile(form: Form, half: bool, architecture: &str) -> Result<Vec<u8>> {
     }
 }
 
-/// Compiles every form of the kernels for an architecture such as `sm_90`; needs NVRTC and no GPU.
-pub fn compile_all(architecture: &str) -> Result<()> {
-    for form in [Form::Single, Form::Vector, Form::Images] {
+/// Compiles every form of the kernels, and the caller's own, for an architecture such as `sm_90`; needs NVRTC and no GPU.
+pub fn compile_all(extra: &str, architecture: &str) -> Result<()> {
+    for form in [Form::Single, Form::Vector, Form::Extra] {
         for half in [false, true] {
-            compile(form, half, architecture)?;
+            compile(form, half, extra, architecture)?;
         }
     }
     Ok(())
@@ -132,6 +131,7 @@ impl From<f32> for Argument<'_> {
 pub struct Kernels {
     stream: Arc<CudaStream>,
     half: bool,
+    extra: &'static str,
     architecture: String,
     modules: Mutex<HashMap<Form, Arc<CudaModule>>>,
     functions: Mutex<HashMap<(Form, &'static str), CudaFunction>>,
@@ -139,8 +139,8 @@ pub struct Kernels {
 
 impl Kernels {
     /// Nothing is compiled yet.
-    pub fn new(stream: Arc<CudaStream>, half: bool, architecture: String) -> Kernels {
-        Kernels { stream, half, architecture, modules: Mutex::default(), functions: Mutex::default() }
+    pub fn new(stream: Arc<CudaStream>, half: bool, extra: &'static str, architecture: String) -> Kernels {
+        Kernels { stream, half, extra, architecture, modules: Mutex::default(), functions: Mutex::default() }
     }
 
     /// The form for so many channels.
@@ -152,7 +152,7 @@ impl Kernels {
     pub fn lanes(&self, form: Form) -> usize {
         match form {
             Form::Vector => 16 / if self.half { 2 } else { 4 },
-            Form::Single | Form::Images => 1,
+            Form::Single | Form::Extra => 1,
         }
     }
 
@@ -166,7 +166,7 @@ impl Kernels {
         let module = match modules.get(&form) {
             Some(module) => module.clone(),
             None => {
-                let code = compile(form, self.half, &self.architecture)?;
+                let code = compile(form, self.half, self.extra, &self.architecture)?;
                 let module = self.stream.context().load_module(Ptx::from_binary(code))?;
                 modules.insert(form, module.clone());
                 module

@@ -10,7 +10,6 @@ pub mod conv;
 mod conv_one_channel;
 mod descriptor;
 pub mod epilogue;
-pub mod images;
 mod kernels;
 pub mod linear;
 pub mod loss;
@@ -18,5 +17,5 @@ pub mod norm;
 pub mod ops;
 pub mod session;
 
-pub use kernels::compile_all;
+pub use kernels::{Argument, Form, THREADS, compile_all};
 pub use session::Session;

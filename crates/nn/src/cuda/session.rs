@@ -48,11 +48,17 @@ impl From<DriverError> for Error {
 const POISONED: &str = "no thread panics with a session in hand";
 
 impl Session {
-    /// Opens the GPU of this number for one precision.
+    /// Opens the GPU of this number for one precision. `extra` is the CUDA source of kernels of the caller's own, which are
+    /// launched in the form [`Form::Extra`]; it is compiled when the first of them is launched.
     ///
     /// # Errors
     /// [`Error::Cuda`] where there is no such GPU or no driver.
-    pub fn open(ordinal: usize, precision: Precision, deterministic: bool) -> Result<Arc<Session>> {
+    pub fn open(
+        ordinal: usize,
+        precision: Precision,
+        deterministic: bool,
+        extra: &'static str,
+    ) -> Result<Arc<Session>> {
         // A stream of its own: what the default stream does cannot be recorded and repeated.
         let device = CudaDevice::new_with_stream(ordinal).map_err(|error| match error.into() {
             Error::Tensor { message } => Error::Cuda { message },
@@ -64,7 +70,7 @@ impl Session {
         keep_freed_memory(&stream)?;
         let (major, minor) = stream.context().compute_capability()?;
         let half = precision == Precision::Bf16;
-        let kernels = Kernels::new(stream.clone(), half, format!("sm_{major}{minor}"));
+        let kernels = Kernels::new(stream.clone(), half, extra, format!("sm_{major}{minor}"));
         let session = Arc::new(Session {
             precision,
             deterministic,

@@ -19,7 +19,7 @@ use super::gradients;
 
 /// The GPU, or `None` and a word where there is none.
 fn session(precision: Precision) -> Option<Arc<Session>> {
-    match Session::open(0, precision, true) {
+    match Session::open(0, precision, true, "") {
         Ok(session) => Some(session),
         Err(error) if std::env::var_os("MULTIDIGIT_REQUIRE_GPU").is_some() => {
             panic!("MULTIDIGIT_REQUIRE_GPU is set, and there is no GPU: {error}")
@@ -33,9 +33,9 @@ fn session(precision: Precision) -> Option<Arc<Session>> {
 
 #[test]
 fn the_kernels_compile() {
-    compile_all("sm_90").unwrap();
+    compile_all("", "sm_90").unwrap();
     // a GPU that the compiler does not know, too old or too new for it
-    let error = compile_all("sm_10").unwrap_err().to_string();
+    let error = compile_all("", "sm_10").unwrap_err().to_string();
     assert!(error.starts_with("the GPU could not be used: the kernels do not compile for sm_10: "), "{error}");
 }
 

@@ -5,48 +5,50 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, LaunchConfig};
 
-use super::kernels::{Argument, Form, THREADS};
-use super::loss::Rows;
-use super::session::{Session, address};
-use crate::error::{Error, Result};
+use multidigit_nn::cuda::loss::Rows;
+use multidigit_nn::cuda::session::{Session, address};
+use multidigit_nn::cuda::{Argument, Form, THREADS};
+use multidigit_nn::{Error, Result};
+
+use crate::augment::apply::Transform;
+use crate::augment::gather::Fixed;
+use crate::augment::warp::Warp;
 
 /// Shared memory that a block may have without asking for it; beyond, images are kept in ordinary memory between two
 /// resamplings.
 const SHARED: usize = 40 << 10;
 
-/// One resampling, as `images.cu` takes it: its kind there, and its numbers in fixed or in floating point.
-pub type Move = (u32, [i32; 6], [f64; 6]);
-
-/// What happens to one image.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Map {
-    /// Resamplings, in their order.
-    pub moves: [Option<Move>; 2],
-    /// The rectangle that is erased then: top, left, height, width, and its grey.
-    pub erase: Option<[i32; 5]>,
-}
+/// The source of the kernels, which a session compiles beside those of the networks.
+pub const KERNELS: &str = include_str!("images.cu");
 
 /// Words of a `Map` in `images.cu`.
 const WORDS: usize = 23;
 
-impl Map {
-    /// The structure in `images.cu`.
-    fn words(&self) -> [u64; WORDS] {
-        let pair = |low: i32, high: i32| u64::from(low as u32) | u64::from(high as u32) << 32;
-        let moves: Vec<Move> = self.moves.into_iter().flatten().collect();
-        let erase = self.erase.unwrap_or_default();
-        let mut words = [0; WORDS];
-        words[..3].copy_from_slice(&[
-            pair(moves.len() as i32, erase[0]),
-            pair(erase[1], erase[2]),
-            pair(erase[3], erase[4]),
-        ]);
-        for ((kind, [a, b, c, d, e, f], matrix), into) in moves.iter().zip(words[3..].chunks_exact_mut(10)) {
-            into[..4].copy_from_slice(&[pair(*kind as i32, *a), pair(*b, *c), pair(*d, *e), pair(*f, 0)]);
-            into[4..].iter_mut().zip(matrix).for_each(|(into, value)| *into = value.to_bits());
-        }
-        words
+/// A transform as the structure `Map` of `images.cu`.
+fn words(transform: &Transform) -> [u64; WORDS] {
+    let pair = |low: i32, high: i32| u64::from(low as u32) | u64::from(high as u32) << 32;
+    let warps: Vec<Warp> = transform.warps.into_iter().flatten().collect();
+    let erase = transform.erase.map(|e| [e.top, e.left, e.height, e.width, usize::from(e.value)].map(|n| n as i32));
+    let [top, left, height, width, value] = erase.unwrap_or_default();
+    let mut words = [0; WORDS];
+    words[..3].copy_from_slice(&[pair(warps.len() as i32, top), pair(left, height), pair(width, value)]);
+    for (warp, into) in warps.into_iter().zip(words[3..].chunks_exact_mut(10)) {
+        // the kinds of `images.cu`, and what each of them reads: fixed point or a matrix
+        let (kind, fixed, matrix) = match warp {
+            Warp::Still => (0, None, None),
+            Warp::HalfTurn => (1, None, None),
+            Warp::Left => (2, None, None),
+            Warp::Right => (3, None, None),
+            Warp::Fixed(fixed) => (4, Some(fixed), None),
+            Warp::Floating(matrix) => (5, None, Some(matrix)),
+            Warp::Scale(matrix) => (6, None, Some(matrix)),
+            Warp::Bilinear(matrix) => (7, None, Some(matrix)),
+        };
+        let Fixed { origin: [a, b], right: [c, d], down: [e, f] } = fixed.unwrap_or_default();
+        into[..4].copy_from_slice(&[pair(kind, a), pair(b, c), pair(d, e), pair(f, 0)]);
+        into[4..].iter_mut().zip(matrix.unwrap_or_default()).for_each(|(into, value)| *into = value.to_bits());
     }
+    words
 }
 
 /// A data set on the device.
@@ -103,9 +105,9 @@ impl Images {
         Ok(())
     }
 
-    /// Sets what happens to each image of the data set in this epoch.
-    pub fn set_maps(&mut self, maps: &[Map]) -> Result<()> {
-        let words: Vec<u64> = maps.iter().flat_map(Map::words).collect();
+    /// Sets the transform of each image of the data set in this epoch.
+    pub fn set_transforms(&mut self, transforms: &[Transform]) -> Result<()> {
+        let words: Vec<u64> = transforms.iter().flat_map(words).collect();
         let stream = self.session.stream();
         match &mut self.maps {
             Some(room) if room.len() == words.len() => stream.memcpy_htod(&words, room)?,
@@ -121,7 +123,7 @@ impl Images {
 
     /// The rows of a batch of the epoch's order, by the number of the step.
     pub fn ordered(&self, stride: usize) -> Result<Rows> {
-        let order = self.order.as_ref().ok_or_else(|| Error::Tensor { message: "no order was set".to_owned() })?;
+        let order = self.order.as_ref().ok_or_else(|| Error::tensor("no order was set"))?;
         Ok(Rows::Ordered { order: self.session.address(order), stride })
     }
 
@@ -154,21 +156,27 @@ impl Images {
             between.into(),
         ];
         // SAFETY: the kernel's arguments, and the caller's promise.
-        unsafe { self.session.launch(Form::Images, "images", config, &arguments) }?;
+        unsafe { self.session.launch(Form::Extra, "images", config, &arguments) }?;
         Ok(out)
     }
 }
 
-/// The pixels of some images after their maps.
-pub fn augmented(session: &Session, pixels: &[u8], maps: &[Map], [height, width]: [usize; 2]) -> Result<Vec<u8>> {
-    if pixels.len() != maps.len() * height * width {
-        return Err(Error::Tensor { message: format!("{} bytes for {} images", pixels.len(), maps.len()) });
+/// The pixels of some images after their transforms.
+pub fn augmented(
+    session: &Session,
+    pixels: &[u8],
+    transforms: &[Transform],
+    [height, width]: [usize; 2],
+) -> Result<Vec<u8>> {
+    let images = transforms.len();
+    if pixels.len() != images * height * width {
+        return Err(Error::tensor(format!("{} bytes for {images} images", pixels.len())));
     }
     let stream = session.stream();
-    let words: Vec<u64> = maps.iter().flat_map(Map::words).collect();
+    let words: Vec<u64> = transforms.iter().flat_map(words).collect();
     let (source, words) = (stream.clone_htod(pixels)?, stream.clone_htod(&words)?);
     let [out, between] = [stream.alloc_zeros::<u8>(pixels.len())?, stream.alloc_zeros::<u8>(pixels.len())?];
-    let config = LaunchConfig { grid_dim: (maps.len() as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
+    let config = LaunchConfig { grid_dim: (images as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
     let arguments: [Argument; 6] = [
         session.address(&source).into(),
         height.into(),
@@ -178,7 +186,7 @@ pub fn augmented(session: &Session, pixels: &[u8], maps: &[Map], [height, width]
         session.address(&between).into(),
     ];
     // SAFETY: the kernel's arguments, with an image and a map for each block.
-    unsafe { session.launch(Form::Images, "augmented", config, &arguments) }?;
+    unsafe { session.launch(Form::Extra, "augmented", config, &arguments) }?;
     let pixels = stream.clone_dtoh(&out)?;
     session.wait()?;
     Ok(pixels)

@@ -1,0 +1,101 @@
+//! The training images of every epoch: plain, stored by the stage `augment`, or augmented in flight.
+
+use std::cell::RefCell;
+
+use crate::augment::apply::{Scratch, Transform};
+use crate::augment::{self, Augmenter};
+use crate::error::Result;
+use crate::shards::Split;
+
+/// Reads the stored images of an epoch, counted from 0, if the epoch is stored.
+pub type Stored<'a> = dyn Fn(usize) -> Result<Option<Split>> + Sync + 'a;
+
+/// Where the images of each epoch come from.
+pub struct Epochs<'a> {
+    train: &'a Split,
+    augmented: Option<Augmented<'a>>,
+}
+
+struct Augmented<'a> {
+    config: &'a augment::Config,
+    stored: Box<Stored<'a>>,
+}
+
+impl<'a> Epochs<'a> {
+    /// Epochs that all show the training split as it is.
+    pub fn plain(train: &'a Split) -> Epochs<'a> {
+        Epochs { train, augmented: None }
+    }
+
+    /// Epochs that show the training split augmented by `config`: read where an epoch is stored, computed in flight where
+    /// it is not. Both give the same pixels.
+    pub fn augmented(
+        train: &'a Split,
+        config: &'a augment::Config,
+        stored: impl Fn(usize) -> Result<Option<Split>> + Sync + 'a,
+    ) -> Epochs<'a> {
+        Epochs { train, augmented: Some(Augmented { config, stored: Box::new(stored) }) }
+    }
+
+    /// The training split as it is.
+    pub fn train(&self) -> &'a Split {
+        self.train
+    }
+
+    /// The images of an epoch, counted from 0.
+    ///
+    /// # Errors
+    /// Those of reading a stored epoch.
+    pub fn images(&self, epoch: usize) -> Result<Images<'a>> {
+        let Some(Augmented { config, stored }) = &self.augmented else { return Ok(Images::Plain(self.train)) };
+        Ok(match stored(epoch)? {
+            Some(split) => Images::Stored(Box::new(split)),
+            None => {
+                let scratch = RefCell::new(Scratch::default());
+                Images::InFlight { train: self.train, augmenter: Box::new(Augmenter::new(config, epoch)), scratch }
+            }
+        })
+    }
+
+    /// The transforms of an epoch, counted from 0, by the position of the image in the training split: a GPU applies them
+    /// itself. Plain images have none.
+    pub fn transforms(&self, epoch: usize) -> Option<impl Fn(usize) -> Transform + Sync + 'a> {
+        let Augmented { config, .. } = self.augmented.as_ref()?;
+        let (augmenter, train) = (Augmenter::new(config, epoch), self.train);
+        Some(move |row: usize| {
+            let size = (train.height, train.width);
+            augmenter.transform(&augmenter.params(train.sample(row), size), size)
+        })
+    }
+}
+
+/// The images of one epoch.
+pub enum Images<'a> {
+    /// The training split as it is.
+    Plain(&'a Split),
+    /// A stored epoch.
+    Stored(Box<Split>),
+    /// The training split, augmented image by image as they are asked for.
+    InFlight {
+        /// The training split.
+        train: &'a Split,
+        /// The augmentation of the epoch.
+        augmenter: Box<Augmenter>,
+        /// The augmentation's buffers.
+        scratch: RefCell<Scratch>,
+    },
+}
+
+impl Images<'_> {
+    /// Fills `out` with the pixels of the image at a position of the training split.
+    pub fn fill(&self, row: usize, out: &mut [u8]) {
+        match self {
+            Images::Plain(split) => out.copy_from_slice(split.image(row)),
+            Images::Stored(split) => out.copy_from_slice(split.image(row)),
+            Images::InFlight { train, augmenter, scratch } => {
+                let size = (train.height, train.width);
+                augmenter.apply(train.sample(row), train.image(row), size, out, &mut scratch.borrow_mut());
+            }
+        }
+    }
+}
