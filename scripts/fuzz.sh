@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${1:?seconds for each target}
 shift
 targets=("$@")
-[ "${#targets[@]}" -gt 0 ] || targets=(idx config foreign png weights record position)
+[ "${#targets[@]}" -gt 0 ] || targets=(idx config foreign png weights record checkpoint)
 folder=${CARGO_TARGET_DIR:-target}
 found=$folder/fuzz/found
 

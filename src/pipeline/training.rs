@@ -173,12 +173,12 @@ impl Pipeline {
 
     /// From where the run with this key in a folder goes on, if it has a checkpoint.
     fn going_on(&self, folder: &Path, key: &Key) -> Result<Option<Beginning>> {
-        let found = checkpoint::find(folder)?.map(|found| found.position);
-        let Some(position) = found.filter(|position| position.identity == identity(key)) else {
+        let found = checkpoint::find(folder)?.map(|found| found.state);
+        let Some(state) = found.filter(|state| state.identity == identity(key)) else {
             return Ok(None);
         };
-        checkpoint::epochs(folder, &position, self.config.plan.digits, self.config.train.repeats())?;
-        Ok(Some(Beginning::GoOn { epoch: position.epoch + 1, step: position.step }))
+        checkpoint::epochs(folder, &state, self.config.plan.digits, self.config.train.repeats())?;
+        Ok(Some(Beginning::GoOn { epoch: state.epoch + 1, step: state.step }))
     }
 
     pub(super) fn stands(&self, target: &Path, differences: Vec<String>, schedule: Option<Kind>) -> Error {

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::networks::weights::{self, Entry, Parsed};
 use multidigit_nn::optim::Moments;
-use multidigit_nn::schedule::{Schedule, State};
+use multidigit_nn::schedule::{self, Schedule};
 
 /// The file in a run's folder.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -26,10 +26,10 @@ pub const FILE: &str = "checkpoint.safetensors";
 /// The checkpoint before the last one, which stands in for it should that be damaged, until the run is finished.
 pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
 
-/// Where a run stands; its tensors are beside.
+/// The state of a training, but for its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Position {
+#[serde(from = "Text", into = "Text")]
+pub struct State {
     /// Digest of the configuration and the data that the run depends on.
     pub identity: Digest,
     /// Epochs that are done.
@@ -38,33 +38,14 @@ pub struct Position {
     pub batch: usize,
     /// Steps of the optimiser that are done.
     pub step: u64,
-    /// How long the epoch under way took so far, in seconds.
-    #[serde(with = "exact")]
+    /// The time that the epoch under way took so far, in seconds.
     pub seconds: f64,
-    /// Images of the epoch under way so far.
-    pub images: usize,
-    /// Their loss, summed.
-    #[serde(with = "exact")]
-    pub loss: f64,
-    /// How many of them had all digits right.
-    pub correct: usize,
-    /// How many of them had the right digit, per position.
-    pub correct_digits: Vec<usize>,
-    /// The epoch with the lowest validation loss, counted from 1; 0 before the first.
-    pub best_epoch: usize,
-    /// That loss.
-    #[serde(with = "exact")]
-    pub best_loss: f64,
-    /// The learning rate of the plateau.
-    #[serde(with = "exact")]
-    pub rate: f64,
-    /// The lowest loss that the plateau has met.
-    #[serde(with = "exact")]
-    pub plateau_best: f64,
-    /// Epochs since it fell.
-    pub plateau_bad_epochs: usize,
-    /// Epochs of the plateau's cooldown that are left.
-    pub plateau_cooldown: usize,
+    /// The scores of the epoch under way.
+    pub scores: Scores,
+    /// The best epoch so far.
+    pub best: Best,
+    /// The state of the schedule.
+    pub schedule: schedule::State,
     /// Steps of Adam.
     pub adam_steps: i32,
     /// Digest of the table of the epochs that are done.
@@ -73,49 +54,126 @@ pub struct Position {
     pub environment: Digest,
 }
 
-impl Position {
-    /// The beginning of a run whose file of the environment has this digest.
-    pub fn start(identity: Digest, schedule: &Schedule, environment: Digest) -> Position {
-        let State { rate, best, bad_epochs, cooldown } = *schedule.state();
-        Position {
+/// The epoch with the lowest validation loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Best {
+    /// Its number, counted from 1; 0 before the first epoch.
+    pub epoch: usize,
+    /// Its validation loss.
+    pub loss: f64,
+}
+
+impl State {
+    /// The state before the first step of a run whose file of the environment has this digest.
+    pub fn start(identity: Digest, schedule: &Schedule, environment: Digest) -> State {
+        State {
             identity,
             epoch: 0,
             batch: 0,
             step: 0,
             seconds: 0.0,
-            images: 0,
-            loss: 0.0,
-            correct: 0,
-            correct_digits: Vec::new(),
-            best_epoch: 0,
-            best_loss: f64::INFINITY,
-            rate,
-            plateau_best: best,
-            plateau_bad_epochs: bad_epochs,
-            plateau_cooldown: cooldown,
+            scores: Scores::default(),
+            best: Best { epoch: 0, loss: f64::INFINITY },
+            schedule: schedule.state().clone(),
             adam_steps: 0,
             metrics: Digest::of(b""),
             environment,
         }
     }
 
-    /// Whether weights after this epoch are those of this very position, and are written again where the run goes on.
+    /// Whether the weights after this epoch are those of this very state, and are written again where the run goes on.
     pub fn rewrites(&self, epoch: usize) -> bool {
         self.batch == 0 && self.epoch > 0 && epoch == self.epoch
     }
+}
 
-    /// The scores of the epoch under way.
-    pub fn scores(&self) -> Scores {
-        let (images, loss, correct) = (self.images, self.loss, self.correct);
-        Scores { images, loss, correct, correct_digits: self.correct_digits.clone() }
+/// A [`State`] as it stands in a checkpoint: one object without nesting.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Text {
+    identity: Digest,
+    epoch: usize,
+    batch: usize,
+    step: u64,
+    #[serde(with = "exact")]
+    seconds: f64,
+    images: usize,
+    #[serde(with = "exact")]
+    loss: f64,
+    correct: usize,
+    correct_digits: Vec<usize>,
+    best_epoch: usize,
+    #[serde(with = "exact")]
+    best_loss: f64,
+    #[serde(with = "exact")]
+    rate: f64,
+    #[serde(with = "exact")]
+    plateau_best: f64,
+    plateau_bad_epochs: usize,
+    plateau_cooldown: usize,
+    adam_steps: i32,
+    metrics: Digest,
+    environment: Digest,
+}
+
+impl From<Text> for State {
+    fn from(text: Text) -> State {
+        let Text { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, .. } = text;
+        let Text { images, loss, correct, correct_digits, .. } = text;
+        State {
+            identity,
+            epoch,
+            batch,
+            step,
+            seconds,
+            scores: Scores { images, loss, correct, correct_digits },
+            best: Best { epoch: text.best_epoch, loss: text.best_loss },
+            schedule: schedule::State {
+                rate: text.rate,
+                best: text.plateau_best,
+                bad_epochs: text.plateau_bad_epochs,
+                cooldown: text.plateau_cooldown,
+            },
+            adam_steps,
+            metrics,
+            environment,
+        }
+    }
+}
+
+impl From<State> for Text {
+    fn from(state: State) -> Text {
+        let State { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, .. } = state;
+        let Scores { images, loss, correct, correct_digits } = state.scores;
+        let schedule::State { rate, best, bad_epochs, cooldown } = state.schedule;
+        Text {
+            identity,
+            epoch,
+            batch,
+            step,
+            seconds,
+            images,
+            loss,
+            correct,
+            correct_digits,
+            best_epoch: state.best.epoch,
+            best_loss: state.best.loss,
+            rate,
+            plateau_best: best,
+            plateau_bad_epochs: bad_epochs,
+            plateau_cooldown: cooldown,
+            adam_steps,
+            metrics,
+            environment,
+        }
     }
 }
 
 /// The checkpoint from which an interrupted run goes on.
 #[derive(Debug, PartialEq)]
 pub struct Found {
-    /// Where the run stands by it.
-    pub position: Position,
+    /// The state that it holds.
+    pub state: State,
     /// What is wrong with the last checkpoint, in words, if this is the one before it.
     pub instead: Option<String>,
 }
@@ -128,13 +186,13 @@ pub struct Found {
 /// fails to read one, which is no damage.
 pub fn find(folder: &Path) -> Result<Option<Found>> {
     let path = folder.join(FILE);
-    let last = match position(&path) {
-        Ok(Some(position)) => return Ok(Some(Found { position, instead: None })),
+    let last = match read_state(&path) {
+        Ok(Some(state)) => return Ok(Some(Found { state, instead: None })),
         Err(error) if error.is_of_system() => return Err(error),
         last => last.map(|_| None),
     };
-    let position = match position(&folder.join(PREVIOUS)) {
-        Ok(Some(position)) => position,
+    let state = match read_state(&folder.join(PREVIOUS)) {
+        Ok(Some(state)) => state,
         Err(error) if error.is_of_system() => return Err(error),
         _ => return last,
     };
@@ -143,7 +201,7 @@ pub fn find(folder: &Path) -> Result<Option<Found>> {
         Err(other) => other.to_string(),
         Ok(_) => "missing".to_owned(),
     };
-    Ok(Some(Found { position, instead: Some(format!("`{}`: {wrong}", path.display())) }))
+    Ok(Some(Found { state, instead: Some(format!("`{}`: {wrong}", path.display())) }))
 }
 
 /// Makes the checkpoint before the last one the last one of the run in `folder`.
@@ -151,24 +209,24 @@ pub fn fall_back(folder: &Path) -> Result<()> {
     files::rename(&folder.join(PREVIOUS), &folder.join(FILE))
 }
 
-/// The position in the checkpoint at a path; none where there is no such file.
-fn position(path: &Path) -> Result<Option<Position>> {
+/// The state in the checkpoint at a path; none where there is no such file.
+fn read_state(path: &Path) -> Result<Option<State>> {
     if !path.try_exists().map_err(Error::io(path, "look for it"))? {
         return Ok(None);
     }
     let bytes = files::read(path)?;
-    parse(path, &bytes).map(|(_, position)| Some(position))
+    parse(path, &bytes).map(|(_, state)| Some(state))
 }
 
-/// The tensors and the position in the bytes of a checkpoint, which must have a digest of its own.
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, Position)> {
+/// The tensors and the state in the bytes of a checkpoint, which must have a digest of its own.
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, State)> {
     let Parsed { tensors, description, is_checked } = weights::parse(path, bytes).map_err(of_checkpoint)?;
     if !is_checked {
         return Err(Error::format(path, "no digest of its content", EXPECTED));
     }
-    let position = serde_json::from_str(&description)
+    let state = serde_json::from_str(&description)
         .map_err(|e| Error::format(path, format!("not a checkpoint ({e})"), EXPECTED))?;
-    Ok((tensors, position))
+    Ok((tensors, state))
 }
 
 const EXPECTED: &str = "a checkpoint of this version; start the run over with --force";
@@ -181,8 +239,8 @@ fn of_checkpoint(error: Error) -> Error {
     }
 }
 
-/// Writes where a run stands. The checkpoint that stood there before is kept as [`PREVIOUS`].
-pub fn save(folder: &Path, position: &Position, learner: &Learner) -> Result<()> {
+/// Writes the state of a training. The checkpoint that stood there before is kept as [`PREVIOUS`].
+pub fn save(folder: &Path, state: &State, learner: &Learner) -> Result<()> {
     let (network, moments) = (&learner.network, learner.adam.moments());
     let mut tensors = Vec::new();
     for (name, var) in multidigit_nn::weights::all(network.store()) {
@@ -192,14 +250,14 @@ pub fn save(folder: &Path, position: &Position, learner: &Learner) -> Result<()>
         tensors.push((format!("first.{name}"), Entry::vector(&moments.first)));
         tensors.push((format!("second.{name}"), Entry::vector(&moments.second)));
     }
-    weights::write(&folder.join(FILE), Some(&folder.join(PREVIOUS)), tensors, &serde_json::json!(position))
+    weights::write(&folder.join(FILE), Some(&folder.join(PREVIOUS)), tensors, &serde_json::json!(state))
 }
 
-/// Brings a learner and its schedule to where the run in `folder` stands.
-pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> Result<Position> {
+/// Brings a learner and its schedule to the state of the run in `folder`.
+pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> Result<State> {
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
-    let (tensors, position) = parse(&path, &bytes)?;
+    let (tensors, state) = parse(&path, &bytes)?;
     weights::restore(&path, &tensors, "value.", &learner.network).map_err(of_checkpoint)?;
     let mut moments = Vec::new();
     for (name, var) in learner.network.store().parameters() {
@@ -207,14 +265,9 @@ pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> 
         let moment = |kind| read(kind).map_err(of_checkpoint);
         moments.push(Moments { first: moment("first")?, second: moment("second")? });
     }
-    learner.adam.resume(position.adam_steps, moments);
-    schedule.resume(State {
-        rate: position.rate,
-        best: position.plateau_best,
-        bad_epochs: position.plateau_bad_epochs,
-        cooldown: position.plateau_cooldown,
-    });
-    Ok(position)
+    learner.adam.resume(state.adam_steps, moments);
+    schedule.resume(state.schedule.clone());
+    Ok(state)
 }
 
 /// Makes the checkpoint in `folder` that of another run, which goes on from it: its identity becomes `to`.
@@ -224,14 +277,14 @@ pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> 
 pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
-    let (tensors, position) = parse(&path, &bytes)?;
-    if position.identity != from {
-        let found = format!("a checkpoint of another run ({})", position.identity.short());
+    let (tensors, state) = parse(&path, &bytes)?;
+    if state.identity != from {
+        let found = format!("a checkpoint of another run ({})", state.identity.short());
         return Err(Error::format(&path, found, format!("that of {}", from.short())));
     }
     let entries = tensors.names().into_iter().map(|name| Ok((name.to_owned(), weights::entry(&path, &tensors, name)?)));
     let entries = entries.collect::<Result<Vec<_>>>()?;
-    weights::write(&path, None, entries, &serde_json::json!(Position { identity: to, ..position }))
+    weights::write(&path, None, entries, &serde_json::json!(State { identity: to, ..state }))
 }
 
 /// The epochs that are done of the run in a folder, once all is checked that the run goes on with and that will be part
@@ -239,7 +292,7 @@ pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
 /// checkpoint, at the end of an epoch, are written again by [`super::run`] if a kill came between. So are weights of an
 /// epoch yet to come, where the run goes on from the checkpoint before the last one, if `repeats` says that the run comes to
 /// the same ones again.
-pub fn epochs(folder: &Path, position: &Position, digits: usize, repeats: bool) -> Result<Vec<Epoch>> {
+pub fn epochs(folder: &Path, state: &State, digits: usize, repeats: bool) -> Result<Vec<Epoch>> {
     const ADVICE: &str = "restore it from a copy, or start the run over with --force";
     let changed = |name: &str| {
         let path = folder.join(name);
@@ -247,16 +300,16 @@ pub fn epochs(folder: &Path, position: &Position, digits: usize, repeats: bool) 
     };
     let unreadable = |name: &str, error: Error| if error.is_of_system() { error } else { changed(name) };
     let mut epochs = metrics::read(&folder.join(metrics::FILE)).map_err(|error| unreadable(metrics::FILE, error))?;
-    epochs.truncate(position.epoch);
-    if Digest::of(metrics::text(digits, &epochs).as_bytes()) != position.metrics {
+    epochs.truncate(state.epoch);
+    if Digest::of(metrics::text(digits, &epochs).as_bytes()) != state.metrics {
         return Err(changed(metrics::FILE));
     }
     let environment = Digest::of_file(&folder.join(environment::FILE));
-    if environment.map_err(|error| unreadable(environment::FILE, error))? != position.environment {
+    if environment.map_err(|error| unreadable(environment::FILE, error))? != state.environment {
         return Err(changed(environment::FILE));
     }
-    for (name, epoch) in [("best", position.best_epoch), ("last", position.epoch)] {
-        if position.epoch == 0 || position.rewrites(epoch) {
+    for (name, epoch) in [("best", state.best.epoch), ("last", state.epoch)] {
+        if state.epoch == 0 || state.rewrites(epoch) {
             continue;
         }
         let file = format!("{WEIGHTS}/{name}.safetensors");
@@ -267,7 +320,7 @@ pub fn epochs(folder: &Path, position: &Position, digits: usize, repeats: bool) 
             return Err(changed(&file));
         }
         let found = weights::describe(&path, &parsed.description)?.epoch;
-        let is_made_again = found > position.epoch && (repeats || name == "last");
+        let is_made_again = found > state.epoch && (repeats || name == "last");
         if found != epoch && !is_made_again {
             let expected = format!("those of epoch {epoch}; {ADVICE}");
             return Err(Error::format(&path, format!("weights of epoch {found}"), expected));

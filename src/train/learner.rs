@@ -20,8 +20,8 @@ pub struct Learner {
     seed: u64,
 }
 
-/// What a step came to.
-pub struct Step {
+/// The results of a step.
+pub struct StepResult {
     /// The loss of the batch, before the step; where it is no finite number, no step was made.
     pub loss: f64,
     /// The logits of each head, before the step.
@@ -45,17 +45,17 @@ impl Learner {
     }
 
     /// Forward, loss, backward, and a step of the optimiser, whose number and learning rate are given.
-    pub fn step(&mut self, batch: &Batch, number: u64, rate: f64) -> Result<Step> {
+    pub fn step(&mut self, batch: &Batch, number: u64, rate: f64) -> Result<StepResult> {
         let store = self.network.store();
         let tape = Tape::new(store.parameters().len());
         let logits = self.network.forward(&batch.input, Mode::Train { seed: self.seed, step: number, tape: &tape })?;
         let loss = loss(&logits, &batch.targets)?;
         if !loss.value.is_finite() {
-            return Ok(Step { loss: loss.value, logits, times: Vec::new(), optimiser: Duration::ZERO });
+            return Ok(StepResult { loss: loss.value, logits, times: Vec::new(), optimiser: Duration::ZERO });
         }
         let gradients = tape.backward(&logits, loss.gradients)?;
         let begun = Instant::now();
         self.adam.step(store, &gradients.parameters, rate)?;
-        Ok(Step { loss: loss.value, logits, times: gradients.times, optimiser: begun.elapsed() })
+        Ok(StepResult { loss: loss.value, logits, times: gradients.times, optimiser: begun.elapsed() })
     }
 }

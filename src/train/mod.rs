@@ -32,22 +32,22 @@ pub mod loader;
 #[forbid(unsafe_code)]
 pub mod metrics;
 #[forbid(unsafe_code)]
-mod run;
+mod training;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use self::batch::{Normalise, Scores, batch_count};
-use self::checkpoint::Position;
+use self::checkpoint::State;
 use self::environment::Environment;
 use self::epochs::Epochs;
 use self::events::Events;
-use self::gpu::Gpu;
+use self::gpu::{Gpu, Opened};
 use self::learner::Learner;
 use self::loader::Loader;
 use self::metrics::Epoch;
-use self::run::{Run, Source};
+use self::training::{Engine, Training};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
@@ -261,9 +261,9 @@ pub fn is_output(path: &str) -> bool {
     is_events || names.iter().any(|known| *known == name || files::is_half_of(name, known))
 }
 
-/// What a run came to.
+/// The results of a training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Summary {
+pub struct TrainingSummary {
     /// Values that training moved.
     pub parameters: usize,
     /// Images per epoch.
@@ -277,14 +277,14 @@ pub struct Summary {
 }
 
 /// Trains, and writes `env.json`, `metrics.csv`, TensorBoard's events, `weights/best.safetensors`,
-/// `weights/last.safetensors` and `checkpoint.safetensors` into the folder `out`. `identity` is of all that the result
-/// depends on: where a checkpoint of the same one stands in `out`, the run goes on from there, to the same weights (on a
-/// GPU to the last bit only if it is `deterministic`).
+/// `weights/last.safetensors` and `checkpoint.safetensors` into the folder `out`. `identity` is the digest of everything that
+/// the result depends on: if `out` holds a checkpoint with the same identity, the run goes on from there, to the same weights
+/// (on a GPU to the last bit only if it is `deterministic`).
 ///
 /// # Errors
-/// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`], the weights of the
-/// last whole epoch standing; [`Error::Interrupted`], after a checkpoint.
-pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress: &Progress) -> Result<Summary> {
+/// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`], and the weights of the
+/// last whole epoch stay; [`Error::Interrupted`], after a checkpoint.
+pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress: &Progress) -> Result<TrainingSummary> {
     config.validate()?;
     for (name, split) in [("train", data.epochs.train()), ("val", data.val)] {
         if split.is_empty() {
@@ -292,63 +292,38 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
         }
     }
     memory::keep_freed();
-    let Split { digits, height, width, .. } = *data.epochs.train();
-    let shape = Shape { model: config.model, digits, height, width };
     let images = config.samples.unwrap_or(data.epochs.train().len()).min(data.epochs.train().len());
     let opened = match config.device {
         Device::Cpu => None,
         Device::Cuda => Some(gpu::open("train.device", config.precision, config.deterministic)?),
     };
     let too_much = |error: Error| {
+        let Split { height, width, .. } = *data.epochs.train();
         let what = || format!("the network and {} images of {height}x{width} pixels", images + data.val.len());
         error.or_device_memory(what, "a smaller `train.samples`, or `train.device` cpu")
     };
-    let mut learner = match &opened {
-        None => Learner::new(config, shape)?,
-        Some(opened) => {
-            let network = Network::on(&opened.device(), config.precision.dtype(), shape, config.seed, DROPOUT);
-            Learner::of(config, network.map_err(too_much)?)
-        }
-    };
+    let mut learner = learner(config, data, opened.as_ref()).map_err(too_much)?;
     require_space(learner.network.store().count(), out)?;
     let batches = batch_count(images, config.batch_size);
     let steps = config.epochs as u64 * batches as u64;
     let mut schedule = Schedule::new(config.schedule, config.learning_rate, steps, config.plateau.clone());
-
-    let table = out.join(metrics::FILE);
-    let found = checkpoint::find(out)?.filter(|found| found.position.identity == identity);
-    if let Some(wrong) = found.as_ref().and_then(|found| found.instead.as_ref()) {
-        progress.warn(&format!("{wrong}; the run goes on from the checkpoint before it"));
-        checkpoint::fall_back(out)?;
-    }
-    let begun = found.is_some();
-    let (position, epochs) = if begun {
-        let position = checkpoint::resume(out, &mut learner, &mut schedule)?;
-        let epochs = checkpoint::epochs(out, &position, digits, config.repeats())?;
-        if position.rewrites(position.epoch) {
-            run::save_weights(config, &learner, &position, out)?;
-        }
-        progress.note(&format!("going on with epoch {} at step {}", position.epoch + 1, position.step));
-        (position, epochs)
-    } else {
-        files::create_dir(&out.join(WEIGHTS))?;
-        Environment::here(config.device, data.digest).write(out)?;
-        let environment = Digest::of_file(&out.join(environment::FILE))?;
-        (Position::start(identity, &schedule, environment), Vec::new())
+    let begun = checkpoint_of(identity, out, progress)?;
+    let (state, epochs) = match begun {
+        true => resume(config, data, &mut learner, &mut schedule, out, progress)?,
+        false => (start(config, data, identity, &schedule, out)?, Vec::new()),
     };
     files::remove(&out.join(STOPPED))?;
-    metrics::write(&table, digits, &epochs)?;
+    metrics::write(&out.join(metrics::FILE), data.epochs.train().digits, &epochs)?;
     let events = Events::create(out, Environment::read(out)?.started, &epochs)?;
     let gpu = opened.map(|opened| Gpu::new(opened, config, data, images, &learner, begun));
     let gpu = gpu.transpose().map_err(too_much)?;
     std::thread::scope(|scope| {
-        let source = match gpu {
-            Some(gpu) => Source::Gpu(Box::new(gpu)),
-            None => Source::Cpu(Loader::start(scope, config, data, images, [position.epoch, position.batch])),
+        let engine = match gpu {
+            Some(gpu) => Engine::Gpu(Box::new(gpu)),
+            None => Engine::Cpu(Loader::start(scope, config, data, images, [state.epoch, state.batch])),
         };
         let normalise = Normalise::new(config.mean, config.std);
-        let scores = position.scores();
-        let mut run = Run {
+        let training = Training {
             config,
             data,
             images,
@@ -356,33 +331,63 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
             learner,
             normalise,
             schedule,
-            source,
-            position,
-            scores,
+            engine,
+            state,
             epochs,
             events,
             out,
             progress,
         };
-        while run.position.epoch < config.epochs {
-            match run.epoch() {
-                Err(Error::Interrupted) => {
-                    run.save()?;
-                    let (epoch, step) = (run.position.epoch + 1, run.position.step);
-                    progress.note(&format!(
-                        "a checkpoint stands at epoch {epoch}, step {step}; the same command goes on from there"
-                    ));
-                    return Err(Error::Interrupted);
-                }
-                outcome => outcome?,
-            }
-        }
-        // a finished run goes on from its last checkpoint only
-        files::remove(&out.join(checkpoint::PREVIOUS))?;
-        let Run { position, epochs, learner, .. } = run;
-        let (parameters, steps) = (learner.network.store().count(), position.step);
-        Ok(Summary { parameters, images, steps, epochs, best_epoch: position.best_epoch })
+        training.finish()
     })
+}
+
+/// The fresh network and its optimiser, on the CPU or on the GPU that was opened.
+fn learner(config: &Config, data: &Data, opened: Option<&Opened>) -> Result<Learner> {
+    let Split { digits, height, width, .. } = *data.epochs.train();
+    let shape = Shape { model: config.model, digits, height, width };
+    match opened {
+        None => Learner::new(config, shape),
+        Some(opened) => {
+            let network = Network::on(&opened.device(), config.precision.dtype(), shape, config.seed, DROPOUT)?;
+            Ok(Learner::of(config, network))
+        }
+    }
+}
+
+/// Whether `out` holds a checkpoint of this identity. If the last one is damaged, the one before it takes its place.
+fn checkpoint_of(identity: Digest, out: &Path, progress: &Progress) -> Result<bool> {
+    let found = checkpoint::find(out)?.filter(|found| found.state.identity == identity);
+    if let Some(wrong) = found.as_ref().and_then(|found| found.instead.as_ref()) {
+        progress.warn(&format!("{wrong}; the run goes on from the checkpoint before it"));
+        checkpoint::fall_back(out)?;
+    }
+    Ok(found.is_some())
+}
+
+/// Goes on from the checkpoint in `out`: the state, and the epochs that are done.
+fn resume(
+    config: &Config,
+    data: &Data,
+    learner: &mut Learner,
+    schedule: &mut Schedule,
+    out: &Path,
+    progress: &Progress,
+) -> Result<(State, Vec<Epoch>)> {
+    let state = checkpoint::resume(out, learner, schedule)?;
+    let epochs = checkpoint::epochs(out, &state, data.epochs.train().digits, config.repeats())?;
+    if state.rewrites(state.epoch) {
+        training::save_weights(config, learner, &state, out)?;
+    }
+    progress.note(&format!("going on with epoch {} at step {}", state.epoch + 1, state.step));
+    Ok((state, epochs))
+}
+
+/// Begins a run in `out`.
+fn start(config: &Config, data: &Data, identity: Digest, schedule: &Schedule, out: &Path) -> Result<State> {
+    files::create_dir(&out.join(WEIGHTS))?;
+    Environment::here(config.device, data.digest).write(out)?;
+    Ok(State::start(identity, schedule, Digest::of_file(&out.join(environment::FILE))?))
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
 }
 
 /// Trains on the pixels as they are in every epoch.
-fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::Summary, Error> {
+fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::TrainingSummary, Error> {
     train_watched(config, train, val, out, &Progress::silent())
 }
 
@@ -54,7 +54,7 @@ pub fn train_watched(
     val: &Split,
     out: &Path,
     progress: &Progress,
-) -> Result<train::Summary, Error> {
+) -> Result<train::TrainingSummary, Error> {
     let data = Data { digest: Digest::of(b"bars"), epochs: Epochs::plain(train), val };
     train::run(config, &data, Digest::of_json(&serde_json::json!(config)), out, progress)
 }

@@ -10,6 +10,8 @@
 )]
 
 mod augment;
+mod candle;
+mod circles;
 mod command_line;
 #[path = "../../crates/nn/tests/operators/compare.rs"]
 mod compare;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use multidigit::error::Error;
 use multidigit::networks::Model;
 use multidigit::progress::{Event, Progress};
-use multidigit::train::{Config, Summary, metrics};
+use multidigit::train::{Config, TrainingSummary, metrics};
 use multidigit_nn::schedule::Kind;
 
 use super::Home;
@@ -46,7 +46,7 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
         // every run stops at its seventh word of progress, on one thread and two in turn, until one comes to the end
         let home = tempfile::tempdir().unwrap();
         let mut interruptions = 0;
-        let summary: Summary = loop {
+        let summary: TrainingSummary = loop {
             let heard = AtomicUsize::new(0);
             let patient = |_: Event| heard.fetch_add(1, Ordering::SeqCst) < 6;
             let watch = Progress::new(&patient);
@@ -222,11 +222,11 @@ fn a_run_folder_tells_how_it_was_made() {
 }
 
 /// Trains a run of two epochs on, or from the start.
-fn resume(folder: &Path) -> Result<Summary, Error> {
+fn resume(folder: &Path) -> Result<TrainingSummary, Error> {
     resume_watched(folder, &Progress::silent())
 }
 
-fn resume_watched(folder: &Path, progress: &Progress) -> Result<Summary, Error> {
+fn resume_watched(folder: &Path, progress: &Progress) -> Result<TrainingSummary, Error> {
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 8, ..Config::default() };
     train_watched(&config, &bars(1, 25, 12, 12), &bars(2, 10, 12, 12), folder, progress)
 }

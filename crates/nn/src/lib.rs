@@ -11,6 +11,8 @@ macro_rules! on_gpu {
 }
 
 #[forbid(unsafe_code)]
+mod candle;
+#[forbid(unsafe_code)]
 mod conv_norm;
 #[allow(
     clippy::expect_used,

@@ -15,6 +15,7 @@ pub mod linear;
 pub mod loss;
 pub mod norm;
 pub mod ops;
+pub mod plans;
 pub mod session;
 
 pub use kernels::{Argument, Form, THREADS, compile_all};

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::conv::{self, Task};
+use super::conv;
 use super::conv_one_channel;
 use super::epilogue::{self, Affine, Output};
 use super::kernels::{Argument, Form, each};
 use super::linear::Linear;
 use super::norm::{self, Norm};
+use super::plans::Task;
 use super::session::{Session, address, weight_address};
 use crate::Mode;
 use crate::conv_norm::ConvNorm;

@@ -10,8 +10,8 @@ use candle_core::cuda_backend::{CudaStorageSlice, DeviceId};
 use candle_core::{CudaDevice, DType, Device, Storage, Tensor};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DriverError, LaunchConfig, result, sys};
 
-use super::conv::Convolutions;
 use super::kernels::{Argument, Form, Kernels, PARTIAL_SUMS, SLICES};
+use super::plans::Convolutions;
 use crate::Precision;
 use crate::error::{Error, Result};
 

@@ -1,4 +1,4 @@
-//! A run under way: its epochs, step by step, and what it leaves on the disk as it goes.
+//! A training under way: its epochs, step by step, and the files that it writes as it goes.
 
 use std::path::Path;
 use std::time::Instant;
@@ -6,13 +6,13 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::batch::{Normalise, Scores, forward};
-use super::checkpoint::{self, Position};
+use super::checkpoint::{self, Best, State};
 use super::events::Events;
 use super::gpu::Gpu;
 use super::learner::Learner;
 use super::loader::{Batch, Loader};
 use super::metrics::{self, Epoch};
-use super::{Config, Data, STOPPED, Stretch, WEIGHTS};
+use super::{Config, Data, STOPPED, Stretch, TrainingSummary, WEIGHTS};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
@@ -28,14 +28,16 @@ const VALIDATION_BATCH: usize = 500;
 /// nothing, and few enough for Ctrl-C on a small one.
 const STRETCH: usize = 6400;
 
-/// Where batches come from, and what computes.
-pub enum Source<'scope> {
+/// What computes the steps.
+pub enum Engine<'scope> {
+    /// The CPU, with batches that a thread makes ahead.
     Cpu(Loader<'scope>),
+    /// A GPU, which holds the data set and makes its batches itself.
     Gpu(Box<Gpu>),
 }
 
-/// A run under way.
-pub struct Run<'a, 'data, 'scope> {
+/// A training under way.
+pub struct Training<'a, 'data, 'scope> {
     pub config: &'a Config,
     pub data: &'a Data<'data>,
     pub images: usize,
@@ -43,42 +45,65 @@ pub struct Run<'a, 'data, 'scope> {
     pub learner: Learner,
     pub normalise: Normalise,
     pub schedule: Schedule,
-    pub source: Source<'scope>,
-    pub position: Position,
-    /// Of the epoch under way.
-    pub scores: Scores,
+    pub engine: Engine<'scope>,
+    pub state: State,
     pub epochs: Vec<Epoch>,
     pub events: Events,
     pub out: &'a Path,
     pub progress: &'a Progress<'a>,
 }
 
-impl Run<'_, '_, '_> {
-    /// Takes the rest of the epoch under way, and scores the network after it. Where it is interrupted the position is
+impl Training<'_, '_, '_> {
+    /// Trains to the end.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`], after a checkpoint.
+    pub fn finish(mut self) -> Result<TrainingSummary> {
+        while self.state.epoch < self.config.epochs {
+            match self.epoch() {
+                Err(Error::Interrupted) => {
+                    self.save()?;
+                    let (epoch, step) = (self.state.epoch + 1, self.state.step);
+                    self.progress.note(&format!(
+                        "a checkpoint stands at epoch {epoch}, step {step}; the same command goes on from there"
+                    ));
+                    return Err(Error::Interrupted);
+                }
+                outcome => outcome?,
+            }
+        }
+        // a finished run goes on from its last checkpoint only
+        files::remove(&self.out.join(checkpoint::PREVIOUS))?;
+        let Training { state, epochs, learner, images, .. } = self;
+        let (parameters, steps) = (learner.network.store().count(), state.step);
+        Ok(TrainingSummary { parameters, images, steps, epochs, best_epoch: state.best.epoch })
+    }
+
+    /// Takes the rest of the epoch under way, and scores the network after it. Where it is interrupted the state is
     /// that after the last whole step.
-    pub fn epoch(&mut self) -> Result<()> {
-        let number = self.position.epoch + 1;
+    fn epoch(&mut self) -> Result<()> {
+        let number = self.state.epoch + 1;
         let title = format!("epoch {number}/{}", self.config.epochs);
         self.progress.begin(&title, self.images as u64, "images")?;
-        if self.scores.images > 0 {
-            self.progress.advance(self.scores.images as u64)?;
+        if self.state.scores.images > 0 {
+            self.progress.advance(self.state.scores.images as u64)?;
         }
-        let (begun, before) = (Instant::now(), self.position.seconds);
-        if let Source::Gpu(gpu) = &mut self.source {
-            let first = self.position.step - self.position.batch as u64;
+        let (begun, before) = (Instant::now(), self.state.seconds);
+        if let Engine::Gpu(gpu) = &mut self.engine {
+            let first = self.state.step - self.state.batch as u64;
             let factors =
                 |step: u64| Adam::factors(step as i32 + 1, self.schedule.rate(step), self.config.weight_decay);
             let factors: Vec<_> = (first..first + self.batches as u64).map(factors).collect();
-            gpu.begin(&self.learner.network, self.data, self.position.epoch, first, &factors)?;
+            gpu.begin(&self.learner.network, self.data, self.state.epoch, first, &factors)?;
         }
-        while self.position.batch < self.batches {
+        while self.state.batch < self.batches {
             let images = self.steps()?;
-            self.position.seconds = before + begun.elapsed().as_secs_f64();
-            if self.config.checkpoint_every_steps.is_some_and(|steps| self.position.step.is_multiple_of(steps)) {
+            self.state.seconds = before + begun.elapsed().as_secs_f64();
+            if self.config.checkpoint_every_steps.is_some_and(|steps| self.state.step.is_multiple_of(steps)) {
                 self.save()?;
             }
             self.progress.advance(images as u64)?;
-            let scores = &self.scores;
+            let scores = &self.state.scores;
             let (loss, accuracy) = (scores.mean_loss(), 100.0 * scores.accuracy());
             self.progress.detail(&format!("loss {loss:.4}, accuracy {accuracy:.2}%"))?;
         }
@@ -89,8 +114,8 @@ impl Run<'_, '_, '_> {
         self.progress.begin("validation", val.len() as u64, "images")?;
         let advance = |images| self.progress.advance(images as u64);
         let network = &self.learner.network;
-        let validation = match &mut self.source {
-            Source::Cpu(_) => {
+        let validation = match &mut self.engine {
+            Engine::Cpu(_) => {
                 let mut scores = Scores::default();
                 forward(network, &self.normalise, val, val.len(), VALIDATION_BATCH, |logits, targets| {
                     scores.add(logits, targets)?;
@@ -98,120 +123,117 @@ impl Run<'_, '_, '_> {
                 })?;
                 scores
             }
-            Source::Gpu(gpu) => gpu.score(network, val.len(), advance)?,
+            Engine::Gpu(gpu) => gpu.score(network, val.len(), advance)?,
         };
         self.progress.end();
         let row = Epoch {
             epoch: number,
-            lr: self.schedule.rate(self.position.step - 1),
-            train_loss: self.scores.mean_loss(),
-            train_accuracy: self.scores.accuracy(),
-            train_digits: self.scores.digit_accuracy(),
+            lr: self.schedule.rate(self.state.step - 1),
+            train_loss: self.state.scores.mean_loss(),
+            train_accuracy: self.state.scores.accuracy(),
+            train_digits: self.state.scores.digit_accuracy(),
             val_loss: validation.mean_loss(),
             val_accuracy: validation.accuracy(),
             val_digits: validation.digit_accuracy(),
-            images_per_second: self.images as f64 / self.position.seconds,
-            seconds: self.position.seconds + begun.elapsed().as_secs_f64(),
+            images_per_second: self.images as f64 / self.state.seconds,
+            seconds: self.state.seconds + begun.elapsed().as_secs_f64(),
         };
         if !row.val_loss.is_finite() {
             return Err(self.stop(row.val_loss)?);
         }
-        self.finish(row)
+        self.end_epoch(row)
     }
 
     /// Takes a step, or as many as a GPU takes at a time; the number of their images.
     fn steps(&mut self) -> Result<usize> {
-        let gpu = match &mut self.source {
-            Source::Cpu(loader) => {
+        let gpu = match &mut self.engine {
+            Engine::Cpu(loader) => {
                 let batch = loader.take()?;
                 let images = batch.targets.len() / self.learner.network.shape().digits;
                 self.step(batch)?;
                 return Ok(images);
             }
-            Source::Gpu(gpu) => gpu,
+            Engine::Gpu(gpu) => gpu,
         };
-        let from = self.position.batch;
+        let from = self.state.batch;
         let stretch = (STRETCH / self.config.batch_size).max(1);
         let checkpoint = self
             .config
             .checkpoint_every_steps
-            .map_or(stretch, |steps| (steps - self.position.step % steps).min(stretch as u64) as usize);
+            .map_or(stretch, |steps| (steps - self.state.step % steps).min(stretch as u64) as usize);
         let to = (from + checkpoint).min(self.batches);
         let Stretch { scores, bad } = gpu.steps(&self.learner.network, [from, to], self.batches - 1)?;
         if let Some((step, loss)) = bad {
-            self.position.step += (step - from) as u64;
+            self.state.step += (step - from) as u64;
             return Err(self.stop(loss)?);
         }
         let images = scores.images;
-        self.scores.merge(scores);
-        self.position.step += (to - from) as u64;
-        self.position.batch = to;
+        self.state.scores.merge(scores);
+        self.state.step += (to - from) as u64;
+        self.state.batch = to;
         Ok(images)
     }
 
     /// One step of the optimiser.
     fn step(&mut self, batch: Batch) -> Result<()> {
-        let step = self.learner.step(&batch, self.position.step, self.schedule.rate(self.position.step))?;
+        let step = self.learner.step(&batch, self.state.step, self.schedule.rate(self.state.step))?;
         if !step.loss.is_finite() {
             return Err(self.stop(step.loss)?);
         }
-        self.scores.add(&step.logits, &batch.targets)?;
-        self.position.step += 1;
-        self.position.batch += 1;
+        self.state.scores.add(&step.logits, &batch.targets)?;
+        self.state.step += 1;
+        self.state.batch += 1;
         Ok(())
     }
 
     /// Takes an epoch's row to the files, and moves on to the next epoch.
-    fn finish(&mut self, row: Epoch) -> Result<()> {
+    fn end_epoch(&mut self, row: Epoch) -> Result<()> {
         self.fetch()?;
         self.progress.note(&sentence(&row, self.config.epochs));
         self.schedule.epoch(row.val_loss);
-        let position = &mut self.position;
-        if row.val_loss < position.best_loss {
-            (position.best_loss, position.best_epoch) = (row.val_loss, row.epoch);
+        let state = &mut self.state;
+        if row.val_loss < state.best.loss {
+            state.best = Best { epoch: row.epoch, loss: row.val_loss };
         }
         self.events.add(&row)?;
         self.epochs.push(row);
         metrics::write(&self.out.join(metrics::FILE), self.learner.network.shape().digits, &self.epochs)?;
-        (position.epoch, position.batch, position.seconds) = (position.epoch + 1, 0, 0.0);
-        self.scores = Scores::default();
+        (state.epoch, state.batch, state.seconds) = (state.epoch + 1, 0, 0.0);
+        self.state.scores = Scores::default();
         // before the weights: a run that a kill meets here writes them again out of the checkpoint
         self.checkpoint()?;
-        save_weights(self.config, &self.learner, &self.position, self.out)
+        save_weights(self.config, &self.learner, &self.state, self.out)
     }
 
     /// Brings weights and moments from a GPU.
     fn fetch(&mut self) -> Result<()> {
-        match &self.source {
-            Source::Cpu(_) => Ok(()),
-            Source::Gpu(gpu) => gpu.fetch(&mut self.learner, self.position.step as i32),
+        match &self.engine {
+            Engine::Cpu(_) => Ok(()),
+            Engine::Gpu(gpu) => gpu.fetch(&mut self.learner, self.state.step as i32),
         }
     }
 
     /// Writes a checkpoint of what computes.
-    pub fn save(&mut self) -> Result<()> {
+    fn save(&mut self) -> Result<()> {
         self.fetch()?;
         self.checkpoint()
     }
 
     /// Writes a checkpoint of what stands on the host.
     fn checkpoint(&mut self) -> Result<()> {
-        let (position, scores, state) = (&mut self.position, &self.scores, self.schedule.state());
-        (position.images, position.loss, position.correct) = (scores.images, scores.loss, scores.correct);
-        position.correct_digits.clone_from(&scores.correct_digits);
-        (position.rate, position.plateau_best) = (state.rate, state.best);
-        (position.plateau_bad_epochs, position.plateau_cooldown) = (state.bad_epochs, state.cooldown);
-        position.adam_steps = self.learner.adam.steps();
-        position.metrics = Digest::of(metrics::text(self.learner.network.shape().digits, &self.epochs).as_bytes());
-        checkpoint::save(self.out, position, &self.learner)
+        let state = &mut self.state;
+        state.schedule = self.schedule.state().clone();
+        state.adam_steps = self.learner.adam.steps();
+        state.metrics = Digest::of(metrics::text(self.learner.network.shape().digits, &self.epochs).as_bytes());
+        checkpoint::save(self.out, state, &self.learner)
     }
 
     /// Writes `stopped.json`, which says where the loss became NaN or infinite, and returns the error that says the same.
     fn stop(&self, loss: f64) -> Result<Error> {
-        let (step, rate) = (self.position.step + 1, self.schedule.rate(self.position.step));
+        let (step, rate) = (self.state.step + 1, self.schedule.rate(self.state.step));
         let error = Error::NotFinite { step, loss, rate };
         let (loss, message) = (loss.to_string(), error.to_string());
-        let epoch = self.position.epoch + 1;
+        let epoch = self.state.epoch + 1;
         let word = json!({"step": step, "epoch": epoch, "learning_rate": rate, "loss": loss, "message": message});
         files::replace(&self.out.join(STOPPED), format!("{word:#}\n").as_bytes())?;
         Ok(error)
@@ -219,11 +241,11 @@ impl Run<'_, '_, '_> {
 }
 
 /// Writes the weights after the epoch that is done last, and again as the best ones if they are.
-pub fn save_weights(config: &Config, learner: &Learner, position: &Position, out: &Path) -> Result<()> {
+pub fn save_weights(config: &Config, learner: &Learner, state: &State, out: &Path) -> Result<()> {
     let network = &learner.network;
-    let description = Description { shape: network.shape(), mean: config.mean, std: config.std, epoch: position.epoch };
+    let description = Description { shape: network.shape(), mean: config.mean, std: config.std, epoch: state.epoch };
     let folder = out.join(WEIGHTS);
-    if position.best_epoch == position.epoch {
+    if state.best.epoch == state.epoch {
         weights::save(&folder.join("best.safetensors"), network, &description)?;
     }
     weights::save(&folder.join("last.safetensors"), network, &description)

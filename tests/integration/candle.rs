@@ -1,0 +1,43 @@
+//! The weights of each network in stock layers of candle-nn, as `examples/candle_inference.rs` loads them.
+
+use candle_core::DType;
+use multidigit::networks::weights::{self, Description};
+use multidigit::networks::{Model, Network, Shape};
+use multidigit_nn::Mode;
+
+use super::compare::{error, tensor, values};
+
+#[allow(dead_code, reason = "the example's main is not called")]
+#[path = "../../examples/candle_inference.rs"]
+mod example;
+
+#[test]
+fn stock_layers_of_candle_give_the_same_logits() {
+    for (model, height, width) in [(Model::AlexNet, 64, 48), (Model::Fcn, 64, 64), (Model::ResNet, 20, 31)] {
+        let shape = Shape { model, digits: 2, height, width };
+        let network = Network::new(shape, 5, 0.5).unwrap();
+        // statistics as a training leaves them, and not the neutral ones of a fresh network
+        for (stream, (name, var)) in (1..).zip(network.store().buffers()) {
+            let is_variance = name.ends_with("running_var");
+            let values = tensor(stream, var.dims(), |u| if is_variance { 0.5 + u } else { 0.2 * u - 0.1 });
+            var.set(&values).unwrap();
+        }
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("best.safetensors");
+        weights::save(&path, &network, &Description { shape, mean: 0.1, std: 0.3, epoch: 1 }).unwrap();
+        let (description, theirs) = example::load(&path).unwrap();
+        assert_eq!((description.digits, description.mean), (2, 0.1));
+
+        let input = tensor(99, &[3, height, width, 1], |u| 2.0 * u - 1.0);
+        let ours = network.forward(&input, Mode::Eval).unwrap();
+        let channels_first = input.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+        assert_eq!(channels_first.dtype(), DType::F32);
+        let theirs = theirs.forward(&channels_first).unwrap();
+        assert_eq!((ours.len(), theirs.len()), (2, 2));
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            let found = error(&values(std::slice::from_ref(ours)), &values(&[theirs]));
+            // sums of a few thousand products in another order
+            assert!(found < 2e-5, "{model}: {found:.1e}");
+        }
+    }
+}
