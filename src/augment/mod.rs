@@ -23,7 +23,7 @@ pub mod apply;
 pub mod draw;
 #[allow(unsafe_code, reason = "the gathers of AVX-512, and a loop compiled for AVX2")]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
-mod gather;
+pub mod gather;
 #[forbid(unsafe_code)]
 mod letters;
 #[forbid(unsafe_code)]
@@ -33,7 +33,7 @@ pub mod preview;
 mod tests;
 #[forbid(unsafe_code)]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
-mod warp;
+pub mod warp;
 
 use apply::{Resampling, Scratch, Transform};
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use candle_core::cuda_backend::cudarc::driver::{CudaGraph, sys};
+use candle_core::cuda_backend::cudarc::driver::{CudaGraph, DriverError, sys};
 use rayon::prelude::*;
 
 use super::batch::{Normalise, Scores, order};
@@ -146,7 +146,7 @@ impl Gpu {
                 .collect();
             self.session.set_keys(&words, dropouts.len())?;
         }
-        self.session.wait()
+        Ok(self.session.wait()?)
     }
 
     /// Takes the steps `from..to` of the epoch, whose last one is number `last`, and tells what they came to.
@@ -175,10 +175,10 @@ impl Gpu {
                 self.graph = Some(self.record(network)?);
             }
             if let Some(graph) = &self.graph {
-                graph.launch()?;
+                graph.launch().map_err(driver)?;
             }
         }
-        self.loss.read(network.shape().digits)
+        Ok(self.loss.read(network.shape().digits)?)
     }
 
     /// One step: everything is asked for, nothing waited for.
@@ -193,17 +193,18 @@ impl Gpu {
         let gradients = unsafe { self.loss.add(&logits, self.train.targets(), rows, None, true) }?;
         let gradients = tape.backward(&logits, gradients)?.parameters;
         self.adam.step(network.store(), &gradients)?;
-        self.session.next_step()
+        Ok(self.session.next_step()?)
     }
 
     /// A step as it is asked for, recorded and not run.
     fn record(&self, network: &Network) -> Result<CudaGraph> {
         let stream = self.session.stream();
-        stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+        stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(driver)?;
         let asked = self.step(network, self.batch_size);
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         asked?;
-        graph?.ok_or_else(|| multidigit_nn::Error::Cuda { message: "a step that was recorded is empty".to_owned() })
+        let empty = || multidigit_nn::Error::Cuda { message: "a step that was recorded is empty".to_owned() };
+        Ok(graph.map_err(driver)?.ok_or_else(empty)?)
     }
 
     /// The scores of the network on the validation split; `done` hears of each batch.
@@ -242,6 +243,11 @@ impl Gpu {
         learner.adam.resume(steps, self.adam.moments(store)?);
         Ok(())
     }
+}
+
+/// An error of the driver.
+fn driver(error: DriverError) -> Error {
+    Error::from(multidigit_nn::Error::from(error))
 }
 
 fn scores(totals: Totals) -> Scores {
