@@ -221,8 +221,7 @@ pub enum Measured {
 /// Which stages to run, and how.
 #[derive(Debug, Args)]
 pub struct Run {
-    /// raw, plan, dataset, augment, train, evaluate, report
-    #[arg(value_name = "STAGE")]
+    #[arg(value_name = "STAGE", help = Stage::ALL.map(Stage::name).join(", "))]
     pub stages: Vec<Stage>,
     /// Work on this run, by the name of its folder, with the settings of its own config.yaml; it is evaluated as it stands
     #[arg(long, value_name = "NAME", requires = "stages")]

@@ -12,14 +12,14 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`tables`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`record`], [`tables`], [`shards`] |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`networks`] |
 //! | | [`train`] |
 //! | | [`evaluate`] |
 //! | | [`runs`], what is known of a run |
 //! | | [`report`] |
 //! | order | [`config`], then [`pipeline`] |
-//! | people | [`cli`], [`terminal`], [`results`], [`inspect`] |
+//! | people | [`cli`], [`terminal`], [`results`], [`inspect`], [`predict`], [`preview`] |
 
 pub mod augment;
 #[forbid(unsafe_code)]
@@ -47,9 +47,15 @@ pub mod pipeline;
 #[forbid(unsafe_code)]
 pub mod plan;
 #[forbid(unsafe_code)]
+pub mod predict;
+#[forbid(unsafe_code)]
+pub mod preview;
+#[forbid(unsafe_code)]
 pub mod progress;
 #[forbid(unsafe_code)]
 pub mod raw;
+#[forbid(unsafe_code)]
+pub mod record;
 #[forbid(unsafe_code)]
 pub mod report;
 #[forbid(unsafe_code)]

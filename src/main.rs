@@ -16,9 +16,9 @@ use multidigit::evaluate::Metrics;
 use multidigit::files::sync;
 use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
-use multidigit::runs::{Run, Summary};
+use multidigit::runs::{Run, Runs, Summary};
 use multidigit::terminal::{Terminal, catch_signals, complain, interrupted};
-use multidigit::{inspect, results, rng, train};
+use multidigit::{inspect, predict, preview, results, rng, train};
 
 fn main() -> ExitCode {
     match rng::check_system().and_then(|()| run(Cli::read())) {
@@ -63,10 +63,11 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             in_pipeline(&global, config, |pipeline, progress| pipeline.report(force, progress, &mut tell))
         }
         Command::Status => in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
-            print(&results::status(&pipeline.status()?, pipeline.unfinished_beside().as_deref()))
+            print(&results::status(&pipeline.status()?))
         }),
         Command::Runs { run, json } => in_pipeline(&global, configuration(&global, None)?, |pipeline, progress| {
-            let runs: Vec<Summary> = pipeline.runs(run.as_deref())?.iter().map(Run::summary).collect();
+            let runs = Runs::new(pipeline.artifacts()).list(run.as_deref())?;
+            let runs: Vec<Summary> = runs.iter().map(Run::summary).collect();
             for run in &runs {
                 run.problems.iter().for_each(|problem| progress.warn(&format!("run {}: {problem}", run.run)));
             }
@@ -80,13 +81,13 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         }),
         Command::Preview(Preview { what: Picture::Augment, rows, epochs, out }) => {
             in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
-                let path = pipeline.preview_augment(rows.into(), epochs.into(), out)?;
+                let path = preview::augment(pipeline, rows.into(), epochs.into(), out)?;
                 print(&format!("{}\n", path.display()))
             })
         }
         Command::Predict(Predict { images, run, json }) => {
             in_pipeline(&global, configuration(&global, run.as_deref())?, |pipeline, progress| {
-                let answers = pipeline.predict(&images)?;
+                let answers = predict::predict(pipeline, &images)?;
                 for answer in answers.iter().filter(|answer| !answer.light_on_dark) {
                     let image = answer.image.display();
                     progress.warn(&format!(

@@ -1,14 +1,11 @@
 //! The results of commands as text for stdout: one line per stage, then what is to be said of it.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::Value;
 
-use crate::evaluate::images::Answer;
-use crate::pipeline::{Cleaned, Freshness, Outcome, Record, Stage, Verdict};
-use crate::plan::Facts;
+use crate::pipeline::{Cleaned, Freshness, Outcome, Stage, Status, Verdict};
+use crate::predict::Answer;
 use crate::runs::Summary;
 use crate::runs::format::{percent, utc};
 use crate::train::bench;
@@ -17,7 +14,7 @@ use multidigit_nn::tape::Time;
 /// What became of a stage in a run.
 pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Fresh(record) => format!("{stage:9} fresh      {}\n", amount(stage, record)),
+        Outcome::Fresh(record) => format!("{stage:9} fresh      {}\n", stage.amount(record)),
         Outcome::WouldRun(reasons) => format!("{stage:9} would run  {}\n", reasons.join("; ")),
         Outcome::Ran { record, pinned, .. } => {
             let pinned = match pinned {
@@ -25,30 +22,26 @@ pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
                 Some(true) => ", as pipeline.lock pins it",
                 Some(false) => ", NOT the content that pipeline.lock pins",
             };
-            let (amount, content) = (amount(stage, record), record.content.short());
+            let (amount, content) = (stage.amount(record), record.content.short());
             format!("{stage:9} done       {amount} in {:.2} s, content {content}{pinned}\n", record.seconds)
         }
     }
 }
 
-/// The freshness of every stage, and the unfinished run that stands beside the finished one, if there is one.
-pub fn status(all: &[(Stage, Freshness)], unfinished: Option<&Path>) -> String {
+/// How every stage stands.
+pub fn status(all: &[Status]) -> String {
     let mut out = String::new();
-    for (stage, freshness) in all {
+    for Status { stage, freshness, remarks } in all {
         match freshness {
             Freshness::Stale(reasons) => out.push_str(&format!("{stage:9} stale  {}\n", reasons.join("; "))),
             Freshness::Fresh(record) => {
-                let (amount, age) = (amount(*stage, record), age(record.finished));
+                let (amount, age) = (stage.amount(record), age(record.finished));
                 let content = record.content.short();
                 out.push_str(&format!("{stage:9} fresh  {amount}, content {content}, made {age} ago\n"));
-                let mut lines = remarks(*stage, record);
-                if let (Stage::Train, Some(folder)) = (stage, unfinished) {
-                    lines.push(format!("an unfinished run stands beside it: {}", folder.display()));
-                }
-                for line in lines {
-                    out.push_str(&format!("{:9}        {line}\n", ""));
-                }
             }
+        }
+        for remark in remarks {
+            out.push_str(&format!("{:9}        {remark}\n", ""));
         }
     }
     out
@@ -143,32 +136,6 @@ fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
         format!("{}\n", line.join("  ").trim_end())
     };
     all.iter().map(line).collect()
-}
-
-/// What the facts of a stage say beyond its amount.
-fn remarks(stage: Stage, record: &Record) -> Vec<String> {
-    match (stage, serde_json::from_value::<Facts>(record.facts.clone())) {
-        (Stage::Plan, Ok(facts)) => {
-            let [train, val, test] = facts.counts.as_array();
-            let counts = format!("train {train}, val {val}, test {test}; glyphs: {}", facts.glyphs.name);
-            vec![counts, facts.leakage_sentence()]
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn amount(stage: Stage, record: &Record) -> String {
-    let rows = record.rows;
-    match stage {
-        Stage::Raw => {
-            format!("{rows} glyphs ({})", record.facts.get("glyphs").and_then(Value::as_str).unwrap_or("unknown"))
-        }
-        Stage::Plan => format!("{rows} samples"),
-        Stage::Dataset | Stage::Augment => format!("{rows} images"),
-        Stage::Train => format!("{rows} epoch{}", if rows == 1 { "" } else { "s" }),
-        Stage::Evaluate => format!("{rows} predictions"),
-        Stage::Report => format!("{rows} run{}", if rows == 1 { "" } else { "s" }),
-    }
 }
 
 fn age(finished: u64) -> String {

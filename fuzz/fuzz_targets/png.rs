@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use multidigit::evaluate::images::read;
+use multidigit::predict::read;
 use multidigit_fuzz::file;
 
 /// Bytes of the signature before the first chunk.

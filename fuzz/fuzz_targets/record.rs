@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use multidigit::pipeline::record::{FILE, Record};
+use multidigit::record::{FILE, Record};
 use multidigit_fuzz::{file, folder};
 
 fuzz_target!(|data: &[u8]| {

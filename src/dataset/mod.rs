@@ -150,3 +150,9 @@ fn digest(facts: &Facts, splits: impl Iterator<Item = Digest>) -> Digest {
     }
     content.finish()
 }
+
+/// Whether a path in the folder of a data set is a shard of a split.
+pub fn is_shard_of(path: &str, split: &str) -> bool {
+    let name = path.strip_prefix(DATA).and_then(|name| name.strip_prefix('/'));
+    name.and_then(|name| name.strip_prefix(split)).is_some_and(|rest| rest.starts_with('-'))
+}

@@ -4,7 +4,6 @@
 
 #[allow(clippy::indexing_slicing, reason = "arithmetic on answers in memory, ten probabilities each")]
 pub mod forward;
-pub mod images;
 pub mod metrics;
 mod predictions;
 #[allow(clippy::indexing_slicing, reason = "arithmetic on answers in memory, ten probabilities each")]

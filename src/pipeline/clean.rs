@@ -1,12 +1,13 @@
-//! Cleaning: the files that records name go, and nothing else. Runs and their evaluations stay unless that is forced.
+//! Cleaning: the removal of the files that records name, and of nothing else. Runs and their evaluations are removed only
+//! if that is forced.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Pipeline, Record, Stage, ownership, record};
+use super::{Pipeline, Stage, ownership};
 use crate::error::Result;
 use crate::files::{self, FolderLock, Hold};
-use crate::train;
+use crate::record::{self, Record};
 
 /// A folder of a stage whose files were removed.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +16,7 @@ pub struct Cleaned {
     pub folder: PathBuf,
     /// How many files of it were removed.
     pub files: usize,
-    /// Whether it still stands, as it holds what no record names.
+    /// Whether the folder still stands, because it holds files that no record names.
     pub stands: bool,
 }
 
@@ -28,14 +29,12 @@ impl Pipeline {
     pub fn clean(&self, runs: bool) -> Result<Vec<Cleaned>> {
         let mut targets = BTreeSet::new();
         for stage in Stage::ALL {
-            let home = self.artifacts.join(stage.name());
-            match stage {
-                Stage::Train | Stage::Evaluate if !runs => {}
-                Stage::Train | Stage::Evaluate => {
-                    let folders = files::entries(&home)?.into_iter().filter(|path| path.is_dir());
-                    targets.extend(folders.map(|folder| (stage, target_of(&folder))));
-                }
-                _ => drop(targets.insert((stage, home))),
+            let home = self.home(stage);
+            if !stage.definition().is_per_run() {
+                targets.insert((stage, home));
+            } else if runs {
+                let folders = files::entries(&home)?.into_iter().filter(|path| path.is_dir());
+                targets.extend(folders.map(|folder| (stage, target_of(&folder))));
             }
         }
         let mut held = Vec::new();
@@ -45,7 +44,7 @@ impl Pipeline {
             let is_ours = |place: &&PathBuf| {
                 files::is_marked(place)
                     || files::is_rest(place)
-                    || Record::read(place).is_ok_and(|r| r.is_some_and(|r| r.stage() == Some(stage)))
+                    || Record::read(place).is_ok_and(|r| r.is_some_and(|r| Stage::of(&r) == Some(stage)))
             };
             if places.iter().any(|place| is_ours(&place)) {
                 held.push((stage, FolderLock::beside(&target, Hold::Write)?, target, folder.is_symlink()));
@@ -56,11 +55,11 @@ impl Pipeline {
             ownership::mend(*stage, target)?;
             for folder in [target.clone(), files::unfinished(target)] {
                 if files::is_rest(&folder) {
-                    // of a removal that a kill met
+                    // the rest of a removal that was killed
                     files::remove_empty(&folder)?;
                     continue;
                 }
-                let record = Record::read(&folder)?.is_some_and(|record| record.stage() == Some(*stage));
+                let record = Record::read(&folder)?.is_some_and(|record| Stage::of(&record) == Some(*stage));
                 if files::is_marked(&folder) || folder == *target && record {
                     cleaned.push(clean_one(*stage, &folder)?);
                 }
@@ -74,7 +73,7 @@ impl Pipeline {
     }
 }
 
-/// The folder that a folder among the runs belongs to: the one under construction, or unfinished, is another's.
+/// The folder in which a run stands, or will stand, of which `folder` may be a state under construction or unfinished.
 fn target_of(folder: &Path) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let hidden = name.strip_prefix('.').and_then(|name| name.strip_suffix(".new").or(name.strip_suffix(".old")));
@@ -83,8 +82,10 @@ fn target_of(folder: &Path) -> PathBuf {
 
 fn clean_one(stage: Stage, folder: &Path) -> Result<Cleaned> {
     let before = files::walk_all(folder)?;
-    if files::is_marked(folder) && stage == Stage::Train {
-        for path in before.iter().filter(|path| train::is_output(&record::name(path))) {
+    let definition = stage.definition();
+    if files::is_marked(folder) && definition.is_resumable() {
+        // an unfinished build has no record yet
+        for path in before.iter().filter(|path| definition.is_output(&record::name(path))) {
             files::remove(&folder.join(path))?;
         }
     }

@@ -1,7 +1,7 @@
-//! `pipeline.lock`: the content digests of raw, plan, dataset and augment, committed with the configuration, so that
+//! `pipeline.lock`: the content digests of the stages that make the data, committed with the configuration, so that
 //! whoever runs the same configuration can tell that the same data came out.
 //!
-//! A pin holds for the settings under which it was made. Under others it says nothing.
+//! A pin holds for the settings under which it was made, and is ignored under others.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,13 +9,13 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use super::Stage;
 use super::key::settings_digest;
-use super::seal;
-use super::stage::Stage;
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::record::seal;
 
 /// The lock file beside the configuration.
 pub const FILE: &str = "pipeline.lock";
@@ -28,7 +28,7 @@ pub struct Lock {
     about: String,
     /// Pins, by stage.
     stages: BTreeMap<Stage, Pin>,
-    /// Digest of all before it, without which a damaged digest of settings would be a pin that says nothing.
+    /// Digest of the text before it. Without it, a pin with a damaged digest of settings would be ignored.
     #[serde(default, skip_serializing)]
     digest: Option<IgnoredAny>,
 }

@@ -1,21 +1,21 @@
-//! Whose a file is: a stage's folder is replaced, and its files are removed, only where a record names all that stands
-//! in it.
+//! Ownership: the program replaces a stage's folder only if the folder's record names every file in it, and removes only
+//! files that a record names.
 //!
-//! The record is `record.json` in that folder. Whatever it does not name is the user's, and in the way.
+//! The record is `record.json` in that folder. A file that it does not name is the user's.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::record::{self, Record};
-use super::stage::Stage;
+use super::Stage;
 use crate::error::{Error, Result};
 use crate::files::{self, FolderLock, Hold};
+use crate::record::{self, Record};
 
-/// Refuses to replace the folder of a stage in which anything stands that its record does not name.
+/// Refuses to replace the folder of a stage if its record does not name everything in it.
 ///
 /// # Errors
-/// [`Error::Foreign`]; [`Error::Format`] where the record cannot be read, so that nothing tells whose the files are, where
-/// it is the record of another stage, and where another file system is mounted on the folder.
+/// [`Error::Foreign`] for what the record does not name; [`Error::Format`] if the record cannot be read, if it is the record
+/// of another stage, and if another file system is mounted on the folder.
 pub fn check(stage: Stage, folder: &Path) -> Result<()> {
     let folder = files::resolve(folder)?;
     require_exchangeable(&folder)?;
@@ -23,7 +23,7 @@ pub fn check(stage: Stage, folder: &Path) -> Result<()> {
         return Ok(());
     }
     let record = Record::read(&folder)?;
-    if let Some(other) = record.as_ref().and_then(Record::stage).filter(|&other| other != stage) {
+    if let Some(other) = record.as_ref().and_then(Stage::of).filter(|&other| other != stage) {
         let expected = format!("that of {stage}, or nothing; work in another folder with --artifacts");
         return Err(Error::format(&folder, format!("the output of the stage {other}"), expected));
     }
@@ -34,7 +34,7 @@ pub fn check(stage: Stage, folder: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a folder whose name cannot be given to another one: a file system of its own is mounted there.
+/// Refuses a folder on which a file system is mounted, since such a folder cannot be exchanged with another one.
 #[cfg(unix)]
 fn require_exchangeable(folder: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -55,7 +55,7 @@ fn require_exchangeable(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// [`check`], also of the places beside the folder where a build would stand.
+/// Does what [`check`] does, and refuses foreign files in the places beside the folder where a build would stand.
 pub fn check_around(stage: Stage, folder: &Path) -> Result<()> {
     check(stage, folder)?;
     let [build, _, aside] = files::former(&files::resolve(folder)?);
@@ -65,19 +65,19 @@ pub fn check_around(stage: Stage, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the files that the record in a folder names, the record, the marks, and the folders that are empty then. What
-/// else stands there stays, and so does what lies behind a link.
+/// Removes the files that the record in a folder names, the record, the marks, and the folders that are then empty. Other
+/// files stay, and so do files behind a link.
 pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
     let record = Record::read(folder)?;
     for name in named(stage, record.as_ref()) {
-        // what lies behind a link is not in the folder
+        // a file behind a link is not in the folder
         let way = Path::new(name).ancestors().skip(1);
         if !way.into_iter().any(|part| folder.join(part).is_symlink() && !part.as_os_str().is_empty()) {
             files::remove(&folder.join(name))?;
         }
     }
     remove_empty_folders(folder)?;
-    // the marks last, so that what a kill leaves is still known by them
+    // the marks last, so that the rest of a killed removal can be recognised
     files::remove(&half_of_record(folder))?;
     for name in [record::FILE, files::MARK, files::REPLACED] {
         files::remove(&folder.join(name))?;
@@ -85,9 +85,8 @@ pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
     files::remove_if_empty(folder)
 }
 
-/// Completes what a killed run left undone beside the folder of a stage: a state that was moved aside returns where
-/// nothing took its place, and a build that was never finished goes, as does a state that was replaced. Call it with the
-/// folder's lock in hand.
+/// Cleans up what a killed run left beside the folder of a stage. A state that was moved aside returns if nothing took its
+/// place; a build that was never finished and a state that was replaced are removed. The caller holds the folder's lock.
 pub fn mend(stage: Stage, target: &Path) -> Result<()> {
     let former = files::former(target);
     if is_replaced(stage, &former[2]) && !target.exists() {
@@ -107,35 +106,37 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
     files::clear_build(target)
 }
 
-/// [`mend`] where there is something to mend and nobody is at work: for a stage that has nothing to do itself.
+/// Calls [`mend`] if a killed run left something and no other process is at work there. A stage that turns out to be fresh
+/// does not clean up otherwise.
 pub fn mend_if_left(stage: Stage, target: &Path) {
     let is_left = |folder: &PathBuf| is_replaced(stage, folder) || files::is_rest(folder);
     let is_left =
         files::needs_mending(target) || half_of_record(target).is_file() || files::former(target).iter().any(is_left);
     if is_left && let Ok(_writing) = FolderLock::beside(target, Hold::Write) {
-        // whoever builds here next is told what is in the way
+        // the next command that builds here reports what is in the way
         let _ = mend(stage, target);
     }
 }
 
-/// What a kill may leave of a record that is written again.
+/// The temporary file that a kill leaves if it interrupts the writing of a record.
 fn half_of_record(folder: &Path) -> PathBuf {
     folder.join(format!(".{}.new", record::FILE))
 }
 
-/// Whether a folder holds a finished state of a stage whose place another one took, or was about to take.
+/// Whether a folder holds a finished state of a stage that another state replaced, or was about to replace.
 pub fn is_replaced(stage: Stage, folder: &Path) -> bool {
     let record = || Record::read(folder).ok().flatten();
-    folder.join(files::REPLACED).is_file() && record().is_some_and(|record| record.stage() == Some(stage))
+    folder.join(files::REPLACED).is_file() && record().is_some_and(|record| Stage::of(&record) == Some(stage))
 }
 
-/// The paths of the files that a record names in its own folder; those of `raw` stand elsewhere, and are the user's.
+/// The paths of the files that a record names in its own folder; outputs that stand elsewhere are the user's.
 fn named(stage: Stage, record: Option<&Record>) -> BTreeSet<&str> {
-    let outputs = record.filter(|_| stage != Stage::Raw).into_iter().flat_map(|record| &record.outputs);
+    let outputs =
+        record.filter(|_| !stage.definition().has_outputs_elsewhere()).into_iter().flat_map(|record| &record.outputs);
     outputs.map(|output| output.path.as_str()).collect()
 }
 
-/// What stands in a folder, at any depth, that neither is named by its record nor holds what is.
+/// The files and folders in a folder, at any depth, that its record does not name and that hold no file that it names.
 fn foreign(stage: Stage, folder: &Path, record: Option<&Record>) -> Result<Vec<String>> {
     let named = named(stage, record);
     let is_ours = |name: &str| {
@@ -180,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
-    use crate::pipeline::key::Key;
+    use crate::record::Key;
 
     /// A folder with two recorded files.
     fn recorded() -> (tempfile::TempDir, PathBuf) {

@@ -1,22 +1,33 @@
-//! The stages, their order, and what each one reads: the graph of the pipeline.
+//! The stages and their order: the graph of the pipeline.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::definition::{Definition, Input};
+use super::stages;
 use crate::config::Config;
+use crate::record::Record;
 
 /// A stage of the pipeline, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
+    /// The glyph files, fetched or drawn, and verified.
     Raw,
+    /// The table that says which glyph stands where.
     Plan,
+    /// The images, as shards.
     Dataset,
+    /// Augmented epochs of the training images, as shards.
     Augment,
+    /// A trained network.
     Train,
+    /// The answers of a trained network, and its numbers.
     Evaluate,
+    /// The page about the data set and the runs.
     Report,
 }
 
@@ -26,55 +37,79 @@ impl Stage {
     /// All stages, in an order in which each finds its inputs done.
     pub const ALL: [Stage; 7] = [Raw, Plan, Dataset, Augment, Train, Evaluate, Report];
 
-    /// The stages whose content `pipeline.lock` pins.
-    pub const PINNED: [Stage; 4] = [Raw, Plan, Dataset, Augment];
-
-    /// The stage's one name: section, folder, command and make target.
-    pub fn name(self) -> &'static str {
+    /// The definition of the stage.
+    pub(super) fn definition(self) -> &'static dyn Definition {
         match self {
-            Raw => "raw",
-            Plan => "plan",
-            Dataset => "dataset",
-            Augment => "augment",
-            Train => "train",
-            Evaluate => "evaluate",
-            Report => "report",
+            Raw => &stages::raw::Raw,
+            Plan => &stages::plan::Plan,
+            Dataset => &stages::dataset::Dataset,
+            Augment => &stages::augment::Augment,
+            Train => &stages::train::Train,
+            Evaluate => &stages::evaluate::Evaluate,
+            Report => &stages::report::Report,
+        }
+    }
+
+    /// The stage's one name: section of the configuration, folder, word on the command line and make target.
+    pub fn name(self) -> &'static str {
+        self.definition().name()
+    }
+
+    /// The stage that wrote a record. Its key holds the section of the stage itself, and may hold sections of earlier stages,
+    /// so the last stage counts.
+    pub fn of(record: &Record) -> Option<Stage> {
+        Stage::ALL.into_iter().rev().find(|stage| record.key.settings.get(stage.name()).is_some())
+    }
+
+    /// The stages whose content `pipeline.lock` pins.
+    pub fn pinned() -> impl Iterator<Item = Stage> {
+        Stage::ALL.into_iter().filter(|stage| stage.definition().is_pinned())
+    }
+
+    /// The amount of a recorded output, in words, such as `60000 images`.
+    pub fn amount(self, record: &Record) -> String {
+        self.definition().amount(record)
+    }
+
+    /// The name of a folder of the stage in keys and in messages: that of the stage, with that of the run if there are several.
+    pub(super) fn label(self, folder: &Path) -> String {
+        match self.definition().is_per_run() {
+            true => format!("{self}/{}", folder.file_name().unwrap_or_default().to_string_lossy()),
+            false => self.name().to_owned(),
         }
     }
 
     /// The stages whose output this one reads under a configuration.
-    pub fn inputs(self, config: &Config) -> &'static [Stage] {
-        match self {
-            Raw => &[],
-            Plan => &[Raw],
-            Dataset => &[Raw, Plan],
-            Augment => &[Dataset],
-            Train if !config.train.augment => &[Dataset],
-            Train => &[Dataset, Augment],
-            Evaluate if config.evaluate.data.is_some() => &[Train],
-            Evaluate => &[Dataset, Train],
-            Report => &[Dataset, Train, Evaluate],
-        }
+    pub fn inputs(self, config: &Config) -> impl Iterator<Item = Stage> + use<> {
+        self.definition().inputs(config).iter().map(|input| input.stage())
     }
 
-    /// The stage's version: raised when the same inputs and settings give another output.
-    pub fn version(self) -> u32 {
-        match self {
-            Augment | Train | Evaluate => 2,
-            Report => 3,
-            _ => 1,
-        }
+    /// The inputs that must be fresh before this stage runs.
+    pub(super) fn needed(self, config: &Config) -> impl Iterator<Item = Stage> + use<> {
+        let needed = self.definition().inputs(config).iter().filter(|input| !matches!(input, Input::Shown(_)));
+        needed.map(|input| input.stage())
     }
 
-    /// Whether this stage shows what stands of another, without needing any of it: the report does, of runs.
-    pub fn shows(self, input: Stage) -> bool {
-        self == Report && matches!(input, Train | Evaluate)
+    /// The inputs whose content is in this stage's key.
+    pub(super) fn keyed(self, config: &Config) -> impl Iterator<Item = Stage> + use<> {
+        let keyed = self.definition().inputs(config).iter().filter(|input| matches!(input, Input::Keyed(_)));
+        keyed.map(|input| input.stage())
+    }
+
+    /// Whether this stage shows what stands of another, without needing any of it.
+    pub(super) fn shows(self, other: Stage, config: &Config) -> bool {
+        self.definition().inputs(config).contains(&Input::Shown(other))
+    }
+
+    /// Whether this stage reads runs. It can then be asked to work on a run that stands.
+    pub(super) fn reads_runs(self, config: &Config) -> bool {
+        self.inputs(config).any(|input| input.definition().is_per_run())
     }
 
     /// The stage and everything that it needs, in order.
     pub fn with_upstream(self, config: &Config) -> Vec<Stage> {
-        let needed = self.inputs(config).iter().filter(|&&input| !self.shows(input));
-        let mut all: Vec<Stage> = needed.flat_map(|input| input.with_upstream(config)).chain([self]).collect();
+        let needed = self.needed(config).flat_map(|input| input.with_upstream(config));
+        let mut all: Vec<Stage> = needed.chain([self]).collect();
         all.sort();
         all.dedup();
         all
@@ -82,7 +117,7 @@ impl Stage {
 
     /// Whether this stage reads another's output, directly or not.
     pub fn is_below(self, other: Stage, config: &Config) -> bool {
-        self.inputs(config).iter().any(|&input| input == other || input.is_below(other, config))
+        self.inputs(config).any(|input| input == other || input.is_below(other, config))
     }
 }
 
@@ -105,21 +140,17 @@ impl FromStr for Stage {
 pub fn mermaid(config: &Config) -> String {
     let edges = Stage::ALL
         .into_iter()
-        .flat_map(|stage| stage.inputs(config).iter().map(move |input| format!("    {input} --> {stage}\n")));
+        .flat_map(|stage| stage.inputs(config).map(move |input| format!("    {input} --> {stage}\n")));
     format!("graph LR\n{}", edges.collect::<String>())
 }
 
 /// The graph as text: every stage with its inputs.
 pub fn text(config: &Config) -> String {
-    Stage::ALL
-        .into_iter()
-        .map(|stage| match stage.inputs(config) {
-            [] => format!("{stage}\n"),
-            inputs => {
-                format!("{stage:9} <- {}\n", inputs.iter().map(|input| input.name()).collect::<Vec<_>>().join(", "))
-            }
-        })
-        .collect()
+    let line = |stage: Stage| {
+        let inputs: Vec<&str> = stage.inputs(config).map(Stage::name).collect();
+        if inputs.is_empty() { format!("{stage}\n") } else { format!("{stage:9} <- {}\n", inputs.join(", ")) }
+    };
+    Stage::ALL.into_iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -129,8 +160,10 @@ mod tests {
     #[test]
     fn every_stage_comes_after_its_inputs() {
         for stage in Stage::ALL {
-            assert!(stage.inputs(&Config::default()).iter().all(|&input| input < stage));
+            assert!(stage.inputs(&Config::default()).all(|input| input < stage));
+            assert_eq!(stage.definition().stage(), stage);
             assert_eq!(stage.name().parse(), Ok(stage));
+            assert_eq!(serde_json::json!(stage), stage.name(), "`pipeline.lock` has the same names");
         }
     }
 
@@ -145,5 +178,19 @@ mod tests {
         );
         config.train.augment = false;
         assert!(!Train.is_below(Augment, &config));
+    }
+
+    #[test]
+    fn a_record_tells_which_stage_left_it() {
+        let mut key = crate::record::Key::default();
+        for stage in Stage::ALL {
+            key.settings = super::super::key::settings(stage, &Config::default());
+            let content = crate::digest::Digest::of(b"");
+            let (outputs, facts) = (Vec::new(), serde_json::Value::Null);
+            let mut record = Record { key: key.clone(), content, outputs, rows: 0, facts, seconds: 0.0, finished: 0 };
+            assert_eq!(Stage::of(&record), Some(stage));
+            record.key.settings = serde_json::Value::Null;
+            assert_eq!(Stage::of(&record), None);
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod card;
 pub mod format;
+mod list;
 pub mod paper;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::files;
 use crate::guard::guarded;
 use crate::train::metrics::{self, Epoch};
 use crate::train::{self, environment};
+pub use list::{Runs, recorded};
 
 /// Where a run stands, and what its records say of it.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// Floors from the ground up; modules of one floor do not import each other.
 const FLOORS: [&[&str]; 9] = [
-    &["digest", "error", "files", "guard", "progress", "rng", "tables", "shards"],
+    &["digest", "error", "files", "guard", "progress", "record", "rng", "tables", "shards"],
     &["raw", "plan", "dataset", "augment", "networks"],
     &["train"],
     &["evaluate"],
@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 9] = [
     &["report"],
     &["config"],
     &["pipeline"],
-    &["cli", "inspect", "results", "terminal"],
+    &["cli", "inspect", "predict", "preview", "results", "terminal"],
 ];
 
 /// Plain data types that one stage hands the next on the same floor: (module, what it may import).

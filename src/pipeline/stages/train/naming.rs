@@ -1,18 +1,15 @@
-//! The names of runs and of evaluations, where the user gives none: what tells one from another stands in its name.
+//! The names of runs to which the user gives none. A name holds the settings that tell the run from others.
 
 use serde_json::{Map, Value};
 
-use super::key;
-use super::stage::Stage;
 use crate::config::Config;
 use crate::digest::Digest;
+use crate::pipeline::{Stage, key};
 
 /// Settings of `train` that are not appended to a name: three begin it, and a run keeps its name with more epochs.
 const FRONT: [&str; 4] = ["model", "learning_rate", "seed", "epochs"];
 /// Characters of a name for all that differs from the defaults; more than these become a digest.
 const MOST: usize = 48;
-/// Characters of the name of foreign data in the name of an evaluation.
-const MOST_OF_DATA: usize = 60;
 
 /// The name of the configured run's folder: `train.run`, else model, learning rate and seed, and whatever else differs
 /// from the defaults of the recipe, such as `alexnet-lr0.0005-seed0-samples640`.
@@ -29,15 +26,6 @@ pub fn run_name(config: &Config) -> String {
         format!("-{:.8}", Digest::of_json(&Value::Object(all)).short())
     });
     front + &rest
-}
-
-/// The name of an evaluation of a run on other data than the data set's: the run's, the data's, and a digest of what
-/// the data are.
-pub fn evaluation_name(run: &str, data: &str, content: Option<Digest>) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    let data: String = data.chars().map(plain).take(MOST_OF_DATA).collect();
-    let content = content.map(|digest| format!("-{:.8}", digest.short())).unwrap_or_default();
-    format!("{run}@{data}{content}")
 }
 
 /// The settings on which a run depends and which are not the defaults, by dotted key; those of `train` without theirs.
@@ -136,13 +124,5 @@ mod tests {
             assert!(digest.len() == 8 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
         }
         assert!(first != second && first != path);
-    }
-
-    #[test]
-    fn an_evaluation_on_other_data_is_named_after_what_they_are() {
-        let digest = Digest::of(b"abc");
-        assert_eq!(evaluation_name("run", "b c?", Some(digest)), "run@b_c_-6437b3ac");
-        assert_eq!(evaluation_name("run", "test", None), "run@test");
-        assert_eq!(evaluation_name("run", &"x".repeat(300), None).len(), 4 + MOST_OF_DATA);
     }
 }

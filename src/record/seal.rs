@@ -1,7 +1,8 @@
-//! Seals: the digest that a file of JSON holds of its own text, as its last member.
+//! Seals: a file of JSON holds the digest of its own text as its last member.
 //!
-//! A flipped bit can leave such a file readable, with another number in it. The digest is of the text as it was written,
-//! since numbers do not all survive a reading. Files of earlier versions have none, and are read as they are.
+//! After a flipped bit such a file may still be readable, with another number in it. The digest covers the text as it was
+//! written, since not every number survives being read and written again. Files of earlier versions have no digest, and are
+//! read as they are.
 
 use std::path::Path;
 
@@ -11,10 +12,10 @@ use serde::de::IgnoredAny;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 
-/// What stands between the text and its digest.
+/// The text between the sealed text and its digest.
 const MEMBER: &str = ",\n  \"digest\": \"";
 
-/// What stands after the digest, and ended the text before it.
+/// The text after the digest, which was the end of the text before it was sealed.
 const END: &str = "\n}";
 
 /// A pretty JSON object with the digest of its text.

@@ -1,7 +1,7 @@
-//! Records: what a stage left, beside what it left.
+//! Records: the file `record.json` in which a stage notes its key, its outputs and their digests.
 //!
-//! A record is written last into the folder under construction and takes its place together with the outputs, so that
-//! there is no moment at which one speaks of the other falsely.
+//! A record is written last into the folder under construction and takes its place together with the outputs, so that a
+//! record never describes other outputs than those beside it.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -9,28 +9,30 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::key::Key;
-use super::seal;
-use super::stage::Stage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::{self, Stamp};
 
+mod key;
+pub mod seal;
+
+pub use key::Key;
+
 /// The record's file in a stage's folder.
 pub const FILE: &str = "record.json";
 
-/// What a stage left, and what it depended on.
+/// The outputs of a stage, and everything that they depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// What the output depends on.
+    /// Everything that the output depends on.
     pub key: Key,
     /// Digest of the logical content (pixels, labels, columns).
     pub content: Digest,
     /// The files that were written.
     pub outputs: Vec<Output>,
-    /// Samples, glyphs or epochs in them, by the stage's nature.
+    /// How many samples, glyphs, epochs or runs the outputs hold, whichever the stage makes.
     pub rows: u64,
-    /// What is worth knowing of the output, in the stage's own words.
+    /// Further facts about the output, in a form of the stage's own.
     pub facts: Value,
     /// How long the stage took.
     pub seconds: f64,
@@ -53,7 +55,7 @@ impl Record {
     /// Reads the record in a stage's folder; `None` where there is none.
     pub fn read(folder: &Path) -> Result<Option<Record>> {
         let path = folder.join(FILE);
-        // a system that cannot tell is no proof that there is none
+        // an error of the system does not prove that there is no record
         if !path.try_exists().map_err(Error::io(&path, "look for it"))? {
             return Ok(None);
         }
@@ -69,7 +71,7 @@ impl Record {
         let advice =
             "the record as it was written; restore it from a copy, or move the folder away and run the stage again";
         seal::check(&path, &text, advice)?;
-        // what a record names is removed one day: it must not lead out of the folder
+        // the files that a record names will be removed, so none of them may lie outside the folder
         let is_within =
             |output: &&Output| Path::new(&output.path).components().all(|c| matches!(c, Component::Normal(_)));
         match record.outputs.iter().find(|output| !is_within(output)) {
@@ -86,8 +88,8 @@ impl Record {
         files::write(&folder.join(FILE), self.text().as_bytes())
     }
 
-    /// Writes a record again whose stamps were renewed; that it cannot be written is no failure, nor that another process
-    /// writes the same at the moment.
+    /// Writes a record with renewed stamps in place of the former one. It is no failure if the record cannot be written, or
+    /// if another process is writing it.
     pub fn renew(&self, folder: &Path) {
         files::replace_unless_taken(&folder.join(FILE), self.text().as_bytes());
     }
@@ -96,8 +98,8 @@ impl Record {
         seal::seal(&format!("{:#}", serde_json::json!(self)))
     }
 
-    /// Looks at every output below `base`: the differences, in words. Content is read only where size, time or inode
-    /// changed, and the stamps of what is the same all the same are renewed in this record.
+    /// Compares every output below `base` with this record, and returns the differences in words. A file is read only if its
+    /// size, time or inode changed; if its bytes are the same nevertheless, its stamp in this record is renewed.
     pub fn look(&mut self, base: &Path) -> Vec<String> {
         let mut differences = Vec::new();
         if self.outputs.is_empty() {
@@ -123,8 +125,9 @@ impl Record {
         differences
     }
 
-    /// Reads outputs below `base` again, those whose paths `wanted` picks, before a stage computes with them: a file that
-    /// rots can keep its size, time and inode. `advice` says what to do about one that is not as recorded.
+    /// Reads the outputs below `base` that `wanted` picks by their paths, and compares their digests, before a stage computes
+    /// with them: a file that decays on the disk keeps its size, time and inode. `advice` says what to do about a file that
+    /// is not as recorded.
     pub fn check(&self, base: &Path, advice: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
         use rayon::prelude::*;
         let wanted: Vec<&Output> = self.outputs.iter().filter(|output| wanted(&output.path)).collect();
@@ -141,15 +144,9 @@ impl Record {
         })
     }
 
-    /// The stage that left this record: its own section is among the settings. `train` and `report` have that of `augment`
-    /// too, and come after it.
-    pub fn stage(&self) -> Option<Stage> {
-        Stage::ALL.into_iter().rev().find(|stage| self.key.settings.get(stage.name()).is_some())
-    }
-
-    /// The settings of a stage that its key holds, if it does, and if they are such settings.
-    pub fn settings_of<T: DeserializeOwned>(&self, stage: Stage) -> Option<T> {
-        serde_json::from_value(self.key.settings.get(stage.name())?.clone()).ok()
+    /// The settings of a section, if the key holds them and they can be read as this type.
+    pub fn settings_of<T: DeserializeOwned>(&self, section: &str) -> Option<T> {
+        serde_json::from_value(self.key.settings.get(section)?.clone()).ok()
     }
 
     /// The digest of an output.
@@ -157,7 +154,13 @@ impl Record {
         self.outputs.iter().find(|output| output.path == path).map(|output| output.digest)
     }
 
-    /// The files below a stage's folder that it does not speak of.
+    /// The digest of several outputs, in this order; none if the record does not name all of them.
+    pub fn digest_of_all(&self, paths: &[&str]) -> Option<Digest> {
+        let digests = paths.iter().map(|path| self.digest_of(path)).collect::<Option<Vec<Digest>>>()?;
+        Some(Digest::of_json(&serde_json::json!(digests)))
+    }
+
+    /// The files below a stage's folder that the record does not name.
     pub fn strays(&self, folder: &Path) -> Result<impl Iterator<Item = String>> {
         let names = files::walk(folder)?.into_iter().map(|path| name(&path));
         Ok(names.filter(|name| name != FILE && self.outputs.iter().all(|output| output.path != *name)))
@@ -174,6 +177,12 @@ pub fn outputs(base: &Path, paths: &[PathBuf]) -> Result<Vec<Output>> {
     paths.par_iter().map(describe).collect()
 }
 
+/// The content digest of a stage that has no logical content: it covers the paths and the digests of the outputs.
+pub fn content_of(outputs: &[Output]) -> Digest {
+    let files: Vec<_> = outputs.iter().map(|output| (&output.path, output.digest)).collect();
+    Digest::of_json(&serde_json::json!(files))
+}
+
 /// A relative path as records have it.
 pub fn name(path: &Path) -> String {
     path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
@@ -182,8 +191,6 @@ pub fn name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
-    use crate::pipeline::key;
 
     fn record(base: &Path) -> Record {
         let key = Key { version: 1, settings: Value::Null, inputs: Default::default() };
@@ -232,17 +239,6 @@ mod tests {
         std::fs::write(home.path().join(FILE), "{").unwrap();
         let error = Record::read(home.path()).unwrap_err().to_string();
         assert!(error.contains("not a record"), "{error}");
-    }
-
-    #[test]
-    fn a_record_tells_whose_it_is() {
-        let home = tempfile::tempdir().unwrap();
-        let mut record = record(home.path());
-        assert_eq!(record.stage(), None);
-        for stage in Stage::ALL {
-            record.key.settings = key::settings(stage, &Config::default());
-            assert_eq!(record.stage(), Some(stage));
-        }
     }
 
     #[test]

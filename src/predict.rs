@@ -1,4 +1,4 @@
-//! `multidigit predict`: what a network says of picture files that are in no data set.
+//! `multidigit predict`: the answers of a trained network about single picture files.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,19 @@ use candle_core::Device;
 use image::{ColorType, ImageDecoder};
 use serde::Serialize;
 
-use super::forward::{Predictions, predict};
-use super::metrics::class_name;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::evaluate::forward::{self, Predictions};
+use crate::evaluate::metrics::class_name;
 use crate::files;
 use crate::guard::guarded;
 use crate::networks::{CLASSES, weights};
+use crate::pipeline::{Pipeline, Stage};
+use crate::record::{self, Record};
+use crate::runs::Runs;
 use crate::shards::Split;
 use crate::shards::reader::png_decoder;
+use crate::train::WEIGHTS;
 use crate::train::batch::Normalise;
 
 /// Bytes of a picture file at most: four times what the largest picture that a network can take has in grey.
@@ -47,12 +51,26 @@ pub struct Position {
     pub probabilities: Vec<f64>,
 }
 
-/// Asks the network in the file `weights` about images in the PNG files `paths`. `recorded` is the digest of the weights in
-/// the record of their run, if it has one.
+/// Asks the network of the configured run about images in PNG files.
 ///
 /// # Errors
-/// [`Error::Format`] for an image of another size or colour than the network takes, with the way to convert it.
-pub fn ask(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Vec<Answer>> {
+/// [`Error::NoSuchRun`]; [`Error::Format`] for damaged weights, and for an image of another size or colour than the network
+/// takes, with the way to convert it.
+pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<Answer>> {
+    let folder = pipeline.folder(Stage::Train);
+    let file = Path::new(WEIGHTS).join(pipeline.config().evaluate.weights.file());
+    let weights = folder.join(&file);
+    if !weights.is_file() {
+        let run = folder.file_name().unwrap_or_default().to_string_lossy();
+        return Err(Runs::new(pipeline.artifacts()).missing(&run)?);
+    }
+    let recorded = Record::read(&folder)?.and_then(|record| record.digest_of(&record::name(&file)));
+    ask(&weights, recorded, images)
+}
+
+/// Asks the network in the file `weights` about images in the PNG files `paths`. `recorded` is the digest of the weights in
+/// the record of their run, if it has one.
+fn ask(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Vec<Answer>> {
     let (network, description) = weights::load(weights, recorded, &Device::Cpu)?;
     let shape = network.shape();
     let size = (shape.height, shape.width);
@@ -63,7 +81,7 @@ pub fn ask(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Resul
         split.targets.extend(std::iter::repeat_n(0, shape.digits));
     }
     let normalise = Normalise::new(description.mean, description.std);
-    let answers = predict(&network, &normalise, &split, paths.len(), BATCH, |_| Ok(()))?;
+    let answers = forward::predict(&network, &normalise, &split, paths.len(), BATCH, |_| Ok(()))?;
     let answer = |(row, path): (usize, &PathBuf)| answer(&answers, row, path, split.image(row));
     Ok(paths.iter().enumerate().map(answer).collect())
 }

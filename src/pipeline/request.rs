@@ -1,0 +1,99 @@
+//! Requests: which stages a command names, and which stages it therefore brings up to date.
+
+use std::collections::BTreeSet;
+
+use super::Stage;
+use crate::config::Config;
+
+/// Which stages to bring up to date, and how.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Request {
+    /// The named stages. If there are none, all stages without a folder for each run are meant: no network is trained
+    /// unasked.
+    pub stages: Vec<Stage>,
+    /// Run the named stages even if they are fresh.
+    pub force: bool,
+    /// Only the named stages; their inputs must be fresh.
+    pub single: bool,
+    /// Also everything below the named stages.
+    pub downstream: bool,
+    /// Say what would run, and run nothing.
+    pub dry_run: bool,
+    /// Evaluate and report on the run and the data set that stand, whatever the configuration says of how they are made.
+    pub as_they_stand: bool,
+}
+
+impl Request {
+    /// Whether a stage is asked for.
+    fn names(&self, stage: Stage) -> bool {
+        match self.stages.is_empty() {
+            true => !stage.definition().is_per_run(),
+            false => self.stages.contains(&stage),
+        }
+    }
+
+    /// Whether a stage is to run even if it is fresh. The stages that it needs are not forced: a training takes an hour, so
+    /// it has to be named.
+    pub(super) fn forces(&self, stage: Stage) -> bool {
+        self.force && self.names(stage)
+    }
+
+    /// The stages to bring up to date, in order.
+    pub(super) fn selection(&self, config: &Config) -> Vec<Stage> {
+        let named: Vec<Stage> = Stage::ALL.into_iter().filter(|&stage| self.names(stage)).collect();
+        let mut selected: BTreeSet<Stage> = named.iter().copied().collect();
+        if self.downstream {
+            let below = Stage::ALL.into_iter().filter(|stage| named.iter().any(|&named| stage.is_below(named, config)));
+            selected.extend(below);
+        }
+        if !self.single {
+            let with_upstream = |stage: Stage| match self.as_they_stand && stage.reads_runs(config) {
+                true => vec![stage],
+                false => stage.with_upstream(config),
+            };
+            selected = selected.into_iter().flat_map(with_upstream).collect();
+        }
+        selected.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Stage::*;
+
+    use super::*;
+
+    fn selected(stages: &[Stage], change: fn(&mut Request)) -> Vec<Stage> {
+        let mut request = Request { stages: stages.to_vec(), ..Request::default() };
+        change(&mut request);
+        request.selection(&Config::default())
+    }
+
+    #[test]
+    fn a_stage_brings_what_it_needs_and_no_more() {
+        assert_eq!(selected(&[Dataset], |_| ()), [Raw, Plan, Dataset]);
+        assert_eq!(selected(&[Report], |_| ()), [Raw, Plan, Dataset, Report]);
+    }
+
+    #[test]
+    fn no_network_is_trained_unasked() {
+        assert_eq!(selected(&[], |_| ()), [Raw, Plan, Dataset, Augment, Report]);
+        let request = |stages: &[Stage]| Request { stages: stages.to_vec(), force: true, ..Request::default() };
+        assert!(request(&[Train]).forces(Train) && request(&[]).forces(Plan));
+        assert!(!request(&[Evaluate]).forces(Train) && !request(&[]).forces(Train));
+    }
+
+    #[test]
+    fn single_is_the_stage_alone_and_downstream_all_below() {
+        assert_eq!(selected(&[Dataset], |r| r.single = true), [Dataset]);
+        assert_eq!(selected(&[Evaluate], |r| r.downstream = true), Stage::ALL.to_vec());
+        let both = |request: &mut Request| (request.single, request.downstream) = (true, true);
+        assert_eq!(selected(&[Train], both), [Train, Evaluate, Report]);
+    }
+
+    #[test]
+    fn a_run_that_is_named_is_evaluated_as_it_stands() {
+        assert_eq!(selected(&[Evaluate, Report], |r| r.as_they_stand = true), [Evaluate, Report]);
+        assert_eq!(selected(&[Dataset], |r| r.as_they_stand = true), [Raw, Plan, Dataset]);
+    }
+}

@@ -1,0 +1,90 @@
+//! The stage `augment`: epochs of augmented training images as shards, for whoever trains elsewhere.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::compare::compare;
+use crate::augment::{self, Augmenter};
+use crate::config::Config;
+use crate::dataset::is_shard_of;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::pipeline::definition::{Definition, Done, Input};
+use crate::pipeline::{Pipeline, Stage};
+use crate::progress::Progress;
+use crate::record::{Key, Record};
+use crate::shards::{DATA, Samples, Shards};
+
+/// The definition of the stage.
+pub struct Augment;
+
+impl Definition for Augment {
+    fn stage(&self) -> Stage {
+        Stage::Augment
+    }
+
+    fn name(&self) -> &'static str {
+        "augment"
+    }
+
+    fn version(&self) -> u32 {
+        2
+    }
+
+    fn inputs(&self, _: &Config) -> &'static [Input] {
+        &[Input::Keyed(Stage::Dataset)]
+    }
+
+    fn is_characteristic(&self, path: &str) -> bool {
+        path.ends_with(".parquet")
+    }
+
+    fn is_pinned(&self) -> bool {
+        true
+    }
+
+    fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
+        pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train"))?;
+        let (config, dataset) = (&pipeline.config.augment, pipeline.folder(Stage::Dataset));
+        let content = augment::run(config, &dataset, out, progress)?;
+        let rows = pipeline.config.plan.counts()[0] * config.epochs as u64;
+        Ok(Done { content: Some(content), rows, facts: Value::Null })
+    }
+
+    fn amount(&self, record: &Record) -> String {
+        format!("{} images", record.rows)
+    }
+
+    fn recompute(&self, pipeline: &Pipeline, record: &Record, progress: &Progress) -> Result<Option<Digest>> {
+        progress.begin("verify augment", record.rows, "rows")?;
+        let settings = record.settings_of("augment").filter(|_| record.key.version == self.version());
+        let content = augment::digest_of(&self.folder(pipeline), settings.as_ref(), progress)?;
+        progress.end();
+        Ok(Some(content))
+    }
+
+    /// Augments the images again from the data set.
+    fn first_difference(&self, pipeline: &Pipeline, record: &Record) -> Result<Option<String>> {
+        let Some(config) = record.settings_of("augment") else { return Ok(None) };
+        let dataset = Shards::open(&pipeline.folder(Stage::Dataset).join(DATA), "train")?;
+        for epoch in 0.. {
+            let data = self.folder(pipeline).join(augment::epoch_folder(epoch)).join(DATA);
+            if !data.is_dir() {
+                break;
+            }
+            let augmenter = Augmenter::new(&config, epoch);
+            let mut positions = dataset.positions();
+            let size = (dataset.layout().height, dataset.layout().width);
+            let augment = |_: usize| match positions.next() {
+                Some(position) => Ok(augmenter.augment(dataset.read(position)?, size)),
+                None => Ok(Samples::default()),
+            };
+            let difference = compare(&Shards::open(&data, "train")?, "the data set", dataset.rows(), augment)?;
+            if difference.is_some() {
+                return Ok(difference);
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,50 @@
+//! The comparison of shards with what their inputs give, row by row.
+
+use crate::error::Result;
+use crate::shards::{Samples, Shards};
+
+/// The first row of a split that differs from what its input gives, in words. `of` names the input, which gives `rows` rows
+/// in all; `next` gives the samples of its next row group, for a group of that many rows in the shards.
+pub fn compare(
+    shards: &Shards,
+    of: &str,
+    rows: u64,
+    mut next: impl FnMut(usize) -> Result<Samples>,
+) -> Result<Option<String>> {
+    let digits = shards.layout().digits;
+    for (position, path, before) in shards.places() {
+        let found = shards.read(position)?;
+        let expected = next(found.labels.len())?;
+        for row in 0..found.labels.len().min(expected.labels.len()) {
+            if let Some(column) = column_that_differs(&found, &expected, digits, row) {
+                let (path, row) = (path.display(), before + row);
+                return Ok(Some(format!("`{path}`: row {row} has another {column} than {of} gives")));
+            }
+        }
+    }
+    let (path, found) = (shards.first().path().display(), shards.rows());
+    Ok((found != rows).then(|| format!("`{path}`: {found} rows in all shards of this split; {of} gives {rows}")))
+}
+
+/// The column in which a row differs.
+fn column_that_differs(a: &Samples, b: &Samples, digits: usize, row: usize) -> Option<&'static str> {
+    let area = a.images.len() / a.labels.len();
+    let cells = row * digits..(row + 1) * digits;
+    let boxes = |samples: &Samples| samples.boxes.as_ref()?.get(4 * cells.start..4 * cells.end).map(<[_]>::to_vec);
+    let parameters = |samples: &Samples| {
+        let mut bytes = Vec::new();
+        samples.parameters.as_ref().inspect(|parameters| parameters.put_bytes(row, &mut bytes));
+        bytes
+    };
+    let image = |samples: &Samples| samples.images.get(row * area..(row + 1) * area).map(<[u8]>::to_vec);
+    let columns = [
+        ("label", a.labels.get(row) == b.labels.get(row)),
+        ("index", a.index.get(row) == b.index.get(row)),
+        ("digits", a.digits.get(cells.clone()) == b.digits.get(cells.clone())),
+        ("source_index", a.sources.get(cells.clone()) == b.sources.get(cells.clone())),
+        ("boxes", boxes(a) == boxes(b)),
+        ("augmentation", parameters(a) == parameters(b)),
+        ("image", image(a) == image(b)),
+    ];
+    columns.into_iter().find(|(_, is_same)| !is_same).map(|(name, _)| name)
+}

@@ -1,0 +1,104 @@
+//! The stage `plan`: the table that says which glyph stands where, drawn from the labels of the glyphs.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::raw as glyphs;
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::pipeline::definition::{Definition, Done, Input};
+use crate::pipeline::{Pipeline, Stage, key};
+use crate::plan::rows::Rows;
+use crate::plan::{self, Facts, split, table};
+use crate::progress::Progress;
+use crate::raw::Glyphs;
+use crate::record::{Key, Record};
+use crate::tables::Table;
+
+/// The definition of the stage.
+pub struct Plan;
+
+impl Definition for Plan {
+    fn stage(&self) -> Stage {
+        Stage::Plan
+    }
+
+    fn name(&self) -> &'static str {
+        "plan"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn inputs(&self, _: &Config) -> &'static [Input] {
+        &[Input::Keyed(Stage::Raw)]
+    }
+
+    fn settings(&self, config: &Config) -> Vec<(String, Value)> {
+        // the name of the glyphs travels with the plan: the same content from elsewhere is named anew
+        vec![key::section(config, "plan", &[]), ("glyphs".to_owned(), config.raw.source.name().into())]
+    }
+
+    fn is_characteristic(&self, path: &str) -> bool {
+        path == plan::FILE
+    }
+
+    fn is_pinned(&self) -> bool {
+        true
+    }
+
+    fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
+        glyphs::check(pipeline, |path| path.contains("labels"))?;
+        let labels = Glyphs::read_labels(&glyphs::locate(pipeline)?)?;
+        let (name, digest) = (pipeline.config.raw.source.name(), pipeline.content(Stage::Raw)?);
+        let glyphs = plan::Glyphs { name, digest, count: labels.len() };
+        let (facts, content) = plan::run(&pipeline.config.plan, glyphs, &labels, out, progress)?;
+        let rows = facts.counts.as_array().into_iter().sum();
+        Ok(Done { content: Some(content), rows, facts: json!(facts) })
+    }
+
+    fn amount(&self, record: &Record) -> String {
+        format!("{} samples", record.rows)
+    }
+
+    fn remarks(&self, _: &Pipeline, record: &Record) -> Vec<String> {
+        let Ok(facts) = serde_json::from_value::<Facts>(record.facts.clone()) else { return Vec::new() };
+        let [train, val, test] = facts.counts.as_array();
+        let counts = format!("train {train}, val {val}, test {test}; glyphs: {}", facts.glyphs.name);
+        vec![counts, facts.leakage_sentence()]
+    }
+
+    fn recompute(&self, pipeline: &Pipeline, _: &Record, _: &Progress) -> Result<Option<Digest>> {
+        plan::table::digest_of(&self.folder(pipeline).join(plan::FILE)).map(Some)
+    }
+
+    /// Composes the plan again from its settings.
+    fn first_difference(&self, pipeline: &Pipeline, _: &Record) -> Result<Option<String>> {
+        let path = self.folder(pipeline).join(plan::FILE);
+        let labels = Glyphs::read_labels(&glyphs::locate(pipeline)?)?;
+        let settings = table::facts(&Table::open(&path)?)?.plan;
+        let plan = plan::compose::compose(&settings, &labels, &Progress::silent())?;
+        let mut before = 0;
+        for (name, expected) in split::NAMES.into_iter().zip(&plan) {
+            let mut reader = table::Reader::open(&path, name)?;
+            let found = reader.take(reader.len() as usize)?;
+            let is_other = |row: &usize| columns(&found, *row) != columns(expected, *row);
+            if let Some(row) = (0..found.len().min(expected.len())).find(is_other) {
+                return Ok(Some(format!("`{}`: row {} is not what its settings give", path.display(), before + row)));
+            }
+            before += found.len();
+        }
+        Ok(None)
+    }
+}
+
+/// The values of a row of a plan.
+fn columns(rows: &Rows, row: usize) -> impl PartialEq {
+    let cells = row * rows.digits..(row + 1) * rows.digits;
+    let places = [rows.y.get(cells.clone()), rows.x.get(cells.clone())].map(|cells| cells.map(<[_]>::to_vec));
+    let sources = rows.sources.get(cells).map(<[_]>::to_vec);
+    (rows.labels.get(row).copied(), rows.index.get(row).copied(), sources, places)
+}

@@ -1,0 +1,130 @@
+//! The stage `report`: the page about the data set and about every run that stands, whichever run is configured.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::pipeline::definition::{Definition, Done, Input};
+use crate::pipeline::{Outcome, Pipeline, Request, Stage, key};
+use crate::progress::Progress;
+use crate::record::{Key, Record};
+use crate::report;
+use crate::runs::{self, Run, Runs};
+
+/// The definition of the stage.
+pub struct Report;
+
+impl Definition for Report {
+    fn stage(&self) -> Stage {
+        Stage::Report
+    }
+
+    fn name(&self) -> &'static str {
+        "report"
+    }
+
+    fn version(&self) -> u32 {
+        3
+    }
+
+    fn inputs(&self, _: &Config) -> &'static [Input] {
+        &[Input::Keyed(Stage::Dataset), Input::Shown(Stage::Train), Input::Shown(Stage::Evaluate)]
+    }
+
+    /// The content of every run that stands, trained, evaluated or unfinished.
+    fn other_inputs(&self, pipeline: &Pipeline) -> Result<Vec<(String, Digest)>> {
+        let mut contents = Vec::new();
+        for (place, _) in Runs::new(&pipeline.artifacts).places()? {
+            if place.settings.is_none() {
+                contents.push((Stage::Train.label(&place.folder), content_of_unfinished(&place.folder)?));
+            }
+        }
+        for stage in [Stage::Train, Stage::Evaluate] {
+            for folder in runs::recorded(&pipeline.home(stage))? {
+                match Record::read(&folder) {
+                    Ok(Some(record)) => contents.push((stage.label(&folder), record.content)),
+                    Err(error) if error.is_of_system() => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    fn settings(&self, config: &Config) -> Vec<(String, Value)> {
+        // the page shows what the settings of `augment` do to a few images
+        vec![key::section(config, "augment", &["epochs"]), key::section(config, "report", &[])]
+    }
+
+    fn is_characteristic(&self, path: &str) -> bool {
+        path == report::FILE
+    }
+
+    fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
+        pipeline.check_outputs(Stage::Dataset, |_| true)?;
+        let dataset = pipeline.content(Stage::Dataset)?;
+        let (mut runs, mut others) = (Vec::new(), Vec::new());
+        for (place, data) in Runs::new(&pipeline.artifacts).places()? {
+            let run = Run::read(&place)?;
+            run.problems.iter().for_each(|problem| progress.warn(&format!("run {}: {problem}", run.name)));
+            match data.is_none_or(|data| data == dataset) {
+                true => runs.push(run),
+                false => others.push(run.name),
+            }
+        }
+        let chosen = &pipeline.config.report.runs;
+        if let Some(unknown) = chosen.iter().find(|name| runs.iter().all(|run| run.name != **name)) {
+            let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+            let expected = match names[..] {
+                [] => "none, as there are no runs on this data set".to_owned(),
+                _ => format!("names among {}", names.join(", ")),
+            };
+            return Err(Error::value("report.runs", format!("{unknown:?}"), expected));
+        }
+        runs.retain(|run| chosen.is_empty() || chosen.contains(&run.name));
+        runs::sort(&mut runs);
+        let digest = |stage: Stage| Some((stage.name(), pipeline.record(stage).ok()??.content));
+        let content = report::Content {
+            dataset: pipeline.folder(Stage::Dataset),
+            augment: pipeline.config.augment.clone(),
+            digests: Stage::pinned().filter_map(digest).collect(),
+            runs,
+            others,
+        };
+        report::run(&content, out)?;
+        Ok(Done { content: None, rows: content.runs.len() as u64, facts: Value::Null })
+    }
+
+    fn amount(&self, record: &Record) -> String {
+        format!("{} run{}", record.rows, if record.rows == 1 { "" } else { "s" })
+    }
+}
+
+/// The content of a run without a record: the files that the report reads of it, and not its growing weights.
+fn content_of_unfinished(folder: &Path) -> Result<Digest> {
+    let mut files = files::entries(folder)?;
+    files.retain(|file| file.extension().is_some_and(|e| e == "csv" || e == "json" || e == "yaml"));
+    let digests = files.iter().map(|file| Digest::of_file(file)).collect::<Result<Vec<Digest>>>()?;
+    Ok(Digest::of_json(&json!(digests)))
+}
+
+impl Pipeline {
+    /// Brings the report up to date with what stands, and nothing else but a data set that is not there: no run is trained
+    /// or evaluated.
+    pub fn report(
+        &self,
+        force: bool,
+        progress: &Progress,
+        tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>,
+    ) -> Result<()> {
+        if self.record(Stage::Dataset)?.is_none() {
+            self.run(&Request { stages: vec![Stage::Dataset], ..Request::default() }, progress, &mut |_, _| Ok(()))?;
+        }
+        let stages = vec![Stage::Report];
+        self.run(&Request { stages, as_they_stand: true, force, ..Request::default() }, progress, tell)
+    }
+}

@@ -1,0 +1,240 @@
+//! The stage `train`: one network, trained on the data set into a folder of its own, the run.
+//!
+//! A run that was interrupted stays and goes on; how a training begins is decided in [`beginning`].
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::augment;
+use crate::config::Config;
+use crate::dataset::is_shard_of;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::evaluate::Weights;
+use crate::files::{self, Build};
+use crate::networks::Shape;
+use crate::pipeline::definition::{Beginning, Definition, Done, Input};
+use crate::pipeline::freshness::make_again;
+use crate::pipeline::{Pipeline, Request, Stage, key};
+use crate::progress::Progress;
+use crate::record::{Key, Record};
+use crate::runs::Runs;
+use crate::shards::{DATA, read_split};
+use crate::train::epochs::Epochs;
+use crate::train::{self, CONFIG, Device, WEIGHTS, estimate};
+
+mod beginning;
+mod naming;
+
+pub use naming::run_name;
+
+/// The definition of the stage.
+pub struct Train;
+
+/// Settings of `train` that change no weight.
+const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
+
+impl Definition for Train {
+    fn stage(&self) -> Stage {
+        Stage::Train
+    }
+
+    fn name(&self) -> &'static str {
+        "train"
+    }
+
+    fn version(&self) -> u32 {
+        2
+    }
+
+    /// The augmented pixels follow from the data set and the settings of `augment`, both in the key, however many epochs
+    /// stand as shards.
+    fn inputs(&self, config: &Config) -> &'static [Input] {
+        match config.train.augment {
+            true => &[Input::Keyed(Stage::Dataset), Input::OrderOnly(Stage::Augment)],
+            false => &[Input::Keyed(Stage::Dataset)],
+        }
+    }
+
+    fn settings(&self, config: &Config) -> Vec<(String, Value)> {
+        let train = key::section(config, "train", &UNKEYED);
+        match config.train.augment {
+            // epochs beyond those that stand as shards are augmented in flight
+            true => vec![key::section(config, "augment", &["epochs"]), train],
+            false => vec![train],
+        }
+    }
+
+    fn is_per_run(&self) -> bool {
+        true
+    }
+
+    fn folder(&self, pipeline: &Pipeline) -> PathBuf {
+        pipeline.home(Stage::Train).join(run_name(&pipeline.config))
+    }
+
+    fn is_output(&self, path: &str) -> bool {
+        train::is_output(path)
+    }
+
+    /// Users keep their own files with a run.
+    fn may_hold_strays(&self) -> bool {
+        true
+    }
+
+    fn is_characteristic(&self, path: &str) -> bool {
+        path.ends_with(".safetensors") && train::is_output(path)
+    }
+
+    fn check_config(&self, config: &Config) -> Result<()> {
+        let [height, width] = config.plan.image_size;
+        config.train.model.check_image_size(height, width)
+    }
+
+    fn is_resumable(&self) -> bool {
+        true
+    }
+
+    fn beginning(&self, pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Result<Beginning> {
+        beginning::find(pipeline, force, pending).map(Beginning::from)
+    }
+
+    /// Tells how long the training takes. If no stage was named and no run stands, it tells how to train one.
+    fn announce(&self, pipeline: &Pipeline, request: &Request, beginning: Option<&Beginning>, progress: &Progress) {
+        let done = match beginning {
+            None if request.stages.is_empty() && !self.folder(pipeline).exists() => 0,
+            None | Some(Beginning::Unchanged) => return,
+            Some(Beginning::Start) => 0,
+            Some(Beginning::GoOn { done, .. }) => *done as usize,
+        };
+        let what = expectation(&pipeline.config, done);
+        match beginning {
+            Some(_) => progress.note(&format!("train: {what}; after Ctrl-C the same command goes on")),
+            None => progress.note(&format!(
+                "run: the data set and the report; no network is trained unless a stage is named, as in `multidigit run \
+                 train evaluate report` ({what})"
+            )),
+        }
+    }
+
+    fn build(&self, pipeline: &Pipeline, target: &Path, key: &Key, force: bool, progress: &Progress) -> Result<Build> {
+        beginning::build(pipeline, target, key, force, progress)
+    }
+
+    fn run(&self, pipeline: &Pipeline, key: &Key, out: &Path, progress: &Progress) -> Result<Done> {
+        let (config, augment) = (&pipeline.config.train, &pipeline.config.augment);
+        pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train") || is_shard_of(path, "val"))?;
+        let data = pipeline.folder(Stage::Dataset).join(DATA);
+        let train = read_split(&data, "train", config.samples)?;
+        let val = read_split(&data, "val", None)?;
+        let (folder, record) = (pipeline.folder(Stage::Augment), pipeline.record(Stage::Augment)?);
+        let stored = |epoch: usize| {
+            if epoch >= augment.epochs {
+                return Ok(None);
+            }
+            let name = augment::epoch_folder(epoch);
+            if let Some(record) = &record {
+                record.check(&folder, &make_again(Stage::Augment), |path| path.starts_with(&format!("{name}/")))?;
+            }
+            read_split(&folder.join(name).join(DATA), "train", config.samples).map(Some)
+        };
+        let epochs = match config.augment {
+            true => Epochs::augmented(&train, augment, stored),
+            false => Epochs::plain(&train),
+        };
+        let data = train::Data { digest: pipeline.content(Stage::Dataset)?, epochs, val: &val };
+        let summary = train::run(config, &data, key.digest(), out, progress)?;
+        // equal weights are equal runs, however long they took
+        let weights = weights().map(|path| Digest::of_file(&out.join(path)));
+        let content = Digest::of_json(&json!(weights.into_iter().collect::<Result<Vec<_>>>()?));
+        Ok(Done { content: Some(content), rows: summary.epochs.len() as u64, facts: json!(summary) })
+    }
+
+    fn amount(&self, record: &Record) -> String {
+        format!("{} epoch{}", record.rows, if record.rows == 1 { "" } else { "s" })
+    }
+
+    fn remarks(&self, pipeline: &Pipeline, _: &Record) -> Vec<String> {
+        let Ok(target) = files::resolve(&self.folder(pipeline)) else { return Vec::new() };
+        let unfinished = files::unfinished(&target);
+        match files::is_marked(&unfinished) {
+            true => vec![format!("an unfinished run stands beside it: {}", unfinished.display())],
+            false => Vec::new(),
+        }
+    }
+
+    fn recompute(&self, _: &Pipeline, record: &Record, _: &Progress) -> Result<Option<Digest>> {
+        let [best, last] = &weights();
+        Ok(record.digest_of_all(&[best, last]))
+    }
+}
+
+/// The files of the weights, by their paths in a run's folder.
+fn weights() -> [String; 2] {
+    [Weights::Best, Weights::Last].map(|weights| format!("{WEIGHTS}/{}", weights.file()))
+}
+
+/// The network and its epochs, of which some are done, and how long they take, in words.
+fn expectation(config: &Config, done: usize) -> String {
+    let train = &train::Config { epochs: config.train.epochs - done, ..config.train.clone() };
+    let [images, val, _] = config.plan.counts().map(|count| count as usize);
+    let images = train.samples.unwrap_or(images).min(images);
+    let [height, width] = config.plan.image_size;
+    let shape = Shape { model: train.model, digits: config.plan.digits, height, width };
+    let time = match train.device {
+        Device::Cpu if !estimate::is_worthwhile(train, images) => None,
+        Device::Cpu => estimate::estimate(train, shape, images, val).ok().map(estimate::words),
+        Device::Cuda => None, // its speed is known when it trains
+    };
+    let time = time.map_or_else(String::new, |time| format!(", {time} on this machine by steps just measured"));
+    let epochs = if train.epochs == 1 { "1 epoch".to_owned() } else { format!("{} epochs", train.epochs) };
+    format!("{}, {epochs} of {images} images{time}", train.model)
+}
+
+/// Refuses a finished run of other settings than the configured ones.
+///
+/// # Errors
+/// [`Error::RunStands`](crate::error::Error::RunStands)
+pub fn require_same_settings(pipeline: &Pipeline, run: &Record) -> Result<()> {
+    let ours = Key { settings: key::settings(Stage::Train, &pipeline.config), ..run.key.clone() };
+    let mut differences = ours.reasons_against(&run.key);
+    // a program without CUDA reads the device of a run as the CPU
+    differences.retain(|difference| cfg!(feature = "cuda") || !difference.starts_with("train.device: "));
+    match differences.is_empty() {
+        true => Ok(()),
+        false => Err(beginning::stands(pipeline, &pipeline.folder(Stage::Train), differences, None)),
+    }
+}
+
+/// The configuration of a run that stands in a folder of artifacts, as its own file has it, under overrides. In a program
+/// without CUDA its device is the CPU.
+///
+/// # Errors
+/// [`Error::NoSuchRun`](crate::error::Error::NoSuchRun); [`Error::Format`](crate::error::Error::Format) where the file is not
+/// the one that was recorded.
+pub fn config_of(artifacts: &Path, run: &str, overrides: &[String]) -> Result<Config> {
+    let runs = Runs::new(artifacts);
+    let folder = runs.folder(run)?;
+    let file = folder.join(CONFIG);
+    if !file.is_file() {
+        return Err(runs.missing(run)?);
+    }
+    if let Some(record) = Record::read(&folder)? {
+        let advice = "restore the file from a copy; what it says of the run cannot be trusted";
+        record.check(&folder, advice, |path| path == CONFIG)?;
+    }
+    let mut config = Config::read(Some(&file), &[])?;
+    if !cfg!(feature = "cuda") {
+        // the run is evaluated by this program all the same, and not trained, since its record names another device
+        config.train.device = Device::Cpu;
+        config.evaluate.device = Device::Cpu;
+    }
+    for text in overrides {
+        config = config.with(text)?;
+    }
+    config.train.run = Some(run.to_owned());
+    config.validate()?;
+    Ok(config)
+}

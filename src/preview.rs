@@ -1,0 +1,41 @@
+//! `multidigit preview`: a picture of what the augmentation does to a few images of the data set.
+
+use std::path::PathBuf;
+
+use crate::augment::preview;
+use crate::dataset::is_shard_of;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::pipeline::{Pipeline, Stage};
+
+/// Draws a picture of the augmentation of `rows` training samples in the epochs below `epochs`; the data set must be
+/// fresh. It is written to `out`, else beside the stages' folders. Returns its path.
+///
+/// # Errors
+/// [`Error::InputStale`]; [`Error::Format`] where the data set is damaged, or the picture's place is taken.
+pub fn augment(pipeline: &Pipeline, rows: usize, epochs: usize, out: Option<PathBuf>) -> Result<PathBuf> {
+    pipeline.require_fresh(&[Stage::Dataset], "preview")?;
+    pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train"))?;
+    let picture = preview::draw(&pipeline.config().augment, &pipeline.folder(Stage::Dataset), rows, epochs)?;
+    let out = match out {
+        Some(out) => {
+            let place = files::absolute(&out);
+            let is_within = |stage: &Stage| place.starts_with(files::absolute(&pipeline.home(*stage)));
+            if let Some(stage) = Stage::ALL.into_iter().find(is_within) {
+                let found = format!("a place in the folder of the stage {stage}");
+                return Err(Error::format(&out, found, "one apart from what the stages made"));
+            }
+            out
+        }
+        None => {
+            let out = pipeline.artifacts().join(preview::FILE);
+            if out.is_file() && !preview::is_ours(&files::read(&out)?) {
+                let expected = "an earlier preview, or nothing, under this name; name another file with --out";
+                return Err(Error::format(&out, "a file that this program did not draw", expected));
+            }
+            out
+        }
+    };
+    files::write_among_users(&out, &preview::png(&picture))?;
+    Ok(out)
+}

@@ -1,0 +1,93 @@
+//! Keys: everything that a stage's output depends on, and the words in which two keys differ.
+//!
+//! Source text is never part of a key, nor is anything that cannot change the output, such as mirrors.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::digest::Digest;
+
+/// What an output depends on. A stage is fresh while its key equals the one in its record.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    /// The stage's version.
+    pub version: u32,
+    /// The settings that matter, by section.
+    pub settings: Value,
+    /// Content digests of the inputs, by name.
+    pub inputs: BTreeMap<String, Digest>,
+}
+
+impl Key {
+    /// The digest of the whole key.
+    pub fn digest(&self) -> Digest {
+        Digest::of_json(&serde_json::json!(self))
+    }
+
+    /// Why an output with the key `old` does not do for this one: which parameter (old -> new), which input.
+    pub fn reasons_against(&self, old: &Key) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.version != old.version {
+            reasons.push(format!("the stage's version: {} -> {}", old.version, self.version));
+        }
+        differences(&old.settings, &self.settings, "", &mut reasons);
+        for (name, digest) in &self.inputs {
+            match old.inputs.get(name) {
+                Some(before) if before == digest => {}
+                Some(before) => reasons.push(format!("input {name}: {} -> {}", before.short(), digest.short())),
+                None => reasons.push(format!("input {name} is new")),
+            }
+        }
+        for name in old.inputs.keys().filter(|name| !self.inputs.contains_key(*name)) {
+            reasons.push(format!("input {name} is gone"));
+        }
+        reasons
+    }
+}
+
+/// Lists the leaves in which two trees differ.
+fn differences(old: &Value, new: &Value, path: &str, out: &mut Vec<String>) {
+    match (old, new) {
+        (Value::Object(a), Value::Object(b)) => {
+            let added = b.keys().filter(|key| !a.contains_key(*key));
+            for key in a.keys().chain(added) {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let at = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
+                differences(&at(a), &at(b), &path, out);
+            }
+        }
+        _ if old != new => out.push(format!("{path}: {old} -> {new}")),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(seed: u64, ratio: [u8; 3]) -> Key {
+        let settings = json!({"plan": {"seed": seed, "split": {"ratio": ratio}}});
+        Key { version: 1, settings, inputs: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_changed_parameter_is_named_with_both_values() {
+        let (old, new) = (key(123, [64, 16, 20]), key(7, [1, 1, 1]));
+        let reasons = new.reasons_against(&old);
+        assert_eq!(reasons, ["plan.seed: 123 -> 7", "plan.split.ratio: [64,16,20] -> [1,1,1]"]);
+        assert!(old.reasons_against(&old).is_empty());
+    }
+
+    #[test]
+    fn a_changed_input_is_named_with_both_digests() {
+        let mut old = key(123, [64, 16, 20]);
+        let mut new = old.clone();
+        old.inputs.insert("raw".into(), Digest::of(b"a"));
+        new.inputs.insert("raw".into(), Digest::of(b"b"));
+        assert_eq!(new.reasons_against(&old), ["input raw: 17762fddd969 -> 10e5cf3d3c8a"]);
+    }
+}
