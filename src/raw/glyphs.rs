@@ -11,12 +11,10 @@ use sha2::{Digest as _, Sha256};
 use super::idx::{Idx, Kind};
 pub use super::layout::Files;
 use super::layout::{PARTS, Part};
+use super::size::PIXELS;
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 
-/// Height and width of a glyph in pixels.
-pub const SIDE: usize = 28;
-const PIXELS: usize = SIDE * SIDE;
 /// Bytes unpacked at a time where a digest is wanted: while one block is unpacked, the one before is hashed, and both
 /// fit into a core's cache.
 const BLOCK: usize = 1 << 18;

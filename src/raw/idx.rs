@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use byteorder::{BigEndian, ByteOrder};
 use flate2::bufread::MultiGzDecoder;
 
-use super::glyphs::SIDE;
+use super::size::{PIXELS, SIDE};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
 
@@ -63,7 +63,7 @@ impl Kind {
     /// Bytes of one glyph or label.
     fn item(self) -> u64 {
         match self {
-            Kind::Images => (SIDE * SIDE) as u64,
+            Kind::Images => PIXELS as u64,
             Kind::Labels => 1,
         }
     }

@@ -8,6 +8,7 @@ pub mod glyphs;
 pub mod idx;
 mod layout;
 mod place;
+mod size;
 mod skeletons;
 #[allow(clippy::indexing_slicing, reason = "draws the digits of its own tables")]
 mod strokes;
@@ -25,8 +26,9 @@ use crate::files::{self, Build, FolderLock};
 use crate::progress::Progress;
 use fetch::{Limits, Mirror};
 use glyphs::read_pool;
-pub use glyphs::{Files, Glyphs, SIDE};
+pub use glyphs::{Files, Glyphs};
 use layout::PARTS;
+pub use size::SIDE;
 
 /// Names mirrors that are tried before those of the configuration.
 pub const MIRRORS_VARIABLE: &str = "MULTIDIGIT_MIRRORS";
