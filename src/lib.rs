@@ -12,7 +12,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`tables`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`tables`], [`shards`] |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`nn`], what training is made of |
 //! | | [`train`] |
 //! | | [`evaluate`] |
@@ -40,6 +40,8 @@ pub mod files;
 pub mod guard;
 #[forbid(unsafe_code)]
 pub mod inspect;
+#[forbid(unsafe_code)]
+pub mod labels;
 pub mod nn;
 #[forbid(unsafe_code)]
 pub mod pipeline;

@@ -8,11 +8,11 @@ use image::{ColorType, ImageDecoder};
 use serde::Serialize;
 
 use super::forward::{Predictions, predict};
-use super::metrics::class_name;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guarded;
+use crate::labels::class_name_of;
 use crate::nn::{CLASSES, weights};
 use crate::shards::Split;
 use crate::shards::reader::png_decoder;
@@ -77,7 +77,7 @@ fn answer(answers: &Predictions, row: usize, path: &Path, pixels: &[u8]) -> Answ
     let sum: u64 = pixels.iter().map(|&grey| u64::from(grey)).sum();
     Answer {
         image: path.to_owned(),
-        digits: class_name(found),
+        digits: class_name_of(found),
         probability: answers.joint(row, found),
         positions: found.iter().enumerate().map(position).collect(),
         light_on_dark: sum < 128 * pixels.len() as u64,

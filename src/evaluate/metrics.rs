@@ -15,6 +15,7 @@ use super::forward::Predictions;
 use super::statistics::{Accuracy, Calibration, Confusion, confusion, macro_f1};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::labels::class_name_of;
 use crate::nn::{CLASSES, Model};
 
 /// The file of [`Metrics`].
@@ -178,11 +179,6 @@ fn shorten(tree: &mut Value) {
     }
 }
 
-/// The name of a class: its digits.
-pub fn class_name(digits: &[u8]) -> String {
-    digits.iter().map(|digit| char::from(b'0' + digit)).collect()
-}
-
 impl SplitMetrics {
     /// What the answers to a split come to; `index` has the index in its class of each image.
     pub fn new(split: &str, index: &[i64], answers: &Predictions) -> SplitMetrics {
@@ -229,7 +225,7 @@ fn classes(answers: &Predictions) -> Vec<ClassMetrics> {
         count.1 += 1;
     }
     let class = |(digits, (correct, samples))| ClassMetrics {
-        class: class_name(digits),
+        class: class_name_of(digits),
         accuracy: Accuracy::new(correct, samples),
     };
     counts.into_iter().map(class).collect()
@@ -244,8 +240,8 @@ fn confusions(answers: &Predictions) -> Vec<ClassConfusion> {
     all.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: of equals the lower class first
     all.truncate(MOST_CONFUSIONS);
     let named = |((class, predicted), count)| ClassConfusion {
-        class: class_name(class),
-        predicted: class_name(predicted),
+        class: class_name_of(class),
+        predicted: class_name_of(predicted),
         count,
     };
     all.into_iter().map(named).collect()
@@ -260,8 +256,8 @@ fn mistakes(index: &[i64], answers: &Predictions) -> Vec<Mistake> {
     let mistake = |(probability, row): (f64, usize)| Mistake {
         row,
         index: index.get(row).copied().unwrap_or_default(),
-        class: class_name(answers.truth(row)),
-        predicted: class_name(answers.answer(row)),
+        class: class_name_of(answers.truth(row)),
+        predicted: class_name_of(answers.answer(row)),
         probability,
         class_probability: answers.joint(row, answers.truth(row)),
     };

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Metadata, Schema};
 use serde_json::{Value, json};
 
 use super::parameters;
+use crate::labels;
 use crate::tables::{int_field, item, list_field};
 
 /// The metadata key under which `datasets` looks for its features.
@@ -35,12 +36,12 @@ pub fn list_bytes(digits: usize) -> usize {
 impl Layout {
     /// Names of all classes, in order: the digits they spell.
     pub fn classes(&self) -> Vec<String> {
-        (0..10_u64.pow(self.digits as u32)).map(|label| self.class_name(label as i64)).collect()
+        (0..labels::classes(self.digits).unwrap_or(u64::MAX)).map(|label| self.class_name(label as i64)).collect()
     }
 
     /// The name of one class.
     pub fn class_name(&self, label: i64) -> String {
-        format!("{label:0width$}", width = self.digits)
+        labels::class_name(label, self.digits)
     }
 
     /// The Arrow schema, with the features of `datasets` as its metadata.
