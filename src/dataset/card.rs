@@ -2,7 +2,7 @@
 
 use crate::plan::Facts;
 use crate::plan::split::{By, NAMES};
-use crate::raw::Source;
+use crate::raw::{Licence, Origin};
 use crate::shards::{DATA, Layout, Written};
 
 /// The picture that the card shows, beside it.
@@ -14,17 +14,21 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
     let [height, width] = plan.image_size;
     let (digits, classes) = (plan.digits, plan.classes());
     let title = title(digits);
-    let mnist = facts.glyphs.name == Source::Mnist.name();
-    let synthetic = facts.glyphs.name == Source::Synthetic.name();
-    let (licence, licence_sentence) = licence(facts);
-    let glyph_sentence = if mnist {
-        "the 70,000 glyphs of MNIST (60,000 training images, then 10,000 test images), verified by SHA-256".to_owned()
-    } else if synthetic {
-        "**synthetic glyphs**: strokes drawn by the program, not handwriting and not MNIST. Results on them say nothing \
-         about MNIST"
-            .to_owned()
-    } else {
-        format!("{} glyphs of the {} (not MNIST as verified by the program)", facts.glyphs.count, facts.glyphs.name)
+    let origin = facts.glyphs.origin();
+    let Licence { id: licence, sentence: licence_sentence } = origin.licence();
+    let glyph_sentence = match origin {
+        Origin::Mnist => {
+            "the 70,000 glyphs of MNIST (60,000 training images, then 10,000 test images), verified by SHA-256"
+                .to_owned()
+        }
+        Origin::Synthetic => {
+            "**synthetic glyphs**: strokes drawn by the program, not handwriting and not MNIST. Results on them say \
+             nothing about MNIST"
+                .to_owned()
+        }
+        Origin::Folder => {
+            format!("{} glyphs of the {} (not MNIST as verified by the program)", facts.glyphs.count, facts.glyphs.name)
+        }
     };
     let split_sentence = match plan.split.by {
         By::Class => "Whole classes are divided, so val and test show digit combinations that train never showed.",
@@ -105,22 +109,6 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
         count = facts.glyphs.count,
         glyph_digest = facts.glyphs.digest.short(),
     )
-}
-
-/// The licence of what is made of a data set's glyphs, as Hugging Face names it, and a sentence on it.
-pub fn licence(facts: &Facts) -> (&'static str, &'static str) {
-    if facts.glyphs.name == Source::Mnist.name() {
-        (
-            "cc-by-sa-3.0",
-            "MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J.C. Burges, made available under \
-             [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); images composed of it are under the \
-             same licence.",
-        )
-    } else if facts.glyphs.name == Source::Synthetic.name() {
-        ("cc0-1.0", "The synthetic glyphs are drawn by the program; nobody's rights are in them.")
-    } else {
-        ("other", "The glyphs come from a folder of the user's; their licence is that of their source.")
-    }
 }
 
 /// What a data set of so many digits is called.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use super::compose::Plan;
 use crate::digest::{Digest, Parts};
+use crate::raw::Origin;
 
 /// The metadata key under which Parquet files hold these facts.
 pub const KEY: &str = crate::tables::FACTS;
@@ -19,6 +20,13 @@ pub struct Glyphs {
     pub digest: Digest,
     /// How many glyphs it has.
     pub count: usize,
+}
+
+impl Glyphs {
+    /// Where the glyphs come from, as their name tells.
+    pub fn origin(&self) -> Origin {
+        Origin::of(&self.name)
+    }
 }
 
 /// One value for each split.

@@ -7,6 +7,7 @@ mod fetch;
 pub mod glyphs;
 pub mod idx;
 mod layout;
+mod origin;
 mod place;
 mod size;
 mod skeletons;
@@ -28,6 +29,7 @@ use fetch::{Limits, Mirror};
 use glyphs::read_pool;
 pub use glyphs::{Files, Glyphs};
 use layout::PARTS;
+pub use origin::{Licence, Origin};
 pub use size::SIDE;
 
 /// Names mirrors that are tried before those of the configuration.
@@ -113,8 +115,8 @@ impl Source {
     /// folder called MNIST is not taken for the verified files.
     pub fn name(&self) -> String {
         match self {
-            Source::Mnist => "MNIST".to_owned(),
-            Source::Synthetic => "synthetic glyphs".to_owned(),
+            Source::Mnist => origin::MNIST.to_owned(),
+            Source::Synthetic => origin::SYNTHETIC.to_owned(),
             Source::Folder(path) => match path.file_name() {
                 Some(name) => format!("folder {}", name.to_string_lossy()),
                 None => "a local folder".to_owned(),

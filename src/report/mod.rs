@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::Facts;
 use crate::plan::table;
-use crate::raw::Source;
+use crate::raw::Origin;
 use crate::runs::format::{percent, span, utc};
 use crate::runs::paper::{self, differences};
 use crate::runs::{self, Run, Summary};
@@ -160,7 +160,7 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitView; 3], figures
         title: card::title(facts.plan.digits),
         style: include_str!("style.css"),
         highlights: highlights(facts, &summaries),
-        synthetic: facts.glyphs.name == Source::Synthetic.name(),
+        synthetic: facts.glyphs.origin() == Origin::Synthetic,
         leakage_sentence: facts.leakage_sentence(),
         description: description(facts),
         runs: (!runs.is_empty()).then(|| run_table(&summaries)),

@@ -9,7 +9,7 @@ use crate::dataset::card;
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, SplitMetrics};
 use crate::plan::Facts;
-use crate::raw::Source;
+use crate::raw::{Licence, Origin};
 
 /// The card's file.
 pub const FILE: &str = "README.md";
@@ -17,12 +17,12 @@ pub const FILE: &str = "README.md";
 /// The card of a run that was trained on a data set with these facts.
 pub fn card(run: &Run, metrics: &Metrics, facts: &Facts) -> String {
     let title = card::title(facts.plan.digits);
-    let (licence, licence_sentence) = card::licence(facts);
+    let Licence { id: licence, sentence: licence_sentence } = facts.glyphs.origin().licence();
     let (name, model) = (&run.name, metrics.model);
     let mut text = format!("---\nlicense: {licence}\npipeline_tag: image-classification\n");
     text.push_str("tags:\n- mnist\n- multi-label\n- safetensors\n");
     text.push_str(&format!("- {model}\n"));
-    if facts.glyphs.name == Source::Mnist.name() {
+    if facts.glyphs.origin() == Origin::Mnist {
         text.push_str("datasets:\n- ylecun/mnist\n");
     }
     text.push_str("metrics:\n- accuracy\n- f1\n");
@@ -37,7 +37,7 @@ pub fn card(run: &Run, metrics: &Metrics, facts: &Facts) -> String {
         "A network that reads the {digits} digit{s} in grey images of {height}x{width} pixels: {model}, {parameters} \
          parameters, one head per digit. Trained by `multidigit` on {title}; the weights are those after epoch {epoch}.\n\n"
     ));
-    if facts.glyphs.name == Source::Synthetic.name() {
+    if facts.glyphs.origin() == Origin::Synthetic {
         text.push_str(
             "**Trained on synthetic glyphs** that the program drew. Its numbers say nothing about MNIST.\n\n",
         );

@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 9] = [
 
 /// Plain data types that one stage hands the next on the same floor: (module, what it may import).
 const HANDED_ON: [(&str, &[&str]); 3] =
-    [("plan", &["raw::SIDE"]), ("dataset", &["raw::", "plan::"]), ("augment", &["plan::facts"])];
+    [("plan", &["raw::SIDE", "raw::Origin"]), ("dataset", &["raw::", "plan::"]), ("augment", &["plan::facts"])];
 
 fn floor(module: &str) -> usize {
     let found = FLOORS.iter().position(|floor| floor.contains(&module));
