@@ -12,7 +12,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`tables`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`documents`], [`tables`], [`shards`] |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`nn`], what training is made of |
 //! | | [`train`] |
 //! | | [`evaluate`] |
@@ -30,6 +30,8 @@ pub mod config;
 pub mod dataset;
 #[forbid(unsafe_code)]
 pub mod digest;
+#[forbid(unsafe_code)]
+pub mod documents;
 #[forbid(unsafe_code)]
 pub mod error;
 #[forbid(unsafe_code)]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::Weights;
 use super::forward::Predictions;
 use super::statistics::{Accuracy, Calibration, Confusion, confusion, macro_f1};
+use crate::documents;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::labels::class_name_of;
@@ -266,12 +267,11 @@ fn mistakes(index: &[i64], answers: &Predictions) -> Vec<Mistake> {
 
 /// A confusion matrix as CSV: a row for each right digit.
 pub fn confusion_csv(counts: &Confusion) -> String {
-    let line = |head: &str, cells: Vec<String>| format!("{head},{}\n", cells.join(","));
-    let mut text = line("digit", (0..CLASSES).map(|digit| format!("found_{digit}")).collect());
-    for (digit, row) in counts.iter().enumerate() {
-        text.push_str(&line(&digit.to_string(), row.iter().map(u64::to_string).collect()));
-    }
-    text
+    let row = |head: String, cells: Vec<String>| std::iter::once(head).chain(cells);
+    let heading = row("digit".to_owned(), (0..CLASSES).map(|digit| format!("found_{digit}")).collect());
+    let rows = counts.iter().enumerate();
+    let rows = rows.map(|(digit, counts)| row(digit.to_string(), counts.iter().map(u64::to_string).collect()));
+    documents::csv(std::iter::once(heading).chain(rows))
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, State, Value, context};
+use minijinja::{State, Value, context};
 use serde::{Deserialize, Serialize};
 
 use self::figures::{Figure, Figures};
@@ -18,6 +17,7 @@ use self::view::{Images, MISTAKES, RunView};
 use crate::augment::{self, preview};
 use crate::dataset::card;
 use crate::digest::Digest;
+use crate::documents;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::Facts;
@@ -113,9 +113,7 @@ pub fn run(content: &Content, out: &Path) -> Result<()> {
 }
 
 fn render(page: &Page) -> std::result::Result<String, minijinja::Error> {
-    let mut templates = Environment::new();
-    templates.set_auto_escape_callback(|_| AutoEscape::Html);
-    templates.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    let mut templates = documents::html()?;
     templates.add_template("table.html", include_str!("table.html"))?;
     templates.add_template("figure.html", include_str!("figure.html"))?;
     templates.add_template("run.html", include_str!("run.html"))?;

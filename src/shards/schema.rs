@@ -96,29 +96,6 @@ impl Layout {
         }
         json!({"info": {"features": features}}).to_string()
     }
-
-    /// The same features as the YAML header of a dataset card has them, indented below `dataset_info`.
-    pub fn card_features(&self) -> String {
-        let names = |indent: &str, names: &[String]| -> String {
-            names.iter().enumerate().map(|(i, name)| format!("{indent}'{i}': '{name}'\n")).collect()
-        };
-        let digit_names: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
-        let n = self.digits;
-        let mut text = format!(
-            "  features:\n  - name: image\n    dtype:\n      image:\n        mode: L\n\
-             \x20 - name: label\n    dtype:\n      class_label:\n        names:\n{}\
-             \x20 - name: digits\n    sequence:\n      class_label:\n        names:\n{}    length: {n}\n\
-             \x20 - name: index\n    dtype: int64\n\
-             \x20 - name: source_index\n    sequence: int64\n    length: {n}\n\
-             \x20 - name: boxes\n    sequence:\n      sequence: int64\n      length: 4\n    length: {n}\n",
-            names("          ", &self.classes()),
-            names("          ", &digit_names),
-        );
-        if self.pixels {
-            text.push_str("  - name: pixels\n    dtype: binary\n");
-        }
-        text
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// Floors from the ground up; modules of one floor do not import each other.
 const FLOORS: [&[&str]; 9] = [
-    &["digest", "error", "files", "guard", "labels", "progress", "rng", "tables", "shards"],
+    &["digest", "documents", "error", "files", "guard", "labels", "progress", "rng", "tables", "shards"],
     &["raw", "plan", "dataset", "augment", "nn"],
     &["train"],
     &["evaluate"],
