@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::pipeline::{Request, Stage};
+use multidigit::pipeline::{Request, Stage};
 
 /// Multi-digit MNIST: exact, staged, reproducible data and training.
 #[derive(Debug, Parser)]

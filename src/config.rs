@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
+use textwrap::{WordSeparator, WordSplitter};
 
 use crate::error::{Error, Result, shown};
 use crate::files;
@@ -219,9 +220,7 @@ fn entry(out: &mut String, name: &str, value: &Value, parent: &Value, root: &Val
     let indent = "  ".repeat(depth);
     let schema = parent.get("properties").and_then(|all| all.get(name)).unwrap_or(&Value::Null);
     let description = schema["description"].as_str().unwrap_or_default();
-    for line in wrap(description, DOCUMENT_WIDTH - 2 - indent.len()) {
-        out.push_str(&format!("{indent}# {line}\n"));
-    }
+    out.push_str(&comment(description, &indent));
     match value {
         Value::Object(map) if !map.is_empty() => {
             out.push_str(&format!("{indent}{name}:\n"));
@@ -230,6 +229,19 @@ fn entry(out: &mut String, name: &str, value: &Value, parent: &Value, root: &Val
         }
         value => out.push_str(&format!("{indent}{name}: {}\n", scalar(value))),
     }
+}
+
+/// A description as lines of comment, broken at spaces.
+fn comment(description: &str, indent: &str) -> String {
+    let prefix = format!("{indent}# ");
+    let options = textwrap::Options::new(DOCUMENT_WIDTH)
+        .initial_indent(&prefix)
+        .subsequent_indent(&prefix)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation);
+    let words: Vec<&str> = description.split_whitespace().collect();
+    if words.is_empty() { String::new() } else { format!("{}\n", textwrap::fill(&words.join(" "), options)) }
 }
 
 /// The schema behind references and options.
@@ -261,21 +273,6 @@ fn is_plain(text: &str) -> bool {
     let url = text.starts_with("https://") && text.chars().all(|c| word(c) || c == ':');
     let reads_back = serde_saphyr::from_str::<Value>(text).is_ok_and(|value| value == *text);
     (url || text.chars().all(word)) && text.starts_with(|c: char| c.is_ascii_alphabetic()) && reads_back
-}
-
-/// Breaks a text into lines of at most `width` columns, at spaces.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

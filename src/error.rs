@@ -1,8 +1,8 @@
-//! Every way this crate can fail, and the words for it.
+//! The errors that every part of the program can meet: files, formats, settings. The errors of an area (raw, plan, train,
+//! pipeline and so on) are an enum in its own `error.rs`, and join this one by `From`.
 //!
-//! One enum, so that whoever wants to know what the program can say reads one file. A message is lowercase and puts the
-//! path (or the configuration key) first, then what was found, what was expected, and what to do where that is known.
-//! Nothing here formats for a terminal: `main` prints the message once.
+//! A message is lowercase and puts the path (or the configuration key) first, then what was found, what was expected, and
+//! what to do where that is known. Nothing here formats for a terminal: `main` prints the message once.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, with the facts that the message needs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum Error {
     // ---- files, any stage
     /// The operating system refused a file operation.
@@ -53,204 +54,17 @@ pub enum Error {
     /// A value that cannot work.
     #[error("`{key}`: found {found}; expected {expected}")]
     ConfigValue { key: String, found: String, expected: String },
-
-    // ---- pipeline
-    /// A stage was asked for alone, or content was to be pinned, and what it reads is not fresh.
-    #[error("{stage}: its input {input} is stale ({why}); run `multidigit run {input}` first")]
-    InputStale { stage: &'static str, input: &'static str, why: String },
-    /// A finished run would be trained over.
-    #[error(
-        "`{}`: a finished run stands here, and this one differs ({differences}); give this one another name \
-         (`train.run`), use that one as it stands (--run {run}), or train over it (--force)",
-        path.display()
-    )]
-    RunStands { path: PathBuf, run: String, differences: String },
-    /// An unfinished run would be started over.
-    #[error(
-        "`{}`: an unfinished run stands here, and this one differs ({differences}); {way}, give this one another name \
-         (`train.run`), or start over (--force)",
-        path.display()
-    )]
-    UnfinishedStands { path: PathBuf, differences: String, way: String },
-    /// A run that is to be evaluated, or asked, and is not finished.
-    #[error(
-        "`{}`: run {run} is not finished; `multidigit run train --run {run}` goes on with it",
-        path.display()
-    )]
-    RunUnfinished { path: PathBuf, run: String },
-    /// A run that was named and is not there.
-    #[error("`{}`: no run {run} stands here; {}", folder.display(), known_runs(runs))]
-    NoSuchRun { folder: PathBuf, run: String, runs: Vec<String> },
-    /// The data set that stands is not the one that a run was trained on.
-    #[error(
-        "`{}`: {found}; run {run} was trained on another data set ({expected}); make that data set again with \
-         `multidigit run dataset --run {run}`, which replaces this one, or name other data in `evaluate.data`",
-        folder.display()
-    )]
-    OtherDataset { folder: PathBuf, run: String, found: String, expected: String },
-    /// Verification found differences; they were listed.
-    #[error("differences found: {differences}; what stands is not what its records and pipeline.lock say")]
-    Differences { differences: usize },
-
-    // ---- plan
-    /// The pool of glyphs cannot serve every class.
-    #[error("{pool} holds no digit {digit}; every digit from 0 to 9 is needed")]
-    GlyphsMissing { digit: u8, pool: String },
-
-    // ---- raw: what an IDX file can be instead
-    /// The first two bytes are not zero.
-    #[error("`{}`: found {found}; expected an IDX file, which begins with two zero bytes", path.display())]
-    IdxMagic { path: PathBuf, found: String },
-    /// The elements are no unsigned bytes.
-    #[error("`{}`: elements of type 0x{code:02x} ({name}); expected 0x08 (unsigned byte)", path.display())]
-    IdxType { path: PathBuf, code: u8, name: &'static str },
-    /// Labels where images are expected, or the reverse.
-    #[error("`{}`: magic {found}, expected {expected} (is this {}?)", path.display(), kind_of_magic(*found))]
-    IdxKind { path: PathBuf, found: u32, expected: u32 },
-    /// A number of dimensions that neither images nor labels have.
-    #[error("`{}`: {found} dimensions; expected {rank}, as {kind} have", path.display())]
-    IdxRank { path: PathBuf, found: usize, kind: &'static str, rank: usize },
-    /// Images of another size.
-    #[error("`{}`: images of {height}x{width} pixels; expected 28x28", path.display())]
-    IdxImageSize { path: PathBuf, height: u64, width: u64 },
-    /// No images, or no labels.
-    #[error("`{}`: holds no {kind}; expected at least one", path.display())]
-    IdxEmpty { path: PathBuf, kind: &'static str },
-    /// More than any such file holds.
-    #[error("`{}`: promises {count} {kind}; expected at most {limit}", path.display())]
-    IdxTooMany { path: PathBuf, count: u64, kind: &'static str, limit: u64 },
-    /// Dimensions whose product no machine can count.
-    #[error("`{}`: dimensions {dimensions:?}; expected less than 2^64 bytes in all", path.display())]
-    IdxOverflow { path: PathBuf, dimensions: Vec<u64> },
-    /// A packed file that is too small for what its header promises.
-    #[error(
-        "`{}`: promises {promised} bytes, but {stored} bytes of gzip unpack to at most {possible}; expected a whole \
-         file",
-        path.display()
-    )]
-    IdxPromise { path: PathBuf, promised: u64, stored: u64, possible: u64 },
-    /// The content ends before the header's promise is kept.
-    #[error("`{}`: ends after {found} bytes; expected {expected}, as its header says", path.display())]
-    IdxShort { path: PathBuf, found: u64, expected: u64 },
-    /// Bytes after the last element.
-    #[error("`{}`: goes on after {expected} bytes; expected it to end there, as its header says", path.display())]
-    IdxTrailing { path: PathBuf, expected: u64 },
-    /// A label that is no digit.
-    #[error("`{}`: label {label} at position {index}; expected 0 to 9", path.display())]
-    IdxLabel { path: PathBuf, index: usize, label: u8 },
-    /// Images and labels that do not belong together.
-    #[error(
-        "`{}`: {images} images, but `{}` has {labels} labels; expected as many",
-        path.display(), labels_path.display()
-    )]
-    IdxCounts { path: PathBuf, images: usize, labels_path: PathBuf, labels: usize },
-    /// A name in `.gz` over something else.
-    #[error("`{}`: found {found}; expected gzip data, as the name ends in .gz", path.display())]
-    NotGzip { path: PathBuf, found: String },
-    /// Gzip data under a plain name.
-    #[error("`{}`: found gzip data; expected plain IDX data, as the name does not end in .gz (add it)", path.display())]
-    HiddenGzip { path: PathBuf },
-    /// A packed file that ends too early.
-    #[error("`{}`: the gzip data is cut off; expected a whole file (copy or download it again)", path.display())]
-    GzipCut { path: PathBuf },
-    /// A packed file that does not unpack, or not to what it was made of.
-    #[error("`{}`: damaged gzip data ({message}); expected a sound file (copy or download it again)", path.display())]
-    GzipDamaged { path: PathBuf, message: String },
-
-    // ---- raw: where files come from
-    /// Files that are needed and not there.
-    #[error(
-        "`{}`: missing {}, under either naming, with or without .gz; {advice}",
-        folder.display(), missing.join(", ")
-    )]
-    RawMissing { folder: PathBuf, missing: Vec<&'static str>, advice: &'static str },
-    /// Files that are not there and that no mirror gave.
-    #[error(
-        "`{}`: missing {}, and no mirror gave them:{}\neither put the four files in `{}` (with or without .gz), or let \
-         the program draw digits: --set raw.source=synthetic",
-        folder.display(), missing.join(", "), listed(attempts), folder.display()
-    )]
-    RawFetch { folder: PathBuf, missing: Vec<&'static str>, attempts: Vec<Error> },
-    /// A folder, say, under the name of a file that is to be put there.
-    #[error("`{}`: found something that is no file; expected a file, or nothing: move it away", path.display())]
-    RawInTheWay { path: PathBuf },
-    /// A set under the names of the synthetic one that is another.
-    #[error(
-        "`{}`: other files stand there under the synthetic set's names ({found}); either move them away, or, if they \
-         are meant, set raw.source to this folder",
-        folder.display()
-    )]
-    SyntheticOther { folder: PathBuf, found: String },
-    /// A sound file under MNIST's name with other content.
-    #[error(
-        "`{}`: SHA-256 {found} (unpacked); expected MNIST's {expected}: either remove the file, or, if another set is \
-         meant, put it in a folder of its own and set raw.source to that folder",
-        path.display()
-    )]
-    MnistDigest { path: PathBuf, found: String, expected: String },
-    /// A sound file from a mirror with other content.
-    #[error("`{}`: SHA-256 {found} (unpacked); expected MNIST's {expected}", origin.display())]
-    MirrorDigest { origin: PathBuf, found: String, expected: String },
-    /// A mirror's folder without the file.
-    #[error("`{}`: holds no {name}, under either naming, with or without .gz", folder.display())]
-    MirrorFolder { folder: PathBuf, name: &'static str },
-    /// A mirror's answer is no file.
-    #[error("`{url}`: found HTTP status {status}; expected 200")]
-    MirrorStatus { url: String, status: u16 },
-    /// A mirror's answer is too large to be one of the files.
-    #[error("`{url}`: more than {limit} bytes; expected a file of at most that size")]
-    MirrorTooLarge { url: String, limit: u64 },
-    /// A mirror's answer ends before it is complete.
-    #[error("`{url}`: the connection ended after {bytes} bytes, before the file did")]
-    MirrorCut { url: String, bytes: u64 },
-    /// A mirror that says nothing any more.
-    #[error("`{url}`: timed out (no byte for {seconds} s)")]
-    MirrorStalled { url: String, seconds: f32 },
-    /// A mirror that speaks, but has not given the file in the time that all attempts at it have together.
-    #[error("`{url}`: timed out (not done in {seconds} s, all attempts together)")]
-    MirrorSlow { url: String, seconds: f32 },
-    /// A mirror that cannot be spoken with.
-    #[error("`{url}`: not reached: {message}")]
-    MirrorUnreached { url: String, message: String },
-
-    // ---- augment
     /// The file system has no room for the epochs that are to be stored.
     #[error(
         "`{}`: {what} need about {}, but {} are free; free some space{way}, or work in another folder with --artifacts",
         path.display(), amount(*need), amount(*free)
     )]
     DiskSpace { path: PathBuf, what: String, need: u64, free: u64, way: &'static str },
-    /// A picture that would be too large.
-    #[error("a picture of {width}x{height} pixels; expected at most {limit} pixels: take fewer --rows or --epochs")]
-    PictureSize { width: u64, height: u64, limit: u64 },
 
-    // ---- train and evaluate
-    /// A loss that is NaN or infinite.
-    #[error(
-        "training stopped at step {step}: the loss is {loss} at learning rate {rate}; weights saved before stay; try a smaller `train.learning_rate`, or another `train.seed`"
-    )]
-    NotFinite { step: u64, loss: f64, rate: f64 },
-    /// A network whose values overflow.
-    #[error("the network answers with numbers that are not finite; its weights, or their mean and std, are of no use")]
-    NoAnswer,
-    /// A split that has to hold images holds none.
-    #[error("the {split} split holds no images; give it a share in `plan.split.ratio`")]
-    EmptySplit { split: String },
-    /// The GPU's memory is too small.
-    #[error("the GPU's memory does not hold {what}; try {advice}")]
-    DeviceMemory { what: String, advice: &'static str },
-    /// A network could not be computed. A refused tensor operation is a defect of this program.
-    #[error("{source}{}", if matches!(source, multidigit_nn::Error::Tensor { .. }) { "; please report this" } else { "" })]
-    Nn {
-        #[from]
-        source: multidigit_nn::Error,
-    },
-}
-
-impl From<candle_core::Error> for Error {
-    fn from(source: candle_core::Error) -> Error {
-        Error::Nn { source: source.into() }
-    }
+    // ---- the areas above
+    /// An error of an area: an enum in the area's own `error.rs`, which [`Error::area`] gives back.
+    #[error(transparent)]
+    Area(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -282,11 +96,16 @@ impl Error {
         Error::ConfigValue { key: key.to_owned(), found: found.to_string(), expected: expected.into() }
     }
 
-    /// Where this is a GPU's refusal of memory, the error that says so: `what` was too much, and `advice` may help.
-    pub fn or_device_memory(self, what: impl FnOnce() -> String, advice: &'static str) -> Error {
-        match &self {
-            Error::Nn { source } if source.is_out_of_memory() => Error::DeviceMemory { what: what(), advice },
-            _ => self,
+    /// An [`Error::Area`].
+    pub fn of_area(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::Area(Box::new(error))
+    }
+
+    /// The error of an area, if this is one of its type.
+    pub fn area<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        match self {
+            Error::Area(error) => error.downcast_ref(),
+            _ => None,
         }
     }
 
@@ -315,20 +134,6 @@ fn nearest_hint(nearest: Option<&str>, valid: &[String]) -> String {
         Some(key) => format!("; did you mean `{key}`?"),
         None if valid.is_empty() => "; there are no keys here".to_owned(),
         None => format!("; valid keys are {}", valid.join(", ")),
-    }
-}
-
-fn kind_of_magic(magic: u32) -> &'static str {
-    match magic {
-        2049 => "a label file",
-        _ => "an image file",
-    }
-}
-
-fn known_runs(runs: &[String]) -> String {
-    match runs {
-        [] => "expected a trained run, and there is none; `multidigit run train` makes one".to_owned(),
-        _ => format!("expected one of {}", runs.join(", ")),
     }
 }
 
@@ -378,13 +183,6 @@ fn amount(bytes: u64) -> String {
     }
 }
 
-fn listed(errors: &[Error]) -> String {
-    match errors {
-        [] => " none is set".to_owned(),
-        _ => errors.iter().map(|error| format!("\n  {error}")).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -400,27 +198,6 @@ mod tests {
         let error = Error::format(Path::new("a"), "ä".repeat(3000), "less");
         assert_eq!(error.to_string(), format!("`a`: {}... (6000 bytes); expected less", "ä".repeat(2000)));
         assert_eq!(Error::format(Path::new("a"), "b", "c").to_string(), "`a`: b; expected c");
-    }
-
-    #[test]
-    fn a_gpus_refusal_of_memory_names_what_was_too_much_and_what_to_try() {
-        let convert = |error: Error| {
-            let advice = "a smaller `train.batch_size`, or `train.precision` bf16";
-            error.or_device_memory(|| "a step of 1024 images".to_owned(), advice).to_string()
-        };
-        let full = "the GPU's memory does not hold a step of 1024 images; try a smaller `train.batch_size`, or \
-                    `train.precision` bf16";
-        let cuda = |message: &str| Error::from(multidigit_nn::Error::Cuda { message: message.to_owned() });
-        assert_eq!(convert(cuda("CUBLAS_STATUS_ALLOC_FAILED")), full);
-        let other = cuda("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)");
-        assert_eq!(convert(other), "the GPU could not be used: DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)");
-        assert_eq!(convert(Error::Interrupted), "interrupted; what was finished before stays");
-    }
-
-    #[test]
-    fn a_refused_tensor_operation_asks_for_a_report() {
-        let error = Error::from(candle_core::Error::Msg("no such shape".to_owned()));
-        assert_eq!(error.to_string(), "a tensor operation failed: no such shape; please report this");
     }
 
     #[test]
@@ -443,18 +220,6 @@ mod tests {
             ),
             (Error::Interrupted, "interrupted; what was finished before stays"),
             (
-                Error::NoAnswer,
-                "the network answers with numbers that are not finite; its weights, or their mean and std, are of no use",
-            ),
-            (
-                Error::RunUnfinished { path: path.into(), run: "r".to_owned() },
-                "`a/b`: run r is not finished; `multidigit run train --run r` goes on with it",
-            ),
-            (
-                Error::Differences { differences: 2 },
-                "differences found: 2; what stands is not what its records and pipeline.lock say",
-            ),
-            (
                 Error::DiskSpace {
                     path: path.into(),
                     what: "30 epochs".into(),
@@ -464,10 +229,6 @@ mod tests {
                 },
                 "`a/b`: 30 epochs need about 1.2 GB, but 999 bytes are free; free some space, take fewer, or work in \
                  another folder with --artifacts",
-            ),
-            (
-                Error::PictureSize { width: 40_000, height: 20_000, limit: 1000 },
-                "a picture of 40000x20000 pixels; expected at most 1000 pixels: take fewer --rows or --epochs",
             ),
         ];
         for (error, message) in cases {

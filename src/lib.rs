@@ -5,31 +5,52 @@
 //! ```
 //!
 //! A stage has one name: its module here, its section in `pipeline.yaml`, its folder in `artifacts/`, its word on the
-//! command line. Each is a pure function from files to files; whatever is random is drawn once, in [`plan`] or from the
-//! streams of [`rng`], and applied elsewhere.
+//! command line. Each is a pure function from files to files. Everything random is drawn in one place, in [`plan`] or from
+//! the streams of [`rng`], and applied in another.
+//!
+//! A program brings stages up to date and reads what they made:
+//!
+//! ```no_run
+//! use multidigit::{Config, Pipeline, Progress, Request, Stage, read_split};
+//!
+//! # fn main() -> multidigit::Result<()> {
+//! let config = Config::default().with("raw.source=synthetic")?.with("plan.samples_per_class=10")?;
+//! let pipeline = Pipeline::new(config, Vec::new(), "raw".into(), "artifacts".into(), "pipeline.lock".into());
+//! let request = Request { stages: vec![Stage::Dataset], ..Request::default() };
+//! pipeline.run(&request, &Progress::silent(), &mut |stage, outcome| {
+//!     println!("{stage}: {outcome:?}");
+//!     Ok(())
+//! })?;
+//! let train = read_split(&pipeline.folder(Stage::Dataset).join(multidigit::shards::DATA), "train", None)?;
+//! println!("{} images of {}x{} pixels", train.len(), train.height, train.width);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! The floors, ground first; a module imports its own folder and lower floors only (a test reads the imports):
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`record`], [`tables`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`documents`], [`record`], [`tables`], [`shards`] |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`networks`] |
 //! | | [`train`] |
 //! | | [`evaluate`] |
-//! | | [`runs`], what is known of a run |
+//! | | [`runs`], which reads the files of runs |
 //! | | [`report`] |
 //! | order | [`config`], then [`pipeline`] |
-//! | people | [`cli`], [`terminal`], [`results`], [`inspect`], [`predict`], [`preview`] |
+//! | people | [`inspect`], [`predict`], [`preview`], and the program's own modules: command line, terminal, results as text |
+
+#![deny(missing_docs)]
 
 pub mod augment;
-#[forbid(unsafe_code)]
-pub mod cli;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
 pub mod dataset;
 #[forbid(unsafe_code)]
 pub mod digest;
+#[forbid(unsafe_code)]
+pub mod documents;
 #[forbid(unsafe_code)]
 pub mod error;
 #[forbid(unsafe_code)]
@@ -40,6 +61,8 @@ pub mod files;
 pub mod guard;
 #[forbid(unsafe_code)]
 pub mod inspect;
+#[forbid(unsafe_code)]
+pub mod labels;
 #[forbid(unsafe_code)]
 pub mod networks;
 #[forbid(unsafe_code)]
@@ -59,8 +82,6 @@ pub mod record;
 #[forbid(unsafe_code)]
 pub mod report;
 #[forbid(unsafe_code)]
-pub mod results;
-#[forbid(unsafe_code)]
 pub mod rng;
 #[forbid(unsafe_code)]
 pub mod runs;
@@ -68,6 +89,10 @@ pub mod runs;
 pub mod shards;
 #[forbid(unsafe_code)]
 pub mod tables;
-#[forbid(unsafe_code)]
-pub mod terminal;
 pub mod train;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use pipeline::{Freshness, Outcome, Pipeline, Request, Stage};
+pub use progress::{Event, Progress};
+pub use shards::{Shards, Split, read_split};

@@ -3,22 +3,26 @@
 
 #![forbid(unsafe_code)]
 
+mod cli;
+mod results;
+mod terminal;
+
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use multidigit::cli::{
-    Bench, Cli, Command, Global, Measured, Picture, Predict, Preview, Report, Schema, completions, man,
-};
 use multidigit::config::{self, Config};
 use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
 use multidigit::files::sync;
+use multidigit::pipeline::PipelineError;
 use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::runs::{Run, Runs, Summary};
-use multidigit::terminal::{Terminal, catch_signals, complain, interrupted};
-use multidigit::{inspect, predict, preview, results, rng, train};
+use multidigit::{inspect, predict, preview, rng, train};
+
+use crate::cli::{Bench, Cli, Command, Global, Measured, Picture, Predict, Preview, Report, Schema, completions, man};
+use crate::terminal::{Terminal, catch_signals, complain, interrupted};
 
 fn main() -> ExitCode {
     match rng::check_system().and_then(|()| run(Cli::read())) {
@@ -102,7 +106,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             print(&results::verdicts(&verdicts))?;
             match verdicts.iter().map(|verdict| verdict.differences.len()).sum() {
                 0 => Ok(()),
-                differences => Err(Error::Differences { differences }),
+                differences => Err(Error::from(PipelineError::Differences { differences })),
             }
         }),
     }

@@ -10,9 +10,9 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::evaluate::forward::{self, Predictions};
-use crate::evaluate::metrics::class_name;
 use crate::files;
 use crate::guard::guarded;
+use crate::labels::class_name_of;
 use crate::networks::{CLASSES, weights};
 use crate::pipeline::{Pipeline, Stage};
 use crate::record::{self, Record};
@@ -54,7 +54,7 @@ pub struct Position {
 /// Asks the network of the configured run about images in PNG files.
 ///
 /// # Errors
-/// [`Error::NoSuchRun`]; [`Error::Format`] for damaged weights, and for an image of another size or colour than the network
+/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun); [`Error::Format`] for damaged weights, and for an image of another size or colour than the network
 /// takes, with the way to convert it.
 pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<Answer>> {
     let folder = pipeline.folder(Stage::Train);
@@ -95,7 +95,7 @@ fn answer(answers: &Predictions, row: usize, path: &Path, pixels: &[u8]) -> Answ
     let sum: u64 = pixels.iter().map(|&grey| u64::from(grey)).sum();
     Answer {
         image: path.to_owned(),
-        digits: class_name(found),
+        digits: class_name_of(found),
         probability: answers.joint(row, found),
         positions: found.iter().enumerate().map(position).collect(),
         light_on_dark: sum < 128 * pixels.len() as u64,

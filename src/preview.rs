@@ -12,7 +12,7 @@ use crate::pipeline::{Pipeline, Stage};
 /// fresh. It is written to `out`, else beside the stages' folders. Returns its path.
 ///
 /// # Errors
-/// [`Error::InputStale`]; [`Error::Format`] where the data set is damaged, or the picture's place is taken.
+/// [`PipelineError::InputStale`](crate::pipeline::PipelineError::InputStale); [`Error::Format`] where the data set is damaged, or the picture's place is taken.
 pub fn augment(pipeline: &Pipeline, rows: usize, epochs: usize, out: Option<PathBuf>) -> Result<PathBuf> {
     pipeline.require_fresh(&[Stage::Dataset], "preview")?;
     pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train"))?;

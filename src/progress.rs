@@ -9,7 +9,14 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event<'a> {
     /// Work of a known size begins; it replaces what was under way before.
-    Begin { what: &'a str, total: u64, unit: &'static str },
+    Begin {
+        /// The name of the work.
+        what: &'a str,
+        /// The number of units in all.
+        total: u64,
+        /// The name of the units, in the plural.
+        unit: &'static str,
+    },
     /// So many units are done since the last event.
     Advance(u64),
     /// What the work under way shows of itself at the moment (a loss, say).

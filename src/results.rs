@@ -4,11 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::pipeline::{Cleaned, Freshness, Outcome, Stage, Status, Verdict};
-use crate::predict::Answer;
-use crate::runs::Summary;
-use crate::runs::format::{percent, utc};
-use crate::train::bench;
+use multidigit::pipeline::{Cleaned, Freshness, Outcome, Stage, Status, Verdict};
+use multidigit::predict::Answer;
+use multidigit::runs::Summary;
+use multidigit::runs::format::{percent, utc};
+use multidigit::train::bench;
 use multidigit_nn::tape::Time;
 
 /// What became of a stage in a run.

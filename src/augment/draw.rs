@@ -33,10 +33,15 @@ pub struct AffineParams {
 /// A rectangle of one grey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EraseParams {
+    /// The first line, in pixels from the top.
     pub top: usize,
+    /// The first column, in pixels from the left.
     pub left: usize,
+    /// The height in pixels.
     pub height: usize,
+    /// The width in pixels.
     pub width: usize,
+    /// The grey that the rectangle is filled with.
     pub value: u8,
 }
 

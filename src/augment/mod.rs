@@ -4,6 +4,7 @@
 //! columns. Parameters are drawn, then applied; they are keyed by (seed, epoch, sample), where a sample is its class and
 //! its index, so neither order nor threads matter.
 
+pub use self::error::AugmentError;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ use crate::tables::Compression;
 pub mod apply;
 #[forbid(unsafe_code)]
 pub mod draw;
+#[forbid(unsafe_code)]
+mod error;
 #[allow(unsafe_code, reason = "the gathers of AVX-512, and a loop compiled for AVX2")]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 pub mod gather;

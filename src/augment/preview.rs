@@ -9,6 +9,7 @@ use image::{Rgb, RgbImage};
 use super::apply::Scratch;
 use super::draw::Params;
 use super::{Augmenter, Config, letters};
+use crate::augment::AugmentError;
 use crate::error::{Error, Result};
 use crate::guard::guarded;
 use crate::shards::{DATA, Shards};
@@ -151,7 +152,7 @@ impl Grid {
         let (width, height) = (size(epochs + 1, self.step.1, GAP), size(rows, self.step.0, GAP + LINE + GAP / 2));
         match (u32::try_from(width), u32::try_from(height)) {
             (Ok(w), Ok(h)) if u64::from(w) * u64::from(h) <= MAX_PIXELS => Ok(RgbImage::from_pixel(w, h, BACKGROUND)),
-            _ => Err(Error::PictureSize { width, height, limit: MAX_PIXELS }),
+            _ => Err(Error::from(AugmentError::PictureSize { width, height, limit: MAX_PIXELS })),
         }
     }
 

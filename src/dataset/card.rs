@@ -1,126 +1,81 @@
-//! The dataset card: `README.md` beside the shards, with the YAML header that Hugging Face reads.
+//! The dataset card: `README.md` beside the shards, with the YAML header that Hugging Face reads. Its text is the
+//! template `card.md`.
 
-use crate::plan::Facts;
-use crate::plan::split::{By, NAMES};
-use crate::raw::Source;
+use serde::Serialize;
+
+use crate::documents;
+use crate::plan::facts::Glyphs;
+use crate::plan::split::NAMES;
+use crate::plan::{self, Facts};
+use crate::raw::{Licence, Origin};
 use crate::shards::{DATA, Layout, Written};
 
 /// The picture that the card shows, beside it.
 pub const MONTAGE: &str = "montage.png";
 
-/// The card of a data set: its facts, its schema, and what was written of each split.
-pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
-    let plan = &facts.plan;
-    let [height, width] = plan.image_size;
-    let (digits, classes) = (plan.digits, plan.classes());
-    let title = title(digits);
-    let mnist = facts.glyphs.name == Source::Mnist.name();
-    let synthetic = facts.glyphs.name == Source::Synthetic.name();
-    let (licence, licence_sentence) = licence(facts);
-    let glyph_sentence = if mnist {
-        "the 70,000 glyphs of MNIST (60,000 training images, then 10,000 test images), verified by SHA-256".to_owned()
-    } else if synthetic {
-        "**synthetic glyphs**: strokes drawn by the program, not handwriting and not MNIST. Results on them say nothing \
-         about MNIST"
-            .to_owned()
-    } else {
-        format!("{} glyphs of the {} (not MNIST as verified by the program)", facts.glyphs.count, facts.glyphs.name)
-    };
-    let split_sentence = match plan.split.by {
-        By::Class => "Whole classes are divided, so val and test show digit combinations that train never showed.",
-        By::Sample => "Each class's samples are divided, so every split shows every class.",
-        By::Source => {
-            "The glyphs are divided first, then each class's samples, so every split shows every class and no glyph \
-             serves two splits."
-        }
-    };
-    let ratio = plan.split.ratio.map(|part| part.to_string()).join("/");
-    let rows: String = NAMES
-        .iter()
-        .zip(written)
-        .map(|(name, split)| {
-            format!("| {name} | {} | {} | `{}` |\n", split.rows, split.files.len(), split.digest.short())
-        })
-        .collect();
-    let splits: String = NAMES
-        .iter()
-        .zip(written)
-        .map(|(name, s)| format!("  - name: {name}\n    num_bytes: {}\n    num_examples: {}\n", s.bytes, s.rows))
-        .collect();
-    let bytes: u64 = written.iter().map(|split| split.bytes).sum();
-    let data_files: String =
-        NAMES.iter().map(|name| format!("  - split: {name}\n    path: {DATA}/{name}-*.parquet\n")).collect();
-    let pixels = match layout.pixels {
-        true => format!("| `pixels` | binary | {} raw bytes, row-major |\n", height * width),
-        false => String::new(),
-    };
-    format!(
-        "---\n\
-         license: {licence}\n\
-         pretty_name: {title}\n\
-         task_categories:\n- image-classification\n\
-         size_categories:\n- {size}\n\
-         configs:\n- config_name: default\n  data_files:\n{data_files}\
-         dataset_info:\n{features}  splits:\n{splits}  download_size: {bytes}\n  dataset_size: {bytes}\n\
-         ---\n\n\
-         # {title}\n\n\
-         {digits} digit{s} in an image of {height}x{width} grey pixels; {classes} classes, {per_class} samples each. \
-         Made by `multidigit` out of {glyph_sentence}.\n\n\
-         ![One sample per class](montage.png)\n\n\
-         One sample for each of up to 100 classes. The frame tells the split (grey: train, blue: val, orange: test), \
-         the thin lines are the digits' boxes.\n\n\
-         ## Splits\n\n\
-         Divided {ratio} by {by}. {split_sentence}\n\n\
-         | split | samples | shards | content digest |\n|---|---|---|---|\n{rows}\n\
-         {leakage}.\n\n\
-         ## Columns\n\n\
-         | column | type | what |\n|---|---|---|\n\
-         | `image` | struct of bytes, path | 8-bit grey PNG; the path is `INDEX_CLASS.png` |\n\
-         | `label` | int64 | class: the number that the digits spell |\n\
-         | `digits` | int64 list of {digits} | the digits, left to right |\n\
-         | `index` | int64 | number of the sample in its class, from 0 |\n\
-         | `source_index` | int64 list of {digits} | glyph of each digit: its number in the pool, training images first |\n\
-         | `boxes` | int64 list of {digits} x 4 | tight box of each digit's ink: x, y, width, height in pixels |\n\
-         {pixels}\n\
-         ## How it was made\n\n\
-         Seed {seed}. The draws are those of the reference generator of MultiDigitMNIST (NumPy's legacy generator): for \
-         each image one glyph per digit, then the vertical offsets, then the horizontal ones; a glyph overwrites its \
-         28x28 cell. A row's glyphs and offsets stand in `plan.parquet` of the same run, and in the metadata \
-         `multidigit` of every shard stand the settings.\n\n\
-         Glyph pool: {glyphs} ({count} glyphs, content digest `{glyph_digest}`).\n\n\
-         ## Licence\n\n\
-         {licence_sentence}\n",
-        size = size_category(written.iter().map(|split| split.rows).sum()),
-        features = layout.card_features(),
-        s = if digits == 1 { "" } else { "s" },
-        per_class = plan.samples_per_class,
-        by = match plan.split.by {
-            By::Class => "class",
-            By::Sample => "sample",
-            By::Source => "source",
-        },
-        leakage = facts.leakage_sentence(),
-        seed = plan.seed,
-        glyphs = facts.glyphs.name,
-        count = facts.glyphs.count,
-        glyph_digest = facts.glyphs.digest.short(),
-    )
+/// The values of the template.
+#[derive(Serialize)]
+struct Card<'a> {
+    title: String,
+    origin: Origin,
+    licence: Licence,
+    plan: &'a plan::Config,
+    glyphs: &'a Glyphs,
+    glyphs_digest: String,
+    leakage_sentence: String,
+    size_category: &'static str,
+    height: usize,
+    width: usize,
+    /// Whether the shards have a column of raw pixels.
+    pixels: bool,
+    /// The name of every class.
+    classes: Vec<String>,
+    /// The folder of the shards, beside the card.
+    data: &'static str,
+    splits: Vec<SplitRow>,
+    /// Bytes of all shards.
+    bytes: u64,
 }
 
-/// The licence of what is made of a data set's glyphs, as Hugging Face names it, and a sentence on it.
-pub fn licence(facts: &Facts) -> (&'static str, &'static str) {
-    if facts.glyphs.name == Source::Mnist.name() {
-        (
-            "cc-by-sa-3.0",
-            "MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J.C. Burges, made available under \
-             [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); images composed of it are under the \
-             same licence.",
-        )
-    } else if facts.glyphs.name == Source::Synthetic.name() {
-        ("cc0-1.0", "The synthetic glyphs are drawn by the program; nobody's rights are in them.")
-    } else {
-        ("other", "The glyphs come from a folder of the user's; their licence is that of their source.")
-    }
+/// What was written of one split.
+#[derive(Serialize)]
+struct SplitRow {
+    name: &'static str,
+    rows: u64,
+    bytes: u64,
+    shards: usize,
+    digest: String,
+}
+
+/// The card of a data set: its facts, its schema, and what was written of each split.
+pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
+    let [height, width] = facts.plan.image_size;
+    let origin = facts.glyphs.origin();
+    let row = |(name, split): (&'static str, &Written)| SplitRow {
+        name,
+        rows: split.rows,
+        bytes: split.bytes,
+        shards: split.files.len(),
+        digest: split.digest.short(),
+    };
+    let card = Card {
+        title: title(facts.plan.digits),
+        origin,
+        licence: origin.licence(),
+        plan: &facts.plan,
+        glyphs: &facts.glyphs,
+        glyphs_digest: facts.glyphs.digest.short(),
+        leakage_sentence: facts.leakage_sentence(),
+        size_category: size_category(written.iter().map(|split| split.rows).sum()),
+        height,
+        width,
+        pixels: layout.pixels,
+        classes: layout.classes(),
+        data: DATA,
+        splits: NAMES.into_iter().zip(written).map(row).collect(),
+        bytes: written.iter().map(|split| split.bytes).sum(),
+    };
+    documents::markdown(include_str!("card.md"), &card)
 }
 
 /// What a data set of so many digits is called.

@@ -1,6 +1,7 @@
 //! From plan rows to samples: a pure function of rows and glyphs, so any part of a data set can be made anywhere.
 
-use crate::plan::rows::{Rows, digits_of};
+use crate::labels;
+use crate::plan::rows::Rows;
 use crate::raw::{Glyphs, SIDE};
 use crate::shards::Samples;
 
@@ -27,7 +28,7 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
     Samples {
         labels: widen(&rows.labels),
         index: widen(&rows.index),
-        digits: rows.labels.iter().flat_map(|&label| digits_of(label, digits)).map(i64::from).collect(),
+        digits: rows.labels.iter().flat_map(|&label| labels::digits(label.into(), digits)).map(i64::from).collect(),
         sources: widen(&rows.sources),
         boxes: Some(boxes),
         parameters: None,

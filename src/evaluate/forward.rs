@@ -3,6 +3,7 @@
 //! The only place of this stage that runs a network; everything after it is arithmetic on [`Predictions`].
 
 use crate::error::{Error, Result};
+use crate::evaluate::EvaluateError;
 use crate::networks::{CLASSES, Network};
 use crate::shards::Split;
 use crate::train::batch::{Normalise, forward};
@@ -83,7 +84,7 @@ impl Predictions {
 /// What a network, in evaluation mode, says of the first `images` images of a split. `done` hears of each batch.
 ///
 /// # Errors
-/// [`Error::NoAnswer`]
+/// [`EvaluateError::NoAnswer`]
 pub fn predict(
     network: &Network,
     normalise: &Normalise,
@@ -97,7 +98,7 @@ pub fn predict(
         let heads = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
         let heads: Vec<&[f32]> = heads.iter().map(|head| &**head).collect();
         if heads.iter().any(|head| head.iter().any(|logit| !logit.is_finite())) {
-            return Err(Error::NoAnswer);
+            return Err(Error::from(EvaluateError::NoAnswer));
         }
         all.add(&heads, targets);
         done(targets.len() / split.digits)

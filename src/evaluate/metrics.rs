@@ -13,8 +13,10 @@ use serde_json::Value;
 use super::Weights;
 use super::forward::Predictions;
 use super::statistics::{Accuracy, Calibration, Confusion, confusion, macro_f1};
+use crate::documents;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::labels::class_name_of;
 use crate::networks::{CLASSES, Model};
 
 /// The file of [`Metrics`].
@@ -178,11 +180,6 @@ fn shorten(tree: &mut Value) {
     }
 }
 
-/// The name of a class: its digits.
-pub fn class_name(digits: &[u8]) -> String {
-    digits.iter().map(|digit| char::from(b'0' + digit)).collect()
-}
-
 impl SplitMetrics {
     /// What the answers to a split come to; `index` has the index in its class of each image.
     pub fn new(split: &str, index: &[i64], answers: &Predictions) -> SplitMetrics {
@@ -229,7 +226,7 @@ fn classes(answers: &Predictions) -> Vec<ClassMetrics> {
         count.1 += 1;
     }
     let class = |(digits, (correct, samples))| ClassMetrics {
-        class: class_name(digits),
+        class: class_name_of(digits),
         accuracy: Accuracy::new(correct, samples),
     };
     counts.into_iter().map(class).collect()
@@ -244,8 +241,8 @@ fn confusions(answers: &Predictions) -> Vec<ClassConfusion> {
     all.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: of equals the lower class first
     all.truncate(MOST_CONFUSIONS);
     let named = |((class, predicted), count)| ClassConfusion {
-        class: class_name(class),
-        predicted: class_name(predicted),
+        class: class_name_of(class),
+        predicted: class_name_of(predicted),
         count,
     };
     all.into_iter().map(named).collect()
@@ -260,8 +257,8 @@ fn mistakes(index: &[i64], answers: &Predictions) -> Vec<Mistake> {
     let mistake = |(probability, row): (f64, usize)| Mistake {
         row,
         index: index.get(row).copied().unwrap_or_default(),
-        class: class_name(answers.truth(row)),
-        predicted: class_name(answers.answer(row)),
+        class: class_name_of(answers.truth(row)),
+        predicted: class_name_of(answers.answer(row)),
         probability,
         class_probability: answers.joint(row, answers.truth(row)),
     };
@@ -270,12 +267,11 @@ fn mistakes(index: &[i64], answers: &Predictions) -> Vec<Mistake> {
 
 /// A confusion matrix as CSV: a row for each right digit.
 pub fn confusion_csv(counts: &Confusion) -> String {
-    let line = |head: &str, cells: Vec<String>| format!("{head},{}\n", cells.join(","));
-    let mut text = line("digit", (0..CLASSES).map(|digit| format!("found_{digit}")).collect());
-    for (digit, row) in counts.iter().enumerate() {
-        text.push_str(&line(&digit.to_string(), row.iter().map(u64::to_string).collect()));
-    }
-    text
+    let row = |head: String, cells: Vec<String>| std::iter::once(head).chain(cells);
+    let heading = row("digit".to_owned(), (0..CLASSES).map(|digit| format!("found_{digit}")).collect());
+    let rows = counts.iter().enumerate();
+    let rows = rows.map(|(digit, counts)| row(digit.to_string(), counts.iter().map(u64::to_string).collect()));
+    documents::csv(std::iter::once(heading).chain(rows))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! The network is rebuilt from its file of weights alone. Every number that is shown later comes from [`Metrics`].
 
+mod error;
 #[allow(clippy::indexing_slicing, reason = "arithmetic on answers in memory, ten probabilities each")]
 pub mod forward;
 pub mod metrics;
@@ -9,6 +10,7 @@ mod predictions;
 #[allow(clippy::indexing_slicing, reason = "arithmetic on answers in memory, ten probabilities each")]
 pub mod statistics;
 
+pub use self::error::EvaluateError;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,9 @@ use crate::files;
 use crate::networks::weights;
 use crate::progress::Progress;
 use crate::shards::{Split, foreign, read_split};
+use crate::train::TrainError;
 use crate::train::batch::Normalise;
+use crate::train::or_device_memory;
 use crate::train::{self, Device, gpu};
 use multidigit_nn::Precision;
 use multidigit_nn::cpu::memory;
@@ -158,7 +162,7 @@ pub fn read(config: &Config, weights: &Path, recorded: Option<Digest>, data: &Pa
 ///
 /// # Errors
 /// [`Error::Format`] for weights that are damaged, or of a network for other images than the splits hold;
-/// [`Error::DeviceMemory`].
+/// [`TrainError::DeviceMemory`].
 pub fn run(
     config: &Config,
     weights: &Path,
@@ -174,11 +178,11 @@ pub fn run(
     };
     let advice = "a smaller `evaluate.batch_size`, or `evaluate.device` cpu";
     let (network, description) = weights::load(weights, recorded, &device)
-        .map_err(|error| error.or_device_memory(|| "the network".to_owned(), advice))?;
+        .map_err(|error| or_device_memory(error, || "the network".to_owned(), advice))?;
     let shape = network.shape();
     for (name, split) in splits {
         if split.is_empty() {
-            return Err(Error::EmptySplit { split: (*name).to_owned() });
+            return Err(Error::from(TrainError::EmptySplit { split: (*name).to_owned() }));
         }
         let (ours, theirs) = ((shape.digits, shape.height, shape.width), (split.digits, split.height, split.width));
         if ours != theirs {
@@ -197,7 +201,7 @@ pub fn run(
         progress.begin(&format!("evaluate {name}"), images as u64, "images")?;
         let advance = |images| progress.advance(images as u64);
         let answers = predict(&network, &normalise, split, images, config.batch_size, advance).map_err(|error| {
-            error.or_device_memory(|| format!("a forward pass of {} images", config.batch_size), advice)
+            or_device_memory(error, || format!("a forward pass of {} images", config.batch_size), advice)
         })?;
         progress.end();
         let result = SplitMetrics::new(name, &split.index, &answers);

@@ -14,6 +14,7 @@ use parquet::arrow::ArrowWriter;
 use super::forward::Predictions;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::labels::wrapping_label;
 use crate::networks::CLASSES;
 use crate::shards::Split;
 use crate::tables::{Compression, ints, item, lists, properties};
@@ -41,9 +42,8 @@ pub fn write(path: &Path, table: &[(&str, &Split, Predictions)]) -> Result<()> {
 
 fn batch(name: &str, split: &Split, answers: &Predictions) -> Result<RecordBatch, arrow::error::ArrowError> {
     let (rows, digits) = (answers.len(), answers.digits);
-    // the digits read as one number, as a class is: so many digits that they overflow are no class either
-    let label = |digits: &[u8]| digits.iter().fold(0i64, |n, d| n.wrapping_mul(10).wrapping_add(i64::from(*d)));
-    let found: Vec<i64> = (0..rows).map(|row| label(answers.answer(row))).collect();
+    // no network has so many digits that their label overflows
+    let found: Vec<i64> = (0..rows).map(|row| wrapping_label(answers.answer(row).iter().copied())).collect();
     let heads = FixedSizeListArray::try_new(
         item(DataType::Float64),
         CLASSES as i32,

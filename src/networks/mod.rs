@@ -5,10 +5,12 @@
 //! weights says of a network and its data.
 
 mod alexnet;
+mod error;
 mod fcn;
 mod resnet;
 pub mod weights;
 
+pub use self::error::NetworkError;
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor};

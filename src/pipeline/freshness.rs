@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Pipeline, Stage};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::pipeline::PipelineError;
 use crate::record::Record;
 
 /// Whether a stage has to run.
@@ -123,7 +124,11 @@ impl Pipeline {
             if let Freshness::Stale(reasons) = freshness
                 && stages.contains(&stage)
             {
-                return Err(Error::InputStale { stage: wanted_by, input: stage.name(), why: reasons.join("; ") });
+                return Err(Error::from(PipelineError::InputStale {
+                    stage: wanted_by,
+                    input: stage.name(),
+                    why: reasons.join("; "),
+                }));
             }
         }
         Ok(())

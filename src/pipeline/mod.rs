@@ -11,6 +11,7 @@
 //! Nothing here names a single stage. What makes a stage different from the others is in its `Definition`, in a file of
 //! its own in `stages/`.
 
+pub use self::error::PipelineError;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +24,7 @@ use crate::record::{self, Record};
 
 mod clean;
 mod definition;
+mod error;
 mod freshness;
 mod key;
 pub mod lock;
@@ -57,8 +59,15 @@ pub struct Pipeline {
 pub enum Outcome {
     /// It was fresh, with this record.
     Fresh(Box<Record>),
-    /// It ran, for these reasons; `pinned` tells whether its content is that of `pipeline.lock`, where that pins it.
-    Ran { reasons: Vec<String>, record: Box<Record>, pinned: Option<bool> },
+    /// It ran.
+    Ran {
+        /// Why it ran.
+        reasons: Vec<String>,
+        /// The record that it wrote.
+        record: Box<Record>,
+        /// Whether its content is the one that `pipeline.lock` pins; `None` where nothing is pinned.
+        pinned: Option<bool>,
+    },
     /// It would run, for these reasons.
     WouldRun(Vec<String>),
 }

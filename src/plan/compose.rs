@@ -6,10 +6,12 @@
 use rand::Rng;
 use rand_mt::Mt;
 
-use super::rows::{Rows, digits_of};
+use super::rows::Rows;
 use super::split::{self, By};
 use super::{Config, numpy};
 use crate::error::{Error, Result};
+use crate::labels;
+use crate::plan::PlanError;
 use crate::progress::Progress;
 use crate::raw::SIDE;
 use crate::rng;
@@ -42,7 +44,7 @@ fn by_digit(labels: &[u8]) -> Result<[Vec<u32>; 10]> {
         pool[usize::from(label)].push(number as u32);
     }
     match pool.iter().position(Vec::is_empty) {
-        Some(digit) => Err(Error::GlyphsMissing { digit: digit as u8, pool: "the glyph pool".into() }),
+        Some(digit) => Err(Error::from(PlanError::GlyphsMissing { digit: digit as u8, pool: "the glyph pool".into() })),
         None => Ok(pool),
     }
 }
@@ -61,7 +63,7 @@ fn draw(mt: &mut Mt, config: &Config, pool: &[Vec<u32>; 10], label: u32, index: 
     let digits = config.digits;
     rows.labels.push(label);
     rows.index.push(index);
-    for digit in digits_of(label, digits) {
+    for digit in labels::digits(label.into(), digits) {
         let glyphs = &pool[usize::from(digit)];
         rows.sources.push(glyphs[numpy::bounded(|| mt.next_u32(), glyphs.len() as u32 - 1) as usize]);
     }
@@ -116,7 +118,7 @@ fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: 
         for ((part, pool), name) in parts.into_iter().zip(&mut pools).zip(split::NAMES) {
             if part.is_empty() {
                 let pool = format!("the glyph pool of split `{name}`");
-                return Err(Error::GlyphsMissing { digit: digit as u8, pool });
+                return Err(Error::from(PlanError::GlyphsMissing { digit: digit as u8, pool }));
             }
             pool[digit] = part;
         }
@@ -245,7 +247,7 @@ mod tests {
         for by in [By::Class, By::Sample, By::Source] {
             for (label, _, sources, y, x) in images(&composed(&config(by, 25), &labels).unwrap()) {
                 let digits: Vec<u8> = sources.iter().map(|&glyph| labels[glyph as usize]).collect();
-                assert_eq!(digits, digits_of(label, 2).collect::<Vec<_>>());
+                assert_eq!(digits, labels::digits(label.into(), 2).collect::<Vec<_>>());
                 assert!(y.iter().all(|&y| y < 36) && x.iter().all(|&x| x < 4));
             }
         }
@@ -307,7 +309,7 @@ mod tests {
             for rows in &plan {
                 samples.extend(rows.labels.iter().copied().zip(rows.index.iter().copied()));
                 let shown = rows.sources.iter().map(|&glyph| pool[glyph as usize]);
-                prop_assert!(shown.eq(rows.labels.iter().flat_map(|&label| digits_of(label, digits))));
+                prop_assert!(shown.eq(rows.labels.iter().flat_map(|&label| labels::digits(label.into(), digits))));
                 prop_assert!(rows.y.iter().all(|&y| usize::from(y) + SIDE <= height));
                 prop_assert!(rows.x.iter().all(|&x| usize::from(x) + SIDE <= width / digits));
                 prop_assert_eq!((rows.y.len(), rows.x.len()), (rows.sources.len(), rows.sources.len()));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Config;
 use super::compose::Plan;
 use crate::digest::{Digest, Parts};
+use crate::raw::Origin;
 
 /// The metadata key under which Parquet files hold these facts.
 pub const KEY: &str = crate::tables::FACTS;
@@ -21,11 +22,21 @@ pub struct Glyphs {
     pub count: usize,
 }
 
+impl Glyphs {
+    /// Where the glyphs come from, as their name tells.
+    pub fn origin(&self) -> Origin {
+        Origin::of(&self.name)
+    }
+}
+
 /// One value for each split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PerSplit<T> {
+    /// The value for train.
     pub train: T,
+    /// The value for val.
     pub val: T,
+    /// The value for test.
     pub test: T,
 }
 

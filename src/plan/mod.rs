@@ -3,18 +3,21 @@
 //! In: the labels of the glyph pool. Out: `plan.parquet`, one row per sample. Everything expensive comes later and is a
 //! pure function of these rows, so it runs on any number of threads, in any order, and gives the same bytes.
 
+pub use self::error::PlanError;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::labels;
 use crate::progress::Progress;
 use crate::raw::SIDE;
 use crate::shards::MAX_PIXELS;
 
 #[allow(clippy::indexing_slicing, reason = "draws in memory; the columns of rows are equally long")]
 pub mod compose;
+mod error;
 pub mod facts;
 pub mod numpy;
 #[allow(clippy::indexing_slicing, reason = "draws in memory; the columns of rows are equally long")]
@@ -96,7 +99,7 @@ impl Default for Split {
 impl Config {
     /// Number of classes: 10 to the number of digits. Meaningful for a valid configuration.
     pub fn classes(&self) -> u64 {
-        10_u64.pow(self.digits as u32)
+        labels::classes(self.digits).unwrap_or(u64::MAX)
     }
 
     /// Rows of train, val and test. Meaningful for a valid configuration.
@@ -113,10 +116,7 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         let [height, width] = self.image_size;
         let digits = self.digits;
-        let samples = u32::try_from(digits)
-            .ok()
-            .and_then(|digits| 10_u64.checked_pow(digits))
-            .and_then(|classes| classes.checked_mul(self.samples_per_class));
+        let samples = labels::classes(digits).and_then(|classes| classes.checked_mul(self.samples_per_class));
         if digits == 0 {
             return Err(Error::value("plan.digits", digits, "at least 1"));
         }

@@ -68,24 +68,9 @@ impl Rows {
     }
 }
 
-/// The decimal digits of a class, left to right, padded with zeros to `digits`.
-pub fn digits_of(label: u32, digits: usize) -> impl DoubleEndedIterator<Item = u8> + Clone {
-    (0..digits).rev().map(move |place| match 10_u32.checked_pow(place as u32) {
-        Some(power) => (label / power % 10) as u8,
-        None => 0, // a place above any u32
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digits_are_padded_on_the_left() {
-        assert_eq!(digits_of(7, 3).collect::<Vec<_>>(), [0, 0, 7]);
-        assert_eq!(digits_of(42, 2).collect::<Vec<_>>(), [4, 2]);
-        assert_eq!(digits_of(9, 12).sum::<u8>(), 9);
-    }
 
     #[test]
     fn taking_from_the_front_keeps_the_rest() {

@@ -14,10 +14,11 @@ use parquet::arrow::ArrowWriter;
 
 use super::compose::Plan;
 use super::facts::{Facts, KEY};
-use super::rows::{Rows, digits_of};
+use super::rows::Rows;
 use super::split;
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
+use crate::labels;
 use crate::tables::{Compression, Table, int_field, ints, list_field, lists, properties};
 
 /// Rows per row group.
@@ -44,7 +45,8 @@ pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
         for first in (0..rows.len()).step_by(ROW_GROUP) {
             let n = ROW_GROUP.min(rows.len() - first);
             let (own, cells) = (first..first + n, first * digits..(first + n) * digits);
-            let spelled: Vec<u8> = rows.labels[own.clone()].iter().flat_map(|&l| digits_of(l, digits)).collect();
+            let spelled: Vec<u8> =
+                rows.labels[own.clone()].iter().flat_map(|&label| labels::digits(label.into(), digits)).collect();
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, n))),
                 ints(&rows.labels[own.clone()]),
@@ -196,7 +198,7 @@ fn decode(table: &Table, batch: &RecordBatch, facts: &Facts, split: &str, first:
     let narrow = |values: Vec<u32>| values.into_iter().map(|value| value as u16).collect();
     let labels = small("label", table.ints(batch, "label")?, 1, plan.classes() as i64 - 1)?;
     for (row, (&label, digits)) in labels.iter().zip(cells("digits", 9)?.chunks_exact(plan.digits)).enumerate() {
-        let expected: Vec<u32> = digits_of(label, plan.digits).map(u32::from).collect();
+        let expected: Vec<u32> = labels::digits(label.into(), plan.digits).map(u32::from).collect();
         if digits != expected {
             let expected = format!("digits {expected:?}, which spell the label");
             return Err(refuse(row, format!("label {label} and digits {digits:?}"), expected));

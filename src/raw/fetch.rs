@@ -16,6 +16,7 @@ use super::idx::Idx;
 use super::layout::Part;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::raw::RawError;
 
 /// A place that may have the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Mirror {
                 download(&url, part, &path, deadline, limits, progress).map(|()| path)
             }
             Mirror::Folder(mirror) => {
-                let missing = || Error::MirrorFolder { folder: mirror.clone(), name: part.name };
+                let missing = || Error::from(RawError::MirrorFolder { folder: mirror.clone(), name: part.name });
                 let source = part.find(mirror).ok_or_else(missing)?;
                 let packed = source.extension().is_some_and(|extension| extension == "gz");
                 let path = folder.join(if packed { part.packed_name() } else { part.name.to_owned() });
@@ -128,9 +129,9 @@ fn wait(length: Duration, progress: &Progress) -> Result<()> {
 
 /// Whether the same request may well succeed a moment later.
 fn is_transient(error: &Error) -> bool {
-    match error {
-        Error::MirrorStatus { status, .. } => matches!(status, 408 | 429 | 500..=599),
-        Error::MirrorCut { .. } | Error::MirrorStalled { .. } => true,
+    match error.area() {
+        Some(RawError::MirrorStatus { status, .. }) => matches!(status, 408 | 429 | 500..=599),
+        Some(RawError::MirrorCut { .. } | RawError::MirrorStalled { .. }) => true,
         _ => false,
     }
 }
@@ -153,7 +154,7 @@ fn download(
     limits: &Limits,
     progress: &Progress,
 ) -> Result<()> {
-    let too_large = || Error::MirrorTooLarge { url: url.to_owned(), limit: limits.bytes };
+    let too_large = || Error::from(RawError::MirrorTooLarge { url: url.to_owned(), limit: limits.bytes });
     let pieces = request(url, deadline, limits)?;
     let mut file = File::create(path).map_err(Error::io(path, "create it"))?;
     let mut received = 0;
@@ -199,7 +200,7 @@ fn next(
             Err(RecvTimeoutError::Timeout) => progress.advance(0)?,
             Err(RecvTimeoutError::Disconnected) => {
                 let message = "the request ended without an answer".to_owned();
-                return Err(Error::MirrorUnreached { url: url.to_owned(), message });
+                return Err(Error::from(RawError::MirrorUnreached { url: url.to_owned(), message }));
             }
         }
     }
@@ -238,7 +239,7 @@ fn converse(url: &str, deadline: Instant, limits: &Limits, pieces: &SyncSender<R
     let failed = |error: ureq::Error, bytes: u64| explain(url, error, bytes, limits);
     let response = ureq::Agent::new_with_config(config.build()).get(url).call().map_err(|e| failed(e, 0))?;
     if response.status() != 200 {
-        return Err(Error::MirrorStatus { url: url.to_owned(), status: response.status().as_u16() });
+        return Err(Error::from(RawError::MirrorStatus { url: url.to_owned(), status: response.status().as_u16() }));
     }
     let mut piece = Piece::Begin(response.body().content_length());
     let mut body = response.into_body().into_reader();
@@ -264,7 +265,7 @@ fn converse(url: &str, deadline: Instant, limits: &Limits, pieces: &SyncSender<R
 
 /// A mirror has had its time.
 fn slow(url: &str, limits: &Limits) -> Error {
-    Error::MirrorSlow { url: url.to_owned(), seconds: limits.total.as_secs_f32() }
+    Error::from(RawError::MirrorSlow { url: url.to_owned(), seconds: limits.total.as_secs_f32() })
 }
 
 /// Our error for one of the HTTP library's, `bytes` into the body.
@@ -272,19 +273,19 @@ fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error 
     let url = url.to_owned();
     match error {
         ureq::Error::Timeout(ureq::Timeout::PerRead | ureq::Timeout::PerWrite) => {
-            Error::MirrorStalled { url, seconds: limits.idle.as_secs_f32() }
+            Error::from(RawError::MirrorStalled { url, seconds: limits.idle.as_secs_f32() })
         }
         ureq::Error::Timeout(ureq::Timeout::Global) => slow(&url, limits),
         // A host that does not answer at all will not do so a second later: the next mirror is the better hope.
         ureq::Error::Timeout(_) => {
             let message = format!("no connection in {} s", limits.connect.as_secs_f32());
-            Error::MirrorUnreached { url, message }
+            Error::from(RawError::MirrorUnreached { url, message })
         }
         ureq::Error::Io(e) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
-            Error::MirrorCut { url, bytes }
+            Error::from(RawError::MirrorCut { url, bytes })
         }
-        ureq::Error::Io(e) => Error::MirrorUnreached { url, message: e.to_string() },
-        other => Error::MirrorUnreached { url, message: other.to_string() },
+        ureq::Error::Io(e) => Error::from(RawError::MirrorUnreached { url, message: e.to_string() }),
+        other => Error::from(RawError::MirrorUnreached { url, message: other.to_string() }),
     }
 }
 
@@ -292,7 +293,11 @@ fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error 
 fn verify(path: &Path, part: &Part, origin: &Path) -> Result<()> {
     let found = hex(&sha_of(Idx::open(path, origin, part.kind)?)?);
     if found != part.mnist_sha256 {
-        return Err(Error::MirrorDigest { origin: origin.to_owned(), found, expected: part.mnist_sha256.to_owned() });
+        return Err(Error::from(RawError::MirrorDigest {
+            origin: origin.to_owned(),
+            found,
+            expected: part.mnist_sha256.to_owned(),
+        }));
     }
     Ok(())
 }

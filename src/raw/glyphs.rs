@@ -11,12 +11,11 @@ use sha2::{Digest as _, Sha256};
 use super::idx::{Idx, Kind};
 pub use super::layout::Files;
 use super::layout::{PARTS, Part};
+use super::size::PIXELS;
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
+use crate::raw::RawError;
 
-/// Height and width of a glyph in pixels.
-pub const SIDE: usize = 28;
-const PIXELS: usize = SIDE * SIDE;
 /// Bytes unpacked at a time where a digest is wanted: while one block is unpacked, the one before is hashed, and both
 /// fit into a core's cache.
 const BLOCK: usize = 1 << 18;
@@ -112,12 +111,12 @@ pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])>
     ];
     for (images, labels) in [(&train_images, &train_labels), (&test_images, &test_labels)] {
         if images.count != labels.count {
-            return Err(Error::IdxCounts {
+            return Err(Error::from(RawError::IdxCounts {
                 path: images.shown().to_owned(),
                 images: images.count,
                 labels_path: labels.shown().to_owned(),
                 labels: labels.count,
-            });
+            }));
         }
     }
     // Each count is within its limit and covered by the size of its file, so these sizes are sound.
@@ -177,7 +176,7 @@ fn read_body(mut idx: Idx, out: &mut [u8], hasher: Option<&mut Sha256>) -> Resul
 
 fn check_labels(path: &Path, labels: &[u8]) -> Result<()> {
     match labels.iter().enumerate().find(|(_, label)| **label > 9) {
-        Some((index, &label)) => Err(Error::IdxLabel { path: path.to_owned(), index, label }),
+        Some((index, &label)) => Err(Error::from(RawError::IdxLabel { path: path.to_owned(), index, label })),
         None => Ok(()),
     }
 }

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 use byteorder::{BigEndian, ByteOrder};
 use flate2::bufread::MultiGzDecoder;
 
-use super::glyphs::SIDE;
+use super::size::{PIXELS, SIDE};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
+use crate::raw::RawError;
 
 /// Most glyphs in one file; the largest published set of this kind has 8.1 million.
 pub const MAX_GLYPHS: u64 = 10_000_000;
@@ -63,7 +64,7 @@ impl Kind {
     /// Bytes of one glyph or label.
     fn item(self) -> u64 {
         match self {
-            Kind::Images => (SIDE * SIDE) as u64,
+            Kind::Images => PIXELS as u64,
             Kind::Labels => 1,
         }
     }
@@ -88,7 +89,8 @@ pub fn header(path: &Path) -> Result<Header> {
     let (magic, dimensions) = input.header()?;
     let (element, size) = element(path, magic.to_be_bytes()[2])?;
     let bytes = dimensions.iter().try_fold(size, |product, &dimension| product.checked_mul(dimension));
-    let bytes = bytes.ok_or_else(|| Error::IdxOverflow { path: path.to_owned(), dimensions: dimensions.clone() })?;
+    let bytes = bytes
+        .ok_or_else(|| Error::from(RawError::IdxOverflow { path: path.to_owned(), dimensions: dimensions.clone() }))?;
     let kind = [Kind::Images, Kind::Labels].into_iter().find(|kind| kind.magic() == magic);
     Ok(Header { dimensions, element, bytes, kind })
 }
@@ -102,7 +104,7 @@ fn element(path: &Path, code: u8) -> Result<(&'static str, u64)> {
         0x0c => Ok(("32-bit integer", 4)),
         0x0d => Ok(("32-bit float", 4)),
         0x0e => Ok(("64-bit float", 8)),
-        _ => Err(Error::IdxType { path: path.to_owned(), code, name: "unknown" }),
+        _ => Err(Error::from(RawError::IdxType { path: path.to_owned(), code, name: "unknown" })),
     }
 }
 
@@ -130,43 +132,57 @@ impl Idx {
         let code = magic.to_be_bytes()[2];
         if code != 0x08 {
             let (name, _) = element(&path, code)?;
-            return Err(Error::IdxType { path, code, name });
+            return Err(Error::from(RawError::IdxType { path, code, name }));
         }
         let count = match (kind, dimensions.as_slice()) {
             (Kind::Labels, &[count]) => count,
             (Kind::Images, &[count, height, width]) => {
                 if [height, width] != [SIDE as u64; 2] {
-                    return Err(Error::IdxImageSize { path, height, width });
+                    return Err(Error::from(RawError::IdxImageSize { path, height, width }));
                 }
                 count
             }
-            (_, [_] | [_, _, _]) => return Err(Error::IdxKind { path, found: magic, expected: kind.magic() }),
+            (_, [_] | [_, _, _]) => {
+                return Err(Error::from(RawError::IdxKind { path, found: magic, expected: kind.magic() }));
+            }
             (_, other) => {
-                return Err(Error::IdxRank { path, found: other.len(), kind: kind.name(), rank: kind.rank() });
+                return Err(Error::from(RawError::IdxRank {
+                    path,
+                    found: other.len(),
+                    kind: kind.name(),
+                    rank: kind.rank(),
+                }));
             }
         };
         if count == 0 {
-            return Err(Error::IdxEmpty { path, kind: kind.name() });
+            return Err(Error::from(RawError::IdxEmpty { path, kind: kind.name() }));
         }
         if count > MAX_GLYPHS {
-            return Err(Error::IdxTooMany { path, count, kind: kind.name(), limit: MAX_GLYPHS });
+            return Err(Error::from(RawError::IdxTooMany { path, count, kind: kind.name(), limit: MAX_GLYPHS }));
         }
         let mut head = Vec::with_capacity(16);
         head.extend(magic.to_be_bytes());
         dimensions.iter().for_each(|&dimension| head.extend((dimension as u32).to_be_bytes()));
         let promised = count.checked_mul(kind.item()).and_then(|body| body.checked_add(head.len() as u64));
-        let promised = promised.ok_or_else(|| Error::IdxOverflow { path: path.clone(), dimensions })?;
+        let promised = promised.ok_or_else(|| Error::from(RawError::IdxOverflow { path: path.clone(), dimensions }))?;
         // What follows makes whoever allocates `count` items safe: no small file can promise much.
         let possible = if input.gzip { stored.saturating_mul(MAX_DEFLATE_RATIO) } else { stored };
         match (input.gzip, promised) {
-            (false, _) if stored < promised => Err(Error::IdxShort { path, found: stored, expected: promised }),
-            (false, _) if stored > promised => Err(Error::IdxTrailing { path, expected: promised }),
-            (true, _) if possible < promised => Err(Error::IdxPromise { path, promised, stored, possible }),
+            (false, _) if stored < promised => {
+                Err(Error::from(RawError::IdxShort { path, found: stored, expected: promised }))
+            }
+            (false, _) if stored > promised => Err(Error::from(RawError::IdxTrailing { path, expected: promised })),
+            (true, _) if possible < promised => {
+                Err(Error::from(RawError::IdxPromise { path, promised, stored, possible }))
+            }
             _ => match usize::try_from(promised) {
                 Ok(_) => Ok(Idx { input, kind, head, count: count as usize }),
-                Err(_) => {
-                    Err(Error::IdxTooMany { path, count, kind: kind.name(), limit: usize::MAX as u64 / kind.item() })
-                }
+                Err(_) => Err(Error::from(RawError::IdxTooMany {
+                    path,
+                    count,
+                    kind: kind.name(),
+                    limit: usize::MAX as u64 / kind.item(),
+                })),
             },
         }
     }
@@ -187,7 +203,7 @@ impl Idx {
         if read < out.len() {
             let found = (self.head.len() + before + read) as u64;
             let expected = (self.head.len() + self.body_len()) as u64;
-            return Err(Error::IdxShort { path: self.input.shown.clone(), found, expected });
+            return Err(Error::from(RawError::IdxShort { path: self.input.shown.clone(), found, expected }));
         }
         Ok(())
     }
@@ -198,7 +214,7 @@ impl Idx {
             0 => Ok(()),
             _ => {
                 let expected = (self.head.len() + self.body_len()) as u64;
-                Err(Error::IdxTrailing { path: self.input.shown, expected })
+                Err(Error::from(RawError::IdxTrailing { path: self.input.shown, expected }))
             }
         }
     }
@@ -232,8 +248,8 @@ impl Input {
         let start: Vec<u8> = start.iter().take(512).copied().collect();
         let gzip = shown.extension().is_some_and(|extension| extension == "gz");
         match (gzip, start.starts_with(&[0x1f, 0x8b])) {
-            (true, false) => Err(Error::NotGzip { path: shown.to_owned(), found: describe(&start) }),
-            (false, true) => Err(Error::HiddenGzip { path: shown.to_owned() }),
+            (true, false) => Err(Error::from(RawError::NotGzip { path: shown.to_owned(), found: describe(&start) })),
+            (false, true) => Err(Error::from(RawError::HiddenGzip { path: shown.to_owned() })),
             (true, true) => {
                 let bytes = Box::new(MultiGzDecoder::new(file));
                 Ok(Input { bytes, gzip, shown: shown.to_owned(), start: Vec::new() })
@@ -252,10 +268,13 @@ impl Input {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if !self.gzip => return Err(Error::io(&self.shown, "read it")(e)),
                 Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
-                    return Err(Error::GzipCut { path: self.shown.clone() });
+                    return Err(Error::from(RawError::GzipCut { path: self.shown.clone() }));
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData) => {
-                    return Err(Error::GzipDamaged { path: self.shown.clone(), message: e.to_string() });
+                    return Err(Error::from(RawError::GzipDamaged {
+                        path: self.shown.clone(),
+                        message: e.to_string(),
+                    }));
                 }
                 Err(e) => return Err(Error::io(&self.shown, "read it")(e)),
             }
@@ -269,13 +288,13 @@ impl Input {
         let read = self.fill(&mut magic)?;
         if !magic.starts_with(&[0, 0]) || read == 0 {
             let start = if self.gzip { magic.get(..read).unwrap_or_default() } else { self.start.as_slice() };
-            return Err(Error::IdxMagic { path: self.shown.clone(), found: describe(start) });
+            return Err(Error::from(RawError::IdxMagic { path: self.shown.clone(), found: describe(start) }));
         }
         let mut words = vec![0; 4 * usize::from(magic[3])];
         let got = if read == 4 { self.fill(&mut words)? } else { 0 };
         if got < words.len() || read < 4 {
             let (found, expected) = ((read + got) as u64, (4 + words.len()) as u64);
-            return Err(Error::IdxShort { path: self.shown.clone(), found, expected });
+            return Err(Error::from(RawError::IdxShort { path: self.shown.clone(), found, expected }));
         }
         Ok((BigEndian::read_u32(&magic), words.chunks_exact(4).map(|word| BigEndian::read_u32(word).into()).collect()))
     }

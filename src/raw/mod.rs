@@ -3,16 +3,20 @@
 //! It fetches or draws what is missing and checks what is there. It never removes or overwrites a file that the user put
 //! there: a wrong one is an error that says what to do.
 
+mod error;
 mod fetch;
 pub mod glyphs;
 pub mod idx;
 mod layout;
+mod origin;
 mod place;
+mod size;
 mod skeletons;
 #[allow(clippy::indexing_slicing, reason = "draws the digits of its own tables")]
 mod strokes;
 mod synthetic;
 
+pub use self::error::RawError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,8 +29,10 @@ use crate::files::{self, Build, FolderLock};
 use crate::progress::Progress;
 use fetch::{Limits, Mirror};
 use glyphs::read_pool;
-pub use glyphs::{Files, Glyphs, SIDE};
+pub use glyphs::{Files, Glyphs};
 use layout::PARTS;
+pub use origin::{Licence, Origin};
+pub use size::SIDE;
 
 /// Names mirrors that are tried before those of the configuration.
 pub const MIRRORS_VARIABLE: &str = "MULTIDIGIT_MIRRORS";
@@ -111,8 +117,8 @@ impl Source {
     /// folder called MNIST is not taken for the verified files.
     pub fn name(&self) -> String {
         match self {
-            Source::Mnist => "MNIST".to_owned(),
-            Source::Synthetic => "synthetic glyphs".to_owned(),
+            Source::Mnist => origin::MNIST.to_owned(),
+            Source::Synthetic => origin::SYNTHETIC.to_owned(),
             Source::Folder(path) => match path.file_name() {
                 Some(name) => format!("folder {}", name.to_string_lossy()),
                 None => "a local folder".to_owned(),
@@ -149,7 +155,7 @@ pub fn locate(config: &Config, raw: &Path) -> Result<Files> {
         Source::Synthetic => "run the stage `raw`, which draws them",
         Source::Folder(_) => "set raw.source to mnist, synthetic, or a folder that holds all four",
     };
-    Files::find(&folder).map_err(|missing| Error::RawMissing { folder, missing, advice })
+    Files::find(&folder).map_err(|missing| Error::from(RawError::RawMissing { folder, missing, advice }))
 }
 
 /// Brings the files into place, where `raw` is the raw folder, and verifies them.
@@ -172,7 +178,7 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
             for ((path, part), found) in files.paths.iter().zip(PARTS).zip(found) {
                 let (found, expected) = (fetch::hex(&found), part.mnist_sha256.to_owned());
                 if found != expected {
-                    return Err(Error::MnistDigest { path: path.clone(), found, expected });
+                    return Err(Error::from(RawError::MnistDigest { path: path.clone(), found, expected }));
                 }
             }
             Ok(Output { digest: glyphs.digest(), glyphs, files })
@@ -187,7 +193,7 @@ fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress:
             }
             clear(&folder.join(synthetic::BUILD), &folder);
             let files = locate(config, raw)?;
-            let other = |found| Error::SyntheticOther { folder, found };
+            let other = |found| Error::from(RawError::SyntheticOther { folder, found });
             let glyphs = match Glyphs::read(&files) {
                 Err(error @ Error::Io { .. }) => return Err(error),
                 Err(error) => return Err(other(error.to_string())),
@@ -246,7 +252,7 @@ fn fetch_missing(config: &Config, raw: &Path, first: &str, limits: &Limits, prog
     }
     match Files::find(raw) {
         Ok(_) => Ok(()),
-        Err(missing) => Err(Error::RawFetch { folder: raw.to_owned(), missing, attempts }),
+        Err(missing) => Err(Error::from(RawError::RawFetch { folder: raw.to_owned(), missing, attempts })),
     }
 }
 

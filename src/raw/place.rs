@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::files::sync;
+use crate::raw::RawError;
 
 /// Puts a file into `folder` under the name it has, in one step, once its content is on the disk; the path it had is then
 /// its owner's to remove.
@@ -20,7 +21,7 @@ pub(super) fn put(file: &Path, folder: &Path) -> Result<()> {
         match fs::hard_link(file, &target) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match target.is_file() {
                 true => return Ok(()),
-                false => return Err(Error::RawInTheWay { path: target }),
+                false => return Err(Error::from(RawError::RawInTheWay { path: target })),
             },
             linked => linked.map_err(Error::io(&target, "put it in place"))?,
         }

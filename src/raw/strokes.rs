@@ -5,7 +5,7 @@
 
 use rand::Rng;
 
-use super::glyphs::SIDE;
+use super::size::{PIXELS, SIDE};
 use super::skeletons::{Point, SKELETONS};
 
 /// More points than a skeleton has.
@@ -123,7 +123,7 @@ fn place(pieces: &mut [Piece], pen: f32, side: f32, wobble: Point) {
 /// Inks each pixel by the distance of its centre to the nearest piece: full inside the pen, fading over `soft` pixels.
 fn ink(pieces: &[Piece], pen: f32, soft: f32, out: &mut [u8]) {
     let reach = pen + soft * 0.5;
-    let mut nearest = [reach * reach; SIDE * SIDE];
+    let mut nearest = [reach * reach; PIXELS];
     for &Piece { a, b } in pieces {
         let (dx, dy) = (b.0 - a.0, b.1 - a.1);
         let squared = dx * dx + dy * dy;
@@ -155,7 +155,7 @@ mod tests {
     use crate::rng::stream;
 
     fn glyph(digit: u8, index: u64) -> Vec<u8> {
-        let mut out = vec![0; SIDE * SIDE];
+        let mut out = vec![0; PIXELS];
         draw(digit, &mut stream(1, "test", u64::from(digit), index), &mut out);
         out
     }
@@ -165,8 +165,8 @@ mod tests {
         for (digit, index) in (0..10).flat_map(|digit| (0..500).map(move |index| (digit, index))) {
             let glyph = glyph(digit, index);
             let inked = |&at: &usize| glyph[at] > 127;
-            let rows: Vec<usize> = (0..SIDE * SIDE).filter(inked).map(|at| at / SIDE).collect();
-            let columns: Vec<usize> = (0..SIDE * SIDE).filter(inked).map(|at| at % SIDE).collect();
+            let rows: Vec<usize> = (0..PIXELS).filter(inked).map(|at| at / SIDE).collect();
+            let columns: Vec<usize> = (0..PIXELS).filter(inked).map(|at| at % SIDE).collect();
             let span = |at: &[usize]| at.iter().max().unwrap() - at.iter().min().unwrap() + 1;
             let longer = span(&rows).max(span(&columns));
             assert!((17..=23).contains(&longer), "digit {digit}, glyph {index}: {longer} pixels");

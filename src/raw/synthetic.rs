@@ -10,8 +10,8 @@ use std::path::Path;
 use flate2::{Compression, GzBuilder};
 use rayon::prelude::*;
 
-use super::glyphs::SIDE;
 use super::layout::PARTS;
+use super::size::{PIXELS, SIDE};
 use super::{place, strokes};
 use crate::error::{Error, Result};
 use crate::files::Build;
@@ -23,7 +23,6 @@ pub const DIGEST: &str = "f237ae49a2f9854316bb838ed2ea41e56bb898dd24a1c624a2d118
 const SEED: u64 = 28;
 const TRAIN: usize = 60_000;
 const TEST: usize = 10_000;
-const PIXELS: usize = SIDE * SIDE;
 /// Glyphs between two reports of progress.
 const BLOCK: usize = 1_000;
 /// Bytes that are packed into one gzip member.

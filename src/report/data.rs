@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::figures::{Figure, Figures};
 use super::tables::{Cell, Table, count, number, words};
 use crate::error::Result;
+use crate::labels;
 use crate::plan::Facts;
 use crate::plan::split::NAMES;
 use crate::shards::{DATA, Layout, Shards};
@@ -67,16 +68,16 @@ pub fn digits(splits: &[SplitView], digits: usize) -> Table {
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
     let mut table = Table::new("digits", "Samples with each digit at each position, from the left", &titles);
     for split in splits {
-        for position in 0..digits {
-            let place = 10_i64.saturating_pow((digits - 1 - position) as u32);
-            let mut counts = [0; 10];
-            for (class, n) in &split.classes {
-                let digit = usize::try_from(class / place % 10).ok();
-                if let Some(count) = digit.and_then(|digit| counts.get_mut(digit)) {
-                    *count += n;
-                }
+        let mut counts = vec![[0; 10]; digits];
+        for (&class, samples) in &split.classes {
+            // a label below zero, which only a damaged file has, spells no digits
+            let Ok(label) = u64::try_from(class) else { continue };
+            for (counts, digit) in counts.iter_mut().zip(labels::digits(label, digits)) {
+                counts.get_mut(usize::from(digit)).into_iter().for_each(|count| *count += samples);
             }
-            let row = [words(split.name), count(position as u64 + 1)];
+        }
+        for (position, counts) in (1..).zip(counts) {
+            let row = [words(split.name), count(position)];
             table.rows.push(row.into_iter().chain(counts.map(count)).collect());
         }
     }
@@ -90,28 +91,26 @@ pub fn map(splits: &[SplitView], layout: &Layout) -> Option<Table> {
         2 => "The split that holds each pair: left digit by row, right digit by column",
         _ => return None,
     };
-    let mut table = class_map("split-map", caption, layout.digits);
-    for row in &mut table.rows {
-        for (column, cell) in row.iter_mut().enumerate().skip(1) {
-            let class = 10 * cell.raw.parse::<i64>().unwrap_or_default() + column as i64 - 1;
-            let holds: Vec<&str> =
-                splits.iter().filter(|split| split.classes.contains_key(&class)).map(|split| split.name).collect();
-            *cell = match holds[..] {
-                [] => Cell { text: "–".to_owned(), ..Cell::default() },
-                [one] => Cell { text: one.to_owned(), raw: one.to_owned(), kind: kind_of(one), heat: 0.5 },
-                _ => Cell { text: "all".to_owned(), raw: holds.join(" "), ..Cell::default() },
-            };
+    let cell = |pair: [u8; 2]| {
+        let class = labels::label(pair).unwrap_or_default();
+        let holds: Vec<&str> =
+            splits.iter().filter(|split| split.classes.contains_key(&class)).map(|split| split.name).collect();
+        match holds[..] {
+            [] => Cell { text: "–".to_owned(), ..Cell::default() },
+            [one] => Cell { text: one.to_owned(), raw: one.to_owned(), kind: kind_of(one), heat: 0.5 },
+            _ => Cell { text: "all".to_owned(), raw: holds.join(" "), ..Cell::default() },
         }
-    }
-    Some(table)
+    };
+    Some(class_map("split-map", caption, layout.digits, cell))
 }
 
 fn kind_of(split: &str) -> &'static str {
     NAMES.into_iter().find(|name| *name == split).unwrap_or_default()
 }
 
-/// A map of classes of one or two digits whose cells hold nothing yet but the number of their row (in `raw`).
-pub fn class_map(file: &str, caption: &str, digits: usize) -> Table {
+/// A map of classes of one or two digits. `cell` makes the cell of a pair of digits: its row, and its column. A map of
+/// one digit has the row 0 alone, which then has no heading.
+pub fn class_map(file: &str, caption: &str, digits: usize, cell: impl Fn([u8; 2]) -> Cell) -> Table {
     let titles: Vec<String> =
         std::iter::once("digit".to_owned()).chain((0..10).map(|digit| digit.to_string())).collect();
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
@@ -119,8 +118,7 @@ pub fn class_map(file: &str, caption: &str, digits: usize) -> Table {
     table.is_map = true;
     for row in 0..if digits == 1 { 1 } else { 10 } {
         let head = if digits == 1 { words("") } else { words(row.to_string()) };
-        let cell = Cell { raw: row.to_string(), ..Cell::default() };
-        table.rows.push(std::iter::once(head).chain(std::iter::repeat_n(cell, 10)).collect());
+        table.rows.push(std::iter::once(head).chain((0..10).map(|column| cell([row, column]))).collect());
     }
     table
 }

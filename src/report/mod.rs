@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, State, Value, context};
+use minijinja::{State, Value, context};
 use serde::{Deserialize, Serialize};
 
 use self::figures::{Figure, Figures};
@@ -18,11 +17,12 @@ use self::view::{Images, MISTAKES, RunView};
 use crate::augment::{self, preview};
 use crate::dataset::card;
 use crate::digest::Digest;
+use crate::documents;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::plan::Facts;
 use crate::plan::table;
-use crate::raw::Source;
+use crate::raw::Origin;
 use crate::runs::format::{percent, span, utc};
 use crate::runs::paper::{self, differences};
 use crate::runs::{self, Run, Summary};
@@ -113,9 +113,7 @@ pub fn run(content: &Content, out: &Path) -> Result<()> {
 }
 
 fn render(page: &Page) -> std::result::Result<String, minijinja::Error> {
-    let mut templates = Environment::new();
-    templates.set_auto_escape_callback(|_| AutoEscape::Html);
-    templates.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    let mut templates = documents::html()?;
     templates.add_template("table.html", include_str!("table.html"))?;
     templates.add_template("figure.html", include_str!("figure.html"))?;
     templates.add_template("run.html", include_str!("run.html"))?;
@@ -160,7 +158,7 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitView; 3], figures
         title: card::title(facts.plan.digits),
         style: include_str!("style.css"),
         highlights: highlights(facts, &summaries),
-        synthetic: facts.glyphs.name == Source::Synthetic.name(),
+        synthetic: facts.glyphs.origin() == Origin::Synthetic,
         leakage_sentence: facts.leakage_sentence(),
         description: description(facts),
         runs: (!runs.is_empty()).then(|| run_table(&summaries)),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::documents;
 use crate::error::Result;
 use crate::files;
 use crate::runs::format::percent;
@@ -97,16 +98,10 @@ impl Table {
     }
 
     /// The table as CSV.
-    pub fn csv(&self) -> String {
-        let quoted = |text: &str| match text.contains([',', '"', '\n']) {
-            true => format!("\"{}\"", text.replace('"', "\"\"")),
-            false => text.to_owned(),
-        };
-        let mut out = String::new();
-        let mut line = |cells: Vec<String>| out.push_str(&format!("{}\n", cells.join(",")));
-        line(self.columns.iter().map(|column| quoted(&column.title)).collect());
-        self.rows.iter().for_each(|row| line(row.iter().map(|cell| quoted(&cell.raw)).collect()));
-        out
+    fn csv(&self) -> String {
+        let heading: Vec<&String> = self.columns.iter().map(|column| &column.title).collect();
+        let rows = self.rows.iter().map(|row| row.iter().map(|cell| &cell.raw).collect());
+        documents::csv(std::iter::once(heading).chain(rows))
     }
 
     /// Writes the table as CSV into a folder.

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::evaluate::metrics::PositionMetrics;
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
+use crate::labels;
 use crate::runs::format::{percent, span, utc};
 use crate::runs::{Run, State};
 
@@ -266,21 +267,15 @@ fn accuracy_map(run: &str, split: &SplitMetrics, digits: usize) -> Table {
     let what = if digits == 1 { "digit" } else { "pair: left digit by row, right digit by column" };
     let scale = if worst > 0.0 { format!("; the strongest colour is {} wrong", percent(worst)) } else { String::new() };
     let caption = format!("Accuracy on {} in percent, per {what}{scale}", split.split);
-    let mut table = class_map(&format!("{}/classes-{}", slug(run), slug(&split.split)), &caption, digits);
-    for row in &mut table.rows {
-        for (column, cell) in row.iter_mut().enumerate().skip(1) {
-            let class = 10 * cell.raw.parse::<i64>().unwrap_or_default() + column as i64 - 1;
-            *cell = match by_class.get(&class) {
-                Some(accuracy) => {
-                    let heat = if worst > 0.0 { (1.0 - accuracy.value) / worst } else { 0.0 };
-                    let text = format!("{:.0}", 100.0 * accuracy.value);
-                    Cell { text, raw: accuracy.value.to_string(), kind: "wrong", heat: 0.05 + 0.85 * heat }
-                }
-                None => Cell { text: "·".to_owned(), kind: "none", ..Cell::default() },
-            };
+    let file = format!("{}/classes-{}", slug(run), slug(&split.split));
+    class_map(&file, &caption, digits, |pair| match by_class.get(&labels::label(pair).unwrap_or_default()) {
+        Some(accuracy) => {
+            let heat = if worst > 0.0 { (1.0 - accuracy.value) / worst } else { 0.0 };
+            let text = format!("{:.0}", 100.0 * accuracy.value);
+            Cell { text, raw: accuracy.value.to_string(), kind: "wrong", heat: 0.05 + 0.85 * heat }
         }
-    }
-    table
+        None => Cell { text: "·".to_owned(), kind: "none", ..Cell::default() },
+    })
 }
 
 /// How often each digit was taken for each; mistakes are coloured by their number beside the most frequent one.
@@ -290,21 +285,19 @@ fn confusion(run: &str, split: &SplitMetrics, at: &PositionMetrics) -> Table {
         "Digit {} on {}: right digit by row, found by column; the strongest colour is the most frequent mistake",
         at.position, split.split
     );
-    let mut table = class_map(&file, &caption, 2);
     let rows = at.confusion.iter().enumerate();
     let wrong = rows.flat_map(|(digit, row)| row.iter().enumerate().filter(move |(other, _)| *other != digit));
     let most = wrong.map(|(_, n)| *n).max();
-    for (digit, (row, counts)) in table.rows.iter_mut().zip(&at.confusion).enumerate() {
-        for (other, (cell, &n)) in row.iter_mut().skip(1).zip(counts).enumerate() {
-            let (kind, heat) = match (other == digit, n) {
-                (_, 0) => ("none", 0.0),
-                (true, _) => ("right", 0.25),
-                (false, _) => ("wrong", 0.06 + 0.84 * n as f64 / most.unwrap_or_default().max(1) as f64),
-            };
-            *cell = Cell { kind, heat, ..count(n) };
-        }
-    }
-    table
+    class_map(&file, &caption, 2, |[digit, predicted]| {
+        let row = at.confusion.get(usize::from(digit));
+        let n = row.and_then(|row| row.get(usize::from(predicted))).copied().unwrap_or_default();
+        let (kind, heat) = match (digit == predicted, n) {
+            (_, 0) => ("none", 0.0),
+            (true, _) => ("right", 0.25),
+            (false, _) => ("wrong", 0.06 + 0.84 * n as f64 / most.unwrap_or_default().max(1) as f64),
+        };
+        Cell { kind, heat, ..count(n) }
+    })
 }
 
 fn confusions(run: &str, split: &SplitMetrics) -> Table {

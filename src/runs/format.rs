@@ -1,17 +1,18 @@
 //! Times, lengths of time and shares as people read them.
 
+use chrono::{DateTime, Datelike, Timelike, Utc};
+
 /// A time in seconds since 1970 as date and time of day, UTC.
 pub fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", 2013: years that begin in March
-    let shifted = days + 719_468;
-    let (era, day) = (shifted / 146_097, shifted % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let (day, month) = (of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = 400 * era + year + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02} {:02}:{:02}", rest / 3_600, rest % 3_600 / 60)
+    let time = i64::try_from(seconds).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
+    match time {
+        Some(time) => {
+            let (year, month, day) = (time.year(), time.month(), time.day());
+            format!("{year}-{month:02}-{day:02} {:02}:{:02}", time.hour(), time.minute())
+        }
+        // some 260,000 years from now, as a damaged file may have it
+        None => format!("{seconds} s after 1970"),
+    }
 }
 
 /// A length of time.
@@ -43,6 +44,8 @@ mod tests {
             (1_709_208_000, "2024-02-29 12:00"),
             (1_735_689_599, "2024-12-31 23:59"),
             (4_107_542_400, "2100-03-01 00:00"),
+            (253_402_300_800, "10000-01-01 00:00"),
+            (u64::MAX, "18446744073709551615 s after 1970"),
         ];
         for (seconds, date) in cases {
             assert_eq!(utc(seconds), date, "{seconds}");

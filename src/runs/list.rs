@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::files;
 use crate::record::{self, Record};
+use crate::runs::RunsError;
 use crate::train::metrics;
 
 /// All runs in a folder of artifacts.
@@ -31,7 +32,7 @@ impl Runs {
     /// Every run that stands, the best first; or those of one name, finished and unfinished.
     ///
     /// # Errors
-    /// [`Error::NoSuchRun`] and [`Error::RunUnfinished`] for a name that no run has.
+    /// [`RunsError::NoSuchRun`] and [`RunsError::RunUnfinished`] for a name that no run has.
     pub fn list(&self, name: Option<&str>) -> Result<Vec<Run>> {
         let mut runs = self.places()?.iter().map(|(place, _)| Run::read(place)).collect::<Result<Vec<Run>>>()?;
         if let Some(name) = name {
@@ -49,7 +50,7 @@ impl Runs {
         let folder = self.train.join(run);
         let unfinished = files::unfinished(&files::resolve(&folder).unwrap_or(folder));
         if is_run(&unfinished) {
-            return Ok(Error::RunUnfinished { path: unfinished, run: run.to_owned() });
+            return Ok(Error::from(RunsError::RunUnfinished { path: unfinished, run: run.to_owned() }));
         }
         let mut runs = Vec::new();
         for folder in files::entries(&self.train)?.into_iter().filter(|folder| is_run(folder)) {
@@ -57,13 +58,13 @@ impl Runs {
             runs.push(name.strip_suffix(files::UNFINISHED).unwrap_or(&name).to_owned());
         }
         runs.dedup();
-        Ok(Error::NoSuchRun { folder: self.train.clone(), run: run.to_owned(), runs })
+        Ok(Error::from(RunsError::NoSuchRun { folder: self.train.clone(), run: run.to_owned(), runs }))
     }
 
     /// The folder of the finished run with this name, or the one in which an unfinished run would stand.
     ///
     /// # Errors
-    /// [`Error::NoSuchRun`] for a text that is no name of a folder.
+    /// [`RunsError::NoSuchRun`] for a text that is no name of a folder.
     pub fn folder(&self, run: &str) -> Result<PathBuf> {
         if Path::new(run).components().count() != 1 || Path::new(run).file_name().is_none() {
             return Err(self.missing(run)?);

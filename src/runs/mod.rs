@@ -5,10 +5,12 @@
 //! that has not ended, or whose files are damaged, is a run all the same, and says what it is.
 
 pub mod card;
+mod error;
 pub mod format;
 mod list;
 pub mod paper;
 
+pub use self::error::RunsError;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Run, State};
 use crate::plan::{self, Facts};
-use crate::raw::Source;
+use crate::raw::Origin;
 use crate::{augment, train};
 
 /// A row of the paper's Table 1. Accuracies are shares, 0 to 1.
@@ -65,7 +65,7 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
         let ended = if run.state == State::Finished { "" } else { ", not finished" };
         all.push(format!("{} of {EPOCHS} epochs{ended}", run.epochs.len()));
     }
-    if facts.glyphs.name != Source::Mnist.name() {
+    if facts.glyphs.origin() != Origin::Mnist {
         all.push(format!("{}, not MNIST", facts.glyphs.name));
     }
     let paper = plan::Config::default();
@@ -126,6 +126,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::plan::facts::{Glyphs, Leakage, PerSplit};
+    use crate::raw::Source;
     use crate::runs::Place;
     use crate::train::metrics::{self, Epoch};
 

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use image::ImageDecoder;
 use rayon::prelude::*;
 
-use super::reader::{agree, decode, decoder, pngs};
+use super::reader::{check_labels, decode, decoder, pngs};
 use super::{DATA, Split, file_name, require_one_origin};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::labels;
 use crate::tables::{FACTS, Table, make_room};
 
 /// The splits that some paths hold, by name, with their files in order. A file's split is its name before
@@ -162,7 +163,7 @@ impl Form {
                 ));
             }
             if self.spelled {
-                agree(table, row, &labels, &digits.0, self.digits)?;
+                check_labels(table, row, &labels, &digits.0, self.digits)?;
             }
             all.targets.extend(digits.0.iter().map(|&digit| digit as u8));
             match table.has("index") {
@@ -177,15 +178,14 @@ impl Form {
 
     /// The digits that labels spell, the first of which stands in this row of the file.
     fn spell(&self, table: &Table, row: usize, labels: &[i64]) -> Result<Vec<i64>> {
-        let classes = u32::try_from(self.digits).ok().and_then(|digits| 10_i64.checked_pow(digits)).unwrap_or(i64::MAX);
+        let classes = labels::classes(self.digits).and_then(|classes| i64::try_from(classes).ok()).unwrap_or(i64::MAX);
         if let Some((at, label)) = labels.iter().enumerate().find(|(_, label)| !(0..classes).contains(*label)) {
             let (digits, s) = (self.digits, if self.digits == 1 { "" } else { "s" });
             let expected = format!("0 to {}, as {digits} digit{s} spell (there is no column `digits`)", classes - 1);
             let found = format!("row {} has label {label}", row + at);
             return Err(Error::format(table.path(), found, expected));
         }
-        let places: Vec<i64> = (0..self.digits as u32).rev().map(|place| 10_i64.saturating_pow(place)).collect();
-        Ok(labels.iter().flat_map(|label| places.iter().map(move |place| label / place % 10)).collect())
+        Ok(labels.iter().flat_map(|&label| labels::digits(label as u64, self.digits)).map(i64::from).collect())
     }
 }
 

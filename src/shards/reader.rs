@@ -17,6 +17,7 @@ use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guarded;
+use crate::labels;
 use crate::progress::Progress;
 use crate::tables::{Table, make_room, widened};
 
@@ -135,7 +136,7 @@ impl Shards {
         for batch in table.read(&names, vec![group], rows.max(1))? {
             let (batch, row) = (batch?, before + samples.labels.len());
             let (labels, digits) = (table.ints(&batch, "label")?, self.cells(table, &batch, "digits")?);
-            agree(table, row, &labels, &digits, self.layout.digits)?;
+            check_labels(table, row, &labels, &digits, self.layout.digits)?;
             samples.labels.extend(labels);
             samples.digits.extend(digits);
             samples.index.extend(table.ints(&batch, "index")?);
@@ -247,19 +248,18 @@ pub(super) fn decode(
 
 /// Refuses digits that are none, and a label that is not the number that its digits spell. `row` is the number of the
 /// first one in the file.
-pub(super) fn agree(table: &Table, row: usize, labels: &[i64], digits: &[i64], length: usize) -> Result<()> {
+pub(super) fn check_labels(table: &Table, row: usize, labels: &[i64], digits: &[i64], length: usize) -> Result<()> {
     for (i, label) in labels.iter().enumerate() {
         let (row, digits) = (row + i, digits.get(i * length..(i + 1) * length).unwrap_or_default());
         if let Some(digit) = digits.iter().find(|digit| !(0..10).contains(*digit)) {
             let found = format!("row {row} has digit {digit}");
             return Err(Error::format(table.path(), found, "column `digits` with digits 0 to 9"));
         }
-        // none where the number exceeds every label
-        let number = digits.iter().try_fold(0_i64, |number, digit| number.checked_mul(10)?.checked_add(*digit));
-        if number != Some(*label) {
+        let spelled = labels::label(digits.iter().copied());
+        if spelled != Some(*label) {
             let found = format!("row {row} has label {label} and digits {digits:?}");
-            let expected = match number {
-                Some(number) => format!("label {number}, which these digits spell"),
+            let expected = match spelled {
+                Some(spelled) => format!("label {spelled}, which these digits spell"),
                 None => "at most 18 digits, whose number is the label".to_owned(),
             };
             return Err(Error::format(table.path(), found, expected));

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Field, Metadata, Schema};
 use serde_json::{Value, json};
 
 use super::parameters;
+use crate::labels;
 use crate::tables::{int_field, item, list_field};
 
 /// The metadata key under which `datasets` looks for its features.
@@ -35,12 +36,12 @@ pub fn list_bytes(digits: usize) -> usize {
 impl Layout {
     /// Names of all classes, in order: the digits they spell.
     pub fn classes(&self) -> Vec<String> {
-        (0..10_u64.pow(self.digits as u32)).map(|label| self.class_name(label as i64)).collect()
+        (0..labels::classes(self.digits).unwrap_or(u64::MAX)).map(|label| self.class_name(label as i64)).collect()
     }
 
     /// The name of one class.
     pub fn class_name(&self, label: i64) -> String {
-        format!("{label:0width$}", width = self.digits)
+        labels::class_name(label, self.digits)
     }
 
     /// The Arrow schema, with the features of `datasets` as its metadata.
@@ -94,29 +95,6 @@ impl Layout {
             features.extend(more.into_iter().map(|(name, feature)| (name.to_owned(), feature)));
         }
         json!({"info": {"features": features}}).to_string()
-    }
-
-    /// The same features as the YAML header of a dataset card has them, indented below `dataset_info`.
-    pub fn card_features(&self) -> String {
-        let names = |indent: &str, names: &[String]| -> String {
-            names.iter().enumerate().map(|(i, name)| format!("{indent}'{i}': '{name}'\n")).collect()
-        };
-        let digit_names: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
-        let n = self.digits;
-        let mut text = format!(
-            "  features:\n  - name: image\n    dtype:\n      image:\n        mode: L\n\
-             \x20 - name: label\n    dtype:\n      class_label:\n        names:\n{}\
-             \x20 - name: digits\n    sequence:\n      class_label:\n        names:\n{}    length: {n}\n\
-             \x20 - name: index\n    dtype: int64\n\
-             \x20 - name: source_index\n    sequence: int64\n    length: {n}\n\
-             \x20 - name: boxes\n    sequence:\n      sequence: int64\n      length: 4\n    length: {n}\n",
-            names("          ", &self.classes()),
-            names("          ", &digit_names),
-        );
-        if self.pixels {
-            text.push_str("  - name: pixels\n    dtype: binary\n");
-        }
-        text
     }
 }
 

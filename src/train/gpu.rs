@@ -16,6 +16,7 @@ use super::{Config, Data, Stretch};
 use crate::error::{Error, Result};
 use crate::networks::Network;
 use crate::shards::Split;
+use crate::train::or_device_memory;
 use multidigit_nn::cuda::Session;
 use multidigit_nn::cuda::adam::Adam;
 use multidigit_nn::cuda::loss::{Loss, Rows, Totals};
@@ -116,7 +117,7 @@ impl Gpu {
         factors: &[[f32; 3]],
     ) -> Result<()> {
         self.bring(network, data, epoch, first_step, factors).map_err(|error| {
-            error.or_device_memory(|| format!("the plan of {} images", self.images), "a smaller `train.samples`")
+            or_device_memory(error, || format!("the plan of {} images", self.images), "a smaller `train.samples`")
         })
     }
 
@@ -153,7 +154,7 @@ impl Gpu {
     pub fn steps(&mut self, network: &Network, [from, to]: [usize; 2], last: usize) -> Result<Stretch> {
         let totals = self.run_steps(network, [from, to], last).map_err(|error| {
             let advice = "a smaller `train.batch_size`, or `train.precision` bf16";
-            error.or_device_memory(|| format!("a step of {} images", self.batch_size), advice)
+            or_device_memory(error, || format!("a step of {} images", self.batch_size), advice)
         })?;
         Ok(Stretch { bad: totals.bad.map(|(step, loss)| (step as usize - 1, loss)), scores: scores(totals) })
     }
@@ -219,7 +220,7 @@ impl Gpu {
             let count = self.scored.min(images - first);
             self.score_batch(network, first, count).map_err(|error| {
                 let what = || format!("a forward pass of {count} images");
-                error.or_device_memory(what, "a smaller `train.batch_size`, or `train.precision` bf16")
+                or_device_memory(error, what, "a smaller `train.batch_size`, or `train.precision` bf16")
             })?;
             done(count)?;
         }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
+use crate::documents;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -42,60 +44,73 @@ const COLUMNS: [&str; 8] =
 /// More digits per image than this has no run, whatever its table says.
 const MAX_DIGITS: usize = 64;
 
-fn header(digits: usize) -> String {
+fn header(digits: usize) -> Vec<String> {
     let each = |split: &'static str| (1..=digits).map(move |digit| format!("{split}_accuracy_{digit}"));
-    let columns = COLUMNS.into_iter().map(str::to_owned).chain(each("train")).chain(each("val"));
-    columns.collect::<Vec<_>>().join(",")
+    COLUMNS.into_iter().map(str::to_owned).chain(each("train")).chain(each("val")).collect()
 }
 
 /// Reads the table of a run.
 pub fn read(path: &Path) -> Result<Vec<Epoch>> {
     let text = files::read_text(path)?;
-    let mut lines = text.lines();
-    let first = lines.next().unwrap_or_default();
-    let digits = (first.split(',').count().saturating_sub(COLUMNS.len()) / 2).min(MAX_DIGITS);
+    let mut reader = csv::ReaderBuilder::new();
+    let mut reader = reader.has_headers(false).flexible(true).quoting(false).from_reader(text.as_bytes());
+    let mut records = reader.records();
+    let mut next = || records.next().transpose().map_err(|e| Error::format(path, format!("not CSV ({e})"), "a table"));
+    let first = next()?.unwrap_or_default();
+    let digits = (first.len().saturating_sub(COLUMNS.len()) / 2).min(MAX_DIGITS);
     let header = header(digits);
-    let refuse = |line: &str| Error::format(path, format!("line {line:?}"), format!("lines of {header}"));
-    if first != header {
-        return Err(refuse(first));
-    }
-    let parse = |line: &str| -> Option<Epoch> {
-        let (epoch, numbers) = line.split_once(',')?;
-        let numbers: Vec<f64> = numbers.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-        let (numbers, shares) = numbers.split_at_checked(COLUMNS.len() - 1)?;
-        let [lr, train_loss, train_accuracy, val_loss, val_accuracy, images_per_second, seconds] = *numbers else {
-            return None;
-        };
-        let (train, val) = shares.split_at_checked(digits)?;
-        Some(Epoch {
-            epoch: epoch.parse().ok()?,
-            lr,
-            train_loss,
-            train_accuracy,
-            train_digits: train.to_vec(),
-            val_loss,
-            val_accuracy,
-            val_digits: (val.len() == digits).then(|| val.to_vec())?,
-            images_per_second,
-            seconds,
-        })
+    let refuse = |record: &StringRecord| {
+        let line = record.iter().collect::<Vec<_>>().join(",");
+        Error::format(path, format!("line {line:?}"), format!("lines of {}", header.join(",")))
     };
-    lines.map(|line| parse(line).ok_or_else(|| refuse(line))).collect()
+    // the reader passes over empty lines
+    if text.lines().any(str::is_empty) {
+        return Err(refuse(&StringRecord::new()));
+    }
+    if first != header {
+        return Err(refuse(&first));
+    }
+    let mut epochs = Vec::new();
+    while let Some(record) = next()? {
+        epochs.push(parse(&record, digits).ok_or_else(|| refuse(&record))?);
+    }
+    Ok(epochs)
+}
+
+/// The epoch in a row of a table for so many digits; none where the row is of another form.
+fn parse(record: &StringRecord, digits: usize) -> Option<Epoch> {
+    let mut fields = record.iter();
+    let epoch = fields.next()?.parse().ok()?;
+    let numbers: Vec<f64> = fields.map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    let (numbers, shares) = numbers.split_at_checked(COLUMNS.len() - 1)?;
+    let [lr, train_loss, train_accuracy, val_loss, val_accuracy, images_per_second, seconds] = *numbers else {
+        return None;
+    };
+    let (train, val) = shares.split_at_checked(digits)?;
+    Some(Epoch {
+        epoch,
+        lr,
+        train_loss,
+        train_accuracy,
+        train_digits: train.to_vec(),
+        val_loss,
+        val_accuracy,
+        val_digits: (val.len() == digits).then(|| val.to_vec())?,
+        images_per_second,
+        seconds,
+    })
 }
 
 /// The table of all epochs so far of a network for so many digits.
 pub fn text(digits: usize, epochs: &[Epoch]) -> String {
-    let mut text = format!("{}\n", header(digits));
-    for e in epochs {
-        let losses = format!("{},{},{},{}", e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy);
-        let speed = format!("{:.1},{:.3}", e.images_per_second, e.seconds);
-        text.push_str(&format!("{},{},{losses},{speed}", e.epoch, e.lr));
-        for share in e.train_digits.iter().chain(&e.val_digits) {
-            text.push_str(&format!(",{share}"));
-        }
-        text.push('\n');
-    }
-    text
+    let row = |e: &Epoch| {
+        let mut row = vec![e.epoch.to_string()];
+        row.extend([e.lr, e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy].map(|value| value.to_string()));
+        row.extend([format!("{:.1}", e.images_per_second), format!("{:.3}", e.seconds)]);
+        row.extend(e.train_digits.iter().chain(&e.val_digits).map(f64::to_string));
+        row
+    };
+    documents::csv(std::iter::once(header(digits)).chain(epochs.iter().map(row)))
 }
 
 /// Writes the table of all epochs so far of a network for so many digits.

@@ -15,6 +15,8 @@ pub mod environment;
 #[forbid(unsafe_code)]
 pub mod epochs;
 #[forbid(unsafe_code)]
+mod error;
+#[forbid(unsafe_code)]
 pub mod estimate;
 #[forbid(unsafe_code)]
 mod events;
@@ -34,6 +36,7 @@ pub mod metrics;
 #[forbid(unsafe_code)]
 mod training;
 
+pub use self::error::{TrainError, or_device_memory};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -282,13 +285,13 @@ pub struct TrainingSummary {
 /// (on a GPU to the last bit only if it is `deterministic`).
 ///
 /// # Errors
-/// A configuration error where the network cannot take the data set's images; [`Error::NotFinite`], and the weights of the
+/// A configuration error where the network cannot take the data set's images; [`TrainError::NotFinite`], and the weights of the
 /// last whole epoch stay; [`Error::Interrupted`], after a checkpoint.
 pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress: &Progress) -> Result<TrainingSummary> {
     config.validate()?;
     for (name, split) in [("train", data.epochs.train()), ("val", data.val)] {
         if split.is_empty() {
-            return Err(Error::EmptySplit { split: name.to_owned() });
+            return Err(Error::from(TrainError::EmptySplit { split: name.to_owned() }));
         }
     }
     memory::keep_freed();
@@ -300,7 +303,7 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     let too_much = |error: Error| {
         let Split { height, width, .. } = *data.epochs.train();
         let what = || format!("the network and {} images of {height}x{width} pixels", images + data.val.len());
-        error.or_device_memory(what, "a smaller `train.samples`, or `train.device` cpu")
+        or_device_memory(error, what, "a smaller `train.samples`, or `train.device` cpu")
     };
     let mut learner = learner(config, data, opened.as_ref()).map_err(too_much)?;
     require_space(learner.network.store().count(), out)?;

@@ -21,28 +21,34 @@ pub fn open(key: &str, _: Precision, _: bool) -> Result<Opened> {
 }
 
 impl Opened {
+    /// As for a GPU.
     pub fn device(&self) -> Device {
         match *self {}
     }
 }
 
 impl Gpu {
+    /// As for a GPU.
     pub fn new(opened: Opened, _: &Config, _: &Data, _: usize, _: &Learner, _: bool) -> Result<Gpu> {
         match opened {}
     }
 
+    /// As for a GPU.
     pub fn begin(&mut self, _: &Network, _: &Data, _: usize, _: u64, _: &[[f32; 3]]) -> Result<()> {
         match *self {}
     }
 
+    /// As for a GPU.
     pub fn steps(&mut self, _: &Network, _: [usize; 2], _: usize) -> Result<Stretch> {
         match *self {}
     }
 
+    /// As for a GPU.
     pub fn score(&mut self, _: &Network, _: usize, _: impl FnMut(usize) -> Result<()>) -> Result<Scores> {
         match *self {}
     }
 
+    /// As for a GPU.
     pub fn fetch(&self, _: &mut Learner, _: i32) -> Result<()> {
         match *self {}
     }

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::networks::weights::{self, Description};
 use crate::progress::Progress;
+use crate::train::TrainError;
 use multidigit_nn::optim::Adam;
 use multidigit_nn::schedule::Schedule;
 
@@ -231,7 +232,7 @@ impl Training<'_, '_, '_> {
     /// Writes `stopped.json`, which says where the loss became NaN or infinite, and returns the error that says the same.
     fn stop(&self, loss: f64) -> Result<Error> {
         let (step, rate) = (self.state.step + 1, self.schedule.rate(self.state.step));
-        let error = Error::NotFinite { step, loss, rate };
+        let error = Error::from(TrainError::NotFinite { step, loss, rate });
         let (loss, message) = (loss.to_string(), error.to_string());
         let epoch = self.state.epoch + 1;
         let word = json!({"step": step, "epoch": epoch, "learning_rate": rate, "loss": loss, "message": message});

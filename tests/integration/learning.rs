@@ -11,6 +11,7 @@ use multidigit::networks::{Model, weights};
 use multidigit::progress::{Event, Progress};
 use multidigit::rng;
 use multidigit::shards::Split;
+use multidigit::train::TrainError;
 use multidigit::train::epochs::Epochs;
 use multidigit::train::loader::Loader;
 use multidigit::train::{self, Config, Data, batch};
@@ -207,10 +208,10 @@ fn a_loss_that_is_no_number_stops_the_run_and_says_what_to_try() {
         serde_json::from_slice(&std::fs::read(home.path().join("stopped.json")).unwrap()).unwrap();
     assert_eq!((&word["step"], &word["epoch"]), (&serde_json::json!(2), &serde_json::json!(1)));
     assert_eq!(word["message"], error.to_string());
-    let Error::NotFinite { step, loss, .. } = error else { panic!("{error}") };
+    let Some(&TrainError::NotFinite { step, loss, .. }) = error.area() else { panic!("{error}") };
     assert!(step == 2 && !loss.is_finite());
     assert_eq!(
-        Error::NotFinite { step: 2, loss: f64::NAN, rate: 5e-4 }.to_string(),
+        Error::from(TrainError::NotFinite { step: 2, loss: f64::NAN, rate: 5e-4 }).to_string(),
         "training stopped at step 2: the loss is NaN at learning rate 0.0005; weights saved before stay; try a smaller \
          `train.learning_rate`, or another `train.seed`"
     );

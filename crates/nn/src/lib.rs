@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
 
 /// Hands an operator over to the kernels of the GPU where its input lies on one.
 macro_rules! on_gpu {

@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::evaluate::{self, Metrics};
 use crate::files;
+use crate::pipeline::PipelineError;
 use crate::pipeline::definition::{Definition, Done, Input};
 use crate::pipeline::{Pipeline, Stage};
 use crate::plan;
@@ -86,12 +87,12 @@ impl Definition for Evaluate {
         if let (None, Some(dataset)) = (&pipeline.config.evaluate.data, standing.get(&Stage::Dataset)) {
             let found = dataset.as_ref().map(|record| record.content);
             if found.as_ref() != trained_on {
-                return Err(Error::OtherDataset {
+                return Err(Error::from(PipelineError::OtherDataset {
                     folder: pipeline.folder(Stage::Dataset),
                     run: name,
                     found: found.map_or("no data set".to_owned(), |digest| format!("content {}", digest.short())),
                     expected: trained_on.map_or("none".to_owned(), Digest::short),
-                });
+                }));
             }
         }
         Ok(())

@@ -196,7 +196,7 @@ fn expectation(config: &Config, done: usize) -> String {
 /// Refuses a finished run of other settings than the configured ones.
 ///
 /// # Errors
-/// [`Error::RunStands`](crate::error::Error::RunStands)
+/// [`PipelineError::RunStands`](crate::pipeline::PipelineError::RunStands)
 pub fn require_same_settings(pipeline: &Pipeline, run: &Record) -> Result<()> {
     let ours = Key { settings: key::settings(Stage::Train, &pipeline.config), ..run.key.clone() };
     let mut differences = ours.reasons_against(&run.key);
@@ -212,7 +212,7 @@ pub fn require_same_settings(pipeline: &Pipeline, run: &Record) -> Result<()> {
 /// without CUDA its device is the CPU.
 ///
 /// # Errors
-/// [`Error::NoSuchRun`](crate::error::Error::NoSuchRun); [`Error::Format`](crate::error::Error::Format) where the file is not
+/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun); [`Error::Format`](crate::error::Error::Format) where the file is not
 /// the one that was recorded.
 pub fn config_of(artifacts: &Path, run: &str, overrides: &[String]) -> Result<Config> {
     let runs = Runs::new(artifacts);

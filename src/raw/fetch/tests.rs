@@ -288,7 +288,7 @@ fn a_server_that_is_not_there_is_named() {
     drop(listener);
     let home = tempfile::tempdir().unwrap();
     let error = Mirror::Url(base.clone()).fetch(&part(), home.path(), &limits(), &Progress::silent()).unwrap_err();
-    let Error::MirrorUnreached { url, message } = &error else { panic!("{error}") };
+    let Some(RawError::MirrorUnreached { url, message }) = error.area() else { panic!("{error}") };
     assert_eq!(*url, format!("{base}/train-labels-idx1-ubyte.gz"));
     assert_eq!(error.to_string(), format!("`{url}`: not reached: {message}"));
     assert!(message.to_lowercase().contains("refused"), "{message}");
@@ -323,7 +323,7 @@ fn a_file_that_nobody_may_write_is_no_obstacle_to_the_next_mirror() {
     fs::write(right.path().join(name), content()).unwrap();
     let fetch =
         |from: &Path| Mirror::Folder(from.to_owned()).fetch(&part(), home.path(), &limits(), &Progress::silent());
-    assert!(matches!(fetch(wrong.path()), Err(Error::MirrorDigest { .. })));
+    assert!(matches!(fetch(wrong.path()).unwrap_err().area(), Some(RawError::MirrorDigest { .. })));
     assert!(!fs::metadata(home.path().join(name)).unwrap().permissions().readonly());
     assert_eq!(fs::read(fetch(right.path()).unwrap()).unwrap(), content());
 }
@@ -383,6 +383,6 @@ fn https_is_spoken_and_its_failure_explained() {
     });
     let home = tempfile::tempdir().unwrap();
     let error = Mirror::Url(base).fetch(&part(), home.path(), &limits(), &Progress::silent()).unwrap_err();
-    let Error::MirrorUnreached { message, .. } = error else { panic!("{error}") };
+    let Some(RawError::MirrorUnreached { message, .. }) = error.area() else { panic!("{error}") };
     assert!(message.contains("InvalidContentType"), "{message}");
 }

@@ -214,7 +214,8 @@ fn unpacking_stops_where_the_promise_ends() {
     let input = Input::new(Counted(Cursor::new(bomb), std::sync::Arc::clone(&taken)), Path::new("a.gz")).unwrap();
     let mut idx = Idx::new(input, 1 << 20, Kind::Images).unwrap();
     idx.read(&mut [0; 1568], 0).unwrap();
-    assert!(matches!(idx.finish(), Err(Error::IdxTrailing { expected: 1584, .. })));
+    let error = idx.finish().unwrap_err();
+    assert!(matches!(error.area(), Some(RawError::IdxTrailing { expected: 1584, .. })), "{error}");
     assert_eq!(taken.load(std::sync::atomic::Ordering::Relaxed), BUFFER);
 }
 

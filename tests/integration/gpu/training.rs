@@ -7,6 +7,7 @@ use multidigit::evaluate;
 use multidigit::networks::weights::{self, Description};
 use multidigit::networks::{Model, Network, Shape};
 use multidigit::progress::{Event, Progress};
+use multidigit::train::TrainError;
 use multidigit::train::{self, Config};
 use multidigit_nn::Precision;
 
@@ -144,5 +145,5 @@ fn a_loss_that_is_no_number_stops_a_run_on_the_gpu_at_its_step() {
     let home = tempfile::tempdir().unwrap();
     let config = Config { learning_rate: 1e38, ..on_gpu(Model::ResNet) };
     let error = train_watched(&config, &train, &val, home.path(), &Progress::silent()).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { step: 2..=4, .. }), "{error}");
+    assert!(matches!(error.area(), Some(TrainError::NotFinite { step: 2..=4, .. })), "{error}");
 }

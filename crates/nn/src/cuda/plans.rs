@@ -34,11 +34,17 @@ pub enum Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 /// An operation on tensors of certain shapes.
 pub struct Key {
+    /// The operation.
     pub task: Task,
+    /// The shape of the input, channels last.
     pub input: [usize; 4],
+    /// The shape of the output, channels last.
     pub output: [usize; 4],
+    /// Height and width of the kernel.
     pub kernel: usize,
+    /// The step in both directions.
     pub stride: usize,
+    /// Zeros around the input, on each side.
     pub padding: usize,
 }
 
@@ -51,8 +57,11 @@ pub struct Plan {
 
 /// The library's handle and the plans for the shapes that were met.
 pub struct Convolutions {
+    /// The handle of cuDNN.
     pub handle: sys::cudnnHandle_t,
+    /// The plans of the shapes that were met.
     pub plans: HashMap<Key, Plan>,
+    /// Whether the engines for new shapes are timed.
     pub search: bool,
 }
 

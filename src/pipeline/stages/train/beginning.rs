@@ -14,6 +14,7 @@ use super::run_name;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::{self, Build};
+use crate::pipeline::PipelineError;
 use crate::pipeline::definition::Beginning;
 use crate::pipeline::{Pipeline, Stage, key, ownership};
 use crate::progress::Progress;
@@ -88,7 +89,7 @@ impl Mark {
 /// settings alone are compared.
 ///
 /// # Errors
-/// [`Error::RunStands`] and [`Error::UnfinishedStands`], unless `force`; [`Error::Foreign`]; [`Error::Format`] for a
+/// [`PipelineError::RunStands`] and [`PipelineError::UnfinishedStands`], unless `force`; [`Error::Foreign`]; [`Error::Format`] for a
 /// damaged run, or a damaged checkpoint.
 pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Result<Training> {
     let target = files::resolve(&pipeline.folder(Stage::Train))?;
@@ -130,7 +131,11 @@ pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Resu
             true => "remove that folder".to_owned(),
             false => format!("go on with that one (`multidigit run train --run {}`)", run_name(&pipeline.config)),
         };
-        return Err(Error::UnfinishedStands { path: folder, differences: differences.join("; "), way });
+        return Err(Error::from(PipelineError::UnfinishedStands {
+            path: folder,
+            differences: differences.join("; "),
+            way,
+        }));
     }
     match (going_on(pipeline, &folder, &mark.key), beginning) {
         (Err(error), _) if error.is_of_system() => Err(error),
@@ -197,11 +202,11 @@ pub fn stands(pipeline: &Pipeline, target: &Path, differences: Vec<String>, sche
         let kind = kind.as_str().unwrap_or_default();
         format!("; the schedule {kind} is laid out over all epochs, so that it cannot go on with more of them")
     });
-    Error::RunStands {
+    Error::from(PipelineError::RunStands {
         path: target.to_owned(),
         run: run_name(&pipeline.config),
         differences: differences.join("; ") + &why.unwrap_or_default(),
-    }
+    })
 }
 
 /// The differences between the run in a folder and the configured one, in words. The settings of its data set are read from

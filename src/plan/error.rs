@@ -1,0 +1,19 @@
+//! Ways in which a plan can fail.
+
+use crate::error::Error;
+
+/// A plan cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the message of a variant names its fields")]
+pub enum PlanError {
+    /// The pool of glyphs cannot serve every class.
+    #[error("{pool} holds no digit {digit}; every digit from 0 to 9 is needed")]
+    GlyphsMissing { digit: u8, pool: String },
+}
+
+impl From<PlanError> for Error {
+    fn from(error: PlanError) -> Error {
+        Error::of_area(error)
+    }
+}
