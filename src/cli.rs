@@ -78,7 +78,7 @@ Without a STAGE no network is trained: raw, plan, dataset, augment and report ru
 trained where `train` or `evaluate` is named; its first line says how long that takes.
 
 A finished run is kept: other settings under its name are refused, more epochs go on from it, --force trains over it.")]
-    Run(Run),
+    Run(RunArgs),
     /// Tell of every stage whether it is fresh, or why not
     Status,
     /// List the trained runs, the best validation accuracy first
@@ -220,7 +220,7 @@ pub enum Measured {
 
 /// Which stages to run, and how.
 #[derive(Debug, Args)]
-pub struct Run {
+pub struct RunArgs {
     #[arg(value_name = "STAGE", help = Stage::ALL.map(Stage::name).join(", "))]
     pub stages: Vec<Stage>,
     /// Work on this run, by the name of its folder, with the settings of its own config.yaml; it is evaluated as it stands
@@ -240,9 +240,9 @@ pub struct Run {
     pub dry_run: bool,
 }
 
-impl From<Run> for Request {
-    fn from(run: Run) -> Request {
-        let Run { stages, run, force, single, downstream, dry_run } = run;
+impl From<RunArgs> for Request {
+    fn from(run: RunArgs) -> Request {
+        let RunArgs { stages, run, force, single, downstream, dry_run } = run;
         Request { stages, force, single, downstream, dry_run, as_they_stand: run.is_some() }
     }
 }

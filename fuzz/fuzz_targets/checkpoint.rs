@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use multidigit::networks::weights;
-use multidigit::train::checkpoint::{FILE, State, find};
+use multidigit::train::checkpoint::{FILE, TrainingState, find};
 use multidigit_fuzz::{file, folder};
 
 fuzz_target!(|data: &[u8]| {
@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(Some(found)) = find(folder()) {
         let state = found.state;
         let text = serde_json::to_string(&state).expect("a state is plain data");
-        let again: State = serde_json::from_str(&text).expect("what was written is read");
+        let again: TrainingState = serde_json::from_str(&text).expect("what was written is read");
         assert_eq!(text, serde_json::to_string(&again).expect("a state is plain data"));
         let _ = state.scores.mean_loss();
     }

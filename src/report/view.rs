@@ -16,7 +16,7 @@ use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
 use crate::labels;
 use crate::runs::format::{percent, span, utc};
-use crate::runs::{Run, State};
+use crate::runs::{Run, RunState};
 
 /// Wrong answers in a table, and worst mistakes in a picture.
 const CONFUSIONS: usize = 10;
@@ -132,10 +132,10 @@ fn warnings(run: &Run) -> Vec<String> {
             "" => "Stopped: its loss became NaN or infinite.".to_owned(),
             message => format!("Stopped: {message}."),
         }),
-        (None, State::Unfinished) => all.push("Unfinished: interrupted, or still under way.".to_owned()),
+        (None, RunState::Unfinished) => all.push("Unfinished: interrupted, or still under way.".to_owned()),
         _ => {}
     }
-    if run.state == State::Finished && run.metrics.is_none() {
+    if run.state == RunState::Finished && run.metrics.is_none() {
         all.push("Not evaluated yet, or not with the weights that stand.".to_owned());
     }
     if run.epochs.is_empty() {
@@ -344,7 +344,8 @@ fn leaves(path: &str, value: &Value, table: &mut Table) {
 }
 
 fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
-    let mut table = Table::new(format!("{}/environment", slug(&run.folder)), "Environment", &["<what", "<value"]);
+    let mut table =
+        Table::new(format!("{}/environment", slug(&run.folder)), "RecordedEnvironment", &["<what", "<value"]);
     let environment = &run.environment;
     let mut add = |what: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -359,7 +360,7 @@ fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
     add("device", environment.device.clone());
     add("data set", environment.dataset.clone());
     add("began (UTC)", environment.started.map(utc));
-    if run.state == State::Finished {
+    if run.state == RunState::Finished {
         add("ended (UTC)", run.when.map(utc));
     }
     add("time", seconds.map(span));

@@ -49,7 +49,7 @@ pub struct Place {
 /// Whether a run has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum RunState {
     /// All epochs are done.
     Finished,
     /// It was interrupted, or is under way.
@@ -58,13 +58,13 @@ pub enum State {
     Stopped,
 }
 
-impl State {
+impl RunState {
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
-            State::Finished => "finished",
-            State::Unfinished => "unfinished",
-            State::Stopped => "stopped",
+            RunState::Finished => "finished",
+            RunState::Unfinished => "unfinished",
+            RunState::Stopped => "stopped",
         }
     }
 }
@@ -72,7 +72,7 @@ impl State {
 /// What computed a run. Older runs do not say.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Environment {
+pub struct RecordedEnvironment {
     /// The program's version.
     pub version: Option<String>,
     /// The commit that it was built from.
@@ -111,7 +111,7 @@ pub struct Run {
     /// The name of its folder, which no other run has: of one that has not ended its ending says so.
     pub folder: String,
     /// Whether it has ended.
-    pub state: State,
+    pub state: RunState,
     /// The settings, by section; null where nothing tells.
     pub settings: Value,
     /// The network.
@@ -125,7 +125,7 @@ pub struct Run {
     /// Evaluations of its weights on other data, by the names of their folders.
     pub elsewhere: Vec<(String, Metrics)>,
     /// What computed it.
-    pub environment: Environment,
+    pub environment: RecordedEnvironment,
     /// Why it stopped, where its loss became no number.
     pub stop: Option<Stop>,
     /// What could not be read, in words.
@@ -142,7 +142,7 @@ pub struct Summary {
     /// Its name.
     pub run: String,
     /// Whether it has ended.
-    pub state: State,
+    pub state: RunState,
     /// The network.
     pub model: Option<String>,
     /// The learning rate that it began with.
@@ -195,7 +195,8 @@ impl Run {
             true => Vec::new(),
             false => there(&folder.join(metrics::FILE), metrics::read, &mut problems)?.unwrap_or_default(),
         };
-        let environment: Environment = there(&folder.join(environment::FILE), json, &mut problems)?.unwrap_or_default();
+        let environment: RecordedEnvironment =
+            there(&folder.join(environment::FILE), json, &mut problems)?.unwrap_or_default();
         let stop: Option<Stop> = there(&folder.join(train::STOPPED), json, &mut problems)?;
         let mut evaluated = |folder: &PathBuf| there(&folder.join(evaluate::FILE), Metrics::read, &mut problems);
         let metrics = place.evaluate.as_ref().map(&mut evaluated).transpose()?.flatten();
@@ -205,9 +206,9 @@ impl Run {
             elsewhere.extend(evaluated(folder)?.map(|metrics| (named(folder), metrics)));
         }
         let state = match (&stop, &place.settings) {
-            (Some(_), _) => State::Stopped,
-            (None, Some(_)) => State::Finished,
-            (None, None) => State::Unfinished,
+            (Some(_), _) => RunState::Stopped,
+            (None, Some(_)) => RunState::Finished,
+            (None, None) => RunState::Unfinished,
         };
         let section = settings.get("train").unwrap_or(&Value::Null);
         Ok(Run {

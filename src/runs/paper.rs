@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Run, State};
+use super::{Run, RunState};
 use crate::plan::{self, Facts};
 use crate::raw::Origin;
 use crate::{augment, train};
@@ -61,8 +61,8 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
             _ => format!("learning rate {rate}; the paper's: {}", rates.join(", ")),
         });
     }
-    if run.epochs.len() != EPOCHS || run.state != State::Finished {
-        let ended = if run.state == State::Finished { "" } else { ", not finished" };
+    if run.epochs.len() != EPOCHS || run.state != RunState::Finished {
+        let ended = if run.state == RunState::Finished { "" } else { ", not finished" };
         all.push(format!("{} of {EPOCHS} epochs{ended}", run.epochs.len()));
     }
     if facts.glyphs.origin() != Origin::Mnist {
@@ -71,7 +71,7 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
     let paper = plan::Config::default();
     let plan = &facts.plan;
     if plan.split != paper.split {
-        let ratio = |split: &plan::Split| split.ratio.map(|part| part.to_string()).join("/");
+        let ratio = |split: &plan::SplitConfig| split.ratio.map(|part| part.to_string()).join("/");
         all.push(format!("split {} by {}; the paper's: 64/16/20 by class", ratio(&plan.split), word(&plan.split.by)));
     }
     if (plan.digits, plan.image_size, plan.samples_per_class)
@@ -125,7 +125,7 @@ fn word(value: &impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::plan::facts::{Glyphs, Leakage, PerSplit};
+    use crate::plan::facts::{GlyphSet, Leakage, PerSplit};
     use crate::raw::Source;
     use crate::runs::Place;
     use crate::train::metrics::{self, Epoch};
@@ -133,7 +133,7 @@ mod tests {
     fn facts() -> Facts {
         let plan = plan::Config::default();
         let leakage = Leakage { glyphs: 1, also_in_train: 0 };
-        let glyphs = Glyphs { name: Source::Mnist.name(), digest: Digest::of(b""), count: 70_000 };
+        let glyphs = GlyphSet { name: Source::Mnist.name(), digest: Digest::of(b""), count: 70_000 };
         let counts = PerSplit::new(plan.counts());
         Facts { glyphs, plan, counts, val_leakage: leakage, test_leakage: leakage }
     }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::networks::weights::{self, Entry, Parsed};
 use multidigit_nn::optim::Moments;
-use multidigit_nn::schedule::{self, Schedule};
+use multidigit_nn::schedule::{Schedule, ScheduleState};
 
 /// The file in a run's folder.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -29,7 +29,7 @@ pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
 /// The state of a training, but for its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Text", into = "Text")]
-pub struct State {
+pub struct TrainingState {
     /// Digest of the configuration and the data that the run depends on.
     pub identity: Digest,
     /// Epochs that are done.
@@ -45,7 +45,7 @@ pub struct State {
     /// The best epoch so far.
     pub best: Best,
     /// The state of the schedule.
-    pub schedule: schedule::State,
+    pub schedule: ScheduleState,
     /// Steps of Adam.
     pub adam_steps: i32,
     /// Digest of the table of the epochs that are done.
@@ -63,10 +63,10 @@ pub struct Best {
     pub loss: f64,
 }
 
-impl State {
+impl TrainingState {
     /// The state before the first step of a run whose file of the environment has this digest.
-    pub fn start(identity: Digest, schedule: &Schedule, environment: Digest) -> State {
-        State {
+    pub fn start(identity: Digest, schedule: &Schedule, environment: Digest) -> TrainingState {
+        TrainingState {
             identity,
             epoch: 0,
             batch: 0,
@@ -87,7 +87,7 @@ impl State {
     }
 }
 
-/// A [`State`] as it stands in a checkpoint: one object without nesting.
+/// A [`TrainingState`] as it stands in a checkpoint: one object without nesting.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
@@ -116,11 +116,11 @@ struct Text {
     environment: Digest,
 }
 
-impl From<Text> for State {
-    fn from(text: Text) -> State {
+impl From<Text> for TrainingState {
+    fn from(text: Text) -> TrainingState {
         let Text { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, .. } = text;
         let Text { images, loss, correct, correct_digits, .. } = text;
-        State {
+        TrainingState {
             identity,
             epoch,
             batch,
@@ -128,7 +128,7 @@ impl From<Text> for State {
             seconds,
             scores: Scores { images, loss, correct, correct_digits },
             best: Best { epoch: text.best_epoch, loss: text.best_loss },
-            schedule: schedule::State {
+            schedule: ScheduleState {
                 rate: text.rate,
                 best: text.plateau_best,
                 bad_epochs: text.plateau_bad_epochs,
@@ -141,11 +141,11 @@ impl From<Text> for State {
     }
 }
 
-impl From<State> for Text {
-    fn from(state: State) -> Text {
-        let State { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, .. } = state;
+impl From<TrainingState> for Text {
+    fn from(state: TrainingState) -> Text {
+        let TrainingState { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, .. } = state;
         let Scores { images, loss, correct, correct_digits } = state.scores;
-        let schedule::State { rate, best, bad_epochs, cooldown } = state.schedule;
+        let ScheduleState { rate, best, bad_epochs, cooldown } = state.schedule;
         Text {
             identity,
             epoch,
@@ -173,7 +173,7 @@ impl From<State> for Text {
 #[derive(Debug, PartialEq)]
 pub struct Found {
     /// The state that it holds.
-    pub state: State,
+    pub state: TrainingState,
     /// What is wrong with the last checkpoint, in words, if this is the one before it.
     pub instead: Option<String>,
 }
@@ -210,7 +210,7 @@ pub fn fall_back(folder: &Path) -> Result<()> {
 }
 
 /// The state in the checkpoint at a path; none where there is no such file.
-fn read_state(path: &Path) -> Result<Option<State>> {
+fn read_state(path: &Path) -> Result<Option<TrainingState>> {
     if !path.try_exists().map_err(Error::io(path, "look for it"))? {
         return Ok(None);
     }
@@ -219,7 +219,7 @@ fn read_state(path: &Path) -> Result<Option<State>> {
 }
 
 /// The tensors and the state in the bytes of a checkpoint, which must have a digest of its own.
-fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, State)> {
+fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, TrainingState)> {
     let Parsed { tensors, description, is_checked } = weights::parse(path, bytes).map_err(of_checkpoint)?;
     if !is_checked {
         return Err(Error::format(path, "no digest of its content", EXPECTED));
@@ -240,7 +240,7 @@ fn of_checkpoint(error: Error) -> Error {
 }
 
 /// Writes the state of a training. The checkpoint that stood there before is kept as [`PREVIOUS`].
-pub fn save(folder: &Path, state: &State, learner: &Learner) -> Result<()> {
+pub fn save(folder: &Path, state: &TrainingState, learner: &Learner) -> Result<()> {
     let (network, moments) = (&learner.network, learner.adam.moments());
     let mut tensors = Vec::new();
     for (name, var) in multidigit_nn::weights::all(network.store()) {
@@ -254,7 +254,7 @@ pub fn save(folder: &Path, state: &State, learner: &Learner) -> Result<()> {
 }
 
 /// Brings a learner and its schedule to the state of the run in `folder`.
-pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> Result<State> {
+pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> Result<TrainingState> {
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
     let (tensors, state) = parse(&path, &bytes)?;
@@ -284,7 +284,7 @@ pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
     }
     let entries = tensors.names().into_iter().map(|name| Ok((name.to_owned(), weights::entry(&path, &tensors, name)?)));
     let entries = entries.collect::<Result<Vec<_>>>()?;
-    weights::write(&path, None, entries, &serde_json::json!(State { identity: to, ..state }))
+    weights::write(&path, None, entries, &serde_json::json!(TrainingState { identity: to, ..state }))
 }
 
 /// The epochs that are done of the run in a folder, once all is checked that the run goes on with and that will be part
@@ -292,7 +292,7 @@ pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
 /// checkpoint, at the end of an epoch, are written again by [`super::run`] if a kill came between. So are weights of an
 /// epoch yet to come, where the run goes on from the checkpoint before the last one, if `repeats` says that the run comes to
 /// the same ones again.
-pub fn epochs(folder: &Path, state: &State, digits: usize, repeats: bool) -> Result<Vec<Epoch>> {
+pub fn epochs(folder: &Path, state: &TrainingState, digits: usize, repeats: bool) -> Result<Vec<Epoch>> {
     const ADVICE: &str = "restore it from a copy, or start the run over with --force";
     let changed = |name: &str| {
         let path = folder.join(name);

@@ -42,7 +42,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use self::batch::{Normalise, Scores, batch_count};
-use self::checkpoint::State;
+use self::checkpoint::TrainingState;
 use self::environment::Environment;
 use self::epochs::Epochs;
 use self::events::Events;
@@ -376,7 +376,7 @@ fn resume(
     schedule: &mut Schedule,
     out: &Path,
     progress: &Progress,
-) -> Result<(State, Vec<Epoch>)> {
+) -> Result<(TrainingState, Vec<Epoch>)> {
     let state = checkpoint::resume(out, learner, schedule)?;
     let epochs = checkpoint::epochs(out, &state, data.epochs.train().digits, config.repeats())?;
     if state.rewrites(state.epoch) {
@@ -387,10 +387,10 @@ fn resume(
 }
 
 /// Begins a run in `out`.
-fn start(config: &Config, data: &Data, identity: Digest, schedule: &Schedule, out: &Path) -> Result<State> {
+fn start(config: &Config, data: &Data, identity: Digest, schedule: &Schedule, out: &Path) -> Result<TrainingState> {
     files::create_dir(&out.join(WEIGHTS))?;
     Environment::here(config.device, data.digest).write(out)?;
-    Ok(State::start(identity, schedule, Digest::of_file(&out.join(environment::FILE))?))
+    Ok(TrainingState::start(identity, schedule, Digest::of_file(&out.join(environment::FILE))?))
 }
 
 #[cfg(test)]

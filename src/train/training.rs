@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::batch::{Normalise, Scores, forward};
-use super::checkpoint::{self, Best, State};
+use super::checkpoint::{self, Best, TrainingState};
 use super::events::Events;
 use super::gpu::Gpu;
 use super::learner::Learner;
@@ -47,7 +47,7 @@ pub struct Training<'a, 'data, 'scope> {
     pub normalise: Normalise,
     pub schedule: Schedule,
     pub engine: Engine<'scope>,
-    pub state: State,
+    pub state: TrainingState,
     pub epochs: Vec<Epoch>,
     pub events: Events,
     pub out: &'a Path,
@@ -242,7 +242,7 @@ impl Training<'_, '_, '_> {
 }
 
 /// Writes the weights after the epoch that is done last, and again as the best ones if they are.
-pub fn save_weights(config: &Config, learner: &Learner, state: &State, out: &Path) -> Result<()> {
+pub fn save_weights(config: &Config, learner: &Learner, state: &TrainingState, out: &Path) -> Result<()> {
     let network = &learner.network;
     let description = Description { shape: network.shape(), mean: config.mean, std: config.std, epoch: state.epoch };
     let folder = out.join(WEIGHTS);

@@ -78,12 +78,12 @@ pub struct Schedule {
     rate: f64,
     steps: u64,
     plateau: Plateau,
-    state: State,
+    state: ScheduleState,
 }
 
 /// What a schedule has come to; only the plateau has a past.
 #[derive(Debug, Clone, PartialEq)]
-pub struct State {
+pub struct ScheduleState {
     /// The learning rate now.
     pub rate: f64,
     /// The lowest loss so far.
@@ -97,17 +97,17 @@ pub struct State {
 impl Schedule {
     /// A schedule around a learning rate, for a run of so many steps.
     pub fn new(kind: Kind, rate: f64, steps: u64, plateau: Plateau) -> Schedule {
-        let state = State { rate, best: f64::INFINITY, bad_epochs: 0, cooldown: 0 };
+        let state = ScheduleState { rate, best: f64::INFINITY, bad_epochs: 0, cooldown: 0 };
         Schedule { kind, rate, steps, plateau, state }
     }
 
     /// What it has come to.
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &ScheduleState {
         &self.state
     }
 
     /// Goes on from what an interrupted run had come to.
-    pub fn resume(&mut self, state: State) {
+    pub fn resume(&mut self, state: ScheduleState) {
         self.state = state;
     }
 

@@ -54,7 +54,7 @@ impl Definition for Plan {
         glyphs::check(pipeline, |path| path.contains("labels"))?;
         let labels = Glyphs::read_labels(&glyphs::locate(pipeline)?)?;
         let (name, digest) = (pipeline.config.raw.source.name(), pipeline.content(Stage::Raw)?);
-        let glyphs = plan::Glyphs { name, digest, count: labels.len() };
+        let glyphs = plan::GlyphSet { name, digest, count: labels.len() };
         let (facts, content) = plan::run(&pipeline.config.plan, glyphs, &labels, out, progress)?;
         let rows = facts.counts.as_array().into_iter().sum();
         Ok(Done { content: Some(content), rows, facts: json!(facts) })

@@ -11,7 +11,7 @@ use multidigit::networks::{Model, Shape};
 use multidigit::plan::table;
 use multidigit::progress::Progress;
 use multidigit::shards::{Shards, Split, foreign};
-use multidigit::train::checkpoint::{self, State};
+use multidigit::train::checkpoint::{self, TrainingState};
 use multidigit_nn::schedule::{Kind, Plateau, Schedule};
 use serde_json::{Value, json};
 
@@ -261,7 +261,7 @@ fn every_bit_and_every_length_of_a_small_checkpoint_is_found() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join(checkpoint::FILE);
     let schedule = Schedule::new(Kind::Plateau, 5e-4, 10, Plateau::default());
-    let position = State::start(Digest::of(b"run"), &schedule, Digest::of(b"environment"));
+    let position = TrainingState::start(Digest::of(b"run"), &schedule, Digest::of(b"environment"));
     let values: Vec<f32> = (0..40).map(|value| value as f32 / 7.0).collect();
     let tensors = ["value.a", "first.a", "second.a"].map(|name| (name.to_owned(), Entry::vector(&values)));
     weights::write(&path, None, tensors.into(), &json!(position)).unwrap();
