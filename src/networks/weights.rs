@@ -60,8 +60,8 @@ fn of_file(path: &Path) -> impl Fn(multidigit_nn::Error) -> Error + '_ {
     let refuse = |found: &dyn Display, expected: &str| Error::format(path, found.to_string(), expected);
     move |error| match error {
         multidigit_nn::Error::Weights { found, expected } => refuse(&found, &expected),
-        multidigit_nn::Error::NoDescription => {
-            let found = format!("no `{}` in its metadata", format::KEY);
+        multidigit_nn::Error::NoDescription { key } => {
+            let found = format!("no `{key}` in its metadata");
             refuse(&found, "weights that `multidigit run train` wrote")
         }
         multidigit_nn::Error::Damaged => refuse(

@@ -128,7 +128,7 @@ fn no_modules_of_a_folder_import_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for source in ["src", "crates/nn/src"] {
         let graphs = graphs(&root.join(source));
-        assert!(graphs.len() > 3, "{source}: the imports are not read");
+        assert!(graphs.len() > 2, "{source}: the imports are not read");
         for (folder, imports) in graphs {
             let circle = circle(&imports);
             assert!(circle.is_none(), "{source}/{}: {}", folder.join("/"), circle.unwrap().join(" -> "));

@@ -38,8 +38,11 @@ pub enum Error {
         expected: String,
     },
     /// A file of tensors has no description, so that this crate did not write it.
-    #[error("no `{}` in its metadata; expected weights with a description", crate::weights::KEY)]
-    NoDescription,
+    #[error("no `{key}` in its metadata; expected weights with a description")]
+    NoDescription {
+        /// The key under which the description stands.
+        key: &'static str,
+    },
     /// A file of weights has changed since it was written.
     #[error("its content is not what its own digest says; expected the file as it was written")]
     Damaged,

@@ -172,7 +172,7 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     let broken = |e: &dyn std::fmt::Display| Error::weights(format!("not readable as safetensors ({e})"), "weights");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| broken(&e))?;
-    let text = metadata.metadata().as_ref().and_then(|all| all.get(KEY)).ok_or(Error::NoDescription)?;
+    let text = metadata.metadata().as_ref().and_then(|all| all.get(KEY)).ok_or(Error::NoDescription { key: KEY })?;
     let Some((open, rest)) = text.rsplit_once(DIGEST) else {
         return Ok(Parsed { tensors, description: text.clone(), is_checked: false });
     };
