@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "undefined")]
+    #[should_panic(expected = "UndefinedError")]
     fn a_value_that_is_not_there_is_an_error() {
         markdown("{{ title }}", &BTreeMap::from([("name", "x")]));
     }

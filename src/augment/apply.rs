@@ -3,6 +3,8 @@
 //! Parameters become maps here, and the maps are resampled in `warp`. Pillow's rotation has shortcuts of its own for right
 //! angles. Nothing here draws.
 
+use image::{ImageBuffer, Luma, imageops};
+
 use super::draw::{AffineParams, EraseParams, Params};
 use super::gather::{Fixed, PADDING};
 use super::warp::{Matrix, Nearest, arithmetic, bilinear, nearest};
@@ -145,19 +147,25 @@ impl Move {
         let pixels = &source[..out.len()];
         match (self, interpolation) {
             (Move::Still, _) => out.copy_from_slice(pixels),
-            (Move::HalfTurn, _) => out.iter_mut().zip(pixels.iter().rev()).for_each(|(to, &from)| *to = from),
-            (Move::Left | Move::Right, _) => {
-                for (y, line) in out.chunks_exact_mut(width).enumerate() {
-                    for (x, pixel) in line.iter_mut().enumerate() {
-                        let (from_x, from_y) =
-                            if *self == Move::Left { (width - 1 - y, x) } else { (y, height - 1 - x) };
-                        *pixel = pixels[from_y * width + from_x];
-                    }
-                }
-            }
+            (Move::HalfTurn | Move::Left | Move::Right, _) => self.turn(pixels, height, width, out),
             (Move::Map(matrix), Interpolation::Nearest) => nearest(source, height, width, matrix, out, columns),
             (Move::Map(matrix), Interpolation::Bilinear) => bilinear(source, height, width, matrix, out),
         }
+    }
+
+    /// Turns an image by a half, or a square one by a quarter.
+    #[expect(clippy::expect_used, reason = "`apply` has compared the lengths with the sides")]
+    fn turn(&self, pixels: &[u8], height: usize, width: usize, out: &mut [u8]) {
+        let (width, height) = (width as u32, height as u32);
+        let source = ImageBuffer::<Luma<u8>, _>::from_raw(width, height, pixels).expect("a pixel for each place");
+        let mut turned = ImageBuffer::from_raw(width, height, out).expect("a pixel for each place");
+        // the library counts clockwise
+        let turn = match self {
+            Move::Left => imageops::rotate270_in(&source, &mut turned),
+            Move::Right => imageops::rotate90_in(&source, &mut turned),
+            _ => imageops::rotate180_in(&source, &mut turned),
+        };
+        turn.expect("a quarter turn is made of a square image");
     }
 
     /// The move as a map.

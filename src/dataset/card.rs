@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use crate::documents;
-use crate::plan::facts::Glyphs;
+use crate::plan::facts::GlyphSet;
 use crate::plan::split::NAMES;
 use crate::plan::{self, Facts};
 use crate::raw::{Licence, Origin};
@@ -20,7 +20,7 @@ struct Card<'a> {
     origin: Origin,
     licence: Licence,
     plan: &'a plan::Config,
-    glyphs: &'a Glyphs,
+    glyphs: &'a GlyphSet,
     glyphs_digest: String,
     leakage_sentence: String,
     size_category: &'static str,

@@ -358,7 +358,7 @@ impl Pipeline {
     }
 
     /// Asks the network of the configured run about PNG files.
-    pub fn predict(&self, images: &[PathBuf]) -> Result<Vec<evaluate::images::Answer>> {
+    pub fn predict(&self, images: &[PathBuf]) -> Result<Vec<evaluate::images::ImagePrediction>> {
         let folder = self.folder(Stage::Train);
         let file = Path::new(train::WEIGHTS).join(self.config.evaluate.weights.file());
         let weights = folder.join(&file);
@@ -366,7 +366,7 @@ impl Pipeline {
             return Err(self.no_such_run()?);
         }
         let recorded = Record::read(&folder)?.and_then(|record| record.digest_of(&record::name(&file)));
-        evaluate::images::ask(&weights, recorded, images)
+        evaluate::images::predict_files(&weights, recorded, images)
     }
 
     /// Brings the report up to date with what stands, and nothing else but a data set that is not there: no run is trained

@@ -77,7 +77,7 @@ impl Pipeline {
         self.check_input(Stage::Raw, |path| path.contains("labels"))?;
         let labels = raw::Glyphs::read_labels(&raw::locate(&self.config.raw, &self.raw)?)?;
         let digest = self.content(Stage::Raw)?;
-        let glyphs = plan::Glyphs { name: self.config.raw.source.name(), digest, count: labels.len() };
+        let glyphs = plan::GlyphSet { name: self.config.raw.source.name(), digest, count: labels.len() };
         let (facts, content) = plan::run(&self.config.plan, glyphs, &labels, out, progress)?;
         let rows = facts.counts.as_array().into_iter().sum();
         Ok(Done { content: Some(content), rows, facts: json!(facts) })

@@ -182,7 +182,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Order, Split};
+    use super::super::{Order, SplitConfig};
     use super::*;
 
     fn pool() -> Vec<u8> {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     fn config(by: By, samples_per_class: u64) -> Config {
-        Config { samples_per_class, split: Split { by, ..Split::default() }, ..Config::default() }
+        Config { samples_per_class, split: SplitConfig { by, ..SplitConfig::default() }, ..Config::default() }
     }
 
     /// Label, index, sources, y and x of a row.
@@ -289,7 +289,7 @@ mod tests {
             |(by, order, ratio, size, samples_per_class, seed)| {
                 let (digits, height, room) = size;
                 let image_size = [height, SIDE * digits + room];
-                Config { digits, image_size, samples_per_class, seed, split: Split { by, ratio }, order }
+                Config { digits, image_size, samples_per_class, seed, split: SplitConfig { by, ratio }, order }
             },
         )
     }

@@ -13,7 +13,7 @@ pub const KEY: &str = crate::tables::FACTS;
 
 /// The pool of glyphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Glyphs {
+pub struct GlyphSet {
     /// What the pool is called: `MNIST`, `synthetic glyphs`, or a folder's name.
     pub name: String,
     /// Digest of its pixels and labels.
@@ -22,7 +22,7 @@ pub struct Glyphs {
     pub count: usize,
 }
 
-impl Glyphs {
+impl GlyphSet {
     /// Where the glyphs come from, as their name tells.
     pub fn origin(&self) -> Origin {
         Origin::of(&self.name)
@@ -69,21 +69,21 @@ impl Leakage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// The pool of glyphs.
-    pub glyphs: Glyphs,
+    pub glyphs: GlyphSet,
     /// The settings of the plan.
     pub plan: Config,
     /// Samples per split.
     pub counts: PerSplit<u64>,
-    /// Glyphs of val that were seen in train.
+    /// GlyphSet of val that were seen in train.
     pub val_leakage: Leakage,
-    /// Glyphs of test that were seen in train.
+    /// GlyphSet of test that were seen in train.
     pub test_leakage: Leakage,
 }
 
 impl Facts {
     /// Counts a plan over a pool of so many glyphs.
     #[expect(clippy::indexing_slicing, reason = "the plan was drawn from this pool")]
-    pub fn new(config: &Config, glyphs: Glyphs, plan: &Plan) -> Facts {
+    pub fn new(config: &Config, glyphs: GlyphSet, plan: &Plan) -> Facts {
         let used = plan.each_ref().map(|rows| {
             let mut used = vec![false; glyphs.count];
             rows.sources.iter().for_each(|&glyph| used[glyph as usize] = true);
@@ -132,7 +132,7 @@ mod tests {
     fn leakage_counts_distinct_glyphs_that_train_has_too() {
         let rows = |sources: &[u32]| Rows { digits: 2, sources: sources.to_vec(), ..Rows::default() };
         let plan = [rows(&[0, 1, 2, 2]), rows(&[2, 3, 3, 2]), rows(&[4, 5])];
-        let glyphs = Glyphs { name: "toy".into(), digest: Digest::of(b""), count: 8 };
+        let glyphs = GlyphSet { name: "toy".into(), digest: Digest::of(b""), count: 8 };
         let facts = Facts::new(&Config::default(), glyphs, &plan);
         assert_eq!((facts.val_leakage.glyphs, facts.val_leakage.also_in_train), (2, 1));
         assert_eq!((facts.test_leakage.glyphs, facts.test_leakage.share()), (2, 0.0));

@@ -23,7 +23,7 @@ pub mod rows;
 pub mod split;
 pub mod table;
 
-pub use facts::{Facts, Glyphs};
+pub use facts::{Facts, GlyphSet};
 
 /// The file that the stage writes.
 pub const FILE: &str = "plan.parquet";
@@ -47,7 +47,7 @@ pub struct Config {
     /// Seed of the composition and the split; 123 is the reference generator's default.
     pub seed: u32,
     /// How the samples are divided between train, val and test.
-    pub split: Split,
+    pub split: SplitConfig,
     /// Order of the rows inside a split. shuffled: seeded, so that the first rows already show all classes; class:
     /// ascending by class and index.
     pub order: Order,
@@ -56,7 +56,8 @@ pub struct Config {
 /// The division between train, val and test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Split {
+#[schemars(rename = "Split")]
+pub struct SplitConfig {
     /// What is divided. class: whole classes, as the reference generator and the paper do, so that val and test show
     /// digit pairs that train never showed; sample: each class's samples (the very same images); source: as sample,
     /// but the glyphs are divided first, so that no glyph serves two splits.
@@ -82,15 +83,15 @@ impl Default for Config {
             image_size: [64, 64],
             samples_per_class: 1000,
             seed: 123,
-            split: Split::default(),
+            split: SplitConfig::default(),
             order: Order::Shuffled,
         }
     }
 }
 
-impl Default for Split {
-    fn default() -> Split {
-        Split { by: split::By::Class, ratio: [64, 16, 20] }
+impl Default for SplitConfig {
+    fn default() -> SplitConfig {
+        SplitConfig { by: split::By::Class, ratio: [64, 16, 20] }
     }
 }
 
@@ -152,7 +153,13 @@ impl Config {
 
 /// Composes the plan and writes it to `out`. `glyphs` says what the pool is, `labels` are the labels of its glyphs, in
 /// order. Returns the facts (which the file holds too) and the digest of the rows.
-pub fn run(config: &Config, glyphs: Glyphs, labels: &[u8], out: &Path, progress: &Progress) -> Result<(Facts, Digest)> {
+pub fn run(
+    config: &Config,
+    glyphs: GlyphSet,
+    labels: &[u8],
+    out: &Path,
+    progress: &Progress,
+) -> Result<(Facts, Digest)> {
     let samples = config.counts().iter().sum();
     progress.begin("plan", samples, "samples")?;
     let plan = compose::compose(config, labels, progress)?;

@@ -232,7 +232,7 @@ mod tests {
         let labels: Vec<u8> = (0..100).map(|glyph| glyph % 10).collect();
         let config = Config { samples_per_class: 3, ..Config::default() };
         let plan = compose(&config, &labels, &Progress::silent()).unwrap();
-        let glyphs = facts::Glyphs { name: "toy".into(), digest: Digest::of(b""), count: labels.len() };
+        let glyphs = facts::GlyphSet { name: "toy".into(), digest: Digest::of(b""), count: labels.len() };
         let facts = Facts::new(&config, glyphs, &plan);
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("plan.parquet");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{GrayImage, ImageFormat, Luma};
+use image::{GrayImage, ImageBuffer, ImageFormat, Luma, imageops};
 use rayon::prelude::*;
 
 use super::figures::{Figure, Figures};
@@ -27,7 +27,7 @@ const GAP: usize = 2;
 const GROUND: u8 = 96;
 
 /// A split of the data set.
-pub struct SplitView {
+pub struct SplitShards {
     /// Its name.
     pub name: &'static str,
     /// Its shards.
@@ -37,19 +37,19 @@ pub struct SplitView {
 }
 
 /// Opens the splits of a data set (a folder of the stage dataset) and counts their classes.
-pub fn splits(dataset: &Path) -> Result<[SplitView; 3]> {
-    let open = |name: &'static str| -> Result<SplitView> {
+pub fn splits(dataset: &Path) -> Result<[SplitShards; 3]> {
+    let open = |name: &'static str| -> Result<SplitShards> {
         let shards = Shards::open(&dataset.join(DATA), name)?;
         let mut classes = BTreeMap::new();
         shards.labels()?.into_iter().for_each(|label| *classes.entry(label).or_default() += 1);
-        Ok(SplitView { name, shards, classes })
+        Ok(SplitShards { name, shards, classes })
     };
     let [train, val, test] = NAMES.map(open);
     Ok([train?, val?, test?])
 }
 
 /// Samples and classes of each split, and how even the classes are.
-pub fn balance(splits: &[SplitView]) -> Table {
+pub fn balance(splits: &[SplitShards]) -> Table {
     let titles = ["<split", "samples", "classes", "fewest per class", "most per class"];
     let mut table = Table::new("splits", "Samples and classes of each split", &titles);
     for split in splits {
@@ -62,7 +62,7 @@ pub fn balance(splits: &[SplitView]) -> Table {
 }
 
 /// How often each digit stands at each position of each split.
-pub fn digits(splits: &[SplitView], digits: usize) -> Table {
+pub fn digits(splits: &[SplitShards], digits: usize) -> Table {
     let titles: Vec<String> =
         ["<split", "position"].into_iter().map(str::to_owned).chain((0..10).map(|digit| digit.to_string())).collect();
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
@@ -85,7 +85,7 @@ pub fn digits(splits: &[SplitView], digits: usize) -> Table {
 }
 
 /// Which split each class is in, as a map of tens and units; of one digit a single row. None for more digits.
-pub fn map(splits: &[SplitView], layout: &Layout) -> Option<Table> {
+pub fn map(splits: &[SplitShards], layout: &Layout) -> Option<Table> {
     let caption = match layout.digits {
         1 => "The splits that hold each digit",
         2 => "The split that holds each pair: left digit by row, right digit by column",
@@ -135,7 +135,7 @@ pub fn leakage(facts: &Facts) -> Table {
 }
 
 /// A picture of samples of a split: evenly spaced over up to four row groups, in the order of their classes.
-pub fn montage(split: &SplitView, figures: &Figures) -> Result<Figure> {
+pub fn montage(split: &SplitShards, figures: &Figures) -> Result<Figure> {
     let Layout { height, width, .. } = *split.shards.layout();
     let most = PICTURES.min(MOST_PIXELS / (height * width).max(1)).max(1);
     let positions: Vec<(usize, usize)> = split.shards.positions().collect();
@@ -156,9 +156,8 @@ pub fn montage(split: &SplitView, figures: &Figures) -> Result<Figure> {
     let mut picture = GrayImage::from_pixel(extent(columns, width), extent(lines, height), Luma([GROUND]));
     for (i, (_, pixels)) in pictures.iter().enumerate() {
         let (left, top) = (GAP + i % COLUMNS * (width + GAP), GAP + i / COLUMNS * (height + GAP));
-        for (at, &grey) in pixels.iter().enumerate() {
-            picture.put_pixel((left + at % width) as u32, (top + at / width) as u32, Luma([grey]));
-        }
+        let sample = ImageBuffer::from_raw(width as u32, height as u32, pixels.as_slice());
+        sample.iter().for_each(|sample| imageops::replace(&mut picture, sample, left as i64, top as i64));
     }
     let (name, n) = (split.name, pictures.len());
     let alt = format!("{n} sample images of the {name} split, in the order of their classes");
@@ -219,7 +218,7 @@ mod tests {
         let (zstd, silent) = (Compression::Zstd, Progress::silent());
         write_split(home.path(), "val", &layout, &[], zstd, &[vec![2]], |_| Ok(()), render, &silent).unwrap();
         let shards = Shards::open(home.path(), "val").unwrap();
-        let split = SplitView { name: "val", shards, classes: BTreeMap::from([(-1, 1), (3, 1)]) };
+        let split = SplitShards { name: "val", shards, classes: BTreeMap::from([(-1, 1), (3, 1)]) };
         let table = digits(&[split], 1);
         let counts: Vec<&str> = table.rows[0].iter().map(|cell| cell.raw.as_str()).collect();
         assert_eq!(counts, ["val", "1", "0", "0", "0", "1", "0", "0", "0", "0", "0", "0"]);

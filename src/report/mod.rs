@@ -131,7 +131,7 @@ fn render(page: &Page) -> std::result::Result<String, minijinja::Error> {
     templates.get_template(FILE)?.render(Serde(page))
 }
 
-fn page(content: &Content, facts: &Facts, splits: &[data::SplitView; 3], figures: &Figures) -> Result<Page> {
+fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figures: &Figures) -> Result<Page> {
     let runs = &content.runs;
     let (shown, beyond) = runs.split_at(runs.len().min(MOST_RUNS));
     let images = images(shown, splits)?;
@@ -198,7 +198,7 @@ impl Page {
 }
 
 /// The images of the mistakes that are shown of some runs.
-fn images(runs: &[Run], splits: &[data::SplitView]) -> Result<Images> {
+fn images(runs: &[Run], splits: &[data::SplitShards]) -> Result<Images> {
     let mut wanted: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     for split in runs.iter().filter_map(|run| run.metrics.as_ref()).flat_map(|metrics| &metrics.splits) {
         let rows = split.mistakes.iter().take(MISTAKES).map(|mistake| mistake.row);

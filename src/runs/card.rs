@@ -11,7 +11,7 @@ use crate::dataset::card;
 use crate::documents;
 use crate::evaluate::metrics::PositionMetrics;
 use crate::evaluate::{Metrics, SplitMetrics};
-use crate::plan::facts::Glyphs;
+use crate::plan::facts::GlyphSet;
 use crate::plan::{self, Facts};
 use crate::raw::{Licence, Origin};
 
@@ -41,7 +41,7 @@ struct Card<'a> {
     /// How long the training took.
     time: Option<String>,
     plan: &'a plan::Config,
-    glyphs: &'a Glyphs,
+    glyphs: &'a GlyphSet,
     glyphs_digest: String,
     leakage_sentence: String,
     /// What differs from the paper's recipe.

@@ -71,7 +71,7 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
     let paper = plan::Config::default();
     let plan = &facts.plan;
     if plan.split != paper.split {
-        let ratio = |split: &plan::Split| split.ratio.map(|part| part.to_string()).join("/");
+        let ratio = |split: &plan::SplitConfig| split.ratio.map(|part| part.to_string()).join("/");
         all.push(format!("split {} by {}; the paper's: 64/16/20 by class", ratio(&plan.split), word(&plan.split.by)));
     }
     if (plan.digits, plan.image_size, plan.samples_per_class)
@@ -125,7 +125,7 @@ fn word(value: &impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::plan::facts::{Glyphs, Leakage, PerSplit};
+    use crate::plan::facts::{GlyphSet, Leakage, PerSplit};
     use crate::raw::Source;
     use crate::runs::Place;
     use crate::train::metrics::{self, Epoch};
@@ -133,7 +133,7 @@ mod tests {
     fn facts() -> Facts {
         let plan = plan::Config::default();
         let leakage = Leakage { glyphs: 1, also_in_train: 0 };
-        let glyphs = Glyphs { name: Source::Mnist.name(), digest: Digest::of(b""), count: 70_000 };
+        let glyphs = GlyphSet { name: Source::Mnist.name(), digest: Digest::of(b""), count: 70_000 };
         let counts = PerSplit::new(plan.counts());
         Facts { glyphs, plan, counts, val_leakage: leakage, test_leakage: leakage }
     }
