@@ -29,7 +29,7 @@ const BATCH: usize = 100;
 
 /// What a network says of one image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Answer {
+pub struct ImagePrediction {
     /// The image's file.
     pub image: PathBuf,
     /// The digits found, left to right.
@@ -37,14 +37,14 @@ pub struct Answer {
     /// Their joint probability: the product over the positions.
     pub probability: f64,
     /// What was found at each position, from the left.
-    pub positions: Vec<Position>,
+    pub positions: Vec<DigitPrediction>,
     /// Whether the image has light digits on dark ground, as those that the network was trained on.
     pub light_on_dark: bool,
 }
 
 /// What was found at one position.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Position {
+pub struct DigitPrediction {
     /// The digit found.
     pub digit: u8,
     /// The probability of each digit from 0 to 9.
@@ -54,9 +54,9 @@ pub struct Position {
 /// Asks the network of the configured run about images in PNG files.
 ///
 /// # Errors
-/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun); [`Error::Format`] for damaged weights, and for an image of another size or colour than the network
-/// takes, with the way to convert it.
-pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<Answer>> {
+/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun); [`Error::Format`] for damaged weights, and for an image of
+/// another size or colour than the network takes, with the way to convert it.
+pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<ImagePrediction>> {
     let folder = pipeline.folder(Stage::Train);
     let file = Path::new(WEIGHTS).join(pipeline.config().evaluate.weights.file());
     let weights = folder.join(&file);
@@ -65,12 +65,12 @@ pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<Answer>> {
         return Err(Runs::new(pipeline.artifacts()).missing(&run)?);
     }
     let recorded = Record::read(&folder)?.and_then(|record| record.digest_of(&record::name(&file)));
-    ask(&weights, recorded, images)
+    predict_files(&weights, recorded, images)
 }
 
 /// Asks the network in the file `weights` about images in the PNG files `paths`. `recorded` is the digest of the weights in
 /// the record of their run, if it has one.
-fn ask(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Vec<Answer>> {
+fn predict_files(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Vec<ImagePrediction>> {
     let (network, description) = weights::load(weights, recorded, &Device::Cpu)?;
     let shape = network.shape();
     let size = (shape.height, shape.width);
@@ -81,23 +81,23 @@ fn ask(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Ve
         split.targets.extend(std::iter::repeat_n(0, shape.digits));
     }
     let normalise = Normalise::new(description.mean, description.std);
-    let answers = forward::predict(&network, &normalise, &split, paths.len(), BATCH, |_| Ok(()))?;
-    let answer = |(row, path): (usize, &PathBuf)| answer(&answers, row, path, split.image(row));
-    Ok(paths.iter().enumerate().map(answer).collect())
+    let predictions = forward::predict(&network, &normalise, &split, paths.len(), BATCH, |_| Ok(()))?;
+    let of_image = |(row, path): (usize, &PathBuf)| prediction(&predictions, row, path, split.image(row));
+    Ok(paths.iter().enumerate().map(of_image).collect())
 }
 
-fn answer(answers: &Predictions, row: usize, path: &Path, pixels: &[u8]) -> Answer {
-    let found = answers.answer(row);
-    let position = |(position, &digit): (usize, &u8)| Position {
+fn prediction(predictions: &Predictions, row: usize, path: &Path, pixels: &[u8]) -> ImagePrediction {
+    let predicted = predictions.predicted(row);
+    let position = |(position, &digit): (usize, &u8)| DigitPrediction {
         digit,
-        probabilities: (0..CLASSES as u8).map(|digit| answers.probability(row, position, digit)).collect(),
+        probabilities: (0..CLASSES as u8).map(|digit| predictions.probability(row, position, digit)).collect(),
     };
     let sum: u64 = pixels.iter().map(|&grey| u64::from(grey)).sum();
-    Answer {
+    ImagePrediction {
         image: path.to_owned(),
-        digits: class_name_of(found),
-        probability: answers.joint(row, found),
-        positions: found.iter().enumerate().map(position).collect(),
+        digits: class_name_of(predicted),
+        probability: predictions.joint(row, predicted),
+        positions: predicted.iter().enumerate().map(position).collect(),
         light_on_dark: sum < 128 * pixels.len() as u64,
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use multidigit::pipeline::{Cleaned, Freshness, Outcome, Stage, Status, Verdict};
-use multidigit::predict::Answer;
+use multidigit::predict::ImagePrediction;
 use multidigit::runs::Summary;
 use multidigit::runs::format::{percent, utc};
 use multidigit::train::bench;
@@ -79,13 +79,13 @@ pub fn json<T: Serialize>(result: &T) -> String {
 }
 
 /// What a network says of images: a line each.
-pub fn answers(answers: &[Answer]) -> String {
-    let positions = |answer: &Answer| -> String {
+pub fn answers(answers: &[ImagePrediction]) -> String {
+    let positions = |answer: &ImagePrediction| -> String {
         let position =
             answer.positions.iter().filter_map(|at| Some((at.digit, *at.probabilities.get(usize::from(at.digit))?)));
         position.map(|(digit, probability)| format!("  {digit} {:>7}", percent(probability))).collect()
     };
-    let row = |answer: &Answer| {
+    let row = |answer: &ImagePrediction| {
         let digits = [answer.digits.clone(), percent(answer.probability), positions(answer)];
         [vec![answer.image.display().to_string()], digits.to_vec()].concat()
     };

@@ -244,7 +244,7 @@ impl Augmenter {
         let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
         for ((&label, &index), (pixels, out)) in samples.labels.iter().zip(&samples.index).zip(pairs) {
             let drawn = self.apply((label, index), pixels, size, out, &mut scratch);
-            note(&drawn, &mut parameters);
+            append(&drawn, &mut parameters);
         }
         samples.images = images;
         samples.parameters = Some(parameters);
@@ -316,7 +316,7 @@ fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {
 }
 
 /// Adds what was drawn for a sample to the columns.
-fn note(drawn: &draw::Params, columns: &mut Parameters) {
+fn append(drawn: &draw::Params, columns: &mut Parameters) {
     columns.angle.push(drawn.angle);
     columns.translate.push(drawn.affine.map(|affine| affine.translate.map(i64::from)));
     columns.scale.push(drawn.affine.map(|affine| affine.scale));

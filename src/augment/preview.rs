@@ -4,7 +4,9 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{Rgb, RgbImage};
+use image::buffer::ConvertBuffer;
+use image::imageops::{self, FilterType};
+use image::{ImageBuffer, Luma, Rgb, RgbImage};
 
 use super::apply::Scratch;
 use super::draw::Params;
@@ -165,13 +167,10 @@ impl Grid {
     fn cell(&self, picture: &mut RgbImage, (row, column): (usize, usize), pixels: &[u8], caption: &[String]) {
         let (left, top) = self.place(row, column);
         let top = top + LINE;
-        for (y, line) in pixels.chunks_exact(self.width).enumerate() {
-            for (x, &grey) in line.iter().enumerate() {
-                for (dy, dx) in (0..ENLARGEMENT).flat_map(|dy| (0..ENLARGEMENT).map(move |dx| (dy, dx))) {
-                    let at = (left + ENLARGEMENT * x + dx, top + ENLARGEMENT * y + dy);
-                    picture.put_pixel(at.0 as u32, at.1 as u32, Rgb([grey; 3]));
-                }
-            }
+        if let Some(grey) = ImageBuffer::<Luma<u8>, _>::from_raw(self.width as u32, self.height as u32, pixels) {
+            let [width, height] = [self.width, self.height].map(|side| (ENLARGEMENT * side) as u32);
+            let coloured: RgbImage = imageops::resize(&grey, width, height, FilterType::Nearest).convert();
+            imageops::replace(picture, &coloured, left as i64, top as i64);
         }
         let below = top + ENLARGEMENT * self.height + GAP / 2;
         for (n, line) in caption.iter().enumerate() {

@@ -4,6 +4,8 @@
 //! 16.16 fixed point elsewhere, and floating point again where coordinates exceed that. Bilinear is one formula in
 //! floating point. imageproc's `warp` is not used: it works in 32-bit floats, and its pixels are others.
 
+use image::{ImageBuffer, Luma, imageops};
+
 use super::gather::{Fixed, PADDING, gather};
 
 /// A map from output to source positions, as Pillow's `AFFINE` has it: `x' = a x + b y + c`, `y' = d x + e y + f`.
@@ -58,24 +60,27 @@ impl Warp {
         let pixels = &source[..out.len()];
         match self {
             Warp::Still => out.copy_from_slice(pixels),
-            Warp::HalfTurn => out.iter_mut().zip(pixels.iter().rev()).for_each(|(to, &from)| *to = from),
-            Warp::Left => quarter_turn(pixels, width, out, |x, y| (width - 1 - y, x)),
-            Warp::Right => quarter_turn(pixels, width, out, |x, y| (y, height - 1 - x)),
+            Warp::HalfTurn | Warp::Left | Warp::Right => self.turn(pixels, height, width, out),
             Warp::Fixed(map) => gather(source, height, width, map, out),
             Warp::Floating(m) => floating(source, height, width, m, out),
             Warp::Scale(m) => scale(source, height, width, m, out, columns),
             Warp::Bilinear(m) => bilinear(source, height, width, m, out),
         }
     }
-}
 
-/// Fills `out` from the pixels at `from(x, y)`.
-fn quarter_turn(pixels: &[u8], width: usize, out: &mut [u8], from: impl Fn(usize, usize) -> (usize, usize)) {
-    for (y, line) in out.chunks_exact_mut(width).enumerate() {
-        for (x, pixel) in line.iter_mut().enumerate() {
-            let (from_x, from_y) = from(x, y);
-            *pixel = pixels[from_y * width + from_x];
-        }
+    /// Turns an image by a half, or a square one by a quarter.
+    #[expect(clippy::expect_used, reason = "`Transform::apply` has compared the lengths with the sides")]
+    fn turn(&self, pixels: &[u8], height: usize, width: usize, out: &mut [u8]) {
+        let (width, height) = (width as u32, height as u32);
+        let source = ImageBuffer::<Luma<u8>, _>::from_raw(width, height, pixels).expect("a pixel for each place");
+        let mut turned = ImageBuffer::from_raw(width, height, out).expect("a pixel for each place");
+        // the library counts clockwise
+        let turn = match self {
+            Warp::Left => imageops::rotate270_in(&source, &mut turned),
+            Warp::Right => imageops::rotate90_in(&source, &mut turned),
+            _ => imageops::rotate180_in(&source, &mut turned),
+        };
+        turn.expect("a quarter turn is made of a square image");
     }
 }
 

@@ -98,7 +98,7 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
         }
         let next = |n: usize| {
             let rows = rows.take(n)?;
-            picks.look(&rows, number);
+            picks.scan(&rows, number);
             Ok(rows)
         };
         let render = |rows| Ok(render::render(&rows, height, width, glyphs));
@@ -114,7 +114,7 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
             progress,
         )?);
     }
-    let (picked, splits) = picks.finish(layout.digits);
+    let (picked, splits) = picks.into_rows(layout.digits);
     let samples = render::render(&picked, height, width, glyphs);
     let picture = out.join(card::MONTAGE);
     // through memory, as the encoder hides what the system says of a file

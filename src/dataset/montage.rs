@@ -1,8 +1,9 @@
 //! The picture of a data set: one sample for each of up to a hundred classes, framed in the colour of its split, with
 //! the boxes of its digits.
 
-use image::{Rgb, RgbImage};
-use imageproc::drawing::draw_hollow_rect_mut;
+use image::buffer::ConvertBuffer;
+use image::{ImageBuffer, Luma, Rgb, RgbImage, imageops};
+use imageproc::drawing::{draw_filled_rect_mut, draw_hollow_rect_mut};
 use imageproc::rect::Rect;
 
 use crate::plan::rows::Rows;
@@ -36,7 +37,7 @@ impl Picks {
     }
 
     /// Looks through the next rows of a split.
-    pub fn look(&mut self, rows: &Rows, split: usize) {
+    pub fn scan(&mut self, rows: &Rows, split: usize) {
         for row in (0..rows.len()).filter(|&row| rows.index[row] == 0) {
             if u64::from(rows.labels[row]).is_multiple_of(self.step) {
                 let mut one = Rows::new(rows.digits);
@@ -47,7 +48,7 @@ impl Picks {
     }
 
     /// The picked rows by class, with the numbers of their splits.
-    pub fn finish(mut self, digits: usize) -> (Rows, Vec<usize>) {
+    pub fn into_rows(mut self, digits: usize) -> (Rows, Vec<usize>) {
         self.picked.sort_by_key(|(rows, _)| rows.labels[0]);
         let mut all = Rows::new(digits);
         let splits = self.picked.iter().map(|(_, split)| *split).collect();
@@ -65,14 +66,11 @@ pub fn draw(samples: &Samples, splits: &[usize], height: usize, width: usize) ->
     let mut picture = RgbImage::from_pixel(size.0 as u32, size.1 as u32, BACKGROUND);
     for (i, (pixels, &split)) in samples.images.chunks_exact(height * width).zip(splits).enumerate() {
         let (left, top) = (GAP + i % COLUMNS * cell_width, GAP + i / COLUMNS * cell_height);
-        for ring in 0..FRAME {
-            let (w, h) = (width + 2 * (FRAME - ring), height + 2 * (FRAME - ring));
-            outline(&mut picture, [left + ring, top + ring, w, h], SPLITS[split]);
-        }
+        draw_filled_rect_mut(&mut picture, rect([left, top, width + 2 * FRAME, height + 2 * FRAME]), SPLITS[split]);
         let (left, top) = (left + FRAME, top + FRAME);
-        for (at, &grey) in pixels.iter().enumerate() {
-            picture.put_pixel((left + at % width) as u32, (top + at / width) as u32, Rgb([grey; 3]));
-        }
+        let grey = ImageBuffer::<Luma<u8>, &[u8]>::from_raw(width as u32, height as u32, pixels);
+        let coloured: Option<RgbImage> = grey.map(|grey| grey.convert());
+        coloured.iter().for_each(|sample| imageops::replace(&mut picture, sample, left as i64, top as i64));
         let digits = samples.digits.len() / splits.len();
         let boxes = samples.boxes.as_deref().unwrap_or_default();
         for ink in boxes.chunks_exact(4).skip(i * digits).take(digits) {
@@ -80,15 +78,15 @@ pub fn draw(samples: &Samples, splits: &[usize], height: usize, width: usize) ->
             // one pixel outside the ink where there is room, so that the outline hides none of it
             let (x0, y0) = (x.saturating_sub(1), y.saturating_sub(1));
             let (x1, y1) = ((x + w + 1).min(width), (y + h + 1).min(height));
-            outline(&mut picture, [left + x0, top + y0, x1 - x0, y1 - y0], BOX);
+            draw_hollow_rect_mut(&mut picture, rect([left + x0, top + y0, x1 - x0, y1 - y0]), BOX);
         }
     }
     picture
 }
 
-fn outline(picture: &mut RgbImage, [x, y, width, height]: [usize; 4], colour: Rgb<u8>) {
-    let area = Rect::at(x as i32, y as i32).of_size((width as u32).max(1), (height as u32).max(1));
-    draw_hollow_rect_mut(picture, area, colour);
+/// A rectangle of at least one pixel.
+fn rect([x, y, width, height]: [usize; 4]) -> Rect {
+    Rect::at(x as i32, y as i32).of_size((width as u32).max(1), (height as u32).max(1))
 }
 
 #[cfg(test)]
@@ -106,8 +104,8 @@ mod tests {
             y: vec![0; 4],
             x: vec![0; 4],
         };
-        picks.look(&rows, 2);
-        let (picked, splits) = picks.finish(1);
+        picks.scan(&rows, 2);
+        let (picked, splits) = picks.into_rows(1);
         assert_eq!((picked.labels, picked.sources, splits), (vec![10, 20], vec![3, 0], vec![2, 2]));
     }
 

@@ -18,7 +18,7 @@ pub struct Predictions {
     /// The right digits, left to right: `digits` per image.
     pub targets: Vec<u8>,
     /// The digits found, likewise.
-    pub found: Vec<u8>,
+    pub predicted: Vec<u8>,
     /// The probability of each digit at each position: `digits` times ten per image.
     pub probabilities: Vec<f64>,
     /// Sum over images and positions of the cross entropy.
@@ -42,18 +42,18 @@ impl Predictions {
     }
 
     /// The digits found in an image.
-    pub fn answer(&self, image: usize) -> &[u8] {
-        &self.found[image * self.digits..][..self.digits]
+    pub fn predicted(&self, image: usize) -> &[u8] {
+        &self.predicted[image * self.digits..][..self.digits]
     }
 
     /// The right digit at a position of an image, and the one found there.
     pub fn at(&self, image: usize, position: usize) -> (u8, u8) {
-        (self.truth(image)[position], self.answer(image)[position])
+        (self.truth(image)[position], self.predicted(image)[position])
     }
 
     /// Whether all digits of an image are right.
     pub fn is_correct(&self, image: usize) -> bool {
-        self.truth(image) == self.answer(image)
+        self.truth(image) == self.predicted(image)
     }
 
     /// The probability of a digit at a position of an image.
@@ -73,7 +73,7 @@ impl Predictions {
             for (head, &target) in heads.iter().zip(targets) {
                 let logits = &head[image * CLASSES..][..CLASSES];
                 self.loss += cross_entropy(logits, target);
-                self.found.push(argmax(logits));
+                self.predicted.push(argmax(logits));
                 self.probabilities.extend(softmax(logits));
             }
             self.targets.extend_from_slice(targets);
@@ -118,7 +118,7 @@ mod tests {
         };
         let mut all = Predictions { digits: 2, ..Predictions::default() };
         all.add(&[&head([3, 7]), &head([1, 2])], &[3, 1, 7, 5]);
-        assert_eq!((all.len(), all.found.as_slice()), (2, &[3, 1, 7, 2][..]));
+        assert_eq!((all.len(), all.predicted.as_slice()), (2, &[3, 1, 7, 2][..]));
         assert!(all.is_correct(0) && !all.is_correct(1));
         // odds 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
         let expected = 3.0 * 2f64.ln() + 18f64.ln();

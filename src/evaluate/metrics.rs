@@ -182,47 +182,47 @@ fn shorten(tree: &mut Value) {
 
 impl SplitMetrics {
     /// What the answers to a split come to; `index` has the index in its class of each image.
-    pub fn new(split: &str, index: &[i64], answers: &Predictions) -> SplitMetrics {
-        let images = || 0..answers.len();
-        let largest = |image: usize| answers.joint(image, answers.answer(image));
+    pub fn new(split: &str, index: &[i64], predictions: &Predictions) -> SplitMetrics {
+        let images = || 0..predictions.len();
+        let largest = |image: usize| predictions.joint(image, predictions.predicted(image));
         SplitMetrics {
             split: split.to_owned(),
-            samples: answers.len(),
-            loss: answers.loss / answers.len() as f64,
-            accuracy: Accuracy::of(images().map(|image| answers.is_correct(image))),
-            calibration: Calibration::of(images().map(|image| (largest(image), answers.is_correct(image)))),
-            positions: (0..answers.digits).map(|position| PositionMetrics::new(position, answers)).collect(),
-            classes: classes(answers),
-            confusions: confusions(answers),
-            mistakes: mistakes(index, answers),
+            samples: predictions.len(),
+            loss: predictions.loss / predictions.len() as f64,
+            accuracy: Accuracy::of(images().map(|image| predictions.is_correct(image))),
+            calibration: Calibration::of(images().map(|image| (largest(image), predictions.is_correct(image)))),
+            positions: (0..predictions.digits).map(|position| PositionMetrics::new(position, predictions)).collect(),
+            classes: classes(predictions),
+            confusions: confusions(predictions),
+            mistakes: mistakes(index, predictions),
         }
     }
 }
 
 impl PositionMetrics {
-    fn new(position: usize, answers: &Predictions) -> PositionMetrics {
-        let pair = |image: usize| answers.at(image, position);
-        let pairs = || (0..answers.len()).map(pair);
+    fn new(position: usize, predictions: &Predictions) -> PositionMetrics {
+        let pair = |image: usize| predictions.at(image, position);
+        let pairs = || (0..predictions.len()).map(pair);
         let counts = confusion(pairs());
         let confidence = |image: usize| {
-            let (right, found) = pair(image);
-            (answers.probability(image, position, found), right == found)
+            let (target, predicted) = pair(image);
+            (predictions.probability(image, position, predicted), target == predicted)
         };
         PositionMetrics {
             position: position + 1,
-            accuracy: Accuracy::of(pairs().map(|(right, found)| right == found)),
+            accuracy: Accuracy::of(pairs().map(|(target, predicted)| target == predicted)),
             macro_f1: macro_f1(&counts),
-            calibration: Calibration::of((0..answers.len()).map(confidence)),
+            calibration: Calibration::of((0..predictions.len()).map(confidence)),
             confusion: counts,
         }
     }
 }
 
-fn classes(answers: &Predictions) -> Vec<ClassMetrics> {
+fn classes(predictions: &Predictions) -> Vec<ClassMetrics> {
     let mut counts: BTreeMap<&[u8], (u64, u64)> = BTreeMap::new();
-    for image in 0..answers.len() {
-        let count = counts.entry(answers.truth(image)).or_default();
-        count.0 += u64::from(answers.is_correct(image));
+    for image in 0..predictions.len() {
+        let count = counts.entry(predictions.truth(image)).or_default();
+        count.0 += u64::from(predictions.is_correct(image));
         count.1 += 1;
     }
     let class = |(digits, (correct, samples))| ClassMetrics {
@@ -232,10 +232,10 @@ fn classes(answers: &Predictions) -> Vec<ClassMetrics> {
     counts.into_iter().map(class).collect()
 }
 
-fn confusions(answers: &Predictions) -> Vec<ClassConfusion> {
+fn confusions(predictions: &Predictions) -> Vec<ClassConfusion> {
     let mut counts: BTreeMap<(&[u8], &[u8]), u64> = BTreeMap::new();
-    for image in (0..answers.len()).filter(|&image| !answers.is_correct(image)) {
-        *counts.entry((answers.truth(image), answers.answer(image))).or_default() += 1;
+    for image in (0..predictions.len()).filter(|&image| !predictions.is_correct(image)) {
+        *counts.entry((predictions.truth(image), predictions.predicted(image))).or_default() += 1;
     }
     let mut all: Vec<_> = counts.into_iter().collect();
     all.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: of equals the lower class first
@@ -248,19 +248,19 @@ fn confusions(answers: &Predictions) -> Vec<ClassConfusion> {
     all.into_iter().map(named).collect()
 }
 
-fn mistakes(index: &[i64], answers: &Predictions) -> Vec<Mistake> {
-    let wrong = (0..answers.len()).filter(|&image| !answers.is_correct(image));
+fn mistakes(index: &[i64], predictions: &Predictions) -> Vec<Mistake> {
+    let wrong = (0..predictions.len()).filter(|&image| !predictions.is_correct(image));
     let mut wrong: Vec<(f64, usize)> =
-        wrong.map(|image| (answers.joint(image, answers.answer(image)), image)).collect();
+        wrong.map(|image| (predictions.joint(image, predictions.predicted(image)), image)).collect();
     wrong.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable: of equals the earlier row first
     wrong.truncate(MOST_MISTAKES);
     let mistake = |(probability, row): (f64, usize)| Mistake {
         row,
         index: index.get(row).copied().unwrap_or_default(),
-        class: class_name_of(answers.truth(row)),
-        predicted: class_name_of(answers.answer(row)),
+        class: class_name_of(predictions.truth(row)),
+        predicted: class_name_of(predictions.predicted(row)),
         probability,
-        class_probability: answers.joint(row, answers.truth(row)),
+        class_probability: predictions.joint(row, predictions.truth(row)),
     };
     wrong.into_iter().map(mistake).collect()
 }
@@ -283,7 +283,7 @@ mod tests {
         let mut all = Predictions { digits: 1, loss: images.len() as f64, ..Predictions::default() };
         for &(right, found, most, of_right) in images {
             all.targets.push(right);
-            all.found.push(found);
+            all.predicted.push(found);
             let mut row = [0.0; CLASSES];
             row[usize::from(right)] = of_right;
             row[usize::from(found)] = most;

@@ -195,29 +195,30 @@ pub fn run(
     }
     memory::keep_freed();
     let normalise = Normalise::new(description.mean, description.std);
-    let (mut results, mut table) = (Vec::new(), Vec::new());
+    let (mut measured, mut predicted) = (Vec::new(), Vec::new());
     for (name, split) in splits {
         let images = config.samples.unwrap_or(split.len()).min(split.len());
         progress.begin(&format!("evaluate {name}"), images as u64, "images")?;
         let advance = |images| progress.advance(images as u64);
-        let answers = predict(&network, &normalise, split, images, config.batch_size, advance).map_err(|error| {
-            or_device_memory(error, || format!("a forward pass of {} images", config.batch_size), advice)
-        })?;
+        let predictions =
+            predict(&network, &normalise, split, images, config.batch_size, advance).map_err(|error| {
+                or_device_memory(error, || format!("a forward pass of {} images", config.batch_size), advice)
+            })?;
         progress.end();
-        let result = SplitMetrics::new(name, &split.index, &answers);
+        let metrics = SplitMetrics::new(name, &split.index, &predictions);
         progress.note(&format!(
             "{name}: accuracy {:.2}%, loss {:.4}, on {images} images",
-            100.0 * result.accuracy.value,
-            result.loss
+            100.0 * metrics.accuracy.value,
+            metrics.loss
         ));
-        for position in &result.positions {
+        for position in &metrics.positions {
             let file = out.join(format!("confusion_{name}_{}.csv", position.position));
             files::write(&file, metrics::confusion_csv(&position.confusion).as_bytes())?;
         }
-        results.push(result);
-        table.push((*name, *split, answers));
+        measured.push(metrics);
+        predicted.push((*name, *split, predictions));
     }
-    predictions::write(&out.join(PREDICTIONS), &table)?;
+    predictions::write(&out.join(PREDICTIONS), &predicted)?;
     let metrics = Metrics {
         version: metrics::VERSION,
         model: shape.model,
@@ -227,7 +228,7 @@ pub fn run(
         digits: shape.digits,
         image_size: [shape.height, shape.width],
         data: config.others().unwrap_or_default().iter().map(|path| path.display().to_string()).collect(),
-        splits: results,
+        splits: measured,
     };
     metrics.write(&out.join(FILE))?;
     Metrics::read(&out.join(FILE)) // so that nobody has other digits than the file

@@ -22,12 +22,12 @@ use crate::tables::{Compression, ints, item, lists, properties};
 /// Rows in a row group.
 const GROUP_ROWS: usize = 1 << 16;
 
-/// Writes the answers to the first images of each split; `table` holds (name, split, answers).
+/// Writes the answers to the first images of each split; `table` holds (name, split, predictions).
 pub fn write(path: &Path, table: &[(&str, &Split, Predictions)]) -> Result<()> {
     let properties = properties(Compression::Zstd, &[]).set_max_row_group_row_count(Some(GROUP_ROWS)).build();
     let mut batches = Vec::new();
-    for (name, split, answers) in table {
-        batches.push(batch(name, split, answers).map_err(Error::parquet(path))?);
+    for (name, split, predictions) in table {
+        batches.push(batch(name, split, predictions).map_err(Error::parquet(path))?);
     }
     let Some(first) = batches.first() else {
         return Err(Error::format(path, "no split to write", "at least one"));
@@ -40,26 +40,27 @@ pub fn write(path: &Path, table: &[(&str, &Split, Predictions)]) -> Result<()> {
     files::write(path, &writer.into_inner().map_err(Error::parquet(path))?)
 }
 
-fn batch(name: &str, split: &Split, answers: &Predictions) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let (rows, digits) = (answers.len(), answers.digits);
+fn batch(name: &str, split: &Split, predictions: &Predictions) -> Result<RecordBatch, arrow::error::ArrowError> {
+    let (rows, digits) = (predictions.len(), predictions.digits);
     // no network has so many digits that their label overflows
-    let found: Vec<i64> = (0..rows).map(|row| wrapping_label(answers.answer(row).iter().copied())).collect();
+    let predicted_labels: Vec<i64> =
+        (0..rows).map(|row| wrapping_label(predictions.predicted(row).iter().copied())).collect();
     let heads = FixedSizeListArray::try_new(
         item(DataType::Float64),
         CLASSES as i32,
-        Arc::new(Float64Array::from(answers.probabilities.clone())),
+        Arc::new(Float64Array::from(predictions.probabilities.clone())),
         None,
     )?;
     let probabilities = FixedSizeListArray::try_new(item(heads_type(&heads)), digits as i32, Arc::new(heads), None)?;
-    let joint = (0..rows).map(|row| answers.joint(row, answers.answer(row)));
-    let correct: BooleanArray = (0..rows).map(|row| Some(answers.is_correct(row))).collect();
+    let joint = (0..rows).map(|row| predictions.joint(row, predictions.predicted(row)));
+    let correct: BooleanArray = (0..rows).map(|row| Some(predictions.is_correct(row))).collect();
     let columns: [(&str, ArrayRef); 9] = [
         ("index", ints(split.index.get(..rows).unwrap_or_default())),
         ("split", Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, rows)))),
         ("label", ints(split.labels.get(..rows).unwrap_or_default())),
-        ("digits", lists(&answers.targets, digits)),
-        ("predicted", lists(&answers.found, digits)),
-        ("predicted_label", ints(&found)),
+        ("digits", lists(&predictions.targets, digits)),
+        ("predicted", lists(&predictions.predicted, digits)),
+        ("predicted_label", ints(&predicted_labels)),
         ("probabilities", Arc::new(probabilities)),
         ("probability", Arc::new(Float64Array::from_iter_values(joint))),
         ("correct", Arc::new(correct)),

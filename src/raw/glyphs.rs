@@ -124,13 +124,13 @@ pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])>
     let mut labels = vec![0; train_labels.body_len() + test_labels.body_len()];
     let (train_pixels, test_pixels) = pixels.split_at_mut(train_images.body_len());
     let (train_digits, test_digits) = labels.split_at_mut(train_labels.body_len());
-    let work = [
+    let bodies = [
         (train_images, train_pixels),
         (train_labels, &mut *train_digits),
         (test_images, test_pixels),
         (test_labels, &mut *test_digits),
     ];
-    let results: Vec<Result<Sha>> = (work.into_par_iter().zip(PARTS).zip(&files.paths))
+    let read: Vec<Result<Sha>> = (bodies.into_par_iter().zip(PARTS).zip(&files.paths))
         .map(|(((idx, out), part), path)| {
             let mut hasher = hash.then(Sha256::new);
             read_body(idx, out, hasher.as_mut())?;
@@ -141,7 +141,7 @@ pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])>
         })
         .collect();
     let mut digests = [[0; 32]; 4];
-    for (digest, result) in digests.iter_mut().zip(results) {
+    for (digest, result) in digests.iter_mut().zip(read) {
         *digest = result?; // the first in the order of the files, whichever thread was quicker
     }
     Ok((Glyphs { pixels, labels }, digests))
@@ -159,7 +159,7 @@ pub(super) fn sha_of(idx: Idx) -> Result<Sha> {
 fn read_body(mut idx: Idx, out: &mut [u8], hasher: Option<&mut Sha256>) -> Result<()> {
     let Some(hasher) = hasher else {
         idx.read(out, 0)?;
-        return idx.finish();
+        return idx.check_end();
     };
     hasher.update(idx.head());
     let mut read: &[u8] = &[];
@@ -171,7 +171,7 @@ fn read_body(mut idx: Idx, out: &mut [u8], hasher: Option<&mut Sha256>) -> Resul
         read = block;
     }
     hasher.update(read);
-    idx.finish()
+    idx.check_end()
 }
 
 fn check_labels(path: &Path, labels: &[u8]) -> Result<()> {

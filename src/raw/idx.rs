@@ -160,9 +160,9 @@ impl Idx {
         if count > MAX_GLYPHS {
             return Err(Error::from(RawError::IdxTooMany { path, count, kind: kind.name(), limit: MAX_GLYPHS }));
         }
-        let mut head = Vec::with_capacity(16);
-        head.extend(magic.to_be_bytes());
-        dimensions.iter().for_each(|&dimension| head.extend((dimension as u32).to_be_bytes()));
+        let words: Vec<u32> = std::iter::once(magic).chain(dimensions.iter().map(|&size| size as u32)).collect();
+        let mut head = vec![0; 4 * words.len()];
+        BigEndian::write_u32_into(&words, &mut head);
         let promised = count.checked_mul(kind.item()).and_then(|body| body.checked_add(head.len() as u64));
         let promised = promised.ok_or_else(|| Error::from(RawError::IdxOverflow { path: path.clone(), dimensions }))?;
         // What follows makes whoever allocates `count` items safe: no small file can promise much.
@@ -209,7 +209,7 @@ impl Idx {
     }
 
     /// Makes sure that nothing follows the body, and that the gzip check sum is right.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn check_end(mut self) -> Result<()> {
         match self.input.fill(&mut [0])? {
             0 => Ok(()),
             _ => {

@@ -160,17 +160,17 @@ pub fn locate(config: &Config, raw: &Path) -> Result<Files> {
 
 /// Brings the files into place, where `raw` is the raw folder, and verifies them.
 pub fn run(config: &Config, raw: &Path, progress: &Progress) -> Result<Output> {
-    let first = std::env::var_os(MIRRORS_VARIABLE).unwrap_or_default();
-    run_with(config, raw, &first.to_string_lossy(), &Limits::DEFAULT, progress)
+    let preferred = std::env::var_os(MIRRORS_VARIABLE).unwrap_or_default();
+    run_with(config, raw, &preferred.to_string_lossy(), &Limits::DEFAULT, progress)
 }
 
 /// [`run`] with the content of the environment variable.
-fn run_with(config: &Config, raw: &Path, first: &str, limits: &Limits, progress: &Progress) -> Result<Output> {
+fn run_with(config: &Config, raw: &Path, preferred: &str, limits: &Limits, progress: &Progress) -> Result<Output> {
     config.validate()?;
     match config.source {
         Source::Mnist => {
             if locate(config, raw).is_err() {
-                fetch_missing(config, raw, first, limits, progress)?;
+                fetch_missing(config, raw, preferred, limits, progress)?;
             }
             clear(&raw.join(FETCH), raw);
             let files = locate(config, raw)?;
@@ -227,9 +227,9 @@ fn clear(build: &Path, folder: &Path) {
 const FETCH: &str = "fetch";
 
 /// Tries the mirrors in order, each for all that is still missing.
-fn fetch_missing(config: &Config, raw: &Path, first: &str, limits: &Limits, progress: &Progress) -> Result<()> {
+fn fetch_missing(config: &Config, raw: &Path, preferred: &str, limits: &Limits, progress: &Progress) -> Result<()> {
     let mut mirrors = Vec::new();
-    for text in first.split(',').map(str::trim).filter(|text| !text.is_empty()) {
+    for text in preferred.split(',').map(str::trim).filter(|text| !text.is_empty()) {
         mirrors.push(Mirror::parse(text, MIRRORS_VARIABLE)?);
     }
     for text in &config.mirrors {

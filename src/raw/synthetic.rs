@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use byteorder::{BigEndian, WriteBytesExt};
 use flate2::{Compression, GzBuilder};
 use rayon::prelude::*;
 
@@ -85,7 +86,7 @@ fn draw(labels: &[u8], progress: &Progress) -> Result<Vec<u8>> {
 fn idx(dimensions: &[u32], body: &[u8]) -> Vec<u8> {
     let mut head = vec![0, 0, 0x08, dimensions.len() as u8];
     for &dimension in dimensions {
-        head.extend(dimension.to_be_bytes());
+        head.write_u32::<BigEndian>(dimension).expect("a vector takes every write");
     }
     let members: Vec<Vec<u8>> = body
         .par_chunks(MEMBER)

@@ -23,8 +23,8 @@ fn config(source: &str, mirrors: &[&str]) -> Config {
     Config { source: source.to_owned().into(), mirrors: mirrors.iter().map(|&mirror| mirror.to_owned()).collect() }
 }
 
-fn run_here(config: &Config, raw: &Path, first: &str) -> Result<Output> {
-    run_with(config, raw, first, &Limits::DEFAULT, &Progress::silent())
+fn run_here(config: &Config, raw: &Path, preferred: &str) -> Result<Output> {
+    run_with(config, raw, preferred, &Limits::DEFAULT, &Progress::silent())
 }
 
 /// A sound set of three glyphs that is not MNIST.

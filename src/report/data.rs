@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{GrayImage, ImageFormat, Luma};
+use image::{GrayImage, ImageBuffer, ImageFormat, Luma, imageops};
 use rayon::prelude::*;
 
 use super::figures::{Figure, Figures};
@@ -156,9 +156,8 @@ pub fn montage(split: &SplitShards, figures: &Figures) -> Result<Figure> {
     let mut picture = GrayImage::from_pixel(extent(columns, width), extent(lines, height), Luma([GROUND]));
     for (i, (_, pixels)) in pictures.iter().enumerate() {
         let (left, top) = (GAP + i % COLUMNS * (width + GAP), GAP + i / COLUMNS * (height + GAP));
-        for (at, &grey) in pixels.iter().enumerate() {
-            picture.put_pixel((left + at % width) as u32, (top + at / width) as u32, Luma([grey]));
-        }
+        let sample = ImageBuffer::from_raw(width as u32, height as u32, pixels.as_slice());
+        sample.iter().for_each(|sample| imageops::replace(&mut picture, sample, left as i64, top as i64));
     }
     let (name, n) = (split.name, pictures.len());
     let alt = format!("{n} sample images of the {name} split, in the order of their classes");

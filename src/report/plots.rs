@@ -57,7 +57,7 @@ pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn
         let line = ReferenceLine::vertical(epoch as f64 - 0.5).with_color(STEP).with_dasharray("4 4");
         layout = layout.with_reference_line(line.with_label(format!("lr {rate}")));
     }
-    finish(plots, layout)
+    svg(plots, layout)
 }
 
 /// The epochs that have another learning rate than the one before them, with it. None where it moves all the time, as a
@@ -85,7 +85,7 @@ pub fn reliability(calibration: &Calibration) -> String {
         .with_y_axis_max(1.0)
         .with_x_label("mean confidence")
         .with_y_label("share of right answers");
-    finish(plots, layout)
+    svg(plots, layout)
 }
 
 fn sized(layout: Layout) -> Layout {
@@ -97,7 +97,7 @@ fn sized(layout: Layout) -> Layout {
         .with_tick_size(12)
 }
 
-fn finish(plots: Vec<Plot>, layout: Layout) -> String {
+fn svg(plots: Vec<Plot>, layout: Layout) -> String {
     // kuva gives a size and no view box, without which a page cannot scale the picture
     let view_box = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" ");
     let svg = render_to_svg(plots, layout).replacen("<svg ", &view_box, 1);

@@ -188,17 +188,18 @@ impl Run {
         let file_name = folder.file_name().unwrap_or_default().to_string_lossy();
         let settings = match &place.settings {
             Some(settings) => settings.clone(),
-            None => there(&folder.join(train::CONFIG), yaml, &mut problems)?.unwrap_or_default(),
+            None => read_if_there(&folder.join(train::CONFIG), yaml, &mut problems)?.unwrap_or_default(),
         };
         // numbers that are not those that were recorded are none
         let epochs = match place.is_rotten {
             true => Vec::new(),
-            false => there(&folder.join(metrics::FILE), metrics::read, &mut problems)?.unwrap_or_default(),
+            false => read_if_there(&folder.join(metrics::FILE), metrics::read, &mut problems)?.unwrap_or_default(),
         };
         let environment: RecordedEnvironment =
-            there(&folder.join(environment::FILE), json, &mut problems)?.unwrap_or_default();
-        let stop: Option<Stop> = there(&folder.join(train::STOPPED), json, &mut problems)?;
-        let mut evaluated = |folder: &PathBuf| there(&folder.join(evaluate::FILE), Metrics::read, &mut problems);
+            read_if_there(&folder.join(environment::FILE), json, &mut problems)?.unwrap_or_default();
+        let stop: Option<Stop> = read_if_there(&folder.join(train::STOPPED), json, &mut problems)?;
+        let mut evaluated =
+            |folder: &PathBuf| read_if_there(&folder.join(evaluate::FILE), Metrics::read, &mut problems);
         let metrics = place.evaluate.as_ref().map(&mut evaluated).transpose()?.flatten();
         let named = |folder: &PathBuf| folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut elsewhere = Vec::new();
@@ -269,7 +270,7 @@ pub fn sort(runs: &mut [Run]) {
 }
 
 /// What a file holds, where it stands; what is wrong with it goes to `problems`.
-fn there<T>(path: &Path, read: impl Fn(&Path) -> Result<T>, problems: &mut Vec<String>) -> Result<Option<T>> {
+fn read_if_there<T>(path: &Path, read: impl Fn(&Path) -> Result<T>, problems: &mut Vec<String>) -> Result<Option<T>> {
     if !path.try_exists().map_err(Error::io(path, "look for it"))? {
         return Ok(None);
     }

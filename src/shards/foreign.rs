@@ -11,7 +11,7 @@ use image::ImageDecoder;
 use rayon::prelude::*;
 
 use super::reader::{check_labels, decode, decoder, pngs};
-use super::{DATA, Split, file_name, require_one_origin};
+use super::{DATA, Split, file_name, require_one_set};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::labels;
@@ -83,7 +83,7 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
     let tables = files.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
     // shards of one folder are one set, whatever sets of several folders are put together
     for set in tables.chunk_by(|a, b| a.path().parent() == b.path().parent()) {
-        require_one_origin(set, |table| table.value(FACTS))?;
+        require_one_set(set, |table| table.value(FACTS))?;
     }
     let limit = limit.unwrap_or(usize::MAX);
     let (mut wanted, mut rows) = (Vec::new(), 0);
@@ -99,7 +99,7 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
         let path = files.first().map_or(Path::new("evaluate.data"), |path| path);
         return Err(Error::format(path, "no rows in it or its fellows", "at least one image"));
     };
-    let layout = Form::of(first, group, digits)?;
+    let layout = ForeignLayout::of(first, group, digits)?;
     let (rows, area) = (rows.min(limit), layout.height * layout.width);
     let mut all = layout.empty();
     make_room(first.path(), &mut all.images, rows, area)?;
@@ -115,7 +115,7 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
 }
 
 /// What all rows have in common.
-struct Form {
+struct ForeignLayout {
     digits: usize,
     /// Whether there is a column of digits.
     spelled: bool,
@@ -123,9 +123,9 @@ struct Form {
     width: usize,
 }
 
-impl Form {
+impl ForeignLayout {
     /// As the first row of a row group has it.
-    fn of(table: &Table, group: usize, digits: usize) -> Result<Form> {
+    fn of(table: &Table, group: usize, digits: usize) -> Result<ForeignLayout> {
         let spelled = table.has("digits");
         let names: &[&str] = if spelled { &["image", "label", "digits"] } else { &["image", "label"] };
         let batch = table.read(names, vec![group], 1)?.next().transpose()?;
@@ -135,7 +135,7 @@ impl Form {
         let row = rows_before(table, group);
         let (width, height) = decoder(table, row, pngs(table, &batch)?.value(0))?.dimensions();
         let digits = if spelled { table.lists(&batch, "digits")?.1 } else { digits };
-        Ok(Form { digits, spelled, height: height as usize, width: width as usize })
+        Ok(ForeignLayout { digits, spelled, height: height as usize, width: width as usize })
     }
 
     fn empty(&self) -> Split {

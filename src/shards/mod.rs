@@ -27,7 +27,7 @@ pub fn file_name(split: &str, number: usize, of: usize) -> String {
 }
 
 /// Refuses files of one set that differ in what their metadata say of their origin.
-fn require_one_origin<'a, T: PartialEq>(tables: &'a [Table], origin: impl Fn(&'a Table) -> T) -> Result<()> {
+fn require_one_set<'a, T: PartialEq>(tables: &'a [Table], origin: impl Fn(&'a Table) -> T) -> Result<()> {
     let Some((first, others)) = tables.split_first() else { return Ok(()) };
     match others.iter().find(|table| origin(table) != origin(first)) {
         None => Ok(()),

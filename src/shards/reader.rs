@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::parameters::{self, Parameters};
 use super::schema::Layout;
 use super::writer::{Samples, row_digests};
-use super::{MAX_PIXELS, Split, file_name, require_one_origin};
+use super::{MAX_PIXELS, Split, file_name, require_one_set};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
@@ -55,7 +55,7 @@ impl Shards {
     /// Opens the shards of one split; the layout is read from the first row group.
     pub fn open(folder: &Path, split: &str) -> Result<Shards> {
         let tables = find(folder, split)?.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
-        require_one_origin(&tables, |table| table.pairs().collect::<Vec<_>>())?;
+        require_one_set(&tables, |table| table.pairs().collect::<Vec<_>>())?;
         let first = first_of(&tables);
         if tables.iter().any(|table| table.rows() == 0) {
             return Err(Error::format(first.path(), "no rows in it or another shard", "at least one sample in each"));

@@ -215,7 +215,7 @@ fn answers(split: &multidigit::shards::Split, images: usize) -> Predictions {
             odds[usize::from(right)] = 0.25;
             odds[usize::from(found)] = 0.75;
             all.targets.push(right);
-            all.found.push(found);
+            all.predicted.push(found);
             all.probabilities.extend(odds);
         }
     }

@@ -32,7 +32,7 @@ fn parse(name: &str, bytes: &[u8], kind: Kind) -> Result<Vec<u8>> {
     assert!(idx.body_len() as u64 <= limit, "{} bytes would be allocated", idx.body_len());
     let mut body = vec![0; idx.body_len()];
     idx.read(&mut body, 0)?;
-    idx.finish()?;
+    idx.check_end()?;
     Ok(body)
 }
 
@@ -214,7 +214,7 @@ fn unpacking_stops_where_the_promise_ends() {
     let input = Input::new(Counted(Cursor::new(bomb), std::sync::Arc::clone(&taken)), Path::new("a.gz")).unwrap();
     let mut idx = Idx::new(input, 1 << 20, Kind::Images).unwrap();
     idx.read(&mut [0; 1568], 0).unwrap();
-    let error = idx.finish().unwrap_err();
+    let error = idx.check_end().unwrap_err();
     assert!(matches!(error.area(), Some(RawError::IdxTrailing { expected: 1584, .. })), "{error}");
     assert_eq!(taken.load(std::sync::atomic::Ordering::Relaxed), BUFFER);
 }
