@@ -74,8 +74,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Computes one digest of several parts. Each part is preceded by its length, so that no two sequences of parts
-/// collide.
+/// Computes one digest of several parts. Each part is preceded by its length, so that no two
+/// sequences of parts collide.
 #[derive(Default, Clone)]
 pub struct Parts(blake3::Hasher);
 

@@ -29,8 +29,8 @@ pub const UNFINISHED: &str = ".unfinished";
 /// The hidden file that marks a folder that this program is building, or was building when it was killed.
 pub const MARK: &str = ".multidigit";
 
-/// The hidden file that marks a finished folder that is being replaced. If a kill leaves such a folder, it can be
-/// removed.
+/// The hidden file that marks a finished folder that is being replaced. If a kill leaves such a
+/// folder, it can be removed.
 pub const REPLACED: &str = ".multidigit-replaced";
 
 /// Creates a folder and its parents.
@@ -68,8 +68,8 @@ pub fn read_text(path: &Path) -> Result<String> {
     })
 }
 
-/// Opens a regular file of at most `limit` bytes for reading. If the file grows meanwhile, no more than `limit` bytes
-/// are read.
+/// Opens a regular file of at most `limit` bytes for reading. If the file grows meanwhile, no more
+/// than `limit` bytes are read.
 pub fn within(path: &Path, limit: u64) -> Result<impl Read + use<>> {
     let file = open(path)?;
     let bytes = file.metadata().map_err(Error::io(path, "look at it"))?.len();
@@ -259,8 +259,8 @@ impl Build {
         } else if exchange(&self.folder, &self.target) {
             Some(self.folder.clone())
         } else {
-            // The system cannot exchange two names, so two renames are needed; the next build repairs a kill between
-            // them.
+            // The system cannot exchange two names, so two renames are needed; the next build
+            // repairs a kill between them.
             let old = sibling(&self.target, OLD);
             fs::rename(&self.target, &old).map_err(Error::io(&self.target, "move it aside"))?;
             if let Err(error) = place(&self.folder) {
@@ -487,8 +487,8 @@ impl FolderLock {
         FolderLock::open(folder, &folder.join(LOCK), Hold::Write)
     }
 
-    /// Takes the lock file beside a folder, which need not exist. Returns an error at once if another process excludes
-    /// this lock.
+    /// Takes the lock file beside a folder, which need not exist. Returns an error at once if another
+    /// process excludes this lock.
     pub fn beside(folder: &Path, hold: Hold) -> Result<FolderLock> {
         if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             create_dir(parent)?;
@@ -496,8 +496,8 @@ impl FolderLock {
         FolderLock::open(folder, &sibling(folder, LOCK), hold)
     }
 
-    /// Takes the lock file beside a folder for reading. Returns `None` if this process cannot write the lock file, in
-    /// which case no process of this user can replace the folder either.
+    /// Takes the lock file beside a folder for reading. Returns `None` if the lock file cannot be written, since the
+    /// folder cannot be replaced then either.
     pub fn reading(folder: &Path) -> Result<Option<FolderLock>> {
         match FolderLock::open(folder, &sibling(folder, LOCK), Hold::Read) {
             Err(Error::Io { .. }) => Ok(None),

@@ -1,5 +1,5 @@
-//! The command `multidigit inspect`: shows the content of a file as text. It reads Parquet and IDX files and changes
-//! nothing.
+//! The command `multidigit inspect`: shows the content of a file as text. It reads Parquet and IDX
+//! files and changes nothing.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -17,8 +17,8 @@ use crate::tables::Table;
 const ROWS: usize = 5;
 /// The number of characters shown of a value or a metadata entry.
 const WIDTH: usize = 60;
-/// The maximum uncompressed size in bytes of a column in the first row group. A file of 10 kB can hold a value of 300
-/// MB.
+/// The maximum uncompressed size in bytes of a column in the first row group. A file of 10 kB
+/// can hold a value of 300 MB.
 const COLUMN: u64 = 64 << 20;
 /// The first bytes of a Parquet file.
 const PARQUET_MAGIC: &[u8] = b"PAR1";

@@ -6,8 +6,8 @@ use multidigit_nn::{Mode, Result, Store, Value, ops};
 
 use super::{Architecture, CLASSES, Layers, after_conv, alexnet};
 
-/// Six convolutions with batch norm, three max pools, and for each digit a 1x1 convolution on the single remaining
-/// position.
+/// Six convolutions with batch norm, three max pools, and for each digit a 1x1 convolution on the
+/// single remaining position.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "fcn",
     has_batch_norm: true,

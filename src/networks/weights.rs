@@ -1,7 +1,7 @@
 //! Weights files: the tensors of a network, and the description from which the network is rebuilt.
 //!
-//! The format is that of `multidigit_nn::weights`. The content of a file is checked against the network that it
-//! describes.
+//! The format is that of `multidigit_nn::weights`. The content of a file is checked against the
+//! network that it describes.
 
 use std::fmt::Display;
 use std::path::Path;

@@ -29,8 +29,8 @@ const DEPTH: usize = 64;
 /// The maximum uncompressed size in bytes of the largest pages of all columns that are read together. A page usually
 /// has 1 MB, and one with a hundred images of 100 kB has 10 MB.
 const PAGES: u64 = 128 << 20;
-/// The maximum size in bytes of all lists in a row group, in all columns that are read together. A single row can hold
-/// all of them.
+/// The maximum size in bytes of all lists in a row group, in all columns that are read together. A single
+/// row can hold all of them.
 pub const LISTS: u64 = 128 << 20;
 /// The maximum number of values in a page that begins with the lengths of its values.
 const LENGTHS: u64 = 1 << 23;
@@ -229,8 +229,8 @@ impl Pages {
             };
             input.seek_relative(packed as i64).map_err(refuse)?;
             left -= packed;
-            // a page that declares a larger size is refused before it is unpacked; a page that is larger is refused
-            // meanwhile
+            // a page that declares a larger size is refused before it is unpacked; a page that is
+            // larger is refused meanwhile
             pages.largest = pages.largest.max(unpacked);
             pages.unpacked = pages.unpacked.saturating_add(unpacked);
             let words = u64::try_from(page.words).ok().filter(|&words| words <= unpacked);

@@ -50,8 +50,8 @@ pub fn batch_count(images: usize, size: usize) -> usize {
     images.div_ceil(size) - usize::from(alone)
 }
 
-/// Divides an order into batches. A single remaining image is added to the last batch, since batch norm needs two
-/// images.
+/// Divides an order into batches. A single remaining image is added to the last batch, since
+/// batch norm needs two images.
 pub fn batches(order: &[usize], size: usize) -> Vec<&[usize]> {
     let mut batches: Vec<&[usize]> = order.chunks(size).collect();
     if size > 1 && batches.len() > 1 && order.len() % size == 1 {

@@ -81,8 +81,8 @@ impl State {
         }
     }
 
-    /// Whether the weights after this epoch are those of this state, and are therefore written again when the run is
-    /// resumed.
+    /// Whether the weights after this epoch are those of this state, and are therefore written again
+    /// when the run is resumed.
     pub fn rewrites(&self, epoch: usize) -> bool {
         self.batch == 0 && self.epoch > 0 && epoch == self.epoch
     }

@@ -98,9 +98,9 @@ impl Speed {
     }
 }
 
-/// Fits a line to two measured steps (images, seconds): returns the time of a step without images, and the additional
-/// time per image. However noisy the measurements, neither number is negative, and the line passes through the longer
-/// step.
+/// Fits a line to two measured steps (images, seconds): returns the time of a step without images, and the
+/// additional time per image. However noisy the measurements, neither number is negative, and the line passes
+/// through the longer step.
 fn line((few, short): (usize, f64), (many, long): (usize, f64)) -> (f64, f64) {
     let slope = if many > few { (long - short) / (many - few) as f64 } else { long / many as f64 };
     let fixed = (long - many as f64 * slope).clamp(0.0, short.min(long));

@@ -94,8 +94,8 @@ fn scalars(epoch: &Epoch) -> Vec<(String, f64)> {
     all
 }
 
-/// TFRecord's masked checksum: CRC-32C, rotated and offset, so that data that contains checksums can be checksummed
-/// safely.
+/// TFRecord's masked checksum: CRC-32C, rotated and offset, so that data that contains checksums
+/// can be checksummed safely.
 fn masked(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -44,8 +44,8 @@ impl Learner {
         Learner { network, adam, seed: config.seed }
     }
 
-    /// Runs the forward pass, the loss, the backward pass and a step of the optimiser, given its number and learning
-    /// rate.
+    /// Runs the forward pass, the loss, the backward pass and a step of the optimiser, given its
+    /// number and learning rate.
     pub fn step(&mut self, batch: &Batch, number: u64, rate: f64) -> Result<StepResult> {
         let store = self.network.store();
         let tape = Tape::new(store.parameters().len());

@@ -16,8 +16,8 @@ pub struct Epoch {
     pub epoch: usize,
     /// The learning rate of the last step.
     pub lr: f64,
-    /// The mean loss over the training images, each measured in its own step: with dropout, and with the weights of
-    /// that step.
+    /// The mean loss over the training images, each measured in its own step: with dropout, and with
+    /// the weights of that step.
     pub train_loss: f64,
     /// The share of training images with all digits right, measured in the same way.
     pub train_accuracy: f64,

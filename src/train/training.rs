@@ -22,8 +22,8 @@ use crate::train::TrainError;
 use multidigit_nn::optim::Adam;
 use multidigit_nn::schedule::Schedule;
 
-/// The number of images in a forward pass on the validation split: enough to occupy the threads, and few enough for 200
-/// MB.
+/// The number of images in a forward pass on the validation split: enough to occupy the threads,
+/// and few enough for 200 MB.
 const VALIDATION_BATCH: usize = 500;
 
 /// The number of images that a GPU processes before the host checks it. A large GPU takes some hundredths of a second,
@@ -230,8 +230,8 @@ impl Training<'_, '_, '_> {
         checkpoint::save(self.out, state, &self.learner)
     }
 
-    /// Writes `stopped.json`, which reports where the loss became NaN or infinite, and returns the error that says the
-    /// same.
+    /// Writes `stopped.json`, which reports where the loss became NaN or infinite, and returns the
+    /// error that says the same.
     fn stop(&self, loss: f64) -> Result<Error> {
         let (step, rate) = (self.state.step + 1, self.schedule.rate(self.state.step));
         let error = Error::from(TrainError::NotFinite { step, loss, rate });

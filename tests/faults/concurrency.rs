@@ -1,5 +1,5 @@
-//! Tests of concurrent commands on the same folders: each succeeds or reports that another is running, and nothing is
-//! lost.
+//! Tests of concurrent commands on the same folders: each succeeds or reports that another is
+//! running, and nothing is lost.
 
 use std::path::Path;
 use std::process::{Child, Stdio};

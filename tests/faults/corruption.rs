@@ -28,8 +28,8 @@ use super::is_torture;
 /// The run of the pipeline below.
 const RUN: &str = "small";
 
-/// A hundred images of two digits, and two epochs of the network with the fewest weights on the smallest images it
-/// accepts.
+/// A hundred images of two digits, and two epochs of the network with the fewest weights on the
+/// smallest images it accepts.
 const SETTINGS: [&str; 10] = [
     "raw.source=synthetic",
     "plan.samples_per_class=1",

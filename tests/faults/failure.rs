@@ -93,8 +93,8 @@ fn a_folder_that_cannot_be_removed_goes_with_the_next_run() {
     try_failure(scenario::replaced(), &failure, usize::MAX);
 }
 
-/// Runs a command on a small disk of its own: checks the message when the disk is full, and the result once there is
-/// space.
+/// Runs a command on a small disk of its own: checks the message when the disk is full, and the
+/// result once there is space.
 const SMALL_DISK: &str = r#"
 mount -t tmpfs -o size="$1"k none disk && cd disk && shift || exit 9
 "$@" >../first.out 2>../first.err; echo $? >../first

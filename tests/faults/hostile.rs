@@ -621,7 +621,8 @@ fn hostile_glyphs_are_refused() {
         ("labels", ".gz", gzip(&[&idx(&[2], &[1, 2])[..], &zeros].concat())),
         // every member is empty
         ("labels", ".gz", [gzip(&idx(&[9_000_000], &[])), gzip(&[]).repeat(500_000)].concat()),
-        ("labels", ".gz", [&[0x1f, 0x8b, 8, 0x08, 0, 0, 0, 0, 0, 3][..], &vec![b'n'; 32 << 20]].concat()), // an endless name
+        // an endless name
+        ("labels", ".gz", [&[0x1f, 0x8b, 8, 0x08, 0, 0, 0, 0, 0, 3][..], &vec![b'n'; 32 << 20]].concat()),
     ];
     for (number, (kind, ending, bytes)) in hostile.into_iter().enumerate() {
         let stem = sound.iter().find(|(stem, _)| stem.contains(&format!("train-{kind}"))).unwrap();

@@ -1,8 +1,8 @@
-//! Tests that nothing is lost: the program under kills, failing system calls, power cuts, damaged files and malicious
-//! files.
+//! Tests that nothing is lost: the program under kills, failing system calls, power cuts, damaged
+//! files and malicious files.
 //!
-//! `make faults` tries a seeded sample of the cases, `make torture` all of them. docs/reliability.md states the
-//! guarantees.
+//! `make faults` tries a seeded sample of the cases, `make torture` all of them.
+//! docs/reliability.md states the guarantees.
 
 #![forbid(unsafe_code)]
 #![allow(

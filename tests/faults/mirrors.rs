@@ -1,5 +1,5 @@
-//! Tests of faulty mirrors: the program reports the fault of each, leaves no files behind, and continues with the next
-//! mirror.
+//! Tests of faulty mirrors: the program reports the fault of each, leaves no files behind, and
+//! continues with the next mirror.
 //!
 //! Mirrors that are silent, or send a byte occasionally, are tested in src/raw/fetch/tests.rs with short time limits.
 

@@ -216,8 +216,8 @@ impl Tracer {
         Some(Call { name, path, to, changes })
     }
 
-    /// The path at an address in the program, relative to the folder of a descriptor or to the program's working
-    /// directory.
+    /// The path at an address in the program, relative to the folder of a descriptor or to the
+    /// program's working directory.
     fn path(&self, pid: Pid, folder: Option<u64>, address: u64) -> Option<PathBuf> {
         let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
         let mut bytes = vec![0; libc::PATH_MAX as usize];

@@ -1,8 +1,8 @@
-//! Tests that imports within a folder are not circular: no module imports a sibling that imports it back, directly or
-//! indirectly.
+//! Tests that imports within a folder are not circular: no module imports a sibling that imports it
+//! back, directly or indirectly.
 //!
-//! A module and the `mod.rs` of its folder may import each other, because the content of `mod.rs` belongs to the whole
-//! folder.
+//! A module and the `mod.rs` of its folder may import each other, because the content of `mod.rs`
+//! belongs to the whole folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

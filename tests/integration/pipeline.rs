@@ -37,8 +37,8 @@ fn a_second_run_has_nothing_to_do_and_a_changed_setting_is_named() {
 fn the_same_content_upstream_leaves_what_is_below_fresh() {
     let home = Home::new();
     home.ok(&["run", "dataset"]);
-    // a changed storage format of the same plan: the layout of shards is no input of the plan, and --force changes no
-    // content
+    // a changed storage format of the same plan: the layout of shards is no input of the plan, and
+    // --force changes no content
     let forced = home.ok(&["run", "plan", "--force"]);
     assert!(forced.contains("raw       fresh ") && forced.contains("plan      done "), "{forced}");
     assert!(home.ok(&["run", "dataset"]).contains("dataset   fresh "));

@@ -21,8 +21,8 @@ pub fn cases(stem: &str) -> (Vec<Case>, (usize, usize)) {
     let bytes = std::fs::read(format!("{stem}.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (inputs, expected) = (tensors.tensor("inputs").unwrap(), tensors.tensor("expected").unwrap());
-    // JSON is parsed as YAML, because serde_json's numbers can differ in the last bit, which changes bilinear grey
-    // values
+    // JSON is parsed as YAML, because serde_json's numbers can differ in the last bit, which
+    // changes bilinear grey values
     let about: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{stem}.json")).unwrap()).unwrap();
     let cases = about["cases"].as_array().unwrap();
     let &[count, height, width] = expected.shape() else { panic!("images have two sides") };

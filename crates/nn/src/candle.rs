@@ -13,9 +13,9 @@ use crate::error::Result;
 use crate::store::{Drawn, Store};
 
 impl Store {
-    /// Makes layers of candle-nn. The tensors that they request from the builder become parameters of the store;
-    /// tensors named `running_mean` or `running_var` become buffers. A name that is already in the store is not drawn
-    /// again.
+    /// Makes layers of candle-nn. The tensors that they request from the builder become parameters of the
+    /// store; tensors named `running_mean` or `running_var` become buffers. A name that is already in the
+    /// store is not drawn again.
     ///
     /// # Errors
     /// The errors of `make`, and [`crate::Error::Tensor`] for a store on a GPU, where weights are stored in another

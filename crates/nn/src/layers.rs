@@ -140,8 +140,8 @@ impl Dropout {
         Dropout { name: name.to_owned(), number: store.dropout(name), rate }
     }
 
-    /// In training, sets each element of `(rows, columns)` to 0 with probability `rate` and multiplies the others by `1
-    /// / (1 - rate)`. The choice depends on the seed, the step, the name of the layer and the row in the batch.
+    /// In training, sets each element of `(rows, columns)` to 0 with probability `rate` and multiplies the others by
+    /// `1 / (1 - rate)`. The choice depends on the seed, the step, the name of the layer and the row in the batch.
     pub fn forward(&self, input: &Value, mode: Mode) -> Result<Value> {
         let Mode::Train { seed, step, .. } = mode else { return Ok(input.clone()) };
         if self.rate == 0.0 {

@@ -139,8 +139,8 @@ mod tests {
         let numbers = |value: &Value| -> Vec<f64> {
             value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
         };
-        // PyTorch's Adam uses the name weight decay for L2 regularisation, which is not decoupled and not implemented
-        // here
+        // PyTorch's Adam uses the name weight decay for L2 regularisation, which is not decoupled
+        // and not implemented here
         let decoupled = |case: &&Value| case["optimiser"] == "adamw" || case["weight_decay"] == 0.0;
         let cases: Vec<&Value> = all["adam"].as_array().unwrap().iter().filter(decoupled).collect();
         assert!(cases.len() >= 4);
@@ -172,8 +172,8 @@ mod tests {
                     theirs = theirs.max((in_f32 - exact).abs() / exact.abs().max(1.0));
                 }
             }
-            // the bound of the networks' tests: at most five times PyTorch's error in f32, or a few rounding errors of
-            // f32
+            // the bound of the networks' tests: at most five times PyTorch's error in f32, or a
+            // few rounding errors of f32
             assert!(ours <= (5.0 * theirs).max(1e-6), "{}: {ours:.2e}, PyTorch's {theirs:.2e}", case["name"]);
         }
     }

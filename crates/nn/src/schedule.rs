@@ -1,7 +1,7 @@
 //! Learning rate schedules: constant, by the validation loss, or by the step.
 //!
-//! All schedules have PyTorch's names and values. The sequences in `tests/fixtures/optim.json` were computed by
-//! PyTorch.
+//! All schedules have PyTorch's names and values. The sequences in `tests/fixtures/optim.json`
+//! were computed by PyTorch.
 
 use serde::{Deserialize, Serialize};
 
@@ -177,8 +177,8 @@ mod tests {
         value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
     }
 
-    /// Allows for rounding alone: PyTorch computes each cosine from the step before, which adds up over a hundred
-    /// steps.
+    /// Allows for rounding alone: PyTorch computes each cosine from the step before, which adds
+    /// up over a hundred steps.
     fn assert_near(found: f64, expected: f64, largest: f64, what: &str) {
         assert!((found - expected).abs() <= 1e-13 * largest, "{what}: {found} {expected}");
     }

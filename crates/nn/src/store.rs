@@ -140,8 +140,8 @@ impl Store {
         self.parameters.iter().map(|(_, var)| var.elem_count()).sum()
     }
 
-    /// The names of the dropout layers, in the order of creation. The keys for their draws on a GPU are in the same
-    /// order.
+    /// The names of the dropout layers, in the order of creation. The keys for their draws on a
+    /// GPU are in the same order.
     pub fn dropouts(&self) -> &[String] {
         &self.dropouts
     }

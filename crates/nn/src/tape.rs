@@ -88,8 +88,8 @@ impl Tape {
         Tape { parameters, nodes: RefCell::default() }
     }
 
-    /// The gradients of the parameters, given the gradients of some outputs. `sum` adds two gradients of the same
-    /// value.
+    /// The gradients of the parameters, given the gradients of some outputs. `sum` adds two
+    /// gradients of the same value.
     pub(crate) fn backward_by(self, sum: Sum, outputs: &[Value], gradients: Vec<Tensor>) -> Result<Gradients> {
         if outputs.len() != gradients.len() {
             return Err(Error::tensor(format!("{} gradients for {} outputs", gradients.len(), outputs.len())));

@@ -1,8 +1,8 @@
 //! Weights in safetensors files: tensors under their PyTorch names, with a description.
 //!
-//! The description is one JSON object under a single key of the file's metadata, so that equal weights give equal
-//! bytes. The last member of the object is a digest of the description and all tensors. It is verified before a value
-//! is used.
+//! The description is one JSON object under a single key of the file's metadata, so that equal weights give
+//! equal bytes. The last member of the object is a digest of the description and all tensors. It is
+//! verified before a value is used.
 
 use std::collections::HashMap;
 use std::fs;

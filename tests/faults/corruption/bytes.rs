@@ -338,8 +338,8 @@ fn what_a_damaged_shard_means_is_another_or_the_same() {
 fn a_damaged_shard_of_others_is_found_or_read_as_it_was() {
     let home = scene(&["dataset"]);
     let path = home.path("artifacts/dataset/data/val-00000-of-00001.parquet");
-    // the index names a row in the table of predictions; nothing else in such a file contains it, and no result depends
-    // on it
+    // the index names a row in the table of predictions; nothing else in such a file contains it,
+    // and no result depends on it
     let read = |path: &Path| Ok(Split { index: Vec::new(), ..foreign::read(&[path.to_owned()], 2, None)? });
     let sound = read(&path).unwrap();
     let damages = damages(fs::metadata(&path).unwrap().len() as usize, 800);

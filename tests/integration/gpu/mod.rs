@@ -83,12 +83,12 @@ fn compare(name: &str, model: Model, extent: Extent) {
     networks::compare(&fixture, extent, Side { network: &network, noise: 0.0, evaluate: &evaluate, train: &mut train });
 }
 
-// In the third step of this AlexNet, a maximum in conv5 exceeds another value by 1.5e-5 of the rms of the values. f32
-// moves these values by up to 8.8e-5, because Adam's quotient has amplified gradients near 0 before. In two of eight
-// random orders of the channels in its sums, PyTorch in f32 chooses the other value, and is then as far from f64 as a
-// GPU was: 2.33e-4 in single parameters and 1.18e-3 in the logits afterwards. With the other choice there alone, f64
-// itself differs by 2.32e-4 and 1.14e-3. The results after the first step are therefore compared only where no decision
-// is close.
+// In the third step of this AlexNet, a maximum in conv5 exceeds another value by 1.5e-5 of the rms of the values.
+// f32 moves these values by up to 8.8e-5, because Adam's quotient has amplified gradients near 0 before. In two of
+// eight random orders of the channels in its sums, PyTorch in f32 chooses the other value, and is then as far from
+// f64 as a GPU was: 2.33e-4 in single parameters and 1.18e-3 in the logits afterwards. With the other choice there
+// alone, f64 itself differs by 2.32e-4 and 1.14e-3. The results after the first step are therefore compared only
+// where no decision is close.
 #[test]
 fn alexnet_on_the_gpu_computes_what_pytorch_computes() {
     compare("alexnet", Model::AlexNet, Extent::FirstStep);

@@ -37,8 +37,8 @@ thread_local! {
 }
 
 impl ConvShape {
-    /// Computes the output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)`
-    /// and `bias`.
+    /// Computes the output for `input` `(images, height, width, inputs)`, `weight`
+    /// `(outputs, inputs, kernel, kernel)` and `bias`.
     pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(input.len(), self.images * image_in);
@@ -111,8 +111,8 @@ impl ConvShape {
         }
     }
 
-    /// Computes the gradients from the operands and the result of the forward pass and the gradient `grad` of the
-    /// result.
+    /// Computes the gradients from the operands and the result of the forward pass and the
+    /// gradient `grad` of the result.
     pub fn backward(
         &self,
         input: &[f32],

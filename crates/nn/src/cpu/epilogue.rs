@@ -94,8 +94,8 @@ fn pool_loop(values: &[f32], width: usize, channels: usize, out: &mut [f32], cho
     }
 }
 
-/// The gradient of [`pool`], in the shape `(line, width, channels)`. The gradient of a window goes to its chosen
-/// element.
+/// The gradient of [`pool`], in the shape `(line, width, channels)`. The gradient of a window
+/// goes to its chosen element.
 pub fn pool_gradient(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
     widest(
         #[inline(always)]
@@ -148,8 +148,8 @@ mod tests {
 
     #[test]
     fn the_pool_gradient_is_the_finite_difference_on_7x7_with_channels() {
-        // the values are distinct multiples of 1/64 and the steps 1/256: exact in f32, and no step changes an order or
-        // a sign
+        // the values are distinct multiples of 1/64 and the steps 1/256: exact in f32, and no step
+        // changes an order or a sign
         let (size, channels) = (7, 3);
         let values: Vec<f32> =
             (0..size * size * channels).map(|i| ((i * 89 + 41) % 149) as f32 / 64.0 - 1.0 + 1.0 / 128.0).collect();

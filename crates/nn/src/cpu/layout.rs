@@ -1,5 +1,5 @@
-//! The two layouts of convolution weights: channel first, as the weights are stored, and channel last, as the products
-//! need them.
+//! The two layouts of convolution weights: channel first, as the weights are stored, and channel last,
+//! as the products need them.
 
 use rayon::prelude::*;
 

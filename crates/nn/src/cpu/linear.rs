@@ -57,8 +57,8 @@ impl LinearShape {
     }
 }
 
-/// Makes a matrix `(rows, columns)` from blocks of columns, computed in parallel by `fill(first column, columns,
-/// block)`.
+/// Makes a matrix `(rows, columns)` from blocks of columns, computed in parallel by
+/// `fill(first column, columns, block)`.
 fn by_blocks(rows: usize, columns: usize, fill: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
     let block = |start: usize| {
         let count = BLOCK.min(columns - start);

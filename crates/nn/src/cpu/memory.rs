@@ -9,9 +9,9 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// Makes a vector of `len` elements whose chunks are filled in parallel. `fill(number, chunk, extra)` receives a chunk
-/// of zeros and the element of `extras` with the chunk's number. Returns the vector and the results of `fill`, in
-/// order.
+/// Makes a vector of `len` elements whose chunks are filled in parallel. `fill(number, chunk, extra)`
+/// receives a chunk of zeros and the element of `extras` with the chunk's number. Returns the vector and the
+/// results of `fill`, in order.
 ///
 /// `vec![0.0; len]` would be cleared by one thread, and a chunk would no longer be in the cache when it is filled.
 ///

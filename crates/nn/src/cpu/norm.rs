@@ -186,8 +186,8 @@ impl NormShape {
         }
     }
 
-    /// Computes the gradients from the operands and the result of the forward pass and the gradient `grad` of the
-    /// result.
+    /// Computes the gradients from the operands and the result of the forward pass and the
+    /// gradient `grad` of the result.
     pub fn backward(&self, input: &[f32], weight: &[f32], output: &Output, values: &[f32], grad: &[f32]) -> Gradients {
         let (image_in, image_out, channels) = (self.image_in(), self.image_out(), self.channels);
         let mean: Vec<f32> = output.statistics.mean.iter().map(|mean| *mean as f32).collect();
@@ -289,8 +289,8 @@ impl Sums {
         Sums { first: vec![0.0; channels], second: vec![0.0; channels] }
     }
 
-    /// Adds the terms of all pixels of a line. `terms(pixel, channel)` gives the terms of the channels from `channel`
-    /// on.
+    /// Adds the terms of all pixels of a line. `terms(pixel, channel)` gives the terms of the
+    /// channels from `channel` on.
     #[inline(always)]
     fn add(&mut self, pixels: usize, terms: impl Fn(usize, usize) -> (Lanes, Lanes)) {
         widest(

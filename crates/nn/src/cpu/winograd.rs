@@ -177,8 +177,8 @@ impl Squares {
         (inside, y, x)
     }
 
-    /// Writes `B^T d B` of every square of `values` `(image, height, width, channels)` to the 36 planes `(square,
-    /// channel)`.
+    /// Writes `B^T d B` of every square of `values` `(image, height, width, channels)` to the 36
+    /// planes `(square, channel)`.
     fn inputs<const M: usize>(&self, values: &[f32], channels: usize, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.width * channels, self.height * self.width * channels);
@@ -271,8 +271,8 @@ impl Squares {
         );
     }
 
-    /// Writes `A^T m A` of every square of the planes `(square, channel)`, plus a bias, to `into` `(image, line,
-    /// column, channel)`.
+    /// Writes `A^T m A` of every square of the planes `(square, channel)`, plus a bias, to `into`
+    /// `(image, line, column, channel)`.
     fn outputs<const M: usize>(&self, planes: &[f32], channels: usize, bias: Option<&[f32]>, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.columns * channels, self.lines * self.columns * channels);
@@ -344,8 +344,8 @@ impl Squares {
     }
 }
 
-/// Writes `G g G^T` of the weights `(row, kernel, kernel, column)` to one matrix `(row, column)` for each of the 36
-/// planes.
+/// Writes `G g G^T` of the weights `(row, kernel, kernel, column)` to one matrix `(row, column)`
+/// for each of the 36 planes.
 fn weights<const R: usize>(from: &[f32], columns: usize) -> Vec<f32> {
     let rows = from.len() / (R * R * columns);
     let mut places = vec![0.0; AREA * rows * columns];

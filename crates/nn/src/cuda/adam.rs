@@ -103,8 +103,8 @@ impl Adam {
                 self.session.step().into(),
                 usize::from(half).into(),
             ];
-            // SAFETY: the arguments are those of the kernel; gradients, copies and moments are as long as their
-            // parameters.
+            // SAFETY: the arguments are those of the kernel; gradients, copies and moments are as
+            // long as their parameters.
             unsafe { self.session.launch(Form::Single, "adam", config, &arguments) }?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! The convolution of the first layer, whose images have one channel. Its own kernels are several times as fast as
-//! cuDNN's.
+//! The convolution of the first layer, whose images have one channel. Its own kernels are several
+//! times as fast as cuDNN's.
 
 use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
 
@@ -10,8 +10,8 @@ use crate::error::Result;
 
 /// The number of output lines in a tile.
 const TILE: usize = 20;
-/// The shared memory in bytes that a block may use without an explicit request, less the other shared memory of the
-/// kernels.
+/// The shared memory in bytes that a block may use without an explicit request, less the other
+/// shared memory of the kernels.
 const SHARED: usize = 40 << 10;
 /// The number of channels per thread; `PART` in `conv_one_channel.cu`.
 const PART: usize = 4;

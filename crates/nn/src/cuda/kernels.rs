@@ -61,8 +61,8 @@ fn compile(form: Form, half: bool, extra: &str, architecture: &str) -> Result<Ve
     let text = CString::new(source(form, half, extra)).expect("the source holds no zeros");
     let refuse = |what: &str| Error::Cuda { message: format!("the kernels do not compile for {architecture}: {what}") };
     let program = result::create_program(&text, None).map_err(|e| refuse(&e.to_string()))?;
-    // SAFETY: the program lives until it is destroyed below, its source lives longer, and the buffer has the requested
-    // size.
+    // SAFETY: the program lives until it is destroyed below, its source lives longer, and the
+    // buffer has the requested size.
     unsafe {
         let code = || {
             result::compile_program(program, &options)?;
@@ -83,8 +83,8 @@ fn compile(form: Form, half: bool, extra: &str, architecture: &str) -> Result<Ve
     }
 }
 
-/// Compiles every form of the kernels, and the caller's own, for an architecture such as `sm_90`. Needs NVRTC but no
-/// GPU.
+/// Compiles every form of the kernels, and the caller's own, for an architecture such as
+/// `sm_90`. Needs NVRTC but no GPU.
 pub fn compile_all(extra: &str, architecture: &str) -> Result<()> {
     for form in [Form::Single, Form::Vector, Form::Extra] {
         for half in [false, true] {
@@ -116,8 +116,8 @@ impl From<u64> for Argument<'_> {
 }
 
 impl From<usize> for Argument<'_> {
-    /// Converts shapes, strides and counts, which are far below 2^32. Their products are computed in 64 bits on the
-    /// device.
+    /// Converts shapes, strides and counts, which are far below 2^32. Their products are computed
+    /// in 64 bits on the device.
     fn from(value: usize) -> Self {
         Argument::Word(value as u32)
     }

@@ -14,9 +14,9 @@ impl From<CublasError> for Error {
     }
 }
 
-/// The shape of a fully connected layer: `(rows, inputs)` times the transpose of `(outputs, inputs)` gives `(rows,
-/// outputs)`. The addresses that its methods take are those of tensors in these shapes, in the session's type of
-/// activations.
+/// The shape of a fully connected layer: `(rows, inputs)` times the transpose of `(outputs, inputs)` gives
+/// `(rows, outputs)`. The addresses that its methods take are those of tensors in these shapes, in the
+/// session's type of activations.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear {
     /// The number of rows of the batch.
@@ -73,8 +73,8 @@ unsafe fn multiply(session: &Session, [m, n, k]: [usize; 3], a: Factor, b: Facto
     let (one, zero) = (1f32, 0f32);
     let algorithm = sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT;
     let scalar = |value: &f32| std::ptr::from_ref(value).cast();
-    // SAFETY: the caller's addresses are those of matrices in these shapes; alpha and beta are read before the call
-    // returns.
+    // SAFETY: the caller's addresses are those of matrices in these shapes; alpha and beta are read
+    // before the call returns.
     unsafe {
         gemm_ex(
             session.blas(),

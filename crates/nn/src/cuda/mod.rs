@@ -1,5 +1,5 @@
-//! The operators on an NVIDIA GPU: convolutions use cuDNN, matrix products use cuBLAS, and all others use kernels of
-//! this crate.
+//! The operators on an NVIDIA GPU: convolutions use cuDNN, matrix products use cuBLAS, and all others
+//! use kernels of this crate.
 //!
 //! The files correspond to the files of [`super::cpu`] with the same names; [`ops`] connects them to the tape. All work
 //! goes to one stream of the device, in the order of the calls, and a function waits for it only if its documentation

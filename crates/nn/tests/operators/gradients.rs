@@ -20,8 +20,8 @@ fn wide(values: &[f32]) -> Vec<f64> {
 /// Far above the rounding of f64, far below the distance to another choice of a ReLU or a maximum.
 const STEP: f64 = 1e-6;
 
-/// Asserts that `gradient` is the derivative of `definition` with respect to operand `number`, up to the error
-/// `allowed`.
+/// Asserts that `gradient` is the derivative of `definition` with respect to operand `number`,
+/// up to the error `allowed`.
 fn differentiate(
     what: &str,
     operands: &[Vec<f64>],
@@ -69,13 +69,13 @@ fn finished(values: &[f64], [images, height, width, channels]: [usize; 4], epilo
     sum
 }
 
-/// Compares the gradients of convolutions with finite differences. `compute` receives a convolution, its input, weight
-/// and bias, and the factors by which its output is summed; it returns the gradients of the sum with respect to the
-/// first three.
+/// Compares the gradients of convolutions with finite differences. `compute` receives a convolution, its input,
+/// weight and bias, and the factors by which its output is summed; it returns the gradients of the sum with
+/// respect to the first three.
 pub fn check_convolutions(compute: impl Fn(&ConvShape, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
     use Epilogue::{Identity, Relu, ReluPool};
-    // images, height, width, inputs, outputs, kernel, stride, padding; Winograd's method is used for those with 16
-    // channels
+    // images, height, width, inputs, outputs, kernel, stride, padding; Winograd's method is used
+    // for those with 16 channels
     let shapes = [
         ([1, 7, 6, 1, 3, 5, 1, 0], ReluPool),
         ([3, 5, 8, 3, 2, 3, 2, 1], Identity),

@@ -11,8 +11,8 @@ use multidigit_nn::rng;
 use proptest::prelude::*;
 use rand::Rng;
 
-/// Small multiples of 1/8. Sums of some thousand products of them are exact in f32, so that results can be tested for
-/// equality.
+/// Small multiples of 1/8. Sums of some thousand products of them are exact in f32, so that results
+/// can be tested for equality.
 pub fn eighths(name: &str, count: usize) -> Vec<f32> {
     let mut rng = rng::stream(1, name, 0, 0);
     (0..count).map(|_| (rng.next_u32() % 17) as f32 / 8.0 - 1.0).collect()

@@ -13,8 +13,8 @@ struct Tensors {
   u32 starts[TENSORS];   // the first chunk of each tensor
 };
 
-// The numbers that a step derives from its learning rate: rate / (1 - beta1^t), sqrt(1 - beta2^t), 1 - rate * weight
-// decay.
+// The numbers that a step derives from its learning rate: rate / (1 - beta1^t), sqrt(1 - beta2^t),
+// 1 - rate * weight decay.
 struct Rate {
   float rate, root, kept;
 };

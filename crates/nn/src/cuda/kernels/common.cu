@@ -1,5 +1,5 @@
-// Definitions shared by all kernels: the two types of activations, vectors of channels, and the mapping of blocks to
-// tensors.
+// Definitions shared by all kernels: the two types of activations, vectors of channels, and the
+// mapping of blocks to tensors.
 //
 // This source is compiled when the program starts, once for each type of activations (HALF: bfloat16, else float) and
 // each number V of neighbouring channels that a thread handles. V corresponds to 16 bytes if it divides the number of
@@ -68,8 +68,8 @@ __device__ __forceinline__ Lanes zeros() {
   return l;
 }
 
-// A block covers up to 16 groups of V channels, selected by blockIdx.x, and loops over rows. A thread handles one
-// group.
+// A block covers up to 16 groups of V channels, selected by blockIdx.x, and loops over rows. A
+// thread handles one group.
 struct Place {
   u32 group;   // the thread's group, counted over all channels
   u32 lane;    // the thread's group, counted within the block

@@ -1,7 +1,7 @@
 // The epilogue of a convolution or a batch norm, and its gradient: bias or normalisation, ReLU, 2x2 max pooling.
 //
-// The maximum is computed before ReLU, as on the CPU. Of equal values, the first of the window is chosen. NaN is
-// propagated.
+// The maximum is computed before ReLU, as on the CPU. Of equal values, the first of the window is
+// chosen. NaN is propagated.
 
 // The map y = (x - mean) * scale + shift of each channel; without mean and scale, y = x + shift. The forward and the
 // backward pass compute it by the same instruction, so that both see the same signs.
