@@ -1,5 +1,5 @@
-//! The data path on 10,000 samples of DoubleMNIST out of synthetic glyphs: drawing the plan, rendering, and writing the
-//! shards (rendering, PNG, Parquet, digests), reading a split back, and the paper's augmentation with its draws.
+//! Benchmarks of the data path on 10,000 samples of DoubleMNIST from synthetic glyphs: drawing the plan, rendering,
+//! writing the shards (rendering, PNG, Parquet, digests), reading a split, and the paper's augmentation with its draws.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -22,13 +22,13 @@ use multidigit::shards::{DATA, read_split};
 use multidigit::{dataset, plan::table};
 use rayon::prelude::*;
 
-/// Samples in all splits together.
+/// The number of samples in all splits together.
 const SAMPLES: u64 = 10_000;
 
-/// Pixels of an image.
+/// The number of pixels of an image.
 const AREA: usize = 64 * 64;
 
-/// Images that a thread augments in one go.
+/// The number of images that a thread augments at a time.
 const BATCH: usize = 64;
 
 fn bench(c: &mut Criterion) {
@@ -50,7 +50,7 @@ fn bench(c: &mut Criterion) {
         let config = dataset::Config::default();
         dataset::run(&config, &plan, &glyphs, &out, &Progress::silent()).expect("it is written")
     };
-    // those below read it, whichever benches are chosen
+    // the benchmarks below read the data set, whichever of them are selected
     write();
     group.bench_function("dataset", |b| b.iter(write));
     group.finish();
@@ -64,7 +64,7 @@ fn bench(c: &mut Criterion) {
         b.iter(|| dataset::render::render(&rows, 64, 64, &glyphs));
     });
     group.bench_function("read a split", |b| b.iter(|| read_split(&out.join(DATA), "train", None)));
-    // parameters drawn and applied, pixels to pixels
+    // parameters are drawn and applied, from pixels to pixels
     let recipe = augment::Config::default();
     let fused = augment::Config { compose: Compose::Fused, ..recipe.clone() };
     let bilinear = augment::Config { interpolation: Interpolation::Bilinear, ..recipe.clone() };
@@ -94,7 +94,7 @@ fn bench(c: &mut Criterion) {
             });
         });
     }
-    // where the time goes: the draws alone
+    // the draws alone, to show their share of the time
     group.bench_function("draw, one thread", |b| {
         let augmenter = Augmenter::new(&recipe, 0);
         b.iter(|| {

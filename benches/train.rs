@@ -1,7 +1,8 @@
-//! Training steps and evaluation of the networks: images per second, on fixed batches that stay in memory.
+//! Benchmarks of training steps and evaluation of the networks in images per second, on fixed batches in memory.
 //!
-//! A step is what the stage `train` does with a batch of 64: forward, loss, backward, Adam. Evaluation is forward only,
-//! 500 images at a time. Each runs once before it is timed, so that a short timing (criterion's --quick) finds it warm.
+//! A step is what the stage `train` does with a batch of 64: forward pass, loss, backward pass and Adam. Evaluation is
+//! the forward pass only, with 500 images at a time. Each runs once before it is timed, so that a short measurement
+//! (criterion's --quick) does not include the warm-up.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -32,7 +33,7 @@ fn input(images: usize) -> Tensor {
 }
 
 fn bench(c: &mut Criterion) {
-    memory::keep_freed(); // as the stages do
+    memory::keep_freed(); // as in the stages
     for model in [Model::AlexNet, Model::Fcn, Model::ResNet] {
         let shape = Shape { model, digits: 2, height: 64, width: 64 };
         let config = Config { model, ..Config::default() };

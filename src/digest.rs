@@ -1,8 +1,8 @@
-//! Digests: BLAKE3 of files, of keys, and of logical content.
+//! BLAKE3 digests of files, keys and logical content.
 //!
-//! Content digests cover what a file means (pixels, labels, columns), not how it is encoded, so that a newer compressor
-//! or another shard size changes nothing. A table is digested row by row, and the row digests in order: rows can be
-//! hashed on any thread.
+//! Content digests cover the meaning of a file (pixels, labels, columns), not its encoding, so that another compressor
+//! or shard size does not change them. The digest of a table covers the digests of its rows in order, so that rows can
+//! be hashed on any thread.
 
 use std::fmt;
 use std::path::Path;
@@ -36,7 +36,7 @@ impl Digest {
         Ok(Digest(*hasher.finalize().as_bytes()))
     }
 
-    /// The first twelve digits, for people.
+    /// The first twelve hexadecimal digits, for display.
     pub fn short(&self) -> String {
         self.to_string().chars().take(12).collect()
     }
@@ -74,7 +74,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Builds one digest out of parts, each framed by its length, so that no two sequences of parts collide.
+/// Computes one digest of several parts. Each part is preceded by its length, so that no two
+/// sequences of parts collide.
 #[derive(Default, Clone)]
 pub struct Parts(blake3::Hasher);
 
@@ -86,13 +87,13 @@ impl Parts {
         self
     }
 
-    /// Adds a byte string of so many bytes that [`Parts::piece`] brings piece by piece.
+    /// Starts a byte string of `length` bytes, which is added in pieces by [`Parts::piece`].
     pub fn begin(&mut self, length: u64) -> &mut Parts {
         self.0.update(&length.to_le_bytes());
         self
     }
 
-    /// Adds a piece of the byte string that was begun last.
+    /// Adds a piece of the byte string started by [`Parts::begin`].
     pub fn piece(&mut self, bytes: &[u8]) -> &mut Parts {
         self.0.update(bytes);
         self
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn a_digest_survives_its_text_form() {
         let digest = Digest::of(b"abc");
-        // BLAKE3's published digest of "abc"
+        // the published BLAKE3 digest of "abc"
         assert_eq!(digest.to_string(), "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!("6437".parse::<Digest>().is_err());

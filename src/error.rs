@@ -1,40 +1,40 @@
-//! The errors that every part of the program can meet: files, formats, settings. The errors of an area (raw, plan, train,
-//! pipeline and so on) are an enum in its own `error.rs`, and join this one by `From`.
+//! The errors that can occur in every part of the program: files, formats, settings. The errors of an area (raw, plan,
+//! train, pipeline and so on) are an enum in its own `error.rs`, and are converted to [`Error`] by `From`.
 //!
-//! A message is lowercase and puts the path (or the configuration key) first, then what was found, what was expected, and
-//! what to do where that is known. Nothing here formats for a terminal: `main` prints the message once.
+//! A message is in lower case. It begins with the path (or the configuration key), followed by what was found, what was
+//! expected, and what to do if that is known. Nothing here formats for a terminal: `main` prints the message once.
 
 use std::path::{Path, PathBuf};
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, with the facts that the message needs.
+/// An error, with the facts that its message needs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum Error {
-    // ---- files, any stage
-    /// The operating system refused a file operation.
+    // ---- files, in any stage
+    /// The operating system returned an error for a file operation.
     #[error("`{}`: cannot {action}: {source}{}", path.display(), way_out(source))]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
-    /// A file of ours, or one in our format, is not what it should be.
+    /// A file of this program, or one in its format, has unexpected content.
     #[error("`{}`: {found}; expected {expected}", path.display())]
     Format { path: PathBuf, found: String, expected: String },
-    /// The Parquet or Arrow library refused a file.
+    /// The Parquet or Arrow library cannot read a file.
     #[error("`{}`: not readable as Parquet: {message}", path.display())]
     Parquet { path: PathBuf, message: String },
     /// A library panicked on a file.
     #[error("`{}`: a reader of this format broke on it ({message}); expected a sound file", path.display())]
     Broke { path: PathBuf, message: String },
-    /// Another process writes a folder, or reads one that is to be written.
+    /// Another process is writing this folder, or is reading it while it should be written.
     #[error(
         "`{}`: another run of this program is writing or reading this folder; wait until it ends, or give this one \
          another --artifacts (a training: another `train.run`)",
         path.display()
     )]
     Busy { path: PathBuf },
-    /// Files of the user's stand where this program would put its own.
+    /// The user's own files are in the place where this program would write.
     #[error(
         "`{}`: holds {}, which no record of this program names; move {} away, or work in another folder with --artifacts",
         folder.display(), some(found), if found.len() == 1 { "it" } else { "them" }
@@ -45,63 +45,63 @@ pub enum Error {
     Interrupted,
 
     // ---- configuration
-    /// A configuration file or override that cannot be read as configuration.
+    /// A configuration file or an override is not valid syntax.
     #[error("{origin}: {message}")]
     ConfigSyntax { origin: String, message: String },
-    /// A key that does not exist.
+    /// A configuration key does not exist.
     #[error("{origin}: unknown key `{key}`{}", nearest_hint(nearest.as_deref(), valid))]
     ConfigKey { origin: String, key: String, nearest: Option<String>, valid: Vec<String> },
-    /// A value that cannot work.
+    /// A configuration value is invalid.
     #[error("`{key}`: found {found}; expected {expected}")]
     ConfigValue { key: String, found: String, expected: String },
-    /// The file system has no room for the epochs that are to be stored.
+    /// The file system has no room for the files to be stored.
     #[error(
         "`{}`: {what} need about {}, but {} are free; free some space{way}, or work in another folder with --artifacts",
         path.display(), amount(*need), amount(*free)
     )]
     DiskSpace { path: PathBuf, what: String, need: u64, free: u64, way: &'static str },
 
-    // ---- the areas above
-    /// An error of an area: an enum in the area's own `error.rs`, which [`Error::area`] gives back.
+    // ---- areas
+    /// An error of an area: an enum in the area's own `error.rs`, available through [`Error::area`].
     #[error(transparent)]
     Area(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// An [`Error::Io`] maker for `map_err`.
+    /// Returns a function for `map_err` that makes an [`Error::Io`].
     pub fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error + use<> {
         let path = path.to_owned();
         move |source| Error::Io { path, action, source }
     }
 
-    /// An [`Error::Parquet`] maker for `map_err`.
+    /// Returns a function for `map_err` that makes an [`Error::Parquet`].
     pub fn parquet<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> Error + use<E> {
         let path = path.to_owned();
         move |e| Error::Parquet { path: path.clone(), message: shown(&e.to_string()) }
     }
 
-    /// A maker for `map_err` where a library that writes files for us fails; most often the disk is full.
+    /// Returns a function for `map_err`, for errors of a library that writes a file. Most often the disk is full.
     pub fn write<E: std::error::Error + 'static>(path: &Path) -> impl Fn(E) -> Error + use<E> {
         let path = path.to_owned();
         move |e| Error::Io { path: path.clone(), action: "write it", source: system_error(&e) }
     }
 
-    /// An [`Error::Format`].
+    /// Makes an [`Error::Format`].
     pub fn format(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Error {
         Error::Format { path: path.to_owned(), found: shown(&found.into()), expected: expected.into() }
     }
 
-    /// An [`Error::ConfigValue`].
+    /// Makes an [`Error::ConfigValue`].
     pub fn value(key: &str, found: impl std::fmt::Display, expected: impl Into<String>) -> Error {
         Error::ConfigValue { key: key.to_owned(), found: found.to_string(), expected: expected.into() }
     }
 
-    /// An [`Error::Area`].
+    /// Makes an [`Error::Area`].
     pub fn of_area(error: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::Area(Box::new(error))
     }
 
-    /// The error of an area, if this is one of its type.
+    /// The error of an area, if it is of type `E`.
     pub fn area<E: std::error::Error + 'static>(&self) -> Option<&E> {
         match self {
             Error::Area(error) => error.downcast_ref(),
@@ -109,7 +109,7 @@ impl Error {
         }
     }
 
-    /// Whether the system failed, so that nothing is said of what a file holds.
+    /// Whether the system failed, so that the error says nothing about the content of a file.
     pub fn is_of_system(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() != std::io::ErrorKind::NotFound)
     }
@@ -120,7 +120,7 @@ impl Error {
     }
 }
 
-/// What is shown of words that a file can be quoted in: their beginning, where there are many.
+/// The part of a text quoted from a file that is shown: its beginning, if it is long.
 pub fn shown(text: &str) -> String {
     const CHARACTERS: usize = 2000;
     match text.char_indices().nth(CHARACTERS).and_then(|(end, _)| text.get(..end)) {
@@ -137,7 +137,7 @@ fn nearest_hint(nearest: Option<&str>, valid: &[String]) -> String {
     }
 }
 
-/// Names, the first few of many.
+/// The first few of many names.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 3;
     match names.split_at_checked(SHOWN) {
@@ -146,7 +146,7 @@ fn some(names: &[String]) -> String {
     }
 }
 
-/// The system's error that an error of a library is about, if it is about one; else one that says the same.
+/// The system error that caused an error of a library, or else one with the same message.
 fn system_error(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -158,10 +158,10 @@ fn system_error(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
     std::io::Error::other(error.to_string())
 }
 
-/// What to do about an error of the system, where that is known.
+/// Advice about a system error, if there is any.
 fn way_out(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    // of POSIX, which std has no words for
+    // POSIX error numbers for which std has no names
     const TOO_MANY_IN_PROCESS: i32 = 24;
     const TOO_MANY_IN_SYSTEM: i32 = 23;
     match (error.kind(), error.raw_os_error()) {
@@ -173,7 +173,7 @@ fn way_out(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Bytes in the unit that people read: at least 1 of it, to one decimal.
+/// A number of bytes in the largest unit of which there is at least 1, to one decimal.
 fn amount(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB"];
     let unit = (bytes.max(1).ilog10() / 3) as usize;

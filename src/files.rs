@@ -1,8 +1,9 @@
-//! Files whole or not at all: temporary siblings, renames, locks, and stamps that tell an untouched file.
+//! File operations that leave a file complete or unchanged: temporary siblings, renames, locks, and stamps by which an
+//! unchanged file is recognised.
 //!
-//! The promise, against kills and power cuts alike: what a name shows is either the old state or the new one, never half
-//! of either. Nothing here removes or replaces a file that this program did not write, but where a flag names it: a folder
-//! under construction carries a mark, and one without it is left alone.
+//! After a kill or a power cut, a path shows either the old state or the new one, never a part of either. Nothing here
+//! removes or replaces a file that this program did not write, unless a flag names it: a folder under construction
+//! carries a mark, and a folder without a mark is left alone.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -19,16 +20,17 @@ const NEW: &str = ".new";
 const OLD: &str = ".old";
 const LOCK: &str = ".lock";
 
-/// Bytes of a text at most: a record of 50,000 files has about 14 MB.
+/// The maximum number of bytes of a text file. A record of 50,000 files has about 14 MB.
 const TEXT: u64 = 16 << 20;
 
-/// The ending of a folder whose work was interrupted and can go on.
+/// The suffix of a folder whose work was interrupted and can be resumed.
 pub const UNFINISHED: &str = ".unfinished";
 
-/// The hidden file that marks a folder in which this program is at work, or was when it was killed.
+/// The hidden file that marks a folder that this program is building, or was building when it was killed.
 pub const MARK: &str = ".multidigit";
 
-/// The hidden file that marks a finished folder whose place another one takes: what a kill leaves of it can go.
+/// The hidden file that marks a finished folder that is being replaced. If a kill leaves such a
+/// folder, it can be removed.
 pub const REPLACED: &str = ".multidigit-replaced";
 
 /// Creates a folder and its parents.
@@ -36,7 +38,7 @@ pub fn create_dir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::io(path, "create the folder"))
 }
 
-/// Opens a regular file for reading. A pipe or a device would keep the program waiting, or never end.
+/// Opens a regular file for reading. Pipes and devices are refused, because reading them may block or never end.
 pub fn open(path: &Path) -> Result<File> {
     let meta = fs::metadata(path).map_err(Error::io(path, "read it"))?;
     if !meta.is_file() {
@@ -52,22 +54,22 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a whole file of UTF-8 text: settings, a record, a table. What is made of a text in memory can be twenty times its
-/// size.
+/// Reads a whole file of UTF-8 text, such as settings, a record or a table. The data made from a text in memory can be
+/// twenty times its size.
 ///
-/// # Errors
-/// [`Error::Format`] for one that is larger than any of this program's, or not UTF-8.
+/// # Errors [`Error::Format`] if the file is larger than any file of this program, or not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     within(path, TEXT)?.read_to_end(&mut bytes).map_err(Error::io(path, "read it"))?;
-    // a fault of the file, and none of the system's
+    // an error of the content, not of the system
     String::from_utf8(bytes).map_err(|e| {
         let place = e.utf8_error().valid_up_to();
         Error::format(path, format!("bytes from {place} on that are no UTF-8"), "a text in UTF-8")
     })
 }
 
-/// Opens a regular file of at most `limit` bytes for reading; of one that grows meanwhile, no more are read.
+/// Opens a regular file of at most `limit` bytes for reading. If the file grows meanwhile, no more
+/// than `limit` bytes are read.
 pub fn within(path: &Path, limit: u64) -> Result<impl Read + use<>> {
     let file = open(path)?;
     let bytes = file.metadata().map_err(Error::io(path, "look at it"))?.len();
@@ -77,32 +79,32 @@ pub fn within(path: &Path, limit: u64) -> Result<impl Read + use<>> {
     Ok(file.take(limit))
 }
 
-/// Writes a file of a folder under construction, which nobody reads before it is committed, and which is forced to the disk
-/// then.
+/// Writes a file in a folder under construction. Nobody reads the file before the folder is committed, which also
+/// flushes the file to disk.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = File::create(path).map_err(Error::io(path, "create it"))?;
     file.write_all(bytes).map_err(Error::io(path, "write it"))
 }
 
-/// Writes a file of one of this program's own folders in one step: neither a reader, nor a kill, nor a power cut ever
-/// meets half of it.
+/// Replaces a file in one of this program's own folders atomically: neither a reader, a kill nor a power cut ever sees
+/// a partial file.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     replace_by(path, None, |file| file.write_all(bytes).map_err(Error::io(path, "write it")))
 }
 
-/// [`replace`] by what `make` writes. What stood there before takes the name `former`, if there is one. Where `make` fails,
-/// nothing is changed, and nothing left beside `path`.
+/// Like [`replace`], with the content that `make` writes. The former file is renamed to `former`, if that is given. If
+/// `make` fails, `path` is unchanged and no temporary file is left.
 pub fn replace_by(path: &Path, former: Option<&Path>, make: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let temporary = sibling(path, NEW);
     let file = File::create(&temporary).map_err(Error::io(path, "create it"))?;
     put(file, &temporary, path, former, make)
 }
 
-/// Writes a file among the user's own, such as one that a flag names: into a folder that is there, under a new name or
-/// in place of a regular file.
+/// Writes a file among the user's own files, such as one that a flag names. The folder must exist, and the name must be
+/// new or that of a regular file.
 ///
 /// # Errors
-/// [`Error::Format`] where a folder, a link or a device has the name.
+/// [`Error::Format`] if the name belongs to a folder, a link or a device.
 pub fn write_among_users(path: &Path, bytes: &[u8]) -> Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() => None,
@@ -115,20 +117,21 @@ pub fn write_among_users(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(found) = found {
         return Err(Error::format(path, found, "a regular file, or a name that is not taken"));
     }
-    // whatever has the temporary name already is not ours to write over, or to remove
+    // an existing file with the temporary name may not be overwritten or removed
     let temporary = sibling(path, &format!(".{}{NEW}", std::process::id()));
     let file = File::create_new(&temporary).map_err(Error::io(path, "create a file beside it"))?;
     put(file, &temporary, path, None, |file| file.write_all(bytes).map_err(Error::io(path, "write it")))
 }
 
-/// [`replace`], but not where another process is writing the same file, or left a half of it. Whether it was written.
+/// Like [`replace`], but does nothing if another process is writing the same file, or left its temporary file. Returns
+/// whether the file was written.
 pub fn replace_unless_taken(path: &Path, bytes: &[u8]) -> bool {
     let temporary = sibling(path, NEW);
     let Ok(file) = File::create_new(&temporary) else { return false };
     put(file, &temporary, path, None, |file| file.write_all(bytes).map_err(Error::io(path, "write it"))).is_ok()
 }
 
-/// Fills a temporary file and gives it its name, once its content is on the disk.
+/// Fills a temporary file, flushes it to disk and renames it to `path`.
 fn put(
     mut file: File,
     temporary: &Path,
@@ -143,34 +146,34 @@ fn put(
         }
     });
     if made.is_err() {
-        // the failure under way matters more than one from here
+        // the current error matters more than an error here
         let _ = fs::remove_file(temporary);
         return made;
     }
     sync::name(path)
 }
 
-/// Gives a file of this program's own folders another name, in place of what has that name.
+/// Renames a file in one of this program's own folders, replacing any file of the new name.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io(to, "put it in place"))?;
     sync::name(to)
 }
 
-/// The hidden sibling of a path that holds a state in transit.
+/// The hidden sibling of a path, for a temporary state.
 fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}{suffix}"))
 }
 
-/// Whether a file, by its name, is the half of another that a killed run was writing.
+/// Whether a file name is that of the temporary file for `other`, left by a killed run.
 pub fn is_half_of(name: &str, other: &str) -> bool {
     name.strip_prefix('.').and_then(|name| name.strip_suffix(NEW)) == Some(other)
 }
 
-/// The folder that a path leads to: a link to a folder elsewhere stays one, and its folder is worked on.
+/// The folder that a path leads to. A link to a folder is followed, so that the link remains and its target is changed.
 ///
 /// # Errors
-/// [`Error::Format`] for a link that leads nowhere, or a file.
+/// [`Error::Format`] for a dangling link, or a file.
 pub fn resolve(target: &Path) -> Result<PathBuf> {
     let resolved = match target.is_symlink() {
         true => fs::canonicalize(target).map_err(|_| {
@@ -186,20 +189,20 @@ pub fn resolve(target: &Path) -> Result<PathBuf> {
     }
 }
 
-/// A folder under construction beside the place where it will stand. It carries [`MARK`] until it stands there.
+/// A folder under construction beside its final path. It carries [`MARK`] until it has been moved there.
 pub struct Build {
     target: PathBuf,
     folder: PathBuf,
-    /// Whether a build that fails leaves its folder.
+    /// Whether the folder is kept if the build fails.
     keep: bool,
     committed: bool,
 }
 
 impl Build {
-    /// Starts an empty folder for `target`, which is no link; what an earlier, killed build left there goes.
+    /// Starts a build in an empty folder for `target`, which is not a link. The remains of a killed build are removed.
     ///
     /// # Errors
-    /// [`Error::Foreign`] where a folder stands there that no build of this program made.
+    /// [`Error::Foreign`] if a folder of that name exists that no build of this program made.
     pub fn beside(target: &Path) -> Result<Build> {
         let folder = sibling(target, NEW);
         clear_build(target)?;
@@ -210,11 +213,11 @@ impl Build {
         Ok(build)
     }
 
-    /// Starts, or goes on with, a folder for `target` that a failed or killed build leaves behind: see [`unfinished`].
-    /// `mark` is the text of its mark, where it has none yet.
+    /// Starts or resumes a build for `target` whose folder is kept if the build fails or is killed: see [`unfinished`].
+    /// `mark` is the text of the mark, if the folder has none yet.
     ///
     /// # Errors
-    /// [`Error::Foreign`] where a folder with something in it stands there that no build of this program made.
+    /// [`Error::Foreign`] if a folder of that name exists that is not empty and that no build of this program made.
     pub fn resumable(target: &Path, mark: &str) -> Result<Build> {
         let folder = unfinished(target);
         if !is_marked(&folder) {
@@ -228,18 +231,18 @@ impl Build {
         Ok(build)
     }
 
-    /// Writes the folder's mark.
+    /// Writes the mark of the folder.
     pub fn mark(&self, text: &str) -> Result<()> {
         replace(&self.folder.join(MARK), format!("{text}\n").as_bytes())
     }
 
-    /// The folder to build in.
+    /// The folder under construction.
     pub fn path(&self) -> &Path {
         &self.folder
     }
 
-    /// Puts the folder in the target's place in one step, once its `files`, named below it, are on the disk. Returns the
-    /// folder that holds what stood there before, for the caller to remove.
+    /// Moves the folder to its target atomically, after its `files`, given as paths within it, have been flushed to
+    /// disk. Returns the folder that now holds the former state, which the caller must remove.
     pub fn commit(mut self, files: &[PathBuf]) -> Result<Option<PathBuf>> {
         sync::tree(&self.folder, files)?;
         sync::name(&self.folder)?;
@@ -256,7 +259,8 @@ impl Build {
         } else if exchange(&self.folder, &self.target) {
             Some(self.folder.clone())
         } else {
-            // Two renames where the system cannot exchange two names; whoever builds here next mends a kill between them.
+            // The system cannot exchange two names, so two renames are needed; the next build
+            // repairs a kill between them.
             let old = sibling(&self.target, OLD);
             fs::rename(&self.target, &old).map_err(Error::io(&self.target, "move it aside"))?;
             if let Err(error) = place(&self.folder) {
@@ -266,7 +270,7 @@ impl Build {
             Some(old)
         };
         self.committed = true;
-        // before anything of the former state goes
+        // must precede the removal of the former state
         sync::name(&self.target)?;
         let mark = self.target.join(MARK);
         fs::remove_file(&mark).map_err(Error::io(&mark, "remove it"))?;
@@ -277,35 +281,35 @@ impl Build {
 impl Drop for Build {
     fn drop(&mut self) {
         if !self.committed && !self.keep {
-            // A build that was not committed failed: the error under way matters more than one from here.
+            // If the build was not committed, it failed, and the current error matters more than an error here.
             let _ = remove_marked(&self.folder);
         }
     }
 }
 
-/// The folder beside a target in which a build stands that can go on.
+/// The folder beside a target that holds a resumable build.
 pub fn unfinished(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     target.with_file_name(format!("{name}{UNFINISHED}"))
 }
 
-/// The places beside a target where a killed run may have left the state that stood there before.
+/// The paths beside a target where a killed run may have left the former state.
 pub fn former(target: &Path) -> [PathBuf; 3] {
     [sibling(target, NEW), unfinished(target), sibling(target, OLD)]
 }
 
-/// Puts the state back that a killed run had moved aside, which is in the last of [`former`].
+/// Restores the state that a killed run had moved to the last path of [`former`].
 pub fn put_back(target: &Path) -> Result<()> {
     fs::rename(sibling(target, OLD), target).map_err(Error::io(target, "put it back"))
 }
 
-/// Whether a killed run left a build beside a target that cannot go on.
+/// Whether a killed run left a build beside a target that cannot be resumed.
 pub fn is_build_left(target: &Path) -> bool {
     let folder = sibling(target, NEW);
     is_marked(&folder) || is_rest(&folder)
 }
 
-/// Removes a build that a killed run left, unless it can go on.
+/// Removes a build that a killed run left, unless it can be resumed.
 pub fn clear_build(target: &Path) -> Result<()> {
     let folder = sibling(target, NEW);
     if is_marked(&folder) {
@@ -314,7 +318,7 @@ pub fn clear_build(target: &Path) -> Result<()> {
     if is_rest(&folder) { remove_empty(&folder) } else { Ok(()) }
 }
 
-/// Removes a folder that carries a mark. The mark goes last, so that what a kill leaves is still known by it.
+/// Removes a folder with a mark. The mark is removed last, so that the remains after a kill can still be recognised.
 fn remove_marked(folder: &Path) -> Result<()> {
     for path in entries(folder)?.into_iter().filter(|path| !path.ends_with(MARK)) {
         let is_folder = path.is_dir() && !path.is_symlink();
@@ -325,24 +329,24 @@ fn remove_marked(folder: &Path) -> Result<()> {
     fs::remove_dir(folder).map_err(Error::io(folder, "remove it"))
 }
 
-/// Whether a killed run left a build beside a target that cannot go on, or the mark in a target that had taken its place.
+/// Whether a killed run left a build beside a target that cannot be resumed, or a mark in the target itself.
 pub fn needs_mending(target: &Path) -> bool {
     is_build_left(target) || is_marked(target) || target.join(REPLACED).is_file()
 }
 
-/// Whether a folder carries a build's mark.
+/// Whether a folder carries the mark of a build.
 pub fn is_marked(folder: &Path) -> bool {
     fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir()) && folder.join(MARK).is_file()
 }
 
-/// Refuses a folder in which anything stands; none is fine.
+/// Returns an error if a folder is not empty. A folder that does not exist is accepted.
 ///
 /// # Errors
 /// [`Error::Foreign`]
 pub fn require_free(folder: &Path) -> Result<()> {
     let listed = entries(&resolve(folder)?)?;
     let names = listed.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
-    // a kill may have met the writing of a mark, or the end of a removal
+    // a kill may have interrupted the writing of a mark, or the end of a removal
     let found: Vec<String> = names.filter(|name| !is_half_of(name, MARK) && name != REPLACED).collect();
     match found.is_empty() {
         true => Ok(()),
@@ -350,13 +354,12 @@ pub fn require_free(folder: &Path) -> Result<()> {
     }
 }
 
-/// Whether a folder stands in which nothing stands but the marks that are removed last: the end of a removal that a kill
-/// met.
+/// Whether a folder exists and holds nothing but the marks that are removed last, as after a removal that was killed.
 pub fn is_rest(folder: &Path) -> bool {
     fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir()) && require_free(folder).is_ok()
 }
 
-/// Removes a folder that is empty but for the rest of marks; none is fine.
+/// Removes a folder that holds nothing but marks. A folder that does not exist is accepted.
 pub fn remove_empty(folder: &Path) -> Result<()> {
     require_free(folder)?;
     remove(&sibling(&folder.join(MARK), NEW))?;
@@ -378,16 +381,16 @@ fn exchange(_: &Path, _: &Path) -> bool {
     false
 }
 
-/// Removes a folder, unless something is in it.
+/// Removes a folder if it is empty.
 pub fn remove_if_empty(folder: &Path) -> Result<()> {
     match fs::remove_dir(folder) {
-        // what some systems call a folder that is not empty
+        // the errors that systems report for a folder that is not empty
         Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => Ok(()),
         removed => removed.map_err(Error::io(folder, "remove it")),
     }
 }
 
-/// Removes a file or a link; what is not there is fine.
+/// Removes a file or a link. A path that does not exist is accepted.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(path, "remove it")(error)),
@@ -395,9 +398,9 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// The paths in a folder, sorted by name; none for a folder that is not there.
+/// The paths in a folder, sorted by name. If the folder does not exist, there are none.
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    // a signal may interrupt it, which std goes on after everywhere but here
+    // a signal may interrupt this call, which std retries everywhere else
     let mut listing = fs::read_dir(folder);
     while matches!(&listing, Err(error) if error.kind() == ErrorKind::Interrupted) {
         listing = fs::read_dir(folder);
@@ -414,27 +417,27 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Bytes that are free, for this user, on the file system of a folder; `None` where the system does not tell.
+/// The free bytes for this user on the file system of a folder; `None` if the system does not report them.
 #[cfg(unix)]
 pub fn free_bytes(folder: &Path) -> Option<u64> {
     let system = rustix::fs::statvfs(folder).ok()?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
-/// Bytes that are free, for this user, on the file system of a folder; `None` where the system does not tell.
+/// The free bytes for this user on the file system of a folder; `None` if the system does not report them.
 #[cfg(not(unix))]
 pub fn free_bytes(_: &Path) -> Option<u64> {
     None
 }
 
-/// Every file below a folder, as paths relative to it, sorted; hidden names are left out.
+/// All files below a folder as sorted paths relative to it, without hidden ones.
 pub fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = walk_all(folder)?;
     found.retain(|path| !path.iter().any(|part| part.to_string_lossy().starts_with('.')));
     Ok(found)
 }
 
-/// Every file below a folder, hidden ones too, as paths relative to it, sorted. A link counts as a file.
+/// All files below a folder as sorted paths relative to it, including hidden ones. A link counts as a file.
 pub fn walk_all(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut pending = vec![folder.to_owned()];
@@ -450,42 +453,42 @@ pub fn walk_all(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Where a path leads once everything on it that stands is followed, so that two paths can be compared.
+/// The absolute path, in which all links are resolved as far as the path exists, so that two paths can be compared.
 pub fn absolute(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in path.ancestors() {
         if let (Ok(real), Ok(rest)) = (fs::canonicalize(ancestor), path.strip_prefix(ancestor)) {
-            // an empty rest would add a slash
+            // joining an empty rest would append a slash
             return if rest.as_os_str().is_empty() { real } else { real.join(rest) };
         }
     }
     path
 }
 
-/// Whom a lock keeps out.
+/// The kind of a lock, which determines whom it excludes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hold {
-    /// Everybody else: its holder writes.
+    /// The holder writes, and excludes everyone else.
     Write,
-    /// Those who write: its holder reads.
+    /// The holder reads, and excludes writers.
     Read,
 }
 
-/// The lock of a folder; the system releases it when the process ends, however it ends.
+/// A lock on a folder. The system releases it when the process ends, in any way.
 pub struct FolderLock {
     file: File,
     folder: PathBuf,
 }
 
 impl FolderLock {
-    /// Takes the lock that lies in a folder, to write there, or fails at once if another process has it.
+    /// Takes the lock file in a folder for writing. Returns an error at once if another process holds it.
     pub fn take(folder: &Path) -> Result<FolderLock> {
         create_dir(folder)?;
         FolderLock::open(folder, &folder.join(LOCK), Hold::Write)
     }
 
-    /// Takes the lock that lies beside a folder, which need not be there, or fails at once if another process keeps this
-    /// one out.
+    /// Takes the lock file beside a folder, which need not exist. Returns an error at once if another
+    /// process excludes this lock.
     pub fn beside(folder: &Path, hold: Hold) -> Result<FolderLock> {
         if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             create_dir(parent)?;
@@ -493,8 +496,8 @@ impl FolderLock {
         FolderLock::open(folder, &sibling(folder, LOCK), hold)
     }
 
-    /// Takes the lock that lies beside a folder for reading, where this process can write it: where it cannot, it is
-    /// nobody's to replace the folder either.
+    /// Takes the lock file beside a folder for reading. Returns `None` if the lock file cannot be written, since the
+    /// folder cannot be replaced then either.
     pub fn reading(folder: &Path) -> Result<Option<FolderLock>> {
         match FolderLock::open(folder, &sibling(folder, LOCK), Hold::Read) {
             Err(Error::Io { .. }) => Ok(None),
@@ -502,7 +505,7 @@ impl FolderLock {
         }
     }
 
-    /// The same lock, held for reading from now on; none where another process was quicker to write.
+    /// Exchanges the lock for a reading lock. Returns `None` if another process took a writing lock meanwhile.
     pub fn downgraded(self) -> Option<FolderLock> {
         let FolderLock { file, folder } = self;
         file.unlock().ok()?;
@@ -530,19 +533,19 @@ impl FolderLock {
     }
 }
 
-/// What tells an untouched file without reading it.
+/// The metadata by which an unchanged file is recognised without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Time of the last change, in nanoseconds since 1970.
+    /// The time of the last change, in nanoseconds since 1970.
     pub modified_ns: u64,
-    /// The file's number in its file system; 0 where there is none.
+    /// The inode number in the file system; 0 if there is none.
     pub inode: u64,
 }
 
 impl Stamp {
-    /// The stamp of a file as it stands.
+    /// The current stamp of a file.
     pub fn of(path: &Path) -> Result<Stamp> {
         let meta = fs::metadata(path).map_err(Error::io(path, "look at it"))?;
         let modified = meta.modified().map_err(Error::io(path, "look at its time"))?;
@@ -594,12 +597,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let target = home.path().join("dataset");
         let (hidden, visible) = (home.path().join(".dataset.new"), home.path().join("dataset.unfinished"));
-        std::mem::forget(Build::beside(&target).unwrap()); // as a kill leaves it
+        std::mem::forget(Build::beside(&target).unwrap()); // the state after a kill
         fs::write(hidden.join("half"), "").unwrap();
         fs::create_dir_all(hidden.join("data/deep")).unwrap();
         assert_eq!(names(Build::beside(&target).unwrap().path()), [MARK]);
         for half in [None, Some("..multidigit.new"), Some(REPLACED)] {
-            fs::create_dir(&hidden).unwrap(); // killed between the folder and its mark
+            fs::create_dir(&hidden).unwrap(); // the state after a kill between the creation of the folder and its mark
             half.iter().for_each(|half| fs::write(hidden.join(half), "").unwrap());
             drop(Build::beside(&target).unwrap());
             assert!(names(home.path()).is_empty());

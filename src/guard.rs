@@ -1,8 +1,7 @@
-//! A library's panic on a file from outside, as an error that names the file.
+//! Converts a library's panic on an untrusted file into an error that names the file.
 //!
-//! The readers of Parquet, PNG, YAML and the like are other people's code, and a file that was damaged, or made to do so,
-//! can break them. Only calls into such libraries are guarded: a panic in this crate's own code is a mistake of ours, and
-//! ends the program.
+//! The libraries that read Parquet, PNG, YAML and similar formats may panic on a file that is damaged or malicious.
+//! Only calls of such libraries are guarded: a panic in this crate's own code is a defect, and ends the program.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -17,11 +16,11 @@ thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls a library on what the file `path` holds. The call must not hand work to other threads, whose panics would be
-/// printed; nor may its reader be used again after an error.
+/// Calls a library on the content of the file `path`. The call must not pass work to other threads, whose panics would
+/// be printed, and its reader must not be used again after an error.
 ///
 /// # Errors
-/// [`Error::Broke`] where the library panics.
+/// [`Error::Broke`] if the library panics.
 pub fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T> {
     keep_quiet();
     let outer = IS_GUARDED.replace(true);
@@ -30,7 +29,7 @@ pub fn guarded<T>(path: &Path, call: impl FnOnce() -> T) -> Result<T> {
     done.map_err(|panic| Error::Broke { path: path.to_owned(), message: message(&*panic) })
 }
 
-/// Keeps panics of guarded calls from being printed; all others are, as before.
+/// Installs a panic hook that does not print the panics of guarded calls. All other panics are printed as before.
 fn keep_quiet() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -43,7 +42,7 @@ fn keep_quiet() {
     });
 }
 
-/// The words of a panic.
+/// The message of a panic.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why").to_owned()

@@ -1,4 +1,5 @@
-//! `multidigit inspect`: what is in a file, as text. It looks at Parquet (any) and at IDX; it changes nothing.
+//! The command `multidigit inspect`: shows the content of a file as text. It reads Parquet and IDX
+//! files and changes nothing.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -12,11 +13,12 @@ use crate::guard::guarded;
 use crate::raw::idx;
 use crate::tables::Table;
 
-/// Rows that are shown.
+/// The number of rows shown.
 const ROWS: usize = 5;
-/// Characters of a value, or of a metadata entry, that are shown.
+/// The number of characters shown of a value or a metadata entry.
 const WIDTH: usize = 60;
-/// Bytes, unpacked, of a column in its first row group that is read: a file of 10 kB can hold a value of 300 MB.
+/// The maximum uncompressed size in bytes of a column in the first row group. A file of 10 kB
+/// can hold a value of 300 MB.
 const COLUMN: u64 = 64 << 20;
 /// The first bytes of a Parquet file.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
@@ -67,7 +69,7 @@ fn parquet(path: &Path) -> Result<String> {
     for pair in file.key_value_metadata().into_iter().flatten() {
         line(format!("  {}: {}", clip(&pair.key), clip(pair.value.as_deref().unwrap_or_default())));
     }
-    // a compression or a type that this program does not read is no reason to hide the rest
+    // an unsupported compression or type should not hide the rest
     match first_rows(&table) {
         Ok(rows) => out.push_str(&format!("first rows:\n{rows}")),
         Err(error) => out.push_str(&format!("first rows: {error}\n")),
@@ -94,7 +96,7 @@ fn first_rows(table: &Table) -> Result<String> {
     for (position, field) in fields.iter().enumerate() {
         let name = field.name();
         if fields.iter().take(position).any(|before| before.name() == name) {
-            continue; // shown with the first of its name
+            continue; // already shown with the first column of this name
         }
         let bytes = unpacked(table, name);
         let columns = match bytes {
@@ -111,8 +113,8 @@ fn first_rows(table: &Table) -> Result<String> {
     Ok(rows.concat())
 }
 
-/// Bytes, unpacked, of the columns of a name in the first row group, as the footer declares them. What a page's own
-/// header declares is not known before the page is unpacked.
+/// The uncompressed bytes of the columns of a name in the first row group, as declared in the footer. The size declared
+/// in a page header is not known before the page is read.
 fn unpacked(table: &Table, name: &str) -> u64 {
     let (metadata, fields) = (table.metadata(), table.metadata().schema().fields());
     let Some(group) = metadata.metadata().row_groups().first() else { return 0 };
@@ -139,7 +141,7 @@ fn values(table: &Table, name: &str) -> Result<Vec<Vec<String>>> {
     guarded(table.path(), columns)?.map_err(Error::parquet(table.path()))
 }
 
-/// A text on one line, cut where it is too long to be looked at. What is cut off is counted, not kept.
+/// A text on one line, clipped if it is too long to display. The characters cut off are counted, not stored.
 #[derive(Default)]
 struct Clip {
     head: String,
@@ -150,7 +152,7 @@ impl Write for Clip {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             if self.length < WIDTH {
-                // nor may a file's text steer the terminal
+                // control characters are replaced, so that a file cannot control the terminal
                 self.head.push(if c.is_control() { ' ' } else { c });
             }
             self.length += 1;
@@ -168,7 +170,7 @@ impl Clip {
 
 fn clip(text: &str) -> String {
     let mut clip = Clip::default();
-    // it takes every write
+    // writing to a Clip never fails
     let _ = clip.write_str(text);
     clip.finish()
 }

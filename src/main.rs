@@ -1,5 +1,5 @@
-//! Parse, run, print the error once, leave with the exit code: 0 ok, 1 a stage failed, 2 bad flags or configuration,
-//! 130 interrupted (143 by SIGTERM).
+//! The program: parses the command line, runs the command, prints an error once and returns the exit code: 0 for
+//! success, 1 if a stage failed, 2 for invalid flags or configuration, 130 if interrupted (143 by SIGTERM).
 
 #![forbid(unsafe_code)]
 
@@ -112,16 +112,16 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
     }
 }
 
-/// The configuration file that the command line names, or the one of the default name where it exists.
+/// The configuration file named on the command line, or the file of the default name if it exists.
 fn configuration_file(global: &Global) -> Option<&Path> {
     let default = Path::new(config::FILE);
     global.config.as_deref().or(default.exists().then_some(default))
 }
 
-/// The configuration of the command line: that of the named run, else of the configuration file, under the overrides.
+/// The configuration of a command: that of the named run or else of the configuration file, with the overrides applied.
 fn configuration(global: &Global, run: Option<&str>) -> Result<Config> {
     if let Some(threads) = global.threads {
-        // before anything computes: the configuration of a run is compared with its record
+        // must precede all computation: the configuration of a run is compared with its record
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
         pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
     }
@@ -134,7 +134,7 @@ fn configuration(global: &Global, run: Option<&str>) -> Result<Config> {
     }
 }
 
-/// Does work that takes time: its progress is shown on the terminal, and Ctrl-C ends it at the next good place.
+/// Does work that takes time. Its progress is shown on the terminal, and Ctrl-C ends it at the next suitable point.
 fn at_work(global: &Global, work: impl FnOnce(&Progress) -> Result<()>) -> Result<()> {
     catch_signals();
     let terminal = Terminal::new(global.quiet, !global.no_progress);
@@ -142,7 +142,7 @@ fn at_work(global: &Global, work: impl FnOnce(&Progress) -> Result<()>) -> Resul
     work(&Progress::new(&sink))
 }
 
-/// Does work on the pipeline over the folders that the command line names.
+/// Does work on the pipeline in the folders named on the command line.
 fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Progress) -> Result<()>) -> Result<()> {
     if global.no_sync {
         sync::leave_to_the_system();
@@ -153,7 +153,7 @@ fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Pr
     at_work(global, |progress| work(&pipeline, progress))
 }
 
-/// Prints what became of a stage.
+/// Prints the outcome of a stage.
 fn tell(stage: Stage, outcome: &Outcome) -> Result<()> {
     print(&results::outcome(stage, outcome))
 }
@@ -165,7 +165,7 @@ fn print(text: &str) -> Result<()> {
 fn write(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        // whoever read our output has seen enough; the work goes on, and its exit code is its own
+        // the reader of the output has closed it; the work continues, with its own exit code
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(Error::io(Path::new("standard output"), "write to it")),
     }

@@ -1,4 +1,4 @@
-//! The results of commands as text for stdout: one line per stage, then what is to be said of it.
+//! Formats the results of commands as text for stdout: one line per stage, followed by details.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use multidigit::runs::format::{percent, utc};
 use multidigit::train::bench;
 use multidigit_nn::tape::Time;
 
-/// What became of a stage in a run.
+/// The outcome of a stage in a run.
 pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
     match outcome {
         Outcome::Fresh(record) => format!("{stage:9} fresh      {}\n", stage.amount(record)),
@@ -28,7 +28,7 @@ pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
     }
 }
 
-/// How every stage stands.
+/// The status of every stage.
 pub fn status(all: &[Status]) -> String {
     let mut out = String::new();
     for Status { stage, freshness, remarks } in all {
@@ -47,7 +47,7 @@ pub fn status(all: &[Status]) -> String {
     out
 }
 
-/// What verification found.
+/// The verdicts of a verification.
 pub fn verdicts(verdicts: &[Verdict]) -> String {
     let mut out = String::new();
     for verdict in verdicts {
@@ -62,7 +62,7 @@ pub fn verdicts(verdicts: &[Verdict]) -> String {
     out
 }
 
-/// What was removed, and what was left.
+/// The files that were removed, and those that were left.
 pub fn cleaned(cleaned: &[Cleaned]) -> String {
     let mut out = String::new();
     for Cleaned { folder, files, stands } in cleaned {
@@ -78,7 +78,7 @@ pub fn json<T: Serialize>(result: &T) -> String {
     format!("{:#}\n", serde_json::json!(result))
 }
 
-/// What a network says of images: a line each.
+/// The answers of a network for images, one line each.
 pub fn answers(answers: &[ImagePrediction]) -> String {
     let positions = |answer: &ImagePrediction| -> String {
         let position =
@@ -92,7 +92,7 @@ pub fn answers(answers: &[ImagePrediction]) -> String {
     table(&["image", "digits", "probability", "  each digit"], answers.iter().map(row).collect())
 }
 
-/// All runs: a line each.
+/// All runs, one line each.
 pub fn runs(runs: &[Summary]) -> String {
     if runs.is_empty() {
         return "no runs yet; `multidigit run train` makes one\n".to_owned();
@@ -119,8 +119,8 @@ pub fn runs(runs: &[Summary]) -> String {
     table(&headings, runs.iter().map(row).collect())
 }
 
-/// Rows under headings, in columns as wide as their widest entry. The first column and the last are set to the left, the
-/// others to the right.
+/// Rows under headings, in columns as wide as their widest entry. The first and the last column are left-aligned, the
+/// others right-aligned.
 fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
     let heading: Vec<String> = headings.iter().map(|&heading| heading.to_owned()).collect();
     let all: Vec<Vec<String>> = [vec![heading], rows].concat();
@@ -148,7 +148,7 @@ fn age(finished: u64) -> String {
     }
 }
 
-/// What a bench of training measured; with a profile, also each layer's time.
+/// The results of a training benchmark. With `profile`, they include the time of each layer.
 pub fn bench(report: &bench::Report, profile: bool) -> String {
     let bench::Report { shape, batch, threads, steps, alone, loaded, waited, evaluation, .. } = report;
     let (height, width) = (shape.height, shape.width);

@@ -1,7 +1,8 @@
-//! Seeded random streams, shuffles out of them, and a look at the system's own random numbers.
+//! Seeded random streams, shuffles that use them, and a check of the system's random numbers.
 //!
-//! There is no global generator. The streams are those of `multidigit_nn`, from which networks draw, too: named by (seed,
-//! purpose, epoch, index), so that neither threads nor order nor the size of shards can change a byte of any of them.
+//! There is no global generator. The streams are those of `multidigit_nn`, which networks use too. They are identified
+//! by (seed, purpose, epoch, index), so that the number of threads, the order of use and the size of shards do not
+//! change their content.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::path::Path;
@@ -14,17 +15,19 @@ use rand_chacha::rand_core::Rng;
 use crate::error::Error;
 use crate::error::Result;
 
-/// A Fisher-Yates shuffle. An index is 64 random bits times the number of choices, over 2^64: a choice is biased by less than
-/// that number over 2^64. It is written out here, since a library's may give another order in its next version.
+/// A Fisher-Yates shuffle. An index is 64 random bits times the number of choices, over 2^64, so that the bias of a
+/// choice is less than the number of choices over 2^64. The shuffle is implemented here because a library may change
+/// its order in a new version.
 pub fn shuffle<T>(rng: &mut ChaCha8Rng, items: &mut [T]) {
     for i in (1..items.len()).rev() {
-        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64; // 0..=i
+        let j = (u128::from(rng.next_u64()) * (i as u128 + 1)) >> 64; // from 0 to i, inclusive
         items.swap(i, j as usize);
     }
 }
 
-/// Whether the system gives random numbers. Nothing here takes any, but libraries do, for their hash tables, and panic
-/// where the system refuses them. That a kernel lacks the call, or forbids it, is no refusal: they then read a device.
+/// Checks that the system provides random numbers. This crate uses none, but libraries do for their hash tables, and
+/// panic if the system refuses them. A kernel that lacks or forbids the call does not count as a refusal, because
+/// libraries then read a device.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn check_system() -> Result<()> {
     use rustix::io::Errno;
@@ -35,7 +38,7 @@ pub fn check_system() -> Result<()> {
     }
 }
 
-/// Whether the system gives random numbers: nothing is known to refuse them here.
+/// Checks that the system provides random numbers. No refusal is known on this system.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub fn check_system() -> Result<()> {
     Ok(())

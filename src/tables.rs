@@ -1,7 +1,7 @@
-//! Parquet plumbing that every table of ours shares: writer settings, integer columns, and reading columns back with
-//! errors that name the file, the column, what was found and what was expected.
+//! Parquet code shared by all tables of this program: writer settings, integer columns, and readers of columns whose
+//! errors name the file, the column, what was found and what was expected.
 //!
-//! All fields are nullable and all integers are `int64`: the forms that every reader of Parquet takes.
+//! All fields are nullable and all integers are `int64`, forms that every Parquet reader supports.
 
 mod bounds;
 mod thrift;
@@ -25,10 +25,11 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guarded;
 
-/// The writer's name in our files: it names the format, not the crate's version, so that an upgrade changes no byte.
+/// The writer's name in the files of this program. It names the format, not the crate's version, so that an upgrade
+/// does not change the bytes of a file.
 pub const CREATED_BY: &str = "multidigit version 1";
 
-/// The metadata key under which a plan and shards hold the facts of the plan.
+/// The metadata key under which plans and shards store the facts of the plan.
 pub const FACTS: &str = "multidigit";
 
 /// How Parquet pages are compressed.
@@ -43,7 +44,7 @@ pub enum Compression {
     Uncompressed,
 }
 
-/// Writer settings: our name, the compression, and metadata as (key, value).
+/// Writer settings: the writer's name, the compression, and metadata as (key, value).
 pub fn properties(compression: Compression, metadata: &[(&str, String)]) -> WriterPropertiesBuilder {
     let pairs = metadata.iter().map(|(key, value)| KeyValue::new((*key).to_owned(), value.clone())).collect();
     WriterProperties::builder()
@@ -61,7 +62,7 @@ pub fn int_field(name: &str) -> Field {
     Field::new(name, DataType::Int64, true)
 }
 
-/// A column of integer lists of one length.
+/// A column of integer lists of equal length.
 pub fn list_field(name: &str, length: usize) -> Field {
     Field::new(name, list_type(length), true)
 }
@@ -70,7 +71,7 @@ fn list_type(length: usize) -> DataType {
     DataType::FixedSizeList(item(DataType::Int64), length as i32)
 }
 
-/// The element of a list, by the name that Arrow gives it.
+/// The element of a list, under the name that Arrow uses.
 pub fn item(data_type: DataType) -> FieldRef {
     Arc::new(Field::new("item", data_type, true))
 }
@@ -80,23 +81,23 @@ pub fn ints<T: Into<i64> + Copy>(values: &[T]) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(values.iter().map(|&value| value.into())))
 }
 
-/// Values for a [`list_field`], row after row.
+/// Values for a [`list_field`], row by row.
 pub fn lists<T: Into<i64> + Copy>(values: &[T], length: usize) -> ArrayRef {
     Arc::new(FixedSizeListArray::new(item(DataType::Int64), length as i32, ints(values), None))
 }
 
-/// A batch whose arrays are what their types say. The library takes the text of some columns, such as JSON, for UTF-8
-/// without a look.
+/// Checks that the arrays of a batch match their types. The library assumes without a check that the text of some
+/// columns, such as JSON, is UTF-8.
 fn checked(batch: Result<RecordBatch, ArrowError>) -> Result<RecordBatch, ArrowError> {
     let batch = batch?;
     batch.columns().iter().try_for_each(|column| column.to_data().validate_full())?;
     Ok(batch)
 }
 
-/// Makes room for what a file holds; too much of it is an error, and not the program's end.
+/// Reserves memory for the content of a file. A failure is an error and does not abort the program.
 ///
 /// # Errors
-/// [`Error::Format`] where the memory does not hold it.
+/// [`Error::Format`] if there is not enough memory.
 pub fn make_room<T>(path: &Path, items: &mut Vec<T>, count: usize, width: usize) -> Result<()> {
     let more = count.checked_mul(width);
     more.and_then(|more| items.try_reserve(more).ok()).ok_or_else(|| {
@@ -104,13 +105,13 @@ pub fn make_room<T>(path: &Path, items: &mut Vec<T>, count: usize, width: usize)
     })
 }
 
-/// A column as another type; `None` where that is the type it has, or where a value does not fit.
+/// The column cast to another type; `None` if it already has that type, or if a value does not fit.
 pub fn widened(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     if column.data_type() == to { None } else { cast_with_options(column, to, &options).ok() }
 }
 
-/// A Parquet file that is open for reading; its footer is read once.
+/// An open Parquet file. Its footer is read once.
 #[derive(Clone)]
 pub struct Table {
     path: PathBuf,
@@ -127,22 +128,22 @@ impl Table {
         Ok(Table { path: path.to_owned(), metadata })
     }
 
-    /// Where the file stands.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file's own metadata: schema, row groups, key-value pairs.
+    /// The metadata of the file: schema, row groups, key-value pairs.
     pub fn metadata(&self) -> &ArrowReaderMetadata {
         &self.metadata
     }
 
-    /// Rows in the file.
+    /// The number of rows in the file.
     pub fn rows(&self) -> u64 {
         self.metadata.metadata().file_metadata().num_rows().max(0) as u64
     }
 
-    /// Rows of each row group.
+    /// The number of rows of each row group.
     pub fn row_groups(&self) -> Vec<usize> {
         self.metadata.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize).collect()
     }
@@ -153,19 +154,19 @@ impl Table {
         pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
     }
 
-    /// The metadata as (key, value), without the schema that Arrow keeps there.
+    /// The metadata as (key, value), without the schema that Arrow stores there.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let pairs = self.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
         pairs.map(|pair| (pair.key.as_str(), pair.value.as_deref())).filter(|(key, _)| *key != ARROW_SCHEMA_META_KEY)
     }
 
-    /// Whether the file has a column of that name.
+    /// Whether the file has a column of this name.
     pub fn has(&self, column: &str) -> bool {
         self.metadata.schema().column_with_name(column).is_some()
     }
 
-    /// Reads some columns of some row groups, in batches of at most `batch` rows, and of fewer where more would not be
-    /// sure to fit into a bounded memory.
+    /// Reads columns of row groups in batches of at most `batch` rows, or fewer if more rows might exceed a fixed
+    /// amount of memory.
     pub fn read(
         &self,
         columns: &[&str],
@@ -178,7 +179,7 @@ impl Table {
         }
         let path = self.path.clone();
         let file = files::open(&path)?;
-        // by position, since a name may hold a dot, which would be read as a path
+        // columns are selected by position, since a dot in a name would be read as a path
         let fields = self.metadata.schema().fields().iter();
         let wanted = fields.enumerate().filter(|(_, field)| columns.contains(&field.name().as_str()));
         let schema = self.metadata.parquet_schema();
@@ -192,7 +193,7 @@ impl Table {
         let mut reader = guarded(&path, build)?.map_err(Error::parquet(&path))?;
         let mut is_sound = true;
         Ok(std::iter::from_fn(move || {
-            // a reader that failed once is in no state to go on
+            // a reader cannot be used after an error
             let next = is_sound.then(|| guarded(&path, || reader.next().map(checked)).transpose())??;
             let batch = next.and_then(|batch| batch.map_err(Error::parquet(&path)));
             is_sound = batch.is_ok();
@@ -200,7 +201,7 @@ impl Table {
         }))
     }
 
-    /// The integers of a column without nulls, of any width.
+    /// The integers of a column without nulls, whatever their width.
     pub fn ints(&self, batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
         let column = self.column(batch, name)?;
         let wide = if column.data_type().is_integer() { widened(column, &DataType::Int64) } else { None };
@@ -211,8 +212,8 @@ impl Table {
         }
     }
 
-    /// The integers of a column of lists without nulls, row after row, and the lists' length. Lists of any Arrow form
-    /// will do if they have one length.
+    /// The integers of a column of lists without nulls, row by row, and the length of the lists. Any Arrow list type is
+    /// accepted if all lists have the same length.
     pub fn lists(&self, batch: &RecordBatch, name: &str) -> Result<(Vec<i64>, usize)> {
         let column = self.column(batch, name)?;
         let refuse = || self.wrong(name, column, "lists of int64 of one length, without nulls");
@@ -241,14 +242,14 @@ impl Table {
         }
     }
 
-    /// A column by name.
+    /// The column of this name.
     pub fn column<'a>(&self, batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
         batch
             .column_by_name(name)
             .ok_or_else(|| Error::format(&self.path, format!("no column `{name}`"), format!("a column `{name}`")))
     }
 
-    /// The error for a column of another form.
+    /// The error for a column of an unexpected type.
     pub fn wrong(&self, name: &str, column: &ArrayRef, expected: &str) -> Error {
         let found = format!("column `{name}` is {} with {} nulls", column.data_type(), column.null_count());
         Error::format(&self.path, found, expected)

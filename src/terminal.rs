@@ -1,4 +1,4 @@
-//! Progress on a terminal: bars and notes on stderr, and the signal that asks to stop.
+//! Progress on the terminal: progress bars and notes on stderr, and the signals that request a stop.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,17 +10,17 @@ use signal_hook::flag;
 
 use multidigit::progress::Event;
 
-/// Whether a signal asked the work to stop.
+/// Whether a signal has requested a stop.
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// That signal.
+/// The number of that signal.
 static SIGNAL: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// From now on Ctrl-C (and SIGTERM) asks the work to stop at the next good place; the second one ends the process. A
-/// terminal that is closed (SIGHUP) ends it at once, unless `nohup` says otherwise.
+/// From now on, Ctrl-C (and SIGTERM) requests a stop at the next suitable point; a second signal ends the process.
+/// Closing the terminal (SIGHUP) ends the process at once, unless `nohup` prevents it.
 pub fn catch_signals() {
     for signal in [SIGINT, SIGTERM] {
-        // the three act in this order, so that the first signal finds the flag unset
+        // the three actions run in this order, so that the flag is not yet set at the first signal
         let caught = flag::register_conditional_shutdown(signal, 128 + signal, INTERRUPTED.clone())
             .and_then(|_| flag::register_usize(signal, SIGNAL.clone(), signal as usize))
             .and_then(|_| flag::register(signal, INTERRUPTED.clone()));
@@ -30,13 +30,13 @@ pub fn catch_signals() {
     }
 }
 
-/// The exit code of a program that was interrupted, as shells have it: 128 and the number of the signal.
+/// The exit code of an interrupted program by the convention of shells: 128 plus the number of the signal.
 pub fn interrupted() -> u8 {
     let signal = SIGNAL.load(Ordering::SeqCst).max(SIGINT as usize);
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
-/// Where events go.
+/// The destination of events.
 pub struct Terminal {
     quiet: bool,
     bars: bool,
@@ -44,14 +44,14 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// `quiet` keeps notes back, `bars` allows progress bars where stderr is a terminal.
+    /// `quiet` suppresses notes; `bars` allows progress bars if stderr is a terminal.
     pub fn new(quiet: bool, bars: bool) -> Terminal {
         Terminal { quiet, bars: bars && !quiet, bar: Mutex::new(None) }
     }
 
-    /// Shows an event; answers whether to go on.
+    /// Shows an event. Returns whether the work should continue.
     pub fn show(&self, event: Event) -> bool {
-        // Another thread's panic while it drew leaves a bar that is still good to draw on.
+        // A bar remains usable after another thread panicked while drawing it.
         let mut bar = self.bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match event {
             Event::Begin { what, total, unit } => {
@@ -86,7 +86,7 @@ impl Terminal {
     }
 }
 
-/// A line on stderr, above the bar if there is one.
+/// Prints a line on stderr, above the bar if there is one.
 fn print_above(bar: Option<&ProgressBar>, line: &str) {
     match bar {
         Some(bar) => bar.suspend(|| complain(line)),
@@ -94,8 +94,8 @@ fn print_above(bar: Option<&ProgressBar>, line: &str) {
     }
 }
 
-/// A line on stderr. Where stderr takes none, such as a log on a full disk, nobody is left to tell, and a line is no
-/// reason to end a night's training: the failure is ignored. `eprintln!` would panic.
+/// Prints a line on stderr and ignores failures. If stderr cannot be written, such as a log file on a full disk, nobody
+/// can be told, and a lost line is no reason to end a long training. `eprintln!` would panic.
 pub fn complain(line: &str) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

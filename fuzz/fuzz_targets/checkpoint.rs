@@ -1,4 +1,4 @@
-//! Checkpoints: a file as it is, and one with the bytes as its state and a right digest.
+//! Fuzzes checkpoints: the input as a file, and a file with the input as its state and a valid digest.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

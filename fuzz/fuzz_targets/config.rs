@@ -1,4 +1,4 @@
-//! `pipeline.yaml`, with overrides in its first lines, each after `--set `.
+//! Fuzzes `pipeline.yaml`, with overrides in the first lines, each after `--set `.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Parquet files that others wrote, read for an evaluation and for a look.
+//! Fuzzes Parquet files of other programs, read for an evaluation and by `inspect`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -6,7 +6,7 @@ use multidigit::inspect::inspect;
 use multidigit::shards::foreign;
 use multidigit_fuzz::file;
 
-/// Rows at most: every one is a picture that has to be unpacked.
+/// The maximum number of rows. Every row is an image that must be decoded.
 const ROWS: usize = 64;
 
 fuzz_target!(|data: &[u8]| {

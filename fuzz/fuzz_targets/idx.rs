@@ -1,4 +1,4 @@
-//! IDX files, plain and in gzip. The first byte chooses which, and whether images or labels are expected.
+//! Fuzzes IDX files, plain and in gzip. The first byte selects the form, and whether images or labels are expected.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

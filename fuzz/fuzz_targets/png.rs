@@ -1,12 +1,11 @@
-//! PNG files that a network is asked about, of whatever size they say they have: as they are, and with check sums that
-//! are right.
+//! Fuzzes PNG files for a prediction, with any declared size: the input as it is, and with corrected checksums.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use multidigit::predict::read;
 use multidigit_fuzz::file;
 
-/// Bytes of the signature before the first chunk.
+/// The number of bytes of the signature before the first chunk.
 const SIGNATURE: usize = 8;
 
 fuzz_target!(|data: &[u8]| {
@@ -14,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     for _ in 0..2 {
         let side = |at: usize| bytes.get(at..at + 4).map_or(2, number);
         let (width, height) = (side(16), side(20));
-        // a network of larger images would have been trained first
+        // larger sizes cannot occur, since a network for them would have to be trained first
         let size = if height.max(width) <= 1024 { (height, width) } else { (2, 3) };
         if let Ok(pixels) = read(&file("test.png", &bytes), size) {
             assert_eq!(pixels.len(), size.0 * size.1);
@@ -23,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Writes the check sum of every whole chunk: length, kind, data, check sum.
+/// Writes the checksum of every complete chunk, which consists of length, type, data and checksum.
 fn check_sums(bytes: &mut [u8]) {
     let mut rest = bytes.get_mut(SIGNATURE..).unwrap_or_default();
     while let Some(length) = rest.get(..4).map(number) {

@@ -1,4 +1,4 @@
-//! `record.json`, which is read again as it was written.
+//! Fuzzes `record.json`, which must be read again as it was written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Weights: a file as it is, and one with the bytes as its description and a right digest.
+//! Fuzzes weights files: the input as a file, and a file with the input as its description and a valid digest.
 #![no_main]
 
 use candle_core::Device;

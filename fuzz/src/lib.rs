@@ -1,4 +1,4 @@
-//! What the targets share: a folder for files, and an allocator that bounds the memory of each.
+//! Shared code of the fuzz targets: a folder for files, and an allocator that limits memory.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tempfile::TempDir;
 
-/// Bytes that may be allocated at one time. A reader that asks for more is refused: where it can be, that is an error of
-/// its own, and elsewhere the end of the process, which is a finding.
+/// The maximum number of bytes allocated at one time. A larger request fails. If the reader can handle that, it returns
+/// an error; otherwise the process ends, which counts as a finding.
 const MEMORY: usize = 768 << 20;
 
 struct Bounded;
@@ -18,7 +18,7 @@ static TAKEN: AtomicUsize = AtomicUsize::new(0);
 #[global_allocator]
 static ALLOCATOR: Bounded = Bounded;
 
-// SAFETY: all is the system's allocator, or the null pointer that says that there is no memory.
+// SAFETY: every call is passed to the system's allocator, or returns the null pointer that signals a lack of memory.
 unsafe impl GlobalAlloc for Bounded {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size(), || unsafe { System.alloc(layout) })
@@ -45,7 +45,7 @@ fn take(bytes: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
     std::ptr::null_mut()
 }
 
-/// This process's own folder, in memory where the system has such a place.
+/// The folder of this process, in memory if the system provides such a place.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let make = || {
@@ -56,7 +56,7 @@ pub fn folder() -> &'static Path {
     FOLDER.get_or_init(make).path()
 }
 
-/// A file of this process's folder with these bytes in it.
+/// Writes a file with these bytes to the folder of this process.
 pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
     let path = folder().join(name);
     std::fs::write(&path, bytes).expect("a temporary file");

@@ -1,4 +1,4 @@
-//! Ways in which an evaluation can fail.
+//! Errors of evaluation.
 
 use crate::error::Error;
 
@@ -7,7 +7,7 @@ use crate::error::Error;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum EvaluateError {
-    /// A network whose values overflow.
+    /// The values of the network overflow.
     #[error("the network answers with numbers that are not finite; its weights, or their mean and std, are of no use")]
     NoAnswer,
 }

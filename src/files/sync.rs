@@ -1,8 +1,8 @@
-//! Forcing files to the disk, so that a power cut finds the old state or the new one.
+//! Flushes files to disk, so that a power cut leaves the old state or the new one.
 //!
-//! A file system may put a new name on the disk before the content that the name stands for, and a power cut between the
-//! two leaves a file of the right size that holds zeros. So content is forced there before its name says that it is
-//! finished, and a name before what it replaced is removed.
+//! A file system may write a new name to disk before the content of the file. A power cut in between leaves a file of
+//! the right size that holds zeros. Therefore the content is flushed before a name declares it finished, and a name is
+//! flushed before the file that it replaced is removed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,18 +13,18 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
-/// Whether this process waits for the disk. A flag of the whole process, since it changes no result and is no matter of
-/// the code that writes.
+/// Whether this process waits for the disk. The flag applies to the whole process, because it changes no result and
+/// does not concern the code that writes.
 static WAITS: AtomicBool = AtomicBool::new(true);
 
 const ACTION: &str = "force it to the disk";
 
-/// Leaves it to the system, for the rest of this process, when files reach the disk (`--no-sync`).
+/// Lets the system decide when files reach the disk (`--no-sync`), for the rest of this process.
 pub fn leave_to_the_system() {
     WAITS.store(false, Ordering::Relaxed);
 }
 
-/// Waits until the content of a file is on the disk.
+/// Flushes the content of a file to disk.
 pub(super) fn file(file: &File, path: &Path) -> Result<()> {
     match WAITS.load(Ordering::Relaxed) {
         true => file.sync_all().map_err(Error::io(path, ACTION)),
@@ -32,11 +32,11 @@ pub(super) fn file(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// Waits until the content of the file at a path is on the disk.
+/// Flushes the content of the file at a path to disk.
 pub fn path(path: &Path) -> Result<()> {
     match WAITS.load(Ordering::Relaxed) {
         true => {
-            // Windows flushes only what can be written
+            // Windows flushes only files that are opened for writing
             let opened = File::options().read(true).write(cfg!(windows)).open(path);
             file(&opened.map_err(Error::io(path, "read it"))?, path)
         }
@@ -44,34 +44,34 @@ pub fn path(path: &Path) -> Result<()> {
     }
 }
 
-/// Waits until the names in a folder are on the disk, where the system can be asked for that.
+/// Flushes the names in a folder to disk, if the system supports that.
 #[cfg(unix)]
 pub(super) fn folder(path: &Path) -> Result<()> {
     use std::io::ErrorKind;
     if !WAITS.load(Ordering::Relaxed) {
         return Ok(());
     }
-    // the folder of a path without one
+    // the folder of a path that has none
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match File::open(path).map_err(Error::io(path, "open it"))?.sync_all() {
-        // some network file systems do not know the request for folders
+        // some network file systems do not support this for folders
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         synced => synced.map_err(Error::io(path, ACTION)),
     }
 }
 
-/// Waits until the names in a folder are on the disk, where the system can be asked for that.
+/// Flushes the names in a folder to disk, if the system supports that.
 #[cfg(not(unix))]
 pub(super) fn folder(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the names in the folder in which a path stands are on the disk.
+/// Flushes the names in the parent folder of a path to disk.
 pub fn name(path: &Path) -> Result<()> {
     folder(path.parent().unwrap_or(Path::new("")))
 }
 
-/// Waits until files below `base` are on the disk, and the names of all that stands on the way to them.
+/// Flushes the content of files below `base` to disk, and the names of the files and of the folders on their paths.
 pub(super) fn tree(base: &Path, files: &[PathBuf]) -> Result<()> {
     if !WAITS.load(Ordering::Relaxed) {
         return Ok(());
@@ -79,6 +79,6 @@ pub(super) fn tree(base: &Path, files: &[PathBuf]) -> Result<()> {
     files.par_iter().try_for_each(|name| path(&base.join(name)))?;
     let folders = files.iter().flat_map(|path| path.ancestors().skip(1));
     let folders: BTreeSet<&Path> = folders.collect();
-    // the deepest first
+    // the deepest folder comes first
     folders.into_iter().rev().try_for_each(|path| folder(&base.join(path)))
 }

@@ -1,4 +1,4 @@
-//! An AlexNet for small images, layer by layer, under the names of its PyTorch counterpart.
+//! An AlexNet for small images. The layers have the names of the PyTorch reference implementation.
 
 use multidigit_nn::Epilogue::{Relu, ReluPool};
 use multidigit_nn::layers::{Conv2d, Dropout, Linear};
@@ -6,7 +6,7 @@ use multidigit_nn::{Mode, Result, Store, Value, ops};
 
 use super::{Architecture, Layers, Shape, after_conv, linear_heads};
 
-/// Five convolutions, three pools, two fully connected layers with dropout, and a linear head per digit.
+/// Five convolutions, three max pools, two fully connected layers with dropout, and a linear head for each digit.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "alexnet",
     has_batch_norm: false,
@@ -18,14 +18,14 @@ pub const ARCHITECTURE: Architecture = Architecture {
     build: |store, shape, dropout| Ok(Box::new(AlexNet::new(store, shape, dropout)?)),
 };
 
-/// The height or width that the convolutions leave of an image; 0 where they do not fit.
+/// The height or width of the output of the convolutions for an image of height or width `size`; 0 if they do not fit.
 pub fn extent(size: usize) -> usize {
     let size = after_conv(size, 5) / 2;
     let size = after_conv(size, 5) / 2;
     after_conv(after_conv(after_conv(size, 3), 3), 3) / 2
 }
 
-/// The inputs of the first fully connected layer.
+/// The number of inputs of the first fully connected layer.
 fn features(Shape { height, width, .. }: Shape) -> usize {
     256 * extent(height) * extent(width)
 }

@@ -2,11 +2,11 @@
 
 use crate::error::Error;
 
-/// A network could not be computed. A refused tensor operation is a defect of this program.
+/// An error of a network. A refused tensor operation is a defect of this program.
 #[derive(Debug, thiserror::Error)]
 #[error("{source}{}", if matches!(source, multidigit_nn::Error::Tensor { .. }) { "; please report this" } else { "" })]
 pub struct NetworkError {
-    /// The error of the crate that computes.
+    /// The error of the crate `multidigit_nn`.
     #[from]
     pub source: multidigit_nn::Error,
 }

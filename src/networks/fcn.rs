@@ -1,4 +1,4 @@
-//! A fully convolutional network, layer by layer, under the names of its PyTorch counterpart.
+//! A fully convolutional network. The layers have the names of the PyTorch reference implementation.
 
 use multidigit_nn::Epilogue::{Identity, Relu, ReluPool};
 use multidigit_nn::layers::{BatchNorm, Conv2d};
@@ -6,7 +6,8 @@ use multidigit_nn::{Mode, Result, Store, Value, ops};
 
 use super::{Architecture, CLASSES, Layers, after_conv, alexnet};
 
-/// Six convolutions with batch norm, three pools, and a 1x1 convolution per digit on the one position that is left.
+/// Six convolutions with batch norm, three max pools, and for each digit a 1x1 convolution on the
+/// single remaining position.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "fcn",
     has_batch_norm: true,
@@ -18,7 +19,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
     build: |store, shape, _| Ok(Box::new(Fcn::new(store, shape.digits)?)),
 };
 
-/// The height or width that the convolutions leave of an image; it must be 1, since a head gives its logits per position.
+/// The height or width of the output of the convolutions for an image of height or width `size`. It must be 1, since a
+/// head gives logits for each position.
 fn extent(size: usize) -> usize {
     after_conv(alexnet::extent(size), 3)
 }

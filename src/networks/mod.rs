@@ -1,8 +1,8 @@
-//! The networks: an architecture each, with one head per digit.
+//! The networks: three architectures, with one head per digit.
 //!
-//! A network takes `(images, height, width, 1)` normalised floats and gives a `(images, 10)` tensor of logits per digit.
-//! Its kernels, layers and parameters are those of `multidigit_nn`; here are the architectures, and what a file of
-//! weights says of a network and its data.
+//! A network maps normalised floats `(images, height, width, 1)` to a tensor of logits `(images, 10)` for each digit.
+//! The kernels, layers and parameters are those of `multidigit_nn`; this module defines the architectures, and the
+//! description of a network and its data in a weights file.
 
 mod alexnet;
 mod error;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The classes of a head: the ten digits.
+/// The number of classes of a head: the ten digits.
 pub const CLASSES: usize = 10;
 
 /// The share of features that AlexNet drops in training, as in the paper.
@@ -38,18 +38,18 @@ pub enum Model {
     Fcn,
 }
 
-/// The facts of an architecture, each in its own file.
+/// The facts about an architecture. Each architecture defines them in its own file.
 struct Architecture {
     /// The name in configurations and files.
     name: &'static str,
-    /// Whether it normalises by the statistics of a batch.
+    /// Whether the architecture normalises by the statistics of a batch.
     has_batch_norm: bool,
-    /// What it expects instead of images of this height and width, if it cannot take them.
+    /// If the architecture cannot take images of this height and width, a description of those that it can.
     unfit: fn(usize, usize) -> Option<&'static str>,
-    /// Numbers in its largest tensor.
+    /// The number of elements in the largest tensor.
     largest: fn(Shape) -> u64,
-    /// Makes its layers, whose parameters go to the store in the order of their making; the last argument is the share of
-    /// features that dropout drops.
+    /// Makes the layers, whose parameters are added to the store in the order of creation. The last argument is the
+    /// share of features that dropout drops.
     build: fn(&mut Store, Shape, f64) -> multidigit_nn::Result<Box<dyn Layers>>,
 }
 
@@ -74,15 +74,15 @@ impl Model {
         }
     }
 
-    /// Whether the network normalises by the statistics of a batch, which a single image does not have.
+    /// Whether the network normalises by the statistics of a batch, which needs more than one image.
     pub fn has_batch_norm(self) -> bool {
         self.architecture().has_batch_norm
     }
 
-    /// Checks that the network can take images of a size.
+    /// Checks that the network can take images of this size.
     ///
     /// # Errors
-    /// A configuration error.
+    /// A configuration error if it cannot.
     pub fn check_image_size(self, height: usize, width: usize) -> Result<()> {
         match (self.architecture().unfit)(height, width) {
             None => Ok(()),
@@ -95,21 +95,21 @@ impl Model {
     }
 }
 
-/// The parameters by which a network is made.
+/// The parameters that define the layers of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// The architecture.
     pub model: Model,
-    /// Digits per image: the number of heads.
+    /// The number of digits per image, which is the number of heads.
     pub digits: usize,
-    /// Height of the images in pixels.
+    /// The height of the images in pixels.
     pub height: usize,
-    /// Width of the images in pixels.
+    /// The width of the images in pixels.
     pub width: usize,
 }
 
 impl Shape {
-    /// Numbers in the largest tensor.
+    /// The number of elements in the largest tensor.
     pub fn largest(self) -> u64 {
         (self.model.architecture().largest)(self)
     }
@@ -123,16 +123,16 @@ pub struct Network {
 }
 
 impl Network {
-    /// A fresh network on the CPU, whose parameters are drawn from `seed`; `dropout` is the share of features that its
+    /// A new network on the CPU, whose parameters are drawn from `seed`. `dropout` is the share of features that its
     /// dropout layers drop in training.
     ///
     /// # Errors
-    /// A configuration error where the network cannot take images of this size.
+    /// A configuration error if the network cannot take images of this size.
     pub fn new(shape: Shape, seed: u64, dropout: f64) -> Result<Network> {
         Network::on(&Device::Cpu, DType::F32, shape, seed, dropout)
     }
 
-    /// A fresh network as of [`Network::new`], which computes on a device with activations of a type.
+    /// A new network like [`Network::new`], on a device and with activations of type `dtype`.
     pub fn on(device: &Device, dtype: DType, shape: Shape, seed: u64, dropout: f64) -> Result<Network> {
         shape.model.check_image_size(shape.height, shape.width)?;
         let mut store = Store::on(device, dtype, seed);
@@ -140,17 +140,17 @@ impl Network {
         Ok(Network { shape, store, layers })
     }
 
-    /// The parameters by which the network was made.
+    /// The parameters that define the layers of the network.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// The network's parameters and buffers.
+    /// The parameters and buffers of the network.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// The logits `(images, 10)` of each digit for `(images, height, width, 1)`.
+    /// Maps `(images, height, width, 1)` to the logits `(images, 10)` of each digit.
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Value>> {
         Ok(self.layers.forward(&Value::constant(input.clone()), mode)?)
     }
@@ -161,7 +161,7 @@ fn after_conv(size: usize, kernel: usize) -> usize {
     (size + 1).saturating_sub(kernel)
 }
 
-/// A linear head per digit.
+/// One linear head for each digit.
 fn linear_heads(store: &mut Store, digits: usize, inputs: usize) -> multidigit_nn::Result<Vec<Linear>> {
     (0..digits).map(|head| Linear::new(store, &format!("heads.{head}"), inputs, CLASSES)).collect()
 }

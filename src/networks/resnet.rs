@@ -1,4 +1,4 @@
-//! A ResNet-18 for small images, layer by layer, under the names of its PyTorch counterpart.
+//! A ResNet-18 for small images. The layers have the names of the PyTorch reference implementation.
 
 use multidigit_nn::Epilogue::{Identity, Relu};
 use multidigit_nn::layers::{BatchNorm, Conv2d, Linear};
@@ -6,7 +6,7 @@ use multidigit_nn::{Mode, Result, Store, Value, ops};
 
 use super::{Architecture, Layers, linear_heads};
 
-/// A stem, four stages of two residual blocks, the mean over all positions, and a linear head per digit.
+/// A stem, four stages of two residual blocks, the mean over all positions, and a linear head for each digit.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "resnet",
     has_batch_norm: true,
@@ -15,7 +15,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     build: |store, shape, _| Ok(Box::new(ResNet::new(store, shape.digits)?)),
 };
 
-/// Two convolutions with batch norm beside a shortcut.
+/// A residual block: two convolutions with batch norm, and a shortcut.
 struct Block {
     name: String,
     conv: [Conv2d; 2],

@@ -1,6 +1,7 @@
-//! Files of weights: the tensors of a network, and the description from which the network is rebuilt.
+//! Weights files: the tensors of a network, and the description from which the network is rebuilt.
 //!
-//! The format is that of `multidigit_nn::weights`. What a file says is checked against the network that it describes.
+//! The format is that of `multidigit_nn::weights`. The content of a file is checked against the
+//! network that it describes.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -17,12 +18,12 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guarded;
 
-/// A network has at most this many digits per image, so that a damaged file cannot ask for any amount of memory.
+/// The maximum number of digits per image, so that a damaged file cannot request any amount of memory.
 const MAX_DIGITS: usize = 64;
-/// The largest image size in either direction, for the same reason.
+/// The maximum height and width of images, for the same reason.
 const MAX_SIZE: usize = 4096;
 
-/// The description of a network in its file of weights.
+/// The description of a network in its weights file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Description {
     /// The network.
@@ -30,19 +31,19 @@ pub struct Description {
     pub shape: Shape,
     /// The mean that is subtracted from pixels in 0..=1.
     pub mean: f64,
-    /// The standard deviation by which they are divided then.
+    /// The standard deviation by which they are then divided.
     pub std: f64,
     /// The epoch, counted from 1, after which the network had these weights.
     pub epoch: usize,
 }
 
-/// Writes all parameters and buffers.
+/// Writes all parameters and buffers of a network.
 pub fn save(path: &Path, network: &Network, description: &Description) -> Result<()> {
     write(path, None, format::entries(network.store())?, &serde_json::json!(description))
 }
 
-/// Writes named tensors with a description: a JSON object that is not empty. A file that stands at `path` takes the name
-/// `former`, if there is one.
+/// Writes named tensors with a description, a JSON object that must not be empty. An existing file at `path` is renamed
+/// to `former`, if that is given.
 pub fn write(
     path: &Path,
     former: Option<&Path>,
@@ -55,7 +56,7 @@ pub fn write(
     })
 }
 
-/// An error of the format, as one of the file that it is about.
+/// Converts an error of the format to an error about the file `path`.
 fn of_file(path: &Path) -> impl Fn(multidigit_nn::Error) -> Error + '_ {
     let refuse = |found: &dyn Display, expected: &str| Error::format(path, found.to_string(), expected);
     move |error| match error {
@@ -73,31 +74,31 @@ fn of_file(path: &Path) -> impl Fn(multidigit_nn::Error) -> Error + '_ {
     }
 }
 
-/// Parses the bytes of a file of tensors and compares them with the file's digest. A file that other programs wrote need
-/// not have one.
+/// Parses the bytes of a safetensors file and verifies its digest. A file written by another program may have none.
 pub fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<Parsed<'a>> {
     guarded(path, || format::parse(bytes))?.map_err(of_file(path))
 }
 
-/// The values of a tensor of a file, which must have this shape.
+/// The values of a tensor of a file. The tensor must have this shape.
 pub fn floats(path: &Path, tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
     format::floats(tensors, name, shape).map_err(of_file(path))
 }
 
-/// A tensor of a file, for another file.
+/// The entry that copies a tensor of a file to another file.
 pub fn entry(path: &Path, tensors: &SafeTensors, name: &str) -> Result<Entry<'static>> {
     Entry::of_file(tensors, name).map_err(of_file(path))
 }
 
-/// Sets all parameters and buffers of a network to those of a file, whose names are those of the network behind `prefix`.
+/// Sets all parameters and buffers of a network to the tensors of a file. The name of a tensor in the file is `prefix`
+/// followed by its name in the network.
 pub fn restore(path: &Path, tensors: &SafeTensors, prefix: &str, network: &Network) -> Result<()> {
     format::restore(tensors, prefix, network.store(), |_, _| Ok(())).map_err(of_file(path))
 }
 
-/// The description of a network out of the text in its file.
+/// The description of a network, parsed from its text in a file.
 ///
 /// # Errors
-/// [`Error::Format`] where no network has this description.
+/// [`Error::Format`] if no network can have this description.
 pub fn describe(path: &Path, text: &str) -> Result<Description> {
     let description: Description = serde_json::from_str(text)
         .map_err(|e| Error::format(path, format!("metadata `{text}` ({e})"), "a description of the network"))?;
@@ -108,7 +109,7 @@ pub fn describe(path: &Path, text: &str) -> Result<Description> {
         return Err(Error::format(path, format!("{digits} digits on {height}x{width} pixels"), expected));
     }
     let Description { mean, std, .. } = description;
-    // as they are used, in single precision
+    // the values are checked in single precision, in which they are used
     if !((mean as f32).is_finite() && (std as f32).is_finite() && std as f32 > 0.0) {
         let found = format!("pixels normalised by mean {mean} and standard deviation {std}");
         return Err(Error::format(path, found, "a finite mean, and a finite standard deviation above 0"));
@@ -116,12 +117,12 @@ pub fn describe(path: &Path, text: &str) -> Result<Description> {
     Ok(description)
 }
 
-/// Rebuilds a network from its weights, to compute on a device in float32. `recorded` is the digest of the file in the
-/// record of its run, if it has one.
+/// Rebuilds a network from its weights file, to compute on a device in float32. `recorded` is the digest of the file in
+/// the record of its run, if there is one.
 ///
 /// # Errors
-/// [`Error::Format`] for a file that is not the recorded one, not what its own digest says, or no network: its values
-/// must be finite.
+/// [`Error::Format`] if the file does not have the digest `recorded` or its own digest, does not describe a network, or
+/// has values that are not finite.
 pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(Network, Description)> {
     let bytes = files::read(path)?;
     if let Some(recorded) = recorded {
@@ -135,14 +136,14 @@ pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(N
     let Parsed { tensors, description, .. } = parse(path, &bytes)?;
     let description = describe(path, &description)?;
     check_size(path, &tensors, description.shape)?;
-    // dropout has no part in evaluation, and the seed's values are all replaced
+    // dropout does nothing in evaluation, and all values drawn from the seed are replaced
     let network = Network::on(device, DType::F32, description.shape, 0, 0.0)?;
     format::restore(&tensors, "", network.store(), format::check_finite).map_err(of_file(path))?;
     network.store().send()?;
     Ok((network, description))
 }
 
-/// Refuses tensors that cannot be those of a network before the network is made: its description can ask for any size.
+/// Checks the sizes of the tensors before the network is made, because its description can request any size.
 fn check_size(path: &Path, tensors: &SafeTensors, shape: Shape) -> Result<()> {
     let (numbers, largest) =
         (tensors.iter().map(|(_, view)| view.data().len() as u64 / 4).sum::<u64>(), shape.largest());
@@ -169,7 +170,7 @@ mod tests {
         Description { shape: SHAPE, mean: 0.1307, std: 0.3081, epoch: 3 }
     }
 
-    /// A file of weights, and its path.
+    /// A weights file in a temporary folder, and its path.
     fn saved(change: impl Fn(&mut Description)) -> (tempfile::TempDir, std::path::PathBuf) {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("best.safetensors");

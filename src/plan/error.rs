@@ -1,4 +1,4 @@
-//! Ways in which a plan can fail.
+//! Errors of a plan.
 
 use crate::error::Error;
 
@@ -7,7 +7,7 @@ use crate::error::Error;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum PlanError {
-    /// The pool of glyphs cannot serve every class.
+    /// The pool of glyphs has none for a digit.
     #[error("{pool} holds no digit {digit}; every digit from 0 to 9 is needed")]
     GlyphsMissing { digit: u8, pool: String },
 }

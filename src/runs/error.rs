@@ -1,21 +1,21 @@
-//! Ways in which a named run can be missing.
+//! Errors of named runs.
 
 use std::path::PathBuf;
 
 use crate::error::Error;
 
-/// A run is not there.
+/// A run is not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum RunsError {
-    /// A run that is to be evaluated, or asked, and is not finished.
+    /// A run that is to be evaluated or used for predictions is not finished.
     #[error(
         "`{}`: run {run} is not finished; `multidigit run train --run {run}` goes on with it",
         path.display()
     )]
     RunUnfinished { path: PathBuf, run: String },
-    /// A run that was named and is not there.
+    /// No run has the given name.
     #[error("`{}`: no run {run} stands here; {}", folder.display(), known_runs(runs))]
     NoSuchRun { folder: PathBuf, run: String, runs: Vec<String> },
 }

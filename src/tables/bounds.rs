@@ -1,8 +1,8 @@
-//! What a Parquet file may ask for. Its library reserves memory by the word of the file: children of the schema, rows, the
-//! unpacked size of a page, the number of values in a dictionary. Here these words are read first, and compared with
-//! named limits, with each other and with the size of the file.
+//! Limits on the memory that reading a Parquet file takes. The Parquet library reserves memory according to the file:
+//! the children of a schema element, rows, the uncompressed size of a page, the number of values in a dictionary. Here
+//! these numbers are read first, and compared with fixed limits, with each other and with the size of the file.
 //!
-//! What is bounded is what the library holds at one time. How much of it a caller collects is the caller's to bound.
+//! The limits apply to the memory that the library holds at one time. A caller must limit what it collects.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -21,38 +21,39 @@ use super::thrift::{BINARY, I32, I64, LIST, STRUCT, Thrift, Types, broken};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
 
-/// Bytes of a footer. Ours have some kB, and one of a thousand columns in a hundred row groups about 10 MB; what is made of
-/// one in memory can be a hundred times its size.
+/// The maximum size of a footer in bytes. Footers of this program have some kB; one with a thousand columns in a
+/// hundred row groups has about 10 MB. The data made from a footer in memory can be a hundred times its size.
 const FOOTER: u64 = 16 << 20;
-/// Groups in groups in a schema: its readers call themselves for each.
+/// The maximum nesting depth of groups in a schema. Readers of a schema recurse once per level.
 const DEPTH: usize = 64;
-/// Bytes, unpacked, of the largest pages of the columns that are read together. Usual pages have 1 MB, and a hundred
-/// pictures of 100 kB 10 MB.
+/// The maximum uncompressed size in bytes of the largest pages of all columns that are read together. A page usually
+/// has 1 MB, and one with a hundred images of 100 kB has 10 MB.
 const PAGES: u64 = 128 << 20;
-/// Bytes of all lists of the columns that are read together, in a row group: one row can hold them all.
+/// The maximum size in bytes of all lists in a row group, in all columns that are read together. A single
+/// row can hold all of them.
 pub const LISTS: u64 = 128 << 20;
-/// Values of a page whose lengths stand before them.
+/// The maximum number of values in a page that begins with the lengths of its values.
 const LENGTHS: u64 = 1 << 23;
-/// Parts of a block of lengths; everybody writes 4.
+/// The maximum number of miniblocks in a block of lengths. Known writers use 4.
 const MINIBLOCKS: u64 = 1 << 12;
-/// Bytes in one batch of rows, unless its first row has more.
+/// The maximum size in bytes of a batch of rows, unless its first row is larger.
 const BATCH: u64 = 64 << 20;
 
-/// Fields of the structs in a footer, as parquet.thrift has them.
+/// The fields of the structs in a footer, as defined in parquet.thrift.
 const FILE_METADATA: Types = &[(1, I32), (2, LIST), (3, I64), (4, LIST), (5, LIST), (6, BINARY), (7, LIST)];
 const SCHEMA_ELEMENT: Types =
     &[(1, I32), (2, I32), (3, I32), (4, BINARY), (5, I32), (6, I32), (7, I32), (8, I32), (9, I32), (10, STRUCT)];
-/// Those of a page's header, and of the headers in it: a data page, a dictionary, a data page of version 2.
+/// The fields of a page header and of the headers in it: data page, dictionary page, data page of version 2.
 const PAGE_HEADER: Types = &[(1, I32), (2, I32), (3, I32), (4, I32), (5, STRUCT), (7, STRUCT), (8, STRUCT)];
 const DATA_PAGE: Types = &[(1, I32), (2, I32), (3, I32), (4, I32)];
 const DICTIONARY_PAGE: Types = &[(1, I32), (2, I32)];
 const DATA_PAGE_2: Types = &[(1, I32), (2, I32), (3, I32), (4, I32), (5, I32), (6, I32)];
 
-/// Looks through a file's footer before it is loaded.
+/// Checks the footer of a file before it is loaded.
 ///
 /// # Errors
-/// [`Error::Format`] for one that is larger than any sound one, [`Error::Parquet`] for a schema that is no tree of its
-/// elements, or one without end.
+/// [`Error::Format`] if the footer is larger than any valid one, [`Error::Parquet`] if the elements of the schema do
+/// not form a tree, or if a structure does not end.
 pub fn check_footer(path: &Path, mut file: &File) -> Result<()> {
     let bytes = file.metadata().map_err(Error::io(path, "look at it"))?.len();
     let mut tail = [0; 8];
@@ -64,7 +65,7 @@ pub fn check_footer(path: &Path, mut file: &File) -> Result<()> {
     let [a, b, c, d, magic @ ..] = tail;
     let length = u64::from(u32::from_le_bytes([a, b, c, d]));
     if magic != *b"PAR1" || length > bytes - 8 {
-        return Ok(()); // which the library refuses in its own words
+        return Ok(()); // the library reports this error itself
     }
     if length > FOOTER {
         return Err(Error::format(path, format!("a footer of {length} bytes"), format!("at most {FOOTER}")));
@@ -79,13 +80,13 @@ pub fn check_footer(path: &Path, mut file: &File) -> Result<()> {
         .map_err(Error::parquet(path))
 }
 
-/// Goes through the elements of a schema, which stand in the order of a walk, each with the number of its children.
+/// Checks the elements of a schema, which are stored in depth-first order, each with the number of its children.
 fn check_schema<R: Read>(footer: &mut Thrift<R>) -> io::Result<()> {
     let (kind, elements) = footer.list()?;
     if kind != STRUCT && elements > 0 {
         return Err(broken("a schema of no structs"));
     }
-    // children that are still to come, of each group that is open
+    // the number of children still to come, for each open group
     let mut open: Vec<u64> = Vec::new();
     for after in (0..elements).rev() {
         let mut children = 0;
@@ -113,11 +114,11 @@ fn check_schema<R: Read>(footer: &mut Thrift<R>) -> io::Result<()> {
     Ok(())
 }
 
-/// Rows that may be read at a time of some columns (leaves of the schema) of some row groups.
+/// The number of rows that may be read at a time, for some columns (leaves of the schema) of some row groups.
 ///
 /// # Errors
-/// [`Error::Format`] for rows, pages and lists that exceed every sound size, and for row groups whose pages do not hold the
-/// rows that they promise.
+/// [`Error::Format`] if rows, pages or lists exceed every valid size, or if the pages of a row group do not hold the
+/// number of rows that it declares.
 pub fn rows_at_a_time(
     path: &Path,
     metadata: &ArrowReaderMetadata,
@@ -127,7 +128,7 @@ pub fn rows_at_a_time(
     let (file, parquet) = (metadata.metadata(), metadata.parquet_schema());
     let type_of =
         |leaf| metadata.schema().fields().get(parquet.get_column_root_idx(leaf)).map(|field| field.data_type());
-    // of a struct once for each leaf in it, which is more than enough
+    // a struct counts once for each of its leaves, which is more than enough
     let row = leaves.iter().filter_map(|&leaf| type_of(leaf)).map(width).fold(1, u64::saturating_add);
     if row > PAGES {
         return Err(Error::format(path, format!("rows of {row} bytes"), format!("at most {PAGES}")));
@@ -169,8 +170,8 @@ pub fn rows_at_a_time(
     Ok(usize::try_from(at_a_time).unwrap_or(usize::MAX).max(1))
 }
 
-/// Bytes of a value of a type, whatever is in it: next to none for a text or a list, which can be empty. An Arrow schema in
-/// the file can name types of any width, which nulls have too.
+/// The minimum number of bytes of a value of a type: almost none for a text or a list, which can be empty. An Arrow
+/// schema in a file can declare types of any width, and nulls take that width too.
 fn width(data_type: &DataType) -> u64 {
     match data_type {
         DataType::FixedSizeList(item, length) => width(item.data_type()).saturating_mul(non_negative(*length)).max(1),
@@ -180,7 +181,7 @@ fn width(data_type: &DataType) -> u64 {
     }
 }
 
-/// Bytes of the widest value in a list of any length that a type has.
+/// The number of bytes of the widest value within a list of a type, at any level.
 fn listed_width(data_type: &DataType) -> u64 {
     let inner = |item: &DataType| width(item).max(listed_width(item));
     match data_type {
@@ -196,16 +197,16 @@ fn non_negative(number: i32) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// What the headers of a column's pages in one row group say.
+/// The sums of the page headers of a column in one row group.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Pages {
-    /// Bytes of the largest, unpacked.
+    /// The uncompressed bytes of the largest page.
     largest: u64,
-    /// Bytes of all, unpacked.
+    /// The uncompressed bytes of all pages.
     unpacked: u64,
-    /// Values in all, nulls included.
+    /// The number of values in all pages, including nulls.
     values: u64,
-    /// Bytes that a value can have which do not stand in its page, as in a dictionary.
+    /// The maximum number of bytes of a value that are not stored in its page, such as an entry of a dictionary.
     repeated: u64,
 }
 
@@ -228,7 +229,8 @@ impl Pages {
             };
             input.seek_relative(packed as i64).map_err(refuse)?;
             left -= packed;
-            // a page that says it is larger is refused before it is unpacked, one that is larger, while it is
+            // a page that declares a larger size is refused before it is unpacked; a page that is
+            // larger is refused meanwhile
             pages.largest = pages.largest.max(unpacked);
             pages.unpacked = pages.unpacked.saturating_add(unpacked);
             let words = u64::try_from(page.words).ok().filter(|&words| words <= unpacked);
@@ -237,7 +239,7 @@ impl Pages {
             }
             pages.values = pages.values.saturating_add(u64::try_from(page.values).unwrap_or(0));
             has_words |= page.words > 0;
-            // a text can be its predecessor's beginning, and a bit
+            // a text can consist of a prefix of the previous text and a remainder
             if page.encoding == Encoding::DELTA_BYTE_ARRAY as i64 {
                 pages.repeated = pages.repeated.max(unpacked);
             }
@@ -254,14 +256,14 @@ impl Pages {
     }
 }
 
-/// What is looked at in a page's header.
+/// The fields of a page header that are used.
 #[derive(Default)]
 struct Header {
     packed: i64,
     unpacked: i64,
-    /// Values of a data page.
+    /// The number of values of a data page.
     values: i64,
-    /// Values of a dictionary.
+    /// The number of values of a dictionary page.
     words: i64,
     encoding: i64,
 }
@@ -288,7 +290,7 @@ impl Header {
         Ok(page)
     }
 
-    /// Reads the header of a data page, whose encoding is field `encoding`.
+    /// Reads the header of a data page, whose encoding is in field `encoding`.
     fn data<R: Read>(&mut self, input: &mut Thrift<R>, types: Types, encoding: i16) -> io::Result<()> {
         input.fields(types, |input, number| {
             match number {
@@ -301,19 +303,19 @@ impl Header {
     }
 }
 
-/// The pages of a column in one row group.
+/// A reader of the pages of a column in one row group.
 fn page_reader(path: &Path, chunk: &ColumnChunkMetaData, rows: i64) -> Result<SerializedPageReader<File>> {
     let file = Arc::new(crate::files::open(path)?);
     let rows = usize::try_from(rows).unwrap_or(0);
     guarded(path, || SerializedPageReader::new(file, chunk, rows, None))?.map_err(Error::parquet(path))
 }
 
-/// Bytes of the longest text in the dictionary of a column.
+/// The number of bytes of the longest text in the dictionary of a column.
 fn longest_word(path: &Path, chunk: &ColumnChunkMetaData, rows: i64) -> Result<u64> {
     let mut reader = page_reader(path, chunk, rows)?;
     let mut longest = 0;
     while let Some(page) = guarded(path, || reader.get_next_page())?.map_err(Error::parquet(path))? {
-        let Page::DictionaryPage { buf, .. } = page else { break }; // it comes first
+        let Page::DictionaryPage { buf, .. } = page else { break }; // a dictionary page is the first page
         let mut words = &buf[..];
         while let Some((length, rest)) = words.split_first_chunk() {
             let length = u32::from_le_bytes(*length);
@@ -324,7 +326,7 @@ fn longest_word(path: &Path, chunk: &ColumnChunkMetaData, rows: i64) -> Result<u
     Ok(longest)
 }
 
-/// Compares the number of lengths that a page of texts begins with, for which the library reserves memory, with the
+/// Compares the number of lengths at the beginning of a page of texts, for which the library reserves memory, with the
 /// number of its values.
 fn check_lengths(path: &Path, chunk: &ColumnChunkMetaData, column: &ColumnDescriptor, rows: i64) -> Result<()> {
     let mut reader = page_reader(path, chunk, rows)?;
@@ -332,7 +334,7 @@ fn check_lengths(path: &Path, chunk: &ColumnChunkMetaData, column: &ColumnDescri
         let (encoding, data) = match &page {
             Page::DataPage { buf, encoding, .. } => {
                 let levels = [column.max_rep_level(), column.max_def_level()];
-                // each kind of levels that a column has, after its length
+                // each kind of levels that the column has is preceded by its length
                 let data = levels.iter().filter(|&&level| level > 0).try_fold(&buf[..], |rest, _| {
                     let (length, rest) = rest.split_first_chunk()?;
                     rest.get(u32::from_le_bytes(*length) as usize..)
@@ -347,7 +349,7 @@ fn check_lengths(path: &Path, chunk: &ColumnChunkMetaData, column: &ColumnDescri
         };
         let lists = match encoding {
             Encoding::DELTA_LENGTH_BYTE_ARRAY => 1,
-            Encoding::DELTA_BYTE_ARRAY => 2, // of prefixes, then of what follows them
+            Encoding::DELTA_BYTE_ARRAY => 2, // the lengths of the prefixes, then of the suffixes
             _ => continue,
         };
         let values = u64::from(page.num_values());
@@ -363,20 +365,20 @@ fn check_lengths(path: &Path, chunk: &ColumnChunkMetaData, column: &ColumnDescri
     Ok(())
 }
 
-/// Passes over a list of numbers in the encoding DELTA_BINARY_PACKED; returns how many there are.
+/// Skips a list of numbers in the encoding DELTA_BINARY_PACKED, and returns how many there are.
 fn skip_lengths(data: &mut &[u8]) -> io::Result<u64> {
     let mut input = Thrift::new(&mut *data);
     let (block, per_block, count) = (input.varint()?, input.varint()?, input.varint()?);
-    input.varint()?; // the first number
+    input.varint()?; // the first value
     if per_block == 0 || per_block > MINIBLOCKS || block < per_block {
         return Err(broken(&format!("blocks of {block} numbers in {per_block} parts")));
     }
     let mut left = count.saturating_sub(1);
     while left > 0 {
-        input.varint()?; // the least difference
+        input.varint()?; // the minimum delta
         let widths = (0..per_block).map(|_| input.byte().map(u64::from)).collect::<io::Result<Vec<u64>>>()?;
         for width in widths {
-            // those after the last number have no bytes
+            // miniblocks after the last value are empty
             if left > 0 {
                 let bits = width.checked_mul(block / per_block).ok_or_else(|| broken("a block without end"))?;
                 input.pass(bits / 8)?;
@@ -415,7 +417,7 @@ mod tests {
 
     #[test]
     fn lengths_are_counted_as_the_encoding_has_them() {
-        // 3 numbers in a block of 128, 4 miniblocks, of which the first has 2 bits for each number; then other data
+        // 3 numbers in a block of 128 with 4 miniblocks, of which the first has 2 bits per number; then other data
         let mut data: &[u8] = &[128, 1, 4, 3, 0, 0, 2, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 99];
         assert_eq!(skip_lengths(&mut data).unwrap(), 3);
         assert_eq!(data, [99]);

@@ -1,28 +1,29 @@
-//! As much of Thrift's compact protocol as it takes to look into Parquet's headers before its library does, without
-//! allocating anything.
+//! The part of Thrift's compact protocol that is needed to check Parquet's headers before the Parquet library reads
+//! them. It allocates nothing.
 //!
-//! The layout is described in thrift/doc/specs/thrift-compact-protocol.md: a struct is a sequence of fields, each a byte
-//! with the type and the step from the last field's number, ended by a zero byte; integers are zigzag varints.
+//! The format is described in thrift/doc/specs/thrift-compact-protocol.md. A struct is a sequence of fields, ended by a
+//! zero byte. A field begins with a byte that holds its type and the difference of its number from that of the previous
+//! field. Integers are zigzag varints.
 
 use std::io::{self, Error, ErrorKind, Read};
 
-/// Structs and lists in each other, at most: as many as the library follows.
+/// The maximum nesting depth of structs and lists, as in the Parquet library.
 const MAX_DEPTH: usize = 64;
 
-/// The types of fields that are looked at, by their numbers in the protocol.
+/// The types of the fields that are read, by their numbers in the protocol.
 pub const I32: u8 = 5;
 pub const I64: u8 = 6;
 pub const BINARY: u8 = 8;
 pub const LIST: u8 = 9;
 pub const STRUCT: u8 = 12;
 
-/// The type of a field, by its number in the struct.
+/// The expected types of fields, by their numbers in the struct.
 pub type Types<'a> = &'a [(i16, u8)];
 
 /// A reader of the compact protocol.
 pub struct Thrift<R> {
     input: R,
-    /// Bytes read so far.
+    /// The number of bytes read so far.
     pub read: u64,
 }
 
@@ -31,10 +32,12 @@ impl<R: Read> Thrift<R> {
         Thrift { input, read: 0 }
     }
 
-    /// Reads a struct: `each` gets every field's number and reads its value, or says that it did not, by `false`.
+    /// Reads a struct. `each` is called with the number of every field; it reads the field's value and returns `true`,
+    /// or returns `false` if it did not read it.
     ///
     /// # Errors
-    /// For a field of another type than `types` gives, which the library would read as that type all the same.
+    /// A field that has another type than `types` gives, which the library would read as the expected type
+    /// nevertheless.
     pub fn fields(
         &mut self,
         types: Types,
@@ -52,7 +55,7 @@ impl<R: Read> Thrift<R> {
         Ok(())
     }
 
-    /// The type of the next field, and its number in `number`; none at the end of the struct.
+    /// The type of the next field; its number is stored in `number`. `None` at the end of the struct.
     fn field(&mut self, number: &mut i16) -> io::Result<Option<u8>> {
         let byte = self.byte()?;
         if byte & 15 == 0 {
@@ -66,13 +69,13 @@ impl<R: Read> Thrift<R> {
         Ok(Some(byte & 15))
     }
 
-    /// An integer of any width.
+    /// Reads an integer of any width.
     pub fn int(&mut self) -> io::Result<i64> {
         let word = self.varint()?;
         Ok((word >> 1) as i64 ^ -((word & 1) as i64))
     }
 
-    /// The type and the number of a list's elements.
+    /// Reads the type and the number of the elements of a list.
     pub fn list(&mut self) -> io::Result<(u8, u64)> {
         let byte = self.byte()?;
         let length = if byte >> 4 == 15 { self.varint()? } else { u64::from(byte >> 4) };
@@ -82,7 +85,7 @@ impl<R: Read> Thrift<R> {
     fn skip(&mut self, kind: u8, depth: usize) -> io::Result<()> {
         let Some(depth) = depth.checked_sub(1) else { return Err(broken("structs in structs without end")) };
         match kind {
-            1 | 2 => Ok(()), // a truth is in its type
+            1 | 2 => Ok(()), // the type of a boolean field contains its value
             3 => self.pass(1),
             4..=6 => self.varint().map(drop),
             7 => self.pass(8),
@@ -92,7 +95,7 @@ impl<R: Read> Thrift<R> {
             }
             LIST | 10 => {
                 let (kind, length) = self.list()?;
-                // of which the library passes over none: two readings of one file
+                // the library skips no bytes for booleans in a list, so the file could be read in two ways
                 if length > 0 && kind <= 2 {
                     return Err(broken("a list of truths"));
                 }
@@ -135,7 +138,7 @@ impl<R: Read> Thrift<R> {
     }
 }
 
-/// The error for a file that is not as the protocol has it.
+/// The error for a file that violates the protocol.
 pub fn broken(found: &str) -> Error {
     Error::new(ErrorKind::InvalidData, found)
 }

@@ -1,4 +1,4 @@
-//! From pixels to what a network takes, and a network's scores on a split.
+//! Batches of normalised pixels, and the scores of a network on a split.
 
 use candle_core::{Device, Tensor};
 
@@ -11,21 +11,21 @@ use multidigit_nn::floats::Floats;
 use multidigit_nn::loss::{argmax, cross_entropy};
 use multidigit_nn::tape::Value;
 
-/// The normalised value of each grey value: `(grey / 255 - mean) / std`, in f32 as PyTorch does.
+/// The normalised value of each grey value: `(grey / 255 - mean) / std`, in f32 as in PyTorch.
 pub struct Normalise([f32; 256]);
 
 impl Normalise {
-    /// From the mean and standard deviation of pixels in 0..=1.
+    /// Computes the values from the mean and standard deviation of pixels in 0..=1.
     pub fn new(mean: f64, std: f64) -> Normalise {
         Normalise(std::array::from_fn(|grey| (grey as f32 / 255.0 - mean as f32) / std as f32))
     }
 
-    /// The values.
+    /// The normalised values, indexed by grey value.
     pub fn table(&self) -> &[f32; 256] {
         &self.0
     }
 
-    /// A batch `(images, height, width, 1)`; `fill(i, pixels)` gives the pixels of its i-th image.
+    /// A batch `(images, height, width, 1)`. `fill(i, pixels)` writes the pixels of the i-th image.
     pub fn batch(&self, images: usize, [height, width]: [usize; 2], fill: impl Fn(usize, &mut [u8])) -> Result<Tensor> {
         let mut values = Vec::with_capacity(images * height * width);
         let mut pixels = vec![0u8; height * width];
@@ -37,7 +37,7 @@ impl Normalise {
     }
 }
 
-/// The order in which an epoch meets its images: shuffled by a stream of its own.
+/// The order of the images in an epoch, shuffled by a random stream of the epoch.
 pub fn order(seed: u64, epoch: usize, images: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..images).collect();
     rng::shuffle(&mut rng::stream(seed, "train/order", epoch as u64, 0), &mut order);
@@ -50,7 +50,8 @@ pub fn batch_count(images: usize, size: usize) -> usize {
     images.div_ceil(size) - usize::from(alone)
 }
 
-/// Cuts an order into batches; a single image left over joins the batch before it, as batch norm needs two.
+/// Divides an order into batches. A single remaining image is added to the last batch, since
+/// batch norm needs two images.
 pub fn batches(order: &[usize], size: usize) -> Vec<&[usize]> {
     let mut batches: Vec<&[usize]> = order.chunks(size).collect();
     if size > 1 && batches.len() > 1 && order.len() % size == 1 {
@@ -60,21 +61,21 @@ pub fn batches(order: &[usize], size: usize) -> Vec<&[usize]> {
     batches
 }
 
-/// How well logits fit the targets of their images.
+/// The scores of logits on their images.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scores {
-    /// Images.
+    /// The number of images.
     pub images: usize,
-    /// Sum over images and heads of the cross entropy.
+    /// The sum of the cross entropy over images and heads.
     pub loss: f64,
-    /// Images with all digits right.
+    /// The number of images with all digits right.
     pub correct: usize,
-    /// Images with the right digit, per position.
+    /// The number of images with the right digit, for each position.
     pub correct_digits: Vec<usize>,
 }
 
 impl Scores {
-    /// Adds a batch.
+    /// Adds the scores of a batch.
     pub fn add(&mut self, logits: &[Value], targets: &[u8]) -> Result<()> {
         let digits = logits.len();
         let rows = logits.iter().map(|logits| Floats::of(logits)).collect::<Result<Vec<_>, _>>()?;
@@ -103,24 +104,24 @@ impl Scores {
         self.correct_digits.iter_mut().zip(&other.correct_digits).for_each(|(sum, count)| *sum += count);
     }
 
-    /// Mean over the images of the loss, summed over the heads.
+    /// The mean over the images of the loss, which is summed over the heads.
     pub fn mean_loss(&self) -> f64 {
         self.loss / self.images as f64
     }
 
-    /// Share of images with the right digit, per position from the left.
+    /// The share of images with the right digit, for each position from the left.
     pub fn digit_accuracy(&self) -> Vec<f64> {
         self.correct_digits.iter().map(|correct| *correct as f64 / self.images as f64).collect()
     }
 
-    /// Share of images with all digits right.
+    /// The share of images with all digits right.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.images as f64
     }
 }
 
-/// Runs a network, in evaluation mode, over the first `images` images of a split, `batch` at a time. `each` is given the
-/// logits of a batch, `(images, 10)` for each head, on the host, and its targets.
+/// Runs a network in evaluation mode over the first `images` images of a split, `batch` at a time. `each` receives the
+/// logits of a batch on the host, `(images, 10)` for each head, and its targets.
 pub fn forward(
     network: &Network,
     normalise: &Normalise,
@@ -188,7 +189,7 @@ mod tests {
         let mut scores = Scores::default();
         scores.add(&[head([3, 7]), head([1, 2])], &[3, 1, 7, 5]).unwrap();
         assert_eq!((scores.images, scores.correct, scores.correct_digits.as_slice()), (2, 1, [2, 1].as_slice()));
-        // odds 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
+        // odds of 9 to 9 for the other digits: probability 1/2 three times, and 1/18 for the wrong digit
         let expected = 3.0 * 2f64.ln() + 18f64.ln();
         assert!((scores.loss - expected).abs() < 1e-6 && (scores.mean_loss() - expected / 2.0).abs() < 1e-6);
         assert_eq!(scores.accuracy(), 0.5);

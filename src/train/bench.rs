@@ -1,5 +1,5 @@
-//! How fast training goes on this machine, and where its time goes: steps on a batch that stays in memory, steps behind
-//! the data path, evaluation, and what each operator takes.
+//! A benchmark of training on this machine: steps on a batch in memory, steps with the data loader, evaluation, and the
+//! time of each operator.
 
 use std::time::{Duration, Instant};
 
@@ -21,43 +21,43 @@ use multidigit_nn::Mode;
 use multidigit_nn::cpu::memory;
 use multidigit_nn::tape::Time;
 
-/// Images in memory, at least.
+/// The minimum number of images in memory.
 const IMAGES: usize = 2048;
-/// Images in a forward pass of evaluation.
+/// The number of images in a forward pass of evaluation.
 pub const EVALUATION_BATCH: usize = 500;
-/// Blocks of steps of each kind, which take turns, so that whatever else the machine does strikes both kinds.
+/// The number of blocks of steps of each kind. The kinds alternate, so that other load on the machine affects both.
 const ROUNDS: u64 = 4;
 
-/// What was measured.
+/// The results of the benchmark.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// What it was measured on.
+    /// The network that was measured.
     pub shape: Shape,
-    /// Images per step.
+    /// The number of images per step.
     pub batch: usize,
-    /// Threads.
+    /// The number of threads.
     pub threads: usize,
-    /// Steps of each kind.
+    /// The number of steps of each kind.
     pub steps: u64,
-    /// Images per second of steps on one batch in memory.
+    /// The images per second in steps on one batch in memory.
     pub alone: f64,
-    /// Images per second of steps that take their batches from the data path.
+    /// The images per second in steps with the data loader.
     pub loaded: f64,
-    /// The share of the latter's time that was spent waiting for batches.
+    /// The share of the time of the steps with the data loader that was spent waiting for batches.
     pub waited: f64,
-    /// Images per second of forward passes in evaluation.
+    /// The images per second in forward passes of evaluation.
     pub evaluation: f64,
-    /// How long each operator took per step, in the order of the forward pass.
+    /// The time of each operator per step, in the order of the forward pass.
     pub operators: Vec<Time>,
-    /// How long the optimiser took per step.
+    /// The time of the optimiser per step.
     pub optimiser: Duration,
 }
 
-/// Measures at least `steps` steps of each kind. The images are noise of the data set's size: how long anything takes does
-/// not depend on what is on them.
+/// Measures at least `steps` steps of each kind, on noise of the size of the data set's images: the times do not depend
+/// on the content of the images.
 ///
 /// # Errors
-/// A configuration error where the network cannot take images of this size; [`crate::error::Error::Interrupted`].
+/// A configuration error if the network cannot take images of this size; [`crate::error::Error::Interrupted`].
 pub fn run(
     config: &Config,
     augment: &augment::Config,
@@ -82,7 +82,7 @@ pub fn run(
     let data = Data { digest: Digest::of(b"noise"), epochs, val: &split };
     let per_round = steps.div_ceil(ROUNDS);
     let batches = batch_count(split.len(), config.batch_size);
-    // one batch more than is measured: the first is made while nothing else is under way
+    // one more batch than is measured, because the first one is made before the measurement
     let epochs = (per_round * ROUNDS + 1).div_ceil(batches as u64) as usize;
     let endless = Config { epochs, samples: None, ..config.clone() };
     let passes = per_round.div_ceil(2);
@@ -93,7 +93,7 @@ pub fn run(
         let fixed = loader.take()?;
         let evaluated = fixed.input.repeat((EVALUATION_BATCH.div_ceil(config.batch_size), 1, 1, 1))?;
         let evaluated = evaluated.narrow(0, 0, EVALUATION_BATCH)?.contiguous()?;
-        // what is allocated once, and what the processor has to get used to
+        // a first step and pass that are not measured: they allocate memory and warm up the processor
         let mut sums = learner.step(&fixed, 0, config.learning_rate)?;
         learner.network.forward(&evaluated, Mode::Eval)?;
         sums.times.iter_mut().for_each(|time| (time.forward, time.backward) = Default::default());
@@ -154,7 +154,7 @@ pub fn run(
     })
 }
 
-/// Images of noise, with digits that follow each other.
+/// Images of noise, labelled with consecutive digits.
 pub fn noise(digits: usize, height: usize, width: usize, count: usize) -> Split {
     let mut rng = rng::stream(0, "bench/noise", 0, 0);
     let mut images = vec![0; count * height * width];

@@ -1,8 +1,8 @@
-//! Checkpoints: all that a run has come to, so that it can go on as if it had never been interrupted.
+//! Checkpoints: the complete state of a run, from which it can be resumed as if it had never been interrupted.
 //!
-//! One safetensors file holds parameters, buffers and the optimiser's moments; everything else, a line of JSON in its
-//! metadata. Random numbers need no state: they follow from the seed and the step. Numbers that the run goes on with
-//! are kept as text, which gives back every bit.
+//! One safetensors file holds the parameters, the buffers and the optimiser's moments; the rest is a line of JSON in
+//! its metadata. Random numbers need no state, since they depend on the seed and the step alone. Numbers that the run
+//! continues with are stored as text that preserves every bit.
 
 use std::path::Path;
 
@@ -20,51 +20,51 @@ use crate::networks::weights::{self, Entry, Parsed};
 use multidigit_nn::optim::Moments;
 use multidigit_nn::schedule::{Schedule, ScheduleState};
 
-/// The file in a run's folder.
+/// The name of the checkpoint in the folder of a run.
 pub const FILE: &str = "checkpoint.safetensors";
 
-/// The checkpoint before the last one, which stands in for it should that be damaged, until the run is finished.
+/// The previous checkpoint, which is kept until the run is finished in case the last one is damaged.
 pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
 
-/// The state of a training, but for its tensors.
+/// The state of a training, without its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Text", into = "Text")]
 pub struct TrainingState {
-    /// Digest of the configuration and the data that the run depends on.
+    /// The digest of the configuration and the data that the run depends on.
     pub identity: Digest,
-    /// Epochs that are done.
+    /// The number of finished epochs.
     pub epoch: usize,
-    /// Batches of the next epoch that are done.
+    /// The number of finished batches of the next epoch.
     pub batch: usize,
-    /// Steps of the optimiser that are done.
+    /// The number of finished steps of the optimiser.
     pub step: u64,
-    /// The time that the epoch under way took so far, in seconds.
+    /// The time that the current epoch has taken so far, in seconds.
     pub seconds: f64,
-    /// The scores of the epoch under way.
+    /// The scores of the current epoch so far.
     pub scores: Scores,
     /// The best epoch so far.
     pub best: Best,
     /// The state of the schedule.
     pub schedule: ScheduleState,
-    /// Steps of Adam.
+    /// The number of steps of Adam.
     pub adam_steps: i32,
-    /// Digest of the table of the epochs that are done.
+    /// The digest of the table of finished epochs.
     pub metrics: Digest,
-    /// Digest of the file of the environment.
+    /// The digest of the environment file.
     pub environment: Digest,
 }
 
 /// The epoch with the lowest validation loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Best {
-    /// Its number, counted from 1; 0 before the first epoch.
+    /// The number of the epoch, counted from 1; 0 before the first epoch.
     pub epoch: usize,
-    /// Its validation loss.
+    /// The validation loss of the epoch.
     pub loss: f64,
 }
 
 impl TrainingState {
-    /// The state before the first step of a run whose file of the environment has this digest.
+    /// The state before the first step of a run. `environment` is the digest of its environment file.
     pub fn start(identity: Digest, schedule: &Schedule, environment: Digest) -> TrainingState {
         TrainingState {
             identity,
@@ -81,13 +81,14 @@ impl TrainingState {
         }
     }
 
-    /// Whether the weights after this epoch are those of this very state, and are written again where the run goes on.
+    /// Whether the weights after this epoch are those of this state, and are therefore written again
+    /// when the run is resumed.
     pub fn rewrites(&self, epoch: usize) -> bool {
         self.batch == 0 && self.epoch > 0 && epoch == self.epoch
     }
 }
 
-/// A [`TrainingState`] as it stands in a checkpoint: one object without nesting.
+/// A [`TrainingState`] as stored in a checkpoint: one object without nesting.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
@@ -169,21 +170,21 @@ impl From<TrainingState> for Text {
     }
 }
 
-/// The checkpoint from which an interrupted run goes on.
+/// The checkpoint from which an interrupted run is resumed.
 #[derive(Debug, PartialEq)]
 pub struct Found {
-    /// The state that it holds.
+    /// The state in the checkpoint.
     pub state: TrainingState,
-    /// What is wrong with the last checkpoint, in words, if this is the one before it.
+    /// If this is the previous checkpoint, the reason why the last one cannot be used.
     pub instead: Option<String>,
 }
 
-/// The checkpoint of an interrupted run in `folder`, if it has one: the last one, or the one before it where the last is
+/// The checkpoint of an interrupted run in `folder`, if there is one: the last one, or the previous one if the last is
 /// damaged or missing.
 ///
 /// # Errors
-/// [`Error::Format`] where the last one is damaged, and there is no sound one before it; [`Error::Io`] where the system
-/// fails to read one, which is no damage.
+/// [`Error::Format`] if the last checkpoint is damaged and there is no valid previous one; [`Error::Io`] if the system
+/// fails to read one, which does not mean that it is damaged.
 pub fn find(folder: &Path) -> Result<Option<Found>> {
     let path = folder.join(FILE);
     let last = match read_state(&path) {
@@ -204,12 +205,12 @@ pub fn find(folder: &Path) -> Result<Option<Found>> {
     Ok(Some(Found { state, instead: Some(format!("`{}`: {wrong}", path.display())) }))
 }
 
-/// Makes the checkpoint before the last one the last one of the run in `folder`.
+/// Replaces the last checkpoint of the run in `folder` by the previous one.
 pub fn fall_back(folder: &Path) -> Result<()> {
     files::rename(&folder.join(PREVIOUS), &folder.join(FILE))
 }
 
-/// The state in the checkpoint at a path; none where there is no such file.
+/// The state in the checkpoint at a path; `None` if there is no such file.
 fn read_state(path: &Path) -> Result<Option<TrainingState>> {
     if !path.try_exists().map_err(Error::io(path, "look for it"))? {
         return Ok(None);
@@ -218,7 +219,7 @@ fn read_state(path: &Path) -> Result<Option<TrainingState>> {
     parse(path, &bytes).map(|(_, state)| Some(state))
 }
 
-/// The tensors and the state in the bytes of a checkpoint, which must have a digest of its own.
+/// The tensors and the state in the bytes of a checkpoint, which must have a digest.
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, TrainingState)> {
     let Parsed { tensors, description, is_checked } = weights::parse(path, bytes).map_err(of_checkpoint)?;
     if !is_checked {
@@ -231,7 +232,7 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<(SafeTensors<'a>, TrainingS
 
 const EXPECTED: &str = "a checkpoint of this version; start the run over with --force";
 
-/// An error in reading a file of weights, with advice for a checkpoint.
+/// Adds advice for checkpoints to an error about a weights file.
 fn of_checkpoint(error: Error) -> Error {
     match error {
         Error::Format { path, found, .. } => Error::Format { path, found, expected: EXPECTED.to_owned() },
@@ -239,7 +240,7 @@ fn of_checkpoint(error: Error) -> Error {
     }
 }
 
-/// Writes the state of a training. The checkpoint that stood there before is kept as [`PREVIOUS`].
+/// Writes the state of a training. The former checkpoint is kept as [`PREVIOUS`].
 pub fn save(folder: &Path, state: &TrainingState, learner: &Learner) -> Result<()> {
     let (network, moments) = (&learner.network, learner.adam.moments());
     let mut tensors = Vec::new();
@@ -253,7 +254,7 @@ pub fn save(folder: &Path, state: &TrainingState, learner: &Learner) -> Result<(
     weights::write(&folder.join(FILE), Some(&folder.join(PREVIOUS)), tensors, &serde_json::json!(state))
 }
 
-/// Brings a learner and its schedule to the state of the run in `folder`.
+/// Restores a learner and its schedule to the state of the run in `folder`.
 pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> Result<TrainingState> {
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
@@ -270,10 +271,10 @@ pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> 
     Ok(state)
 }
 
-/// Makes the checkpoint in `folder` that of another run, which goes on from it: its identity becomes `to`.
+/// Changes the identity of the checkpoint in `folder` to `to`, for another run that continues from it.
 ///
 /// # Errors
-/// [`Error::Format`] where it is not that of the run `from`.
+/// [`Error::Format`] if the checkpoint does not belong to the run `from`.
 pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
     let path = folder.join(FILE);
     let bytes = files::read(&path)?;
@@ -287,10 +288,10 @@ pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
     weights::write(&path, None, entries, &serde_json::json!(TrainingState { identity: to, ..state }))
 }
 
-/// The epochs that are done of the run in a folder, once all is checked that the run goes on with and that will be part
-/// of it when it is finished: its metrics, its environment, and its weights. Weights that are written after the
-/// checkpoint, at the end of an epoch, are written again by [`super::run`] if a kill came between. So are weights of an
-/// epoch yet to come, where the run goes on from the checkpoint before the last one, if `repeats` says that the run comes to
+/// Checks the files of the run in `folder` that the run continues with and that remain when it is finished: its
+/// metrics, its environment and its weights. Returns the finished epochs. Weights written after the checkpoint at the
+/// end of an epoch may be missing, since [`super::run`] writes them again after a kill. If the run is resumed from the
+/// previous checkpoint, weights of a later epoch are accepted too, provided that `repeats` says that the run computes
 /// the same ones again.
 pub fn epochs(folder: &Path, state: &TrainingState, digits: usize, repeats: bool) -> Result<Vec<Epoch>> {
     const ADVICE: &str = "restore it from a copy, or start the run over with --force";
@@ -329,7 +330,7 @@ pub fn epochs(folder: &Path, state: &TrainingState, digits: usize, repeats: bool
     Ok(epochs)
 }
 
-/// A number as the shortest text that reads back to its every bit; infinities too, which JSON has not.
+/// A number as the shortest text that preserves every bit, including the infinities, which JSON does not have.
 mod exact {
     use serde::{Deserialize, Deserializer, Serializer, de};
 

@@ -1,4 +1,4 @@
-//! What a run ran on and with: `env.json` in its folder.
+//! The environment of a run: the program, the machine and the data set, stored as `env.json` in the run's folder.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,32 +10,32 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The file.
+/// The name of the file.
 pub const FILE: &str = "env.json";
 
-/// What is worth knowing of the program, the machine and the data.
+/// The environment of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
-    /// The program's version.
+    /// The version of the program.
     pub version: String,
-    /// The commit that it was built from, where that is known; with `-dirty` if files differed from it.
+    /// The commit from which the program was built, if known, with `-dirty` if the files differed from it.
     pub commit: Option<String>,
-    /// The processor's name.
+    /// The name of the processor.
     pub cpu: String,
-    /// Its cores, as the system offers them.
+    /// The number of cores that the system offers.
     pub cores: usize,
-    /// Threads that computed.
+    /// The number of threads that computed.
     pub threads: usize,
-    /// What computed.
+    /// The device that computed.
     pub device: Device,
-    /// Content digest of the data set.
+    /// The content digest of the data set.
     pub dataset: Digest,
-    /// When the run began, in seconds since 1970.
+    /// The time at which the run began, in seconds since 1970.
     pub started: u64,
 }
 
 impl Environment {
-    /// That of this process, now.
+    /// The current environment of this process.
     pub fn here(device: Device, dataset: Digest) -> Environment {
         Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -49,7 +49,7 @@ impl Environment {
         }
     }
 
-    /// Reads that of a run.
+    /// Reads the environment of the run in `folder`.
     pub fn read(folder: &Path) -> Result<Environment> {
         let path = folder.join(FILE);
         let refuse = |e: serde_json::Error| {
@@ -58,13 +58,13 @@ impl Environment {
         serde_json::from_str(&files::read_text(&path)?).map_err(refuse)
     }
 
-    /// Writes it into a run's folder.
+    /// Writes the environment to the folder of a run.
     pub fn write(&self, folder: &Path) -> Result<()> {
         files::replace(&folder.join(FILE), format!("{:#}\n", serde_json::json!(self)).as_bytes())
     }
 }
 
-/// The processor's name, where the system tells; else its architecture.
+/// The name of the processor if the system reports it, else its architecture.
 fn cpu() -> String {
     let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = told.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));

@@ -10,7 +10,7 @@ use crate::shards::Split;
 /// Reads the stored images of an epoch, counted from 0, if the epoch is stored.
 pub type Stored<'a> = dyn Fn(usize) -> Result<Option<Split>> + Sync + 'a;
 
-/// Where the images of each epoch come from.
+/// The source of the images of each epoch.
 pub struct Epochs<'a> {
     train: &'a Split,
     augmented: Option<Augmented<'a>>,
@@ -22,13 +22,13 @@ struct Augmented<'a> {
 }
 
 impl<'a> Epochs<'a> {
-    /// Epochs that all show the training split as it is.
+    /// Epochs that all show the training split unchanged.
     pub fn plain(train: &'a Split) -> Epochs<'a> {
         Epochs { train, augmented: None }
     }
 
-    /// Epochs that show the training split augmented by `config`: read where an epoch is stored, computed in flight where
-    /// it is not. Both give the same pixels.
+    /// Epochs that show the training split augmented by `config`. A stored epoch is read; any other epoch is computed
+    /// in flight. Both give the same pixels.
     pub fn augmented(
         train: &'a Split,
         config: &'a augment::Config,
@@ -37,7 +37,7 @@ impl<'a> Epochs<'a> {
         Epochs { train, augmented: Some(Augmented { config, stored: Box::new(stored) }) }
     }
 
-    /// The training split as it is.
+    /// The training split, not augmented.
     pub fn train(&self) -> &'a Split {
         self.train
     }
@@ -45,7 +45,7 @@ impl<'a> Epochs<'a> {
     /// The images of an epoch, counted from 0.
     ///
     /// # Errors
-    /// Those of reading a stored epoch.
+    /// The errors of reading a stored epoch.
     pub fn images(&self, epoch: usize) -> Result<Images<'a>> {
         let Some(Augmented { config, stored }) = &self.augmented else { return Ok(Images::Plain(self.train)) };
         Ok(match stored(epoch)? {
@@ -57,8 +57,8 @@ impl<'a> Epochs<'a> {
         })
     }
 
-    /// The transforms of an epoch, counted from 0, by the position of the image in the training split: a GPU applies them
-    /// itself. Plain images have none.
+    /// The transforms of an epoch, counted from 0, by the position of the image in the training split, for a GPU that
+    /// applies them itself. `None` if the images are not augmented.
     pub fn transforms(&self, epoch: usize) -> Option<impl Fn(usize) -> Transform + Sync + 'a> {
         let Augmented { config, .. } = self.augmented.as_ref()?;
         let (augmenter, train) = (Augmenter::new(config, epoch), self.train);
@@ -71,11 +71,11 @@ impl<'a> Epochs<'a> {
 
 /// The images of one epoch.
 pub enum Images<'a> {
-    /// The training split as it is.
+    /// The training split, not augmented.
     Plain(&'a Split),
     /// A stored epoch.
     Stored(Box<Split>),
-    /// The training split, augmented image by image as they are asked for.
+    /// The training split, whose images are augmented one by one on request.
     InFlight {
         /// The training split.
         train: &'a Split,

@@ -1,19 +1,19 @@
-//! Ways in which a training can fail.
+//! Errors of training.
 
 use crate::error::Error;
 use crate::networks::NetworkError;
 
-/// A training cannot go on.
+/// Training cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum TrainError {
-    /// A loss that is NaN or infinite.
+    /// The loss is NaN or infinite.
     #[error(
         "training stopped at step {step}: the loss is {loss} at learning rate {rate}; weights saved before stay; try a smaller `train.learning_rate`, or another `train.seed`"
     )]
     NotFinite { step: u64, loss: f64, rate: f64 },
-    /// A split that has to hold images holds none.
+    /// A split that must hold images is empty.
     #[error("the {split} split holds no images; give it a share in `plan.split.ratio`")]
     EmptySplit { split: String },
     /// The GPU's memory is too small.
@@ -27,8 +27,8 @@ impl From<TrainError> for Error {
     }
 }
 
-/// The error that says what did not fit into the memory of a GPU, if `error` is a GPU's refusal of memory; else `error`.
-/// `what` was too much, and `advice` may help.
+/// Converts a GPU's out-of-memory error into one that says `what` did not fit and gives `advice`. Any other error is
+/// returned unchanged.
 pub fn or_device_memory(error: Error, what: impl FnOnce() -> String, advice: &'static str) -> Error {
     match error.area::<NetworkError>() {
         Some(network) if network.source.is_out_of_memory() => TrainError::DeviceMemory { what: what(), advice }.into(),

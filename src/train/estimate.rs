@@ -1,4 +1,4 @@
-//! How long a training on the CPU will take on this machine, from a few steps on noise.
+//! Estimates the time of a training on this machine's CPU from a few steps on noise.
 
 use std::time::{Duration, Instant};
 
@@ -13,47 +13,47 @@ use crate::shards::Split;
 use multidigit_nn::Mode;
 use multidigit_nn::cpu::memory;
 
-/// Images in the first steps, which decide how many the last ones can have.
+/// The number of images in the first steps, whose time determines the size of the last ones.
 const FEW: usize = 8;
-/// Images in the last steps, at most.
+/// The maximum number of images in the last steps.
 const STEP: usize = 64;
-/// What the last steps may take, and what the forward pass may, in seconds: those of the ResNet would take 10 s at full
-/// size.
+/// The time limits in seconds for the last steps and for the forward pass. At full size, the last steps of the ResNet
+/// would take 10 s.
 const BUDGET: [f64; 2] = [3.0, 0.5];
 
-/// Steps of a training that ends about as soon as an estimate of its time would.
+/// The number of steps of a training that takes about as long as an estimate.
 const SHORT: usize = 16;
 
-/// Whether a training on so many images takes longer than an estimate of its time.
+/// Whether a training on `images` images takes longer than an estimate of its time.
 pub fn is_worthwhile(config: &Config, images: usize) -> bool {
     config.epochs.saturating_mul(batch_count(images, config.batch_size)) > SHORT
 }
 
-/// Estimates the time of a whole training on the CPU by `config` (whatever device it names) on `images` training images,
-/// validated on `val` images after each epoch. It takes a second for AlexNet and a few for the ResNet, needs no data set,
-/// and leaves nothing behind.
+/// Estimates the time of a whole training on the CPU by `config` (the device that it names is ignored) on `images`
+/// training images, validated on `val` images after each epoch. The estimate takes a second for AlexNet and a few for
+/// the ResNet. It needs no data set and writes no files.
 ///
 /// # Errors
-/// A configuration error where the network cannot take images of this shape.
+/// A configuration error if the network cannot take images of this shape.
 pub fn estimate(config: &Config, shape: Shape, images: usize, val: usize) -> Result<Duration> {
     let speed = Speed::measure(config, shape, val)?;
     Ok(speed.training(config, images, val))
 }
 
-/// What parts of a training take, in seconds.
+/// The times of the parts of a training, in seconds.
 #[derive(Debug, Clone, Copy)]
 struct Speed {
-    /// A step, however many images it has: the optimiser, sums and layouts of weights.
+    /// The part of a step that does not depend on the number of images: the optimiser, and sums and layouts of weights.
     step: f64,
-    /// An image of a step, beyond that.
+    /// The additional time of a step per image.
     image: f64,
-    /// An image of the validation.
+    /// The time of the validation per image.
     validation: f64,
 }
 
 impl Speed {
     fn measure(config: &Config, shape: Shape, val: usize) -> Result<Speed> {
-        // neither the learning rate nor the normalisation changes the time, unless it ends in a loss that is no number
+        // learning rate and normalisation do not change the time, unless they lead to a loss that is not finite
         let usual = Config::default();
         let config = Config { mean: usual.mean, std: usual.std, ..config.clone() };
         memory::keep_freed();
@@ -61,7 +61,7 @@ impl Speed {
         let split = noise(shape.digits, shape.height, shape.width, EVALUATION_BATCH);
         let normalise = Normalise::new(config.mean, config.std);
         let batch = |images| batch(&normalise, &split, images);
-        // the second of two, since the first also takes its memory from the system
+        // the second of two steps is measured, since the first also allocates memory from the system
         let mut step = |images: usize| -> Result<f64> {
             let batch = batch(images)?;
             learner.step(&batch, 0, usual.learning_rate)?;
@@ -76,7 +76,7 @@ impl Speed {
         let many = (fitting / FEW * FEW).clamp(few, most);
         let (step, image) = line(short, (many, if many > few { step(many)? } else { short.1 }));
 
-        // a forward pass is about a third of a step
+        // a forward pass takes about a third of a step
         let fitting = (BUDGET[1] / (short.1 / few as f64 / 3.0)) as usize;
         let images = val.min(EVALUATION_BATCH).min(fitting.max(FEW));
         let validation = match images {
@@ -98,8 +98,9 @@ impl Speed {
     }
 }
 
-/// From two measured steps of (images, seconds): what a step takes whatever its images, and what each image takes beyond
-/// that. However noisy the two are, neither number is negative, and the longer step comes out as it was measured.
+/// Fits a line to two measured steps (images, seconds): returns the time of a step without images, and the
+/// additional time per image. However noisy the measurements, neither number is negative, and the line passes
+/// through the longer step.
 fn line((few, short): (usize, f64), (many, long): (usize, f64)) -> (f64, f64) {
     let slope = if many > few { (long - short) / (many - few) as f64 } else { long / many as f64 };
     let fixed = (long - many as f64 * slope).clamp(0.0, short.min(long));
@@ -112,7 +113,7 @@ fn batch(normalise: &Normalise, split: &Split, images: usize) -> Result<Batch> {
     Ok(Batch { input, targets: split.targets.iter().take(images * split.digits).copied().collect() })
 }
 
-/// An estimated time, as roughly as it is known.
+/// An estimated time in words, with the precision of an estimate.
 pub fn words(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let units = |unit: f64| (seconds / unit).round() as u64;
@@ -161,7 +162,7 @@ mod tests {
     fn a_training_takes_its_images_steps_and_validation_times_its_epochs() {
         let speed = Speed { step: 2.0, image: 0.5, validation: 0.25 };
         let config = |epochs| Config { epochs, batch_size: 4, ..Config::default() };
-        // 10 images in 3 steps, 8 of validation
+        // 10 images in 3 steps, and 8 images for validation
         assert_eq!(speed.training(&config(1), 10, 8), Duration::from_secs(5 + 6 + 2));
         assert_eq!(speed.training(&config(3), 10, 8), Duration::from_secs(3 * 13));
         assert_eq!(speed.training(&config(1), 20, 8), Duration::from_secs(10 + 10 + 2));

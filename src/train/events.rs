@@ -1,7 +1,7 @@
-//! The metrics of a run as TensorBoard reads them: a file of records, each an event with scalars.
+//! The metrics of a run in TensorBoard's format: a file of records, each of which is an event with scalars.
 //!
-//! A record is its length, a checksum of that, its bytes, and a checksum of those (TFRecord); an event is a protocol
-//! buffer of `tensorflow/core/util/event.proto`, of which only scalars are written here.
+//! A record (TFRecord) consists of its length, a checksum of the length, its bytes, and a checksum of the bytes. An
+//! event is a protocol buffer of `tensorflow/core/util/event.proto`, of which only scalars are written here.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,32 +12,32 @@ use crc::{CRC_32_ISCSI, Crc};
 use super::metrics::Epoch;
 use crate::error::{Error, Result};
 
-/// CRC-32C.
+/// The checksum algorithm CRC-32C.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// What stands in the name of a file of events before and after the time at which the run began, in seconds since 1970.
+/// The parts of an event file's name before and after the start time of the run in seconds since 1970.
 const PREFIX: &str = "events.out.tfevents.";
 const SUFFIX: &str = ".multidigit";
 
-/// Whether a file's name is one of those that are written here.
+/// Whether a file has a name of the form used here.
 pub fn is_file(name: &str) -> bool {
     let started = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
     started.is_some_and(|started| !started.is_empty() && started.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The file of a run under way.
+/// The event file of a run in progress.
 pub struct Events {
     path: PathBuf,
     file: File,
-    /// When the run began, in seconds since 1970.
+    /// The start time of the run in seconds since 1970.
     started: u64,
-    /// How long its epochs took so far.
+    /// The time that the epochs have taken so far, in seconds.
     seconds: f64,
 }
 
 impl Events {
-    /// Writes the events of the epochs so far into `folder`, and goes on from there. The file's name is made of the time at
-    /// which the run began, so that a run that goes on keeps its file.
+    /// Writes the events of the epochs so far to a file in `folder`, to which later ones are added. The file is named
+    /// after the start time of the run, so that a resumed run keeps its file.
     pub fn create(folder: &Path, started: u64, epochs: &[Epoch]) -> Result<Events> {
         let path = folder.join(format!("{PREFIX}{started}{SUFFIX}"));
         let file = File::create(&path).map_err(Error::io(&path, "create it"))?;
@@ -50,7 +50,7 @@ impl Events {
         Ok(events)
     }
 
-    /// Adds an epoch.
+    /// Adds the events of an epoch.
     pub fn add(&mut self, epoch: &Epoch) -> Result<()> {
         self.seconds += epoch.seconds;
         let mut summary = Message::default();
@@ -78,7 +78,7 @@ impl Events {
     }
 }
 
-/// What is shown of an epoch.
+/// The scalars of an epoch, with their names.
 fn scalars(epoch: &Epoch) -> Vec<(String, f64)> {
     let mut all = vec![
         ("loss/train".to_owned(), epoch.train_loss),
@@ -94,7 +94,8 @@ fn scalars(epoch: &Epoch) -> Vec<(String, f64)> {
     all
 }
 
-/// TFRecord's checksum: CRC-32C, turned and shifted, so that a checksum of data with checksums in it is a good one.
+/// TFRecord's masked checksum: CRC-32C, rotated and offset, so that data that contains checksums
+/// can be checksummed safely.
 fn masked(bytes: &[u8]) -> u32 {
     CRC.checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -160,14 +161,14 @@ mod tests {
         let mut events = Events::create(home.path(), 1_700_000_000, &[epoch(1), epoch(2)]).unwrap();
         events.add(&epoch(3)).unwrap();
         assert_eq!(whole, std::fs::read(&path).unwrap());
-        // the first record holds the version: 9 bytes of time, 15 of the text
+        // the first record holds the version: 9 bytes for the time, 15 for the text
         assert_eq!(whole[..8], 24u64.to_le_bytes());
         assert_eq!(whole[8 + 4 + 9..][..15], *b"\x1a\x0dbrain.Event:2");
     }
 
     #[test]
     fn the_checksum_is_crc_32c() {
-        // the check value of CRC-32C (iSCSI), RFC 3720, B.4: 32 bytes of zero
+        // the check value of CRC-32C (iSCSI) in RFC 3720, B.4: 32 zero bytes
         assert_eq!(CRC.checksum(&[0; 32]), 0x8a91_36aa);
         assert_eq!(masked(&[0; 32]), 0x8a91_36aau32.rotate_right(15).wrapping_add(0xa282_ead8));
     }

@@ -1,8 +1,8 @@
-//! Training on a GPU: the data set lies there, batches are made there, and a step, once it has run, is repeated as it was
-//! recorded, so that the processor's part of it is a single call.
+//! Training on a GPU. The data set is stored on the GPU and batches are made there. After a first step has run, the
+//! next one is captured as a CUDA graph and replayed, so that a step costs the CPU a single call.
 //!
-//! The host gives an epoch's order, draws, learning rates and keys of dropout in one go, and hears the sums of a stretch
-//! of steps at its end. Everything random is drawn on the host, from the same streams as on the CPU.
+//! The host sends the order, random draws, learning rates and dropout keys of a whole epoch at once, and reads the sums
+//! of several steps at their end. All random numbers are drawn on the host, from the same streams as on the CPU.
 
 use std::sync::Arc;
 
@@ -24,9 +24,10 @@ use multidigit_nn::ops::dropout_streams;
 use multidigit_nn::tape::Tape;
 use multidigit_nn::{Mode, Precision};
 
-/// Images in a forward pass without gradients, at most.
+/// The maximum number of images in a forward pass without gradients.
 const EVALUATION_BATCH: usize = 1000;
-/// How many times as many images as a step has such a pass may have: it keeps far less of each.
+/// The maximum number of images in such a pass, as a multiple of the batch size. It keeps far less of each image than a
+/// training step.
 const EVALUATION_STEPS: usize = 4;
 
 /// A network in training on a GPU, with its data.
@@ -39,21 +40,21 @@ pub struct Gpu {
     batch_size: usize,
     scored: usize,
     images: usize,
-    /// Whether the images of the epoch under way are augmented.
+    /// Whether the images of the current epoch are augmented.
     augments: bool,
     seed: u64,
-    /// Whether a whole step has run, so that nothing is looked up, compiled or allocated for good any more.
+    /// Whether a complete step has run, after which nothing is looked up, compiled or permanently allocated.
     warm: bool,
     graph: Option<CudaGraph>,
 }
 
-/// A GPU that was opened.
+/// An open GPU.
 pub type Opened = Arc<Session>;
 
-/// Opens the GPU that the setting `key` asks for.
+/// Opens the GPU that the setting `key` requests.
 ///
 /// # Errors
-/// A configuration error where there is none that can be used.
+/// A configuration error if no GPU can be used.
 pub fn open(key: &str, precision: Precision, deterministic: bool) -> Result<Opened> {
     Session::open(0, precision, deterministic, KERNELS).map_err(|error| {
         let reason = match error {
@@ -65,8 +66,8 @@ pub fn open(key: &str, precision: Precision, deterministic: bool) -> Result<Open
 }
 
 impl Gpu {
-    /// Takes the data to the GPU, of whose training split `images` are used, and, where a run goes on, the network's values
-    /// and what its optimiser remembers.
+    /// Copies the data to the GPU; the first `images` images of the training split are used. If a run is resumed, the
+    /// state of the network and its optimiser is copied too.
     pub fn new(
         session: Opened,
         config: &Config,
@@ -90,7 +91,7 @@ impl Gpu {
             adam.resume(store, &moments)?;
         }
         Ok(Gpu {
-            // the last batch may hold one image more
+            // the last batch may have one more image
             train: take(data.epochs.train(), images, config.batch_size + 1)?,
             val: take(data.val, data.val.len(), 0)?,
             adam,
@@ -106,8 +107,8 @@ impl Gpu {
         })
     }
 
-    /// Brings an epoch's plan to the GPU: the order, what was drawn for each image, and for each of its steps the factors
-    /// of Adam and the keys of dropout. `first_step` is the number of the epoch's first step in the run.
+    /// Copies the plan of an epoch to the GPU: the order, the transform of each image, and for each step the factors of
+    /// Adam and the keys of dropout. `first_step` is the number of the epoch's first step in the run.
     pub fn begin(
         &mut self,
         network: &Network,
@@ -150,7 +151,7 @@ impl Gpu {
         Ok(self.session.wait()?)
     }
 
-    /// Takes the steps `from..to` of the epoch, whose last one is number `last`, and tells what they came to.
+    /// Runs the steps `from..to` of the epoch, whose last step is `last`, and returns their results.
     pub fn steps(&mut self, network: &Network, [from, to]: [usize; 2], last: usize) -> Result<Stretch> {
         let totals = self.run_steps(network, [from, to], last).map_err(|error| {
             let advice = "a smaller `train.batch_size`, or `train.precision` bf16";
@@ -165,7 +166,7 @@ impl Gpu {
         for step in from..to {
             let images = if step == last { self.images - last * self.batch_size } else { self.batch_size };
             if images != self.batch_size || !self.warm {
-                // engines are searched for the size that all but the last batch have
+                // engines are timed for the batch size that all batches but the last have
                 self.session.convolutions().set_search(images == self.batch_size);
                 self.step(network, images)?;
                 self.session.convolutions().set_search(false);
@@ -182,13 +183,13 @@ impl Gpu {
         Ok(self.loss.read(network.shape().digits)?)
     }
 
-    /// One step: everything is asked for, nothing waited for.
+    /// Enqueues one step without waiting for it.
     fn step(&self, network: &Network, images: usize) -> Result<()> {
         let rows = self.train.ordered(self.batch_size)?;
-        // SAFETY: the order holds rows of this data set; the step's number lies in the epoch.
+        // SAFETY: the order holds rows of this data set; the number of the step is within the epoch.
         let input = unsafe { self.train.batch(rows, images, self.augments) }?;
         let tape = Tape::new(network.store().parameters().len());
-        // the number of the step stands on the GPU
+        // the number of the step is stored on the GPU
         let logits = network.forward(&input, Mode::Train { seed: self.seed, step: 0, tape: &tape })?;
         // SAFETY: as above; the targets are those of the same data set.
         let gradients = unsafe { self.loss.add(&logits, self.train.targets(), rows, None, true) }?;
@@ -197,7 +198,7 @@ impl Gpu {
         Ok(self.session.next_step()?)
     }
 
-    /// A step as it is asked for, recorded and not run.
+    /// Captures a step without running it.
     fn record(&self, network: &Network) -> Result<CudaGraph> {
         let stream = self.session.stream();
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(driver)?;
@@ -208,7 +209,7 @@ impl Gpu {
         Ok(graph.map_err(driver)?.ok_or_else(empty)?)
     }
 
-    /// The scores of the network on the validation split; `done` hears of each batch.
+    /// The scores of the network on the validation split. `done` is called for each batch.
     pub fn score(
         &mut self,
         network: &Network,
@@ -229,7 +230,7 @@ impl Gpu {
 
     fn score_batch(&self, network: &Network, first: usize, count: usize) -> Result<()> {
         let rows = Rows::From(first);
-        // SAFETY: the rows lie in the split.
+        // SAFETY: the rows are rows of the split.
         let input = unsafe { self.val.batch(rows, count, false) }?;
         let logits = network.forward(&input, Mode::Eval)?;
         // SAFETY: as above; the targets are those of the same split.
@@ -237,7 +238,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Brings the network's values and what Adam remembers to the host.
+    /// Copies the network's values and Adam's moments to the host.
     pub fn fetch(&self, learner: &mut Learner, steps: i32) -> Result<()> {
         let store = learner.network.store();
         store.fetch()?;
@@ -246,7 +247,7 @@ impl Gpu {
     }
 }
 
-/// An error of the driver.
+/// Converts an error of the driver.
 fn driver(error: DriverError) -> Error {
     Error::from(multidigit_nn::Error::from(error))
 }

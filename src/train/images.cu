@@ -1,17 +1,17 @@
-// A batch out of the data set that lies on the device: gathered, augmented, normalised.
+// Makes a batch from the data set on the GPU: images are gathered, augmented and normalised.
 //
-// The arithmetic is that of src/augment/{apply,warp,gather}.rs, number by number, and the pixels are the same. It is
-// compiled without contraction to fused multiply-adds, which would round differently.
+// The arithmetic is that of src/augment/{apply,warp,gather}.rs, operation by operation, and the pixels are the same. It
+// is compiled without contraction to fused multiply-adds, which would round differently.
 
 #define INLINE __device__ __forceinline__
 
 enum { STILL = 0, HALF_TURN = 1, LEFT = 2, RIGHT = 3, FIXED = 4, FLOATING = 5, SCALE = 6, BILINEAR = 7 };
 
-// Where pixels come from: one resampling.
+// The source of the pixels in one resampling.
 struct Move {
   int kind;
-  int fixed[6];     // FIXED: origin x, y; right x, y; down x, y, in 16.16 fixed point
-  double matrix[6]; // the others: x' = a x + b y + c, y' = d x + e y + f
+  int fixed[6];     // for FIXED: origin x, y; right x, y; down x, y, in 16.16 fixed point
+  double matrix[6]; // for the other kinds: x' = a x + b y + c, y' = d x + e y + f
 };
 
 struct Map {
@@ -30,7 +30,7 @@ INLINE double advance(double from, double by, int times) {
 }
 
 INLINE int fixed_pixel(const u8 *source, int height, int width, const int *f, int x, int y) {
-  // sums wrap around, and negative positions are beyond every side
+  // the sums wrap around, so that negative positions exceed every side
   u32 at_x = (u32)f[0] + (u32)f[2] * (u32)x + (u32)f[4] * (u32)y, at_y = (u32)f[1] + (u32)f[3] * (u32)x + (u32)f[5] * (u32)y;
   u32 wide_side = (u32)(width < 32768 ? width : 32768) << 16, high_side = (u32)(height < 32768 ? height : 32768) << 16;
   return at_x < wide_side && at_y < high_side ? source[(at_y >> 16) * (u32)width + (at_x >> 16)] : 0;
@@ -62,7 +62,7 @@ INLINE int bilinear_pixel(const u8 *source, int height, int width, const double 
   return (int)(upper + (lower - upper) * dy);
 }
 
-// Of the two kinds that accumulate in floating point, which positions are sums of as many steps as pixels went before.
+// The two kinds that accumulate in floating point: a position is the sum of one increment for each preceding pixel.
 INLINE int accumulated_pixel(const u8 *source, int height, int width, const Move *move, int column, int row) {
   const double *m = move->matrix;
   double x, y;
@@ -93,8 +93,9 @@ INLINE int erased_pixel(int grey, const int *e, int x, int y) {
   return y >= e[0] && y < e[0] + e[2] && x >= e[1] && x < e[1] + e[3] ? e[4] : grey;
 }
 
-// One block per image. `order` and `step` tell which images of the data set; without them they follow from `first` on.
-// `maps` may be null: no augmentation. `between` has room for two images per block where shared memory has not.
+// One block per image. `order` and `step` select the images of the data set; without `order`, they are consecutive from
+// `first` on. If `maps` is null, nothing is augmented. `between` has room for two images per block if they do not fit
+// into shared memory.
 extern "C" __global__ void __launch_bounds__(256)
 images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u32 first, const Step *step, const Map *maps,
        const float *normalised, real *out, u8 *between) {
@@ -131,7 +132,7 @@ images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u3
   }
 }
 
-// The same without the normalisation: what augmentation makes of some images.
+// Augments some images like `images`, but without normalisation.
 extern "C" __global__ void __launch_bounds__(256)
 augmented(const u8 *pixels, int height, int width, const Map *maps, u8 *out, u8 *between) {
   u32 area = (u32)(height * width);

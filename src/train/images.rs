@@ -1,4 +1,4 @@
-//! Batches out of a data set that lies on the device as bytes: gathered, augmented and normalised there.
+//! Makes batches on the GPU from a data set stored there as bytes: images are gathered, augmented and normalised.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::augment::apply::Transform;
 use crate::augment::gather::Fixed;
 use crate::augment::warp::Warp;
 
-/// Shared memory that a block may have without asking for it; beyond, images are kept in ordinary memory between two
-/// resamplings.
+/// The shared memory in bytes that a block may use without an explicit request. Larger images are kept in global memory
+/// between two resamplings.
 const SHARED: usize = 40 << 10;
 
-/// The source of the kernels, which a session compiles beside those of the networks.
+/// The source of the kernels, which a session compiles along with those of the networks.
 pub const KERNELS: &str = include_str!("images.cu");
 
-/// Words of a `Map` in `images.cu`.
+/// The number of words of a `Map` in `images.cu`.
 const WORDS: usize = 23;
 
 /// A transform as the structure `Map` of `images.cu`.
@@ -33,7 +33,7 @@ fn words(transform: &Transform) -> [u64; WORDS] {
     let mut words = [0; WORDS];
     words[..3].copy_from_slice(&[pair(warps.len() as i32, top), pair(left, height), pair(width, value)]);
     for (warp, into) in warps.into_iter().zip(words[3..].chunks_exact_mut(10)) {
-        // the kinds of `images.cu`, and what each of them reads: fixed point or a matrix
+        // the kinds of `images.cu`, each with the numbers that it reads: fixed point or a matrix
         let (kind, fixed, matrix) = match warp {
             Warp::Still => (0, None, None),
             Warp::HalfTurn => (1, None, None),
@@ -51,7 +51,7 @@ fn words(transform: &Transform) -> [u64; WORDS] {
     words
 }
 
-/// A data set on the device.
+/// A data set on the GPU.
 pub struct Images {
     session: Arc<Session>,
     pixels: CudaSlice<u8>,
@@ -65,8 +65,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// Takes the images, `height * width` bytes each, and their digits to the device; `normalised` is what each of the
-    /// 256 greys becomes. No batch that is augmented will have more than `most` images.
+    /// Copies the images, `height * width` bytes each, and their digits to the GPU. `normalised` holds the normalised
+    /// value of each of the 256 grey values. An augmented batch has at most `most` images.
     pub fn new(
         session: &Arc<Session>,
         pixels: &[u8],
@@ -95,7 +95,7 @@ impl Images {
         Ok(images)
     }
 
-    /// Sets the order in which an epoch meets its images; as long in every epoch.
+    /// Sets the order of the images in an epoch. It must have the same length in every epoch.
     pub fn set_order(&mut self, order: &[u32]) -> Result<()> {
         let stream = self.session.stream();
         match &mut self.order {
@@ -105,7 +105,7 @@ impl Images {
         Ok(())
     }
 
-    /// Sets the transform of each image of the data set in this epoch.
+    /// Sets the transform of each image of the data set for this epoch.
     pub fn set_transforms(&mut self, transforms: &[Transform]) -> Result<()> {
         let words: Vec<u64> = transforms.iter().flat_map(words).collect();
         let stream = self.session.stream();
@@ -121,13 +121,13 @@ impl Images {
         self.session.address(&self.targets)
     }
 
-    /// The rows of a batch of the epoch's order, by the number of the step.
+    /// The rows of a batch in the epoch's order, selected by the number of the step.
     pub fn ordered(&self, stride: usize) -> Result<Rows> {
         let order = self.order.as_ref().ok_or_else(|| Error::tensor("no order was set"))?;
         Ok(Rows::Ordered { order: self.session.address(order), stride })
     }
 
-    /// A batch `(images, height, width, 1)`.
+    /// Makes a batch `(images, height, width, 1)`.
     ///
     /// # Safety
     /// `rows` are images of this data set.
@@ -155,7 +155,7 @@ impl Images {
             address(&out)?.into(),
             between.into(),
         ];
-        // SAFETY: the kernel's arguments, and the caller's promise.
+        // SAFETY: the arguments are those of the kernel; the rest is guaranteed by the caller.
         unsafe { self.session.launch(Form::Extra, "images", config, &arguments) }?;
         Ok(out)
     }
@@ -185,7 +185,7 @@ pub fn augmented(
         session.address(&out).into(),
         session.address(&between).into(),
     ];
-    // SAFETY: the kernel's arguments, with an image and a map for each block.
+    // SAFETY: the arguments are those of the kernel, with an image and a map for each block.
     unsafe { session.launch(Form::Extra, "augmented", config, &arguments) }?;
     let pixels = stream.clone_dtoh(&out)?;
     session.wait()?;

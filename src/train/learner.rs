@@ -1,4 +1,4 @@
-//! A network that learns: one step of the optimiser at a time.
+//! A network in training, and the steps of its optimiser.
 
 use std::time::{Duration, Instant};
 
@@ -15,36 +15,37 @@ use multidigit_nn::tape::{Tape, Time, Value};
 pub struct Learner {
     /// The network.
     pub network: Network,
-    /// Its optimiser.
+    /// The optimiser.
     pub adam: Adam,
     seed: u64,
 }
 
 /// The results of a step.
 pub struct StepResult {
-    /// The loss of the batch, before the step; where it is no finite number, no step was made.
+    /// The loss of the batch before the step. If it is not finite, the step was not taken.
     pub loss: f64,
-    /// The logits of each head, before the step.
+    /// The logits of each head before the step.
     pub logits: Vec<Value>,
-    /// How long each operator took.
+    /// The time of each operator.
     pub times: Vec<Time>,
-    /// How long the optimiser took.
+    /// The time of the optimiser.
     pub optimiser: Duration,
 }
 
 impl Learner {
-    /// A fresh network for images of this shape.
+    /// A new network for images of this shape, with a new optimiser.
     pub fn new(config: &Config, shape: Shape) -> Result<Learner> {
         Ok(Learner::of(config, Network::new(shape, config.seed, DROPOUT)?))
     }
 
-    /// A network that has learned nothing.
+    /// A network with a new optimiser.
     pub fn of(config: &Config, network: Network) -> Learner {
         let adam = Adam::new(network.store(), config.weight_decay);
         Learner { network, adam, seed: config.seed }
     }
 
-    /// Forward, loss, backward, and a step of the optimiser, whose number and learning rate are given.
+    /// Runs the forward pass, the loss, the backward pass and a step of the optimiser, given its
+    /// number and learning rate.
     pub fn step(&mut self, batch: &Batch, number: u64, rate: f64) -> Result<StepResult> {
         let store = self.network.store();
         let tape = Tape::new(store.parameters().len());

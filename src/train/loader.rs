@@ -1,6 +1,6 @@
-//! The data path: batches of training images, made ahead of the steps that need them, on a thread of their own.
+//! The data loader: a separate thread makes batches of training images ahead of the steps that need them.
 //!
-//! What a batch holds follows from the seed, the epoch and its place in the epoch alone. Pixels stay as bytes until a
+//! The content of a batch depends on the seed, the epoch and its position in the epoch alone. Pixels stay bytes until a
 //! batch is made of them.
 
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -13,18 +13,18 @@ use super::batch::{Normalise, batches, order};
 use super::{Config, Data};
 use crate::error::Result;
 
-/// Batches that wait at most: enough to bridge a step that takes longer than another.
+/// The maximum number of batches that wait: enough to bridge a step that takes longer than the others.
 const AHEAD: usize = 3;
 
-/// A batch as a network takes it.
+/// A batch as the input of a network.
 pub struct Batch {
-    /// `(images, height, width, 1)`, normalised.
+    /// The normalised pixels, `(images, height, width, 1)`.
     pub input: Tensor,
     /// The digit at each position, image by image.
     pub targets: Vec<u8>,
 }
 
-/// The batches of a run, in their order.
+/// The batches of a run, in order.
 pub struct Loader<'scope> {
     receiver: Receiver<Result<Batch>>,
     _maker: ScopedJoinHandle<'scope, ()>,
@@ -32,7 +32,7 @@ pub struct Loader<'scope> {
 }
 
 impl<'scope> Loader<'scope> {
-    /// Begins to make the batches from a place in a run on: an epoch, counted from 0, and a batch in it.
+    /// Starts making the batches of a run from an epoch, counted from 0, and a batch within it.
     pub fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         config: &'env Config,
@@ -45,7 +45,7 @@ impl<'scope> Loader<'scope> {
             let make = Maker { config, data, normalise: Normalise::new(config.mean, config.std), images };
             for number in epoch..config.epochs {
                 let from = if number == epoch { batch } else { 0 };
-                // sending fails once nobody wants batches any more
+                // sending fails if no more batches are wanted
                 let mut send = |batch| sender.send(batch).is_ok();
                 match make.epoch(number, from, &mut send) {
                     Ok(true) => {}
@@ -68,7 +68,7 @@ impl<'scope> Loader<'scope> {
         batch.unwrap_or_else(|_| Err(multidigit_nn::Error::tensor("the thread that makes batches ended early").into()))
     }
 
-    /// How long steps waited for batches so far.
+    /// The time that steps have waited for batches so far.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -82,7 +82,7 @@ struct Maker<'a, 'data> {
 }
 
 impl Maker<'_, '_> {
-    /// Makes the batches of an epoch from one on; whether all were wanted.
+    /// Makes the batches of an epoch, starting at batch `from`. Returns whether all of them were wanted.
     fn epoch(&self, number: usize, from: usize, send: &mut dyn FnMut(Result<Batch>) -> bool) -> Result<bool> {
         let train = self.data.epochs.train();
         let images = self.data.epochs.images(number)?;

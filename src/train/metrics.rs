@@ -1,4 +1,4 @@
-//! What a run says of each epoch, and the table that it is kept in.
+//! The metrics of an epoch, and the table in which a run stores them.
 
 use std::path::Path;
 
@@ -9,39 +9,40 @@ use crate::documents;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// One epoch: a row of `metrics.csv`.
+/// The metrics of one epoch: a row of `metrics.csv`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
-    /// Counted from 1.
+    /// The number of the epoch, counted from 1.
     pub epoch: usize,
-    /// The learning rate of its last step.
+    /// The learning rate of the last step.
     pub lr: f64,
-    /// Mean loss over its training images, each as it was met: with dropout, weights still moving.
+    /// The mean loss over the training images, each measured in its own step: with dropout, and with
+    /// the weights of that step.
     pub train_loss: f64,
-    /// Share of its training images with all digits right, measured likewise.
+    /// The share of training images with all digits right, measured in the same way.
     pub train_accuracy: f64,
-    /// Share of its training images with the right digit, per position from the left.
+    /// The share of training images with the right digit, for each position from the left, measured in the same way.
     pub train_digits: Vec<f64>,
-    /// Mean loss over the validation images after it.
+    /// The mean loss over the validation images after the epoch.
     pub val_loss: f64,
-    /// Share of the validation images with all digits right after it.
+    /// The share of validation images with all digits right after the epoch.
     pub val_accuracy: f64,
-    /// Share of the validation images with the right digit after it, per position from the left.
+    /// The share of validation images with the right digit after the epoch, for each position from the left.
     pub val_digits: Vec<f64>,
-    /// Training images per second, validation left out.
+    /// The training images per second, without validation.
     pub images_per_second: f64,
-    /// Time of the epoch in seconds, with validation.
+    /// The time of the epoch in seconds, with validation.
     pub seconds: f64,
 }
 
-/// The table's file in a run's folder.
+/// The name of the table in the folder of a run.
 pub const FILE: &str = "metrics.csv";
 
-/// The columns that every table has; after them one for each digit, `train_accuracy_1` to `val_accuracy_N`.
+/// The columns of every table. They are followed by one column for each digit, `train_accuracy_1` to `val_accuracy_N`.
 const COLUMNS: [&str; 8] =
     ["epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_second", "seconds"];
 
-/// More digits per image than this has no run, whatever its table says.
+/// The maximum number of digits per image. A table with more is rejected.
 const MAX_DIGITS: usize = 64;
 
 fn header(digits: usize) -> Vec<String> {
@@ -63,7 +64,7 @@ pub fn read(path: &Path) -> Result<Vec<Epoch>> {
         let line = record.iter().collect::<Vec<_>>().join(",");
         Error::format(path, format!("line {line:?}"), format!("lines of {}", header.join(",")))
     };
-    // the reader passes over empty lines
+    // the CSV reader skips empty lines
     if text.lines().any(str::is_empty) {
         return Err(refuse(&StringRecord::new()));
     }
@@ -77,7 +78,7 @@ pub fn read(path: &Path) -> Result<Vec<Epoch>> {
     Ok(epochs)
 }
 
-/// The epoch in a row of a table for so many digits; none where the row is of another form.
+/// The epoch in a row of a table for `digits` digits; `None` if the row has another form.
 fn parse(record: &StringRecord, digits: usize) -> Option<Epoch> {
     let mut fields = record.iter();
     let epoch = fields.next()?.parse().ok()?;
@@ -101,7 +102,7 @@ fn parse(record: &StringRecord, digits: usize) -> Option<Epoch> {
     })
 }
 
-/// The table of all epochs so far of a network for so many digits.
+/// The text of the table of all epochs so far, for a network with `digits` digits.
 pub fn text(digits: usize, epochs: &[Epoch]) -> String {
     let row = |e: &Epoch| {
         let mut row = vec![e.epoch.to_string()];
@@ -113,7 +114,7 @@ pub fn text(digits: usize, epochs: &[Epoch]) -> String {
     documents::csv(std::iter::once(header(digits)).chain(epochs.iter().map(row)))
 }
 
-/// Writes the table of all epochs so far of a network for so many digits.
+/// Writes the table of all epochs so far, for a network with `digits` digits.
 pub fn write(path: &Path, digits: usize, epochs: &[Epoch]) -> Result<()> {
     files::replace(path, text(digits, epochs).as_bytes())
 }

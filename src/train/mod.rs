@@ -1,7 +1,7 @@
-//! The stage `train`: a network, fitted to the training split, scored on the validation split after every epoch.
+//! The stage `train`: fits a network to the training split and scores it on the validation split after every epoch.
 //!
-//! Weights depend on the configuration, its seed and the data alone, whatever the number of threads. This module reads
-//! no shards: it is handed the images of each epoch (`epochs.rs`).
+//! The weights depend on the configuration, its seed and the data alone, not on the number of threads. This module does
+//! not read shards: it is given the images of each epoch (`epochs.rs`).
 
 #[forbid(unsafe_code)]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on images in memory, cut by their sizes")]
@@ -108,8 +108,8 @@ pub struct Config {
     pub run: Option<String>,
 }
 
-/// The longest name of a run in bytes: a file name has 255, and the names of an evaluation and of what is beside a run
-/// in transit are longer than the run's.
+/// The maximum length of a run's name in bytes. File names have at most 255 bytes, and the names of an evaluation and
+/// of temporary files beside a run are longer than the run's.
 const MAX_NAME: usize = 150;
 
 /// What computes.
@@ -147,12 +147,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether a training comes to the same weights each time, to the last bit.
+    /// Whether training gives bitwise the same weights every time.
     pub fn repeats(&self) -> bool {
         self.device == Device::Cpu || self.deterministic
     }
 
-    /// Refuses values that cannot work, before any work.
+    /// Checks that the values are valid, before any work is done.
     pub fn validate(&self) -> Result<()> {
         if self.epochs == 0 {
             return Err(Error::value("train.epochs", 0, "at least 1"));
@@ -191,7 +191,7 @@ impl Config {
             return Err(Error::value("train.std", self.std, "a finite number above 0"));
         }
         if let Some(run) = &self.run {
-            // `@` stands between a run and the data in the name of an evaluation
+            // `@` separates a run from the data in the name of an evaluation
             let plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | ':' | '@');
             let taken = run.starts_with('.') || run.ends_with(files::UNFINISHED);
             if !(1..=MAX_NAME).contains(&run.len()) || taken || !run.chars().all(plain) {
@@ -205,8 +205,8 @@ impl Config {
     }
 }
 
-/// Fails if the file system of a run's folder has no room for what a training of so many values keeps there: two checkpoints
-/// of values and moments and two files of weights, and the one of them that is being written.
+/// Returns an error if the file system of a run's folder has no room for the files of a training of `values` values:
+/// two checkpoints with values and moments, two weights files, and the temporary file while one of them is replaced.
 fn require_space(values: usize, out: &Path) -> Result<()> {
     let need = 4 * values as u64 * (2 * 3 + 2 + 3);
     let stands: u64 = files::walk_all(out)?.iter().filter_map(|path| Some(out.join(path).metadata().ok()?.len())).sum();
@@ -219,40 +219,40 @@ fn require_space(values: usize, out: &Path) -> Result<()> {
     }
 }
 
-/// The refusal of a program that was built without CUDA, of the setting `key`.
+/// The error of a program built without CUDA for the setting `key`.
 pub fn no_cuda(key: &str) -> Error {
     Error::value(key, "cuda", "cpu, as this program was built without CUDA; `make build-cuda` builds one with it")
 }
 
-/// What a GPU's stretch of steps came to.
+/// The results of several steps on a GPU.
 pub struct Stretch {
-    /// The scores of its images.
+    /// The scores of the images of these steps.
     pub scores: Scores,
-    /// The first step, counted from 0 in the epoch, whose loss was no number, and that loss.
+    /// The first step, counted from 0 in the epoch, whose loss was not finite, and that loss.
     pub bad: Option<(usize, f64)>,
 }
 
-/// What a run learns from.
+/// The data for training.
 pub struct Data<'a> {
     /// The content digest of the data set.
     pub digest: Digest,
-    /// The training split, epoch by epoch.
+    /// The training split, as it is shown in each epoch.
     pub epochs: Epochs<'a>,
     /// The validation split.
     pub val: &'a Split,
 }
 
-/// The folder of a run's weights, below the run's folder.
+/// The folder of the weights, within the folder of a run.
 pub const WEIGHTS: &str = "weights";
 
-/// The resolved configuration in a run's folder.
+/// The file of the resolved configuration, in the folder of a run.
 pub const CONFIG: &str = "config.yaml";
 
-/// The file that tells of a run whose loss stopped being a number.
+/// The file that reports that the loss of a run was not finite.
 pub const STOPPED: &str = "stopped.json";
 
-/// Whether a file in a run's folder, by its path there, is one that a training writes, or half of one that a killed
-/// training was writing. All else in the folder is the user's.
+/// Whether a path within the folder of a run is a file that training writes, or a temporary file left by a killed
+/// training. All other files in the folder belong to the user.
 pub fn is_output(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let names: &[&str] = match folder {
@@ -267,26 +267,26 @@ pub fn is_output(path: &str) -> bool {
 /// The results of a training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TrainingSummary {
-    /// Values that training moved.
+    /// The number of trainable values.
     pub parameters: usize,
-    /// Images per epoch.
+    /// The number of images per epoch.
     pub images: usize,
-    /// Steps of the optimiser.
+    /// The number of steps of the optimiser.
     pub steps: u64,
-    /// All epochs in their order.
+    /// All epochs, in order.
     pub epochs: Vec<Epoch>,
-    /// The epoch with the lowest validation loss, counted from 1: that of `weights/best.safetensors`.
+    /// The epoch with the lowest validation loss, counted from 1, whose weights are in `weights/best.safetensors`.
     pub best_epoch: usize,
 }
 
-/// Trains, and writes `env.json`, `metrics.csv`, TensorBoard's events, `weights/best.safetensors`,
-/// `weights/last.safetensors` and `checkpoint.safetensors` into the folder `out`. `identity` is the digest of everything that
-/// the result depends on: if `out` holds a checkpoint with the same identity, the run goes on from there, to the same weights
-/// (on a GPU to the last bit only if it is `deterministic`).
+/// Trains a network, and writes `env.json`, `metrics.csv`, TensorBoard's events, `weights/best.safetensors`,
+/// `weights/last.safetensors` and `checkpoint.safetensors` to the folder `out`. `identity` is the digest of everything
+/// that the result depends on. If `out` holds a checkpoint with the same identity, the run is resumed from it and gives
+/// the same weights (bitwise on the CPU; on a GPU only if it is `deterministic`).
 ///
 /// # Errors
-/// A configuration error where the network cannot take the data set's images; [`TrainError::NotFinite`], and the weights of the
-/// last whole epoch stay; [`Error::Interrupted`], after a checkpoint.
+/// A configuration error if the network cannot take the data set's images; [`TrainError::NotFinite`], where the weights
+/// of the last complete epoch remain; [`Error::Interrupted`], after a checkpoint has been written.
 pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress: &Progress) -> Result<TrainingSummary> {
     config.validate()?;
     for (name, split) in [("train", data.epochs.train()), ("val", data.val)] {
@@ -345,7 +345,7 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     })
 }
 
-/// The fresh network and its optimiser, on the CPU or on the GPU that was opened.
+/// A new network and its optimiser, on the CPU or on the GPU that was opened.
 fn learner(config: &Config, data: &Data, opened: Option<&Opened>) -> Result<Learner> {
     let Split { digits, height, width, .. } = *data.epochs.train();
     let shape = Shape { model: config.model, digits, height, width };
@@ -358,7 +358,7 @@ fn learner(config: &Config, data: &Data, opened: Option<&Opened>) -> Result<Lear
     }
 }
 
-/// Whether `out` holds a checkpoint of this identity. If the last one is damaged, the one before it takes its place.
+/// Whether `out` holds a checkpoint of this identity. If the last one is damaged, it is replaced by the previous one.
 fn checkpoint_of(identity: Digest, out: &Path, progress: &Progress) -> Result<bool> {
     let found = checkpoint::find(out)?.filter(|found| found.state.identity == identity);
     if let Some(wrong) = found.as_ref().and_then(|found| found.instead.as_ref()) {
@@ -368,7 +368,7 @@ fn checkpoint_of(identity: Digest, out: &Path, progress: &Progress) -> Result<bo
     Ok(found.is_some())
 }
 
-/// Goes on from the checkpoint in `out`: the state, and the epochs that are done.
+/// Resumes from the checkpoint in `out`. Returns the state and the finished epochs.
 fn resume(
     config: &Config,
     data: &Data,
@@ -386,7 +386,7 @@ fn resume(
     Ok((state, epochs))
 }
 
-/// Begins a run in `out`.
+/// Starts a run in `out`.
 fn start(config: &Config, data: &Data, identity: Digest, schedule: &Schedule, out: &Path) -> Result<TrainingState> {
     files::create_dir(&out.join(WEIGHTS))?;
     Environment::here(config.device, data.digest).write(out)?;

@@ -1,4 +1,4 @@
-//! What stands for training on a GPU in a program that was built without CUDA: nothing but the error that says so.
+//! Replaces training on a GPU in a program that was built without CUDA: every request for a GPU is an error.
 
 use candle_core::Device;
 
@@ -9,46 +9,46 @@ use crate::error::Result;
 use crate::networks::Network;
 use multidigit_nn::Precision;
 
-/// A GPU that was opened: no value of it exists in this program.
+/// An open GPU. No value of this type exists in a program without CUDA.
 pub enum Opened {}
 
-/// Training on a GPU: no value of it exists in this program.
+/// Training on a GPU. No value of this type exists in a program without CUDA.
 pub enum Gpu {}
 
-/// Returns the error that this program was built without CUDA; `key` is the setting that asks for a GPU.
+/// Returns the error that this program was built without CUDA. `key` is the setting that requests a GPU.
 pub fn open(key: &str, _: Precision, _: bool) -> Result<Opened> {
     Err(super::no_cuda(key))
 }
 
 impl Opened {
-    /// As for a GPU.
+    /// The device of the GPU. Never called.
     pub fn device(&self) -> Device {
         match *self {}
     }
 }
 
 impl Gpu {
-    /// As for a GPU.
+    /// Copies data and network to the GPU. Never called.
     pub fn new(opened: Opened, _: &Config, _: &Data, _: usize, _: &Learner, _: bool) -> Result<Gpu> {
         match opened {}
     }
 
-    /// As for a GPU.
+    /// Copies the plan of an epoch to the GPU. Never called.
     pub fn begin(&mut self, _: &Network, _: &Data, _: usize, _: u64, _: &[[f32; 3]]) -> Result<()> {
         match *self {}
     }
 
-    /// As for a GPU.
+    /// Runs steps on the GPU. Never called.
     pub fn steps(&mut self, _: &Network, _: [usize; 2], _: usize) -> Result<Stretch> {
         match *self {}
     }
 
-    /// As for a GPU.
+    /// Scores the network on the GPU. Never called.
     pub fn score(&mut self, _: &Network, _: usize, _: impl FnMut(usize) -> Result<()>) -> Result<Scores> {
         match *self {}
     }
 
-    /// As for a GPU.
+    /// Copies values and moments to the host. Never called.
     pub fn fetch(&self, _: &mut Learner, _: i32) -> Result<()> {
         match *self {}
     }

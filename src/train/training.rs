@@ -1,4 +1,4 @@
-//! A training under way: its epochs, step by step, and the files that it writes as it goes.
+//! A training in progress: its epochs and steps, and the files that it writes.
 
 use std::path::Path;
 use std::time::Instant;
@@ -22,22 +22,23 @@ use crate::train::TrainError;
 use multidigit_nn::optim::Adam;
 use multidigit_nn::schedule::Schedule;
 
-/// Images in a forward pass on the validation split: enough to keep the threads busy, few enough to stay in 200 MB.
+/// The number of images in a forward pass on the validation split: enough to occupy the threads,
+/// and few enough for 200 MB.
 const VALIDATION_BATCH: usize = 500;
 
-/// Images that a GPU takes before the host looks: some hundredths of a second on a large one, so that the look costs
-/// nothing, and few enough for Ctrl-C on a small one.
+/// The number of images that a GPU processes before the host checks it. A large GPU takes some hundredths of a second,
+/// so that the check costs nothing; a small one still reacts to Ctrl-C quickly enough.
 const STRETCH: usize = 6400;
 
-/// What computes the steps.
+/// The device that computes the steps.
 pub enum Engine<'scope> {
-    /// The CPU, with batches that a thread makes ahead.
+    /// The CPU, with batches that a thread makes ahead of time.
     Cpu(Loader<'scope>),
     /// A GPU, which holds the data set and makes its batches itself.
     Gpu(Box<Gpu>),
 }
 
-/// A training under way.
+/// A training in progress.
 pub struct Training<'a, 'data, 'scope> {
     pub config: &'a Config,
     pub data: &'a Data<'data>,
@@ -55,10 +56,10 @@ pub struct Training<'a, 'data, 'scope> {
 }
 
 impl Training<'_, '_, '_> {
-    /// Trains to the end.
+    /// Trains to the last epoch.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], after a checkpoint.
+    /// [`Error::Interrupted`], after a checkpoint has been written.
     pub fn finish(mut self) -> Result<TrainingSummary> {
         while self.state.epoch < self.config.epochs {
             match self.epoch() {
@@ -73,15 +74,15 @@ impl Training<'_, '_, '_> {
                 outcome => outcome?,
             }
         }
-        // a finished run goes on from its last checkpoint only
+        // a finished run is only continued from its last checkpoint
         files::remove(&self.out.join(checkpoint::PREVIOUS))?;
         let Training { state, epochs, learner, images, .. } = self;
         let (parameters, steps) = (learner.network.store().count(), state.step);
         Ok(TrainingSummary { parameters, images, steps, epochs, best_epoch: state.best.epoch })
     }
 
-    /// Takes the rest of the epoch under way, and scores the network after it. Where it is interrupted the state is
-    /// that after the last whole step.
+    /// Runs the rest of the current epoch and scores the network after it. If it is interrupted, the state is that
+    /// after the last complete step.
     fn epoch(&mut self) -> Result<()> {
         let number = self.state.epoch + 1;
         let title = format!("epoch {number}/{}", self.config.epochs);
@@ -145,7 +146,7 @@ impl Training<'_, '_, '_> {
         self.end_epoch(row)
     }
 
-    /// Takes a step, or as many as a GPU takes at a time; the number of their images.
+    /// Runs one step on the CPU, or several on a GPU. Returns the number of their images.
     fn steps(&mut self) -> Result<usize> {
         let gpu = match &mut self.engine {
             Engine::Cpu(loader) => {
@@ -175,7 +176,7 @@ impl Training<'_, '_, '_> {
         Ok(images)
     }
 
-    /// One step of the optimiser.
+    /// Runs one step of the optimiser.
     fn step(&mut self, batch: Batch) -> Result<()> {
         let step = self.learner.step(&batch, self.state.step, self.schedule.rate(self.state.step))?;
         if !step.loss.is_finite() {
@@ -187,7 +188,7 @@ impl Training<'_, '_, '_> {
         Ok(())
     }
 
-    /// Takes an epoch's row to the files, and moves on to the next epoch.
+    /// Writes the row of an epoch to the files, and moves on to the next epoch.
     fn end_epoch(&mut self, row: Epoch) -> Result<()> {
         self.fetch()?;
         self.progress.note(&sentence(&row, self.config.epochs));
@@ -201,12 +202,12 @@ impl Training<'_, '_, '_> {
         metrics::write(&self.out.join(metrics::FILE), self.learner.network.shape().digits, &self.epochs)?;
         (state.epoch, state.batch, state.seconds) = (state.epoch + 1, 0, 0.0);
         self.state.scores = Scores::default();
-        // before the weights: a run that a kill meets here writes them again out of the checkpoint
+        // the checkpoint precedes the weights: after a kill between the two, the resumed run writes the weights again
         self.checkpoint()?;
         save_weights(self.config, &self.learner, &self.state, self.out)
     }
 
-    /// Brings weights and moments from a GPU.
+    /// Copies weights and moments from a GPU to the host.
     fn fetch(&mut self) -> Result<()> {
         match &self.engine {
             Engine::Cpu(_) => Ok(()),
@@ -214,13 +215,13 @@ impl Training<'_, '_, '_> {
         }
     }
 
-    /// Writes a checkpoint of what computes.
+    /// Copies weights and moments to the host and writes a checkpoint.
     fn save(&mut self) -> Result<()> {
         self.fetch()?;
         self.checkpoint()
     }
 
-    /// Writes a checkpoint of what stands on the host.
+    /// Writes a checkpoint of the state on the host.
     fn checkpoint(&mut self) -> Result<()> {
         let state = &mut self.state;
         state.schedule = self.schedule.state().clone();
@@ -229,7 +230,8 @@ impl Training<'_, '_, '_> {
         checkpoint::save(self.out, state, &self.learner)
     }
 
-    /// Writes `stopped.json`, which says where the loss became NaN or infinite, and returns the error that says the same.
+    /// Writes `stopped.json`, which reports where the loss became NaN or infinite, and returns the
+    /// error that says the same.
     fn stop(&self, loss: f64) -> Result<Error> {
         let (step, rate) = (self.state.step + 1, self.schedule.rate(self.state.step));
         let error = Error::from(TrainError::NotFinite { step, loss, rate });
@@ -241,7 +243,7 @@ impl Training<'_, '_, '_> {
     }
 }
 
-/// Writes the weights after the epoch that is done last, and again as the best ones if they are.
+/// Writes the weights after the last finished epoch as `last`, and as `best` if they are the best.
 pub fn save_weights(config: &Config, learner: &Learner, state: &TrainingState, out: &Path) -> Result<()> {
     let network = &learner.network;
     let description = Description { shape: network.shape(), mean: config.mean, std: config.std, epoch: state.epoch };

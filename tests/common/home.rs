@@ -1,4 +1,4 @@
-//! A folder of its own for a test, and the program in it.
+//! A folder for one test, in which it runs the program.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-/// A folder to work in, with artifacts of its own and synthetic glyphs shared by all tests.
+/// A folder for a test, with its own artifacts and synthetic glyphs shared by all tests.
 pub struct Home {
     pub folder: TempDir,
-    /// Arguments that every call gets.
+    /// The arguments of every call.
     pub settings: Vec<String>,
 }
 
-/// What a call of the program left behind.
+/// The output of a call of the program.
 pub struct Answer {
     pub code: Option<i32>,
     pub stdout: String,
@@ -27,7 +27,7 @@ impl Home {
         Home::with(&["raw.source=synthetic", "plan.samples_per_class=20"])
     }
 
-    /// A home with settings.
+    /// A home with the given settings.
     pub fn with(settings: &[&str]) -> Home {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let raw = synthetic_raw().display().to_string();
@@ -43,16 +43,16 @@ impl Home {
     pub fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = bare(self.folder.path());
         let (word, rest) = arguments.split_at(1);
-        command.args(word).args(&self.settings).args(rest); // of two settings of one key the later holds
+        command.args(word).args(&self.settings).args(rest); // of two settings of the same key, the later one applies
         command
     }
 
-    /// Runs the program with the home's settings.
+    /// Runs the program with the settings of the home.
     pub fn call<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Answer {
         Answer::of(self.command(arguments).output().expect("the program starts"))
     }
 
-    /// Runs the program and expects success; returns its stdout.
+    /// Runs the program and expects success. Returns its stdout.
     pub fn ok<S: AsRef<OsStr>>(&self, arguments: &[S]) -> String {
         let answer = self.call(arguments);
         assert_eq!(answer.code, Some(0), "{}{}", answer.stdout, answer.stderr);
@@ -67,14 +67,14 @@ impl Answer {
     }
 }
 
-/// The program in a folder, away from the mirrors of whoever runs the tests.
+/// The program in a folder, without the mirrors of the user who runs the tests.
 pub fn bare(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_multidigit"));
     command.current_dir(folder).env_remove("MULTIDIGIT_MIRRORS").stdin(Stdio::null());
     command
 }
 
-/// A raw folder whose synthetic glyphs stand, drawn once for all tests.
+/// A raw folder with synthetic glyphs, which are drawn once for all tests.
 pub fn synthetic_raw() -> &'static Path {
     static RAW: OnceLock<PathBuf> = OnceLock::new();
     RAW.get_or_init(|| {

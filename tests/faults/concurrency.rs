@@ -1,4 +1,5 @@
-//! Commands at the same time on the same folders: each works or says that another is at work, and nothing is lost.
+//! Tests of concurrent commands on the same folders: each succeeds or reports that another is
+//! running, and nothing is lost.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -7,14 +8,14 @@ use crate::Cases;
 use crate::home::Answer;
 use crate::scenario::{self, Scenario};
 
-/// Starts a command in a folder and goes on.
+/// Starts a command in a folder without waiting for it.
 fn start(scenario: &Scenario, home: &Path, words: &str) -> Child {
     let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
     let mut command = scenario.command_of(home, &words);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
 }
 
-/// What is wrong with how a command ended beside others.
+/// A description of what is wrong with the end of a command that ran beside others, if anything is.
 fn fault(words: &str, answer: &Answer) -> Option<String> {
     let is_told = answer.stderr.lines().last().is_some_and(|line| line.starts_with("error: "));
     match answer.code {
@@ -24,7 +25,7 @@ fn fault(words: &str, answer: &Answer) -> Option<String> {
     }
 }
 
-/// Starts commands at once, again and again.
+/// Starts commands at the same time, repeatedly.
 fn try_at_once(what: &str, scenario: &Scenario, commands: &[&str], times: usize) {
     let times = if crate::is_torture() { 20 * times } else { times };
     let mut cases = Cases::new(what);

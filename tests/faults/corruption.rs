@@ -1,14 +1,15 @@
-//! Damaged files: whatever a bit, a cut or a stranger does to a file that the program reads, it is found, and never taken
-//! as right.
+//! Tests of damaged files: a flipped bit, a truncation or any other change of a file that the program reads is
+//! detected, and the file is never accepted as correct.
 //!
-//! A pipeline is finished once, small enough to take a second. Each test copies the stages that it damages, damages one
-//! place of one file, asks the program, and restores the file. A damage is found if `multidigit verify`, or the command
-//! that reads the file, fails and names the file. It is harmless if what the file means is the same, which is compared
-//! and not assumed. Everything else is lost, and fails the test.
+//! A pipeline that takes a second is finished once. Each test copies the stages that it damages, damages one place of
+//! one file, runs the program, and restores the file. A damage is found if `multidigit verify`, or the command that
+//! reads the file, fails and names the file. A damage is harmless if the meaning of the file is the same, which is
+//! verified by comparison. Every other damage counts as lost, and fails the test.
 //!
-//! Places are drawn from a seeded stream, one in each of so many equal stretches of a file; `MULTIDIGIT_TORTURE` tries
-//! every byte and every length. Every byte of the weights and of the checkpoint, megabytes that are read as a whole, is
-//! tried on a file of the same format with small tensors, in this process, and a sample of the real ones by the program.
+//! The places are drawn from a seeded stream, one in each of a number of equal sections of a file; with
+//! `MULTIDIGIT_TORTURE`, every byte and every length is tried. The weights and the checkpoint have megabytes, which are
+//! read as a whole: every byte is tried on a file of the same format with small tensors, in this process, and a sample
+//! of the real files is tried by the program.
 
 mod bytes;
 mod tables;
@@ -27,7 +28,8 @@ use super::is_torture;
 /// The run of the pipeline below.
 const RUN: &str = "small";
 
-/// A hundred images of two digits, and two epochs of the network with the fewest weights on the smallest image it takes.
+/// A hundred images of two digits, and two epochs of the network with the fewest weights on the
+/// smallest images it accepts.
 const SETTINGS: [&str; 10] = [
     "raw.source=synthetic",
     "plan.samples_per_class=1",
@@ -41,14 +43,14 @@ const SETTINGS: [&str; 10] = [
     "report.runs=[small]",
 ];
 
-/// A home in which nothing stands.
+/// A home without any files.
 fn empty() -> Home {
     let mut home = Home::with(&SETTINGS);
     home.settings.extend(["--threads", "1", "--quiet"].map(str::to_owned));
     home
 }
 
-/// The home in which everything stands, made once; nobody changes a file of it.
+/// The home of the finished pipeline, which is made once. No test changes a file of it.
 fn finished() -> &'static Home {
     static FINISHED: OnceLock<Home> = OnceLock::new();
     FINISHED.get_or_init(|| {
@@ -60,7 +62,7 @@ fn finished() -> &'static Home {
     })
 }
 
-/// A home in which some stages stand.
+/// A home with copies of some stages.
 fn scene(stages: &[&str]) -> Home {
     let home = empty();
     for stage in stages {
@@ -82,12 +84,12 @@ fn copy(from: &Path, to: &Path) {
 
 // ---- damage
 
-/// What is done to a file.
+/// A change of a file.
 #[derive(Debug, Clone, Copy)]
 enum Damage {
-    /// Bits of one byte are flipped.
+    /// Flips bits of one byte.
     Flip { at: usize, mask: u8 },
-    /// The file ends early.
+    /// Truncates the file.
     Cut { length: usize },
 }
 
@@ -102,7 +104,7 @@ impl Damage {
     }
 }
 
-/// Flips of `sample` bytes and cuts at as many lengths of a file, or of every byte and at every length.
+/// Flips of `sample` bytes and truncations to as many lengths of a file, or of every byte and every length.
 fn damages(length: usize, sample: usize) -> Vec<Damage> {
     let places = if is_torture() { length } else { sample.min(length) };
     let mut random = rng::stream(0, "faults/corruption", 0, length as u64);
@@ -128,7 +130,7 @@ impl Patient {
         Patient { path, sound }
     }
 
-    /// Damages the file for the time of a question. A flip leaves size, time and inode as they were, as rot does.
+    /// Damages the file while `ask` runs. A flip does not change size, time and inode, like a decaying disk.
     fn with<T>(&self, damage: Damage, ask: impl FnOnce() -> T) -> T {
         let file = File::options().write(true).open(&self.path).unwrap();
         let modified = FileTimes::new().set_modified(file.metadata().unwrap().modified().unwrap());
@@ -148,18 +150,18 @@ impl Patient {
 
 // ---- judgement
 
-/// What became of a damage.
+/// The result of a damage.
 #[derive(Debug, Clone, PartialEq)]
 enum Verdict {
     /// The program fails and names the file.
     Found,
-    /// The file means what it meant.
+    /// The meaning of the file is unchanged.
     Harmless,
-    /// Neither: what the program said.
+    /// Neither of the two; the value is the output of the program.
     Lost(String),
 }
 
-/// Whether a command fails as it should, with words that name what is damaged.
+/// The verdict on a command that should fail with an error that contains `words`.
 fn judge(answer: &Answer, words: &[&str]) -> Verdict {
     let said = format!("{}{}", answer.stdout, answer.stderr);
     match answer.code == Some(1) && words.iter().all(|word| said.contains(word)) {
@@ -168,7 +170,7 @@ fn judge(answer: &Answer, words: &[&str]) -> Verdict {
     }
 }
 
-/// The cases of one kind.
+/// The results of the cases of one kind.
 struct Tally {
     kind: String,
     found: usize,
@@ -189,7 +191,7 @@ impl Tally {
         }
     }
 
-    /// Says what became of the cases, and fails if one was lost.
+    /// Prints the results, and fails if a case was lost.
     fn end(self) {
         let Tally { kind, found, harmless, lost } = self;
         let tried = found + harmless + lost.len();

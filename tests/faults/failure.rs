@@ -1,4 +1,4 @@
-//! System calls that fail, at every moment, with what a system can answer; and a disk that is full.
+//! Tests of failing system calls, at every point and with every possible error; and of a full disk.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::Cases;
 use crate::scenario::{self, Scenario, State, require_met, sample};
 use crate::trace::{Call, Fate};
 
-/// An answer of the system, and the calls that can get it.
+/// An error of the system, and the calls that can return it.
 struct Failure {
     error: i32,
     name: &'static str,
@@ -35,7 +35,7 @@ const FAILURES: [Failure; 5] = [
     },
 ];
 
-/// Lets each kind of failure meet some of the calls that can get it.
+/// Injects each kind of failure into some of the calls that can return it.
 fn try_failures(scenario: &Scenario, most: usize) {
     FAILURES.iter().for_each(|failure| try_failure(scenario, failure, most));
 }
@@ -52,7 +52,7 @@ fn try_failure(scenario: &Scenario, &Failure { error, name, of }: &Failure, most
             if of(call) && seen == n + 1 { Fate::Fails(error) } else { Fate::Passes }
         });
         met += usize::from(end.is_disturbed);
-        // a message that names a file; some failures are no reason to stop
+        // the message must name a file; some failures are no reason to stop
         let last = end.stderr.lines().last().unwrap_or_default();
         let is_told = last.starts_with("error: `") && (last.contains("artifacts") || last.contains("raw"));
         let ended = match end.code {
@@ -93,7 +93,8 @@ fn a_folder_that_cannot_be_removed_goes_with_the_next_run() {
     try_failure(scenario::replaced(), &failure, usize::MAX);
 }
 
-/// A small disk of its own for a command: what is told when it is full, and what stands once there is room.
+/// Runs a command on a small disk of its own: checks the message when the disk is full, and the
+/// result once there is space.
 const SMALL_DISK: &str = r#"
 mount -t tmpfs -o size="$1"k none disk && cd disk && shift || exit 9
 "$@" >../first.out 2>../first.err; echo $? >../first
@@ -121,7 +122,7 @@ fn a_full_disk_loses_nothing_and_the_message_says_what_is_needed() {
         let verify = scenario.command_of(home.path(), &["verify".to_owned()]);
         let words = [verify.get_program()].into_iter().chain(verify.get_args());
         let verify: Vec<String> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
-        // root may mount; others may where the system lets them be root of a namespace
+        // root may mount; other users may if the system allows them to be root in a namespace
         let ran = ["-m", "-rm"].iter().any(|how| {
             let mut small = Command::new("unshare");
             small.env("VERIFY", verify.join(" "));

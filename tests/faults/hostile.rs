@@ -1,5 +1,5 @@
-//! Hostile files: sizes that lie, a little that unpacks to a lot, structures without end. Whatever reads them runs here
-//! under a limit on its address space, and has to answer with an error that names the file.
+//! Tests of malicious files: false sizes, small files that decompress to huge ones, structures without end. The program
+//! runs under a limit on its address space, and must respond with an error that names the file.
 
 use std::fs;
 use std::io::Write;
@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::home::{Answer, Home};
 
-/// Bytes of address space that the program gets. Sound files of the sizes here need 100 MB; four times the largest pages
-/// that are read, of 128 MB, are what a file may ask for.
+/// The limit on the program's address space in bytes. Valid files of these sizes need 100 MB; a malicious file may
+/// cause the use of four times the largest pages that are read, of 128 MB.
 const MEMORY: u64 = 512 << 20;
-/// What a refusal may take at most on a busy machine.
+/// The maximum time of a refusal, on a busy machine.
 const TIME: Duration = Duration::from_secs(60);
 
 const SETTINGS: [&str; 9] = [
@@ -30,7 +30,7 @@ const SETTINGS: [&str; 9] = [
     "evaluate.batch_size=8",
 ];
 
-/// A home in which a small network is trained.
+/// A home with a trained small network.
 fn home() -> &'static Home {
     static HOME: OnceLock<Home> = OnceLock::new();
     HOME.get_or_init(|| {
@@ -40,7 +40,7 @@ fn home() -> &'static Home {
     })
 }
 
-/// A home of one's own with copies of what stands in [`home`].
+/// A home with copies of the files in [`home`].
 fn copy_of_home() -> Home {
     let copy = Home::with(&SETTINGS);
     let from = home().path("artifacts");
@@ -49,7 +49,7 @@ fn copy_of_home() -> Home {
     copy
 }
 
-/// Makes the run of a home one that was killed at its end; returns its folder.
+/// Turns the run of a home into one that was killed at its end. Returns its folder.
 fn unfinished(home: &Home) -> PathBuf {
     let (run, unfinished) = (home.path("artifacts/train/r"), home.path("artifacts/train/r.unfinished"));
     fs::rename(run, &unfinished).unwrap();
@@ -59,7 +59,7 @@ fn unfinished(home: &Home) -> PathBuf {
     unfinished
 }
 
-/// Runs the program in a home on one thread, within the memory that it gets.
+/// Runs the program in a home on one thread, under the memory limit.
 fn limited(home: &Home, arguments: &[&str]) -> Answer {
     let (all, began) = (home.command(arguments), Instant::now());
     let mut command = Command::new("sh");
@@ -71,7 +71,7 @@ fn limited(home: &Home, arguments: &[&str]) -> Answer {
     answer
 }
 
-/// Whether the program ended by itself, and in its own words.
+/// Asserts that the program ended by itself, with a message of its own.
 fn assert_calm(what: &str, answer: &Answer) {
     let Answer { code, stderr, .. } = answer;
     assert!(matches!(code, Some(0..=2)), "{what}: {code:?}: {stderr}");
@@ -79,16 +79,16 @@ fn assert_calm(what: &str, answer: &Answer) {
     assert!(!stderr.contains("panicked") && !stderr.contains("please report"), "{what}: {stderr}");
 }
 
-/// Expects an error that names a file.
+/// Asserts that the program failed with an error that names the file.
 fn assert_refused(what: &str, file: &str, answer: &Answer) {
     assert_calm(what, answer);
     assert!(matches!(answer.code, Some(1 | 2)), "{what}: not refused: {}{}", answer.stdout, answer.stderr);
     assert!(answer.stderr.contains("error: ") && answer.stderr.contains(file), "{what}: {}", answer.stderr);
 }
 
-// ---- Thrift's compact protocol, as far as it takes to write Parquet that no library would write
+// ---- Thrift's compact protocol, as far as needed to write Parquet files that no library would write
 
-/// Types of fields.
+/// The types of fields.
 const I32: u8 = 5;
 const I64: u8 = 6;
 const STRUCT: u8 = 12;
@@ -106,7 +106,7 @@ fn varint(out: &mut Vec<u8>, mut word: u64) {
 }
 
 impl Thrift {
-    /// A field's type and number, in the long form.
+    /// Writes the type and the number of a field, in the long form.
     fn field(mut self, number: i16, kind: u8) -> Thrift {
         self.0.push(kind);
         varint(&mut self.0, ((number << 1) ^ (number >> 15)) as u16 as u64);
@@ -140,7 +140,7 @@ impl Thrift {
         this
     }
 
-    /// A list that says it has `length` elements.
+    /// Writes a list whose header declares `length` elements.
     fn list(self, number: i16, kind: u8, length: u64, items: &[Vec<u8>]) -> Thrift {
         let mut this = self.field(number, 9);
         this.0.push(0xf0 | kind);
@@ -174,7 +174,7 @@ const DELTA_LENGTH_BYTE_ARRAY: i64 = 6;
 const DELTA_BYTE_ARRAY: i64 = 7;
 const RLE_DICTIONARY: i64 = 8;
 
-/// An element of a schema that is always there, so that pages need no levels.
+/// A required element of a schema, so that pages need no levels.
 fn leaf(name: &str, kind: i64) -> Thrift {
     Thrift::default().i32(1, kind).i32(3, 0).text(4, name)
 }
@@ -183,7 +183,7 @@ fn group(name: &str, children: i64) -> Thrift {
     Thrift::default().i32(3, 0).text(4, name).i32(5, children)
 }
 
-/// A page: header and data. `unpacked` is what the header says.
+/// A page of header and data. `unpacked` is the declared size.
 fn page(values: i64, encoding: i64, unpacked: i64, data: &[u8]) -> Vec<u8> {
     let inner = Thrift::default().i32(1, values).i32(2, encoding).i32(3, 3).i32(4, 3);
     let header = Thrift::default().i32(1, 0).i32(2, unpacked).i32(3, data.len() as i64).within(5, inner);
@@ -196,7 +196,7 @@ fn dictionary(words: i64, unpacked: i64, data: &[u8]) -> Vec<u8> {
     [header.end(), data.to_vec()].concat()
 }
 
-/// One column of one row group.
+/// A column of one row group.
 struct Column {
     path: &'static [&'static str],
     kind: i64,
@@ -205,7 +205,7 @@ struct Column {
     has_dictionary: bool,
 }
 
-/// The usual columns: pictures and labels.
+/// The usual columns, images and labels.
 fn pictures(codec: i64, pages: Vec<u8>) -> Column {
     Column { path: &["image", "bytes"], kind: BYTE_ARRAY, codec, pages, has_dictionary: false }
 }
@@ -219,7 +219,7 @@ fn usual_schema() -> Vec<Thrift> {
     vec![group("schema", 2), group("image", 1), leaf("bytes", BYTE_ARRAY), leaf("label", INT64)]
 }
 
-/// A file out of a schema, columns, and the number of rows that it says it has.
+/// A file with a schema, columns, and a declared number of rows.
 fn parquet(schema: Vec<Thrift>, columns: Vec<Column>, rows: i64) -> Vec<u8> {
     let elements = schema.len() as u64;
     let items: Vec<Vec<u8>> = schema.into_iter().map(Thrift::end).collect();
@@ -261,7 +261,7 @@ fn texts(texts: &[&[u8]]) -> Vec<u8> {
     texts.iter().flat_map(|text| [&(text.len() as u32).to_le_bytes(), *text].concat()).collect()
 }
 
-/// Indices into a dictionary: `values` times the first word. One bit each, in a run.
+/// Dictionary indices: `values` times the first entry, as a run of one-bit values.
 fn first_word(values: u64) -> Vec<u8> {
     let mut data = vec![1];
     varint(&mut data, values << 1);
@@ -269,20 +269,20 @@ fn first_word(values: u64) -> Vec<u8> {
     data
 }
 
-/// `count` zeros as DELTA_BINARY_PACKED, in one block of any length.
+/// `count` zeros as DELTA_BINARY_PACKED, in a single block, however long it is.
 fn packed_zeros(count: u64) -> Vec<u8> {
     let mut data = Vec::new();
     let block = count.next_multiple_of(128);
     varint(&mut data, block);
     varint(&mut data, 1);
     varint(&mut data, count);
-    data.extend([0, 0, 0]); // the first, the least difference, the width
+    data.extend([0, 0, 0]); // the first value, the minimum delta, the bit width
     data
 }
 
-/// A frame of Zstandard: some bytes, then zeros, `unpacked` bytes in all; the zeros take 4 bytes for each 128 kB.
+/// A Zstandard frame of some bytes followed by zeros, `unpacked` bytes in all. The zeros take 4 bytes per 128 kB.
 fn zstd(start: &[u8], unpacked: u64) -> Vec<u8> {
-    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0]; // one segment, its size in 8 bytes
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xe0]; // one segment, with its size in 8 bytes
     frame.extend(unpacked.to_le_bytes());
     let block = |kind: u32, length: u64| (length as u32) << 3 | kind << 1;
     frame.extend(&block(0, start.len() as u64).to_le_bytes()[..3]);
@@ -297,7 +297,7 @@ fn zstd(start: &[u8], unpacked: u64) -> Vec<u8> {
     frame
 }
 
-/// As Snappy: a zero, and copies of it.
+/// A Snappy block of one zero and copies of it, `unpacked` bytes in all.
 fn snappy(unpacked: u64) -> Vec<u8> {
     let mut data = Vec::new();
     varint(&mut data, unpacked);
@@ -312,7 +312,7 @@ fn picture() -> Vec<u8> {
     png(44, 44, &[])
 }
 
-/// What a footer, or a page, can lie about, by name.
+/// Files with false statements in the footer or in a page, by name.
 fn hostile_parquet() -> Vec<(&'static str, Vec<u8>)> {
     const GIB: u64 = 1 << 30;
     let png = picture();
@@ -321,7 +321,7 @@ fn hostile_parquet() -> Vec<(&'static str, Vec<u8>)> {
     let of = |column: Column, rows: i64, values: i64| {
         parquet(usual_schema(), vec![column, labels(values, Vec::new())], rows)
     };
-    // labels of any number of rows in a few bytes
+    // labels of any number of rows, in a few bytes
     let many_labels = |values: i64| {
         let pages = [dictionary(1, 8, &[0; 8]), page(values, RLE_DICTIONARY, 8, &first_word(values as u64))].concat();
         Column { has_dictionary: true, ..labels(0, pages) }
@@ -403,7 +403,7 @@ fn hostile_parquet() -> Vec<(&'static str, Vec<u8>)> {
         ("prefixes", lengths(DELTA_BYTE_ARRAY, [packed_zeros(1 << 29), packed_zeros(1 << 29)].concat())),
         ("prefixes-and-more-lengths", lengths(DELTA_BYTE_ARRAY, [packed_zeros(1), packed_zeros(1 << 29)].concat())),
         ("one-row-of-lists", {
-            // 2^28 digits in a row, in a few bytes: levels in runs, values in a dictionary of one word
+            // 2^28 digits in a row, in a few bytes: run-length encoded levels, and a dictionary of one entry
             let digits = vec![group("digits", 1), Thrift::default().i32(1, INT64).i32(3, 2).text(4, "item")];
             let mut schema =
                 vec![group("schema", 3), group("image", 1), leaf("bytes", BYTE_ARRAY), leaf("label", INT64)];
@@ -424,12 +424,12 @@ fn hostile_parquet() -> Vec<(&'static str, Vec<u8>)> {
             parquet(schema, vec![pictures(0, one.clone()), labels(1, Vec::new()), digits], 1)
         }),
         ("a-reader-breaks", {
-            // a block of numbers under a header that says there are none
+            // a block of numbers under a header that declares none
             let labels = labels(0, page(1, DELTA_BINARY_PACKED, 7, &[128, 1, 1, 0, 0, 0, 0]));
             parquet(usual_schema(), vec![pictures(0, one.clone()), labels], 1)
         }),
         ("no-text", {
-            // JSON, which its reader takes for UTF-8
+            // a JSON column, which the reader assumes to be UTF-8
             let schema = vec![group("schema", 2), leaf("image", BYTE_ARRAY).i32(6, 19), leaf("label", INT64)];
             let text = page(1, PLAIN, 6, &texts(&[&[0xff, 0xfe]]));
             let column = Column { path: &["image"], ..pictures(0, text) };
@@ -470,7 +470,7 @@ fn zlib(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A grey picture that says it is of some size, with further chunks; it holds no more than 16 MB of black.
+/// A grey image with a declared size and further chunks. It holds at most 16 MB of black.
 fn png(width: u32, height: u32, more: &[Vec<u8>]) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
     let pixels = (u64::from(width + 1) * u64::from(height)).min(16 << 20);
@@ -483,7 +483,7 @@ fn a_hostile_picture_is_refused_or_answered_without_what_it_unpacks_to() {
     let home = home();
     let bomb = zlib(&vec![b'x'; 256 << 20]);
     let packed = |kind: &[u8; 4], start: &[u8]| chunk(kind, &[start, &bomb].concat());
-    // (name, bytes, whether a sound picture of the network's size is in it)
+    // (name, bytes, whether the file contains a valid image of the network's size)
     let pictures = [
         ("size", png(60_000, 60_000, &[]), false),
         ("largest-size", png(0x7fff_ffff, 0x7fff_ffff, &[]), false),
@@ -491,7 +491,7 @@ fn a_hostile_picture_is_refused_or_answered_without_what_it_unpacks_to() {
         (
             "pixels",
             {
-                // far more than the size has
+                // far more data than the declared size
                 let all = png(44, 44, &[]);
                 let end = chunk(b"IDAT", &zlib(&vec![0; 512 << 20]));
                 [&all[..33], &end, &chunk(b"IEND", &[])].concat()
@@ -564,7 +564,7 @@ fn hostile_weights_are_refused() {
     let home = copy_of_home();
     fs::write(home.path("a.png"), picture()).unwrap();
     let run = home.path("artifacts/train/r");
-    fs::remove_file(run.join("record.json")).unwrap(); // whose digest every change would differ from
+    fs::remove_file(run.join("record.json")).unwrap(); // because every change would differ from its digest
     assert_eq!(limited(&home, &["predict", "a.png"]).code, Some(0));
     for (name, bytes) in hostile_tensors() {
         fs::write(run.join("weights/best.safetensors"), bytes).unwrap();
@@ -619,9 +619,10 @@ fn hostile_glyphs_are_refused() {
         ("images", ".gz", gzip(&idx(&[10_000_000, 28, 28], &zeros))),
         ("labels", ".gz", gzip(&idx(&[10_000_000], &zeros))),
         ("labels", ".gz", gzip(&[&idx(&[2], &[1, 2])[..], &zeros].concat())),
-        // each member is empty
+        // every member is empty
         ("labels", ".gz", [gzip(&idx(&[9_000_000], &[])), gzip(&[]).repeat(500_000)].concat()),
-        ("labels", ".gz", [&[0x1f, 0x8b, 8, 0x08, 0, 0, 0, 0, 0, 3][..], &vec![b'n'; 32 << 20]].concat()), // a name without end
+        // an endless name
+        ("labels", ".gz", [&[0x1f, 0x8b, 8, 0x08, 0, 0, 0, 0, 0, 3][..], &vec![b'n'; 32 << 20]].concat()),
     ];
     for (number, (kind, ending, bytes)) in hostile.into_iter().enumerate() {
         let stem = sound.iter().find(|(stem, _)| stem.contains(&format!("train-{kind}"))).unwrap();
@@ -637,7 +638,7 @@ fn hostile_glyphs_are_refused() {
 
 // ---- texts
 
-/// YAML that is small and stands for much, or has no end.
+/// Small YAML documents that expand to large ones, or do not end.
 fn hostile_yaml() -> Vec<(&'static str, String)> {
     let laughs: String =
         (1..=9).map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(","))).collect();

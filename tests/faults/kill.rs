@@ -1,4 +1,4 @@
-//! A kill, or a signal that asks to stop, at every moment at which something changes.
+//! Tests of a kill, or of a signal that requests a stop, at every point at which something changes.
 
 use nix::sys::signal::Signal;
 
@@ -6,7 +6,7 @@ use crate::Cases;
 use crate::scenario::{self, Scenario, require_met, sample};
 use crate::trace::Fate;
 
-/// Kills a command at some of its moments; what must hold then is what [`Scenario::judge`] says.
+/// Kills a command at some of its system calls. [`Scenario::judge`] checks the required state.
 fn try_kills(scenario: &Scenario, most: usize) {
     let (mut cases, mut met) = (Cases::new(format!("kills {}", scenario.name)), 0);
     let tried = sample(&scenario.moments, most, 12);
@@ -15,7 +15,7 @@ fn try_kills(scenario: &Scenario, most: usize) {
         let end = scenario.disturbed_at(home.path(), n, Fate::Kills);
         met += usize::from(end.is_disturbed);
         let judged = match end.code {
-            // threads come in another order now and then, so that the moment may not come
+            // the order of threads varies, so that the call may not occur
             None | Some(0) => scenario.judge(home.path()),
             Some(code) => Err(format!("ended with {code}: {}", end.stderr)),
         };
@@ -60,7 +60,7 @@ fn a_kill_loses_nothing_where_all_is_cleaned() {
     try_kills(scenario::cleaned(), 25);
 }
 
-/// A run that is killed again and again, at other moments each time, still comes to its end.
+/// A run that is killed repeatedly, each time at other points, still finishes.
 #[test]
 fn kills_in_a_row_lose_nothing() {
     let scenario = scenario::from_nothing();
@@ -88,7 +88,7 @@ fn a_signal_ends_the_program_cleanly_with_its_exit_code() {
         let end = scenario.disturbed_at(home.path(), n, Fate::Signals(signal));
         let is_told = end.stderr.ends_with("error: interrupted; what was finished before stays\n");
         let ended = match end.code {
-            Some(0) => Ok(()), // it came too late to stop anything
+            Some(0) => Ok(()), // the signal came too late to stop anything
             Some(code) if code == expected && is_told => {
                 caught += 1;
                 Ok(())

@@ -1,6 +1,8 @@
-//! Nothing is lost: the built program under kills, failing system calls, power cuts, damaged files and hostile ones.
+//! Tests that nothing is lost: the program under kills, failing system calls, power cuts, damaged
+//! files and malicious files.
 //!
-//! `make faults` tries a seeded sample of the cases, `make torture` all of them. docs/reliability.md says what is promised.
+//! `make faults` tries a seeded sample of the cases, `make torture` all of them.
+//! docs/reliability.md states the guarantees.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -16,9 +18,9 @@
 mod concurrency;
 mod corruption;
 #[path = "../common/home.rs"]
-#[allow(dead_code)] // the tests of integration use more of it
+#[allow(dead_code)] // the integration tests use more of it
 mod home;
-// the tracer knows the registers of one processor
+// the tracer knows the registers of one architecture only
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod failure;
 mod hostile;
@@ -32,7 +34,7 @@ mod scenario;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trace;
 
-/// Whether every case is to be tried, and not a sample.
+/// Whether every case is tried, instead of a sample.
 fn is_torture() -> bool {
     std::env::var_os("MULTIDIGIT_TORTURE").is_some()
 }
@@ -49,7 +51,7 @@ impl Cases {
         Cases { what: what.to_string(), tried: 0, lost: 0 }
     }
 
-    /// Counts a case; what was lost in it, if anything was, is told at once, as all cases can take hours.
+    /// Counts a case. Losses are printed at once, because trying all cases can take hours.
     fn add(&mut self, losses: impl IntoIterator<Item = String>) {
         self.tried += 1;
         let mut is_lost = false;
@@ -60,7 +62,7 @@ impl Cases {
         self.lost += usize::from(is_lost);
     }
 
-    /// Tells the tally, and fails if anything was lost.
+    /// Prints the counts, and fails if anything was lost.
     fn end(self) {
         let Cases { what, tried, lost } = self;
         eprintln!("{what}: {tried} cases, {lost} lost");

@@ -1,6 +1,7 @@
-//! Mirrors that misbehave: the program says which one did what, leaves nothing behind, and goes on with one that behaves.
+//! Tests of faulty mirrors: the program reports the fault of each, leaves no files behind, and
+//! continues with the next mirror.
 //!
-//! Those that keep silent, or send a byte now and then, are in src/raw/fetch/tests.rs, where the limits of time are short.
+//! Mirrors that are silent, or send a byte occasionally, are tested in src/raw/fetch/tests.rs with short time limits.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use flate2::write::GzEncoder;
 use crate::Cases;
 use crate::home::{Answer, bare};
 
-/// What a server does with each connection, once it has read the request.
+/// The response of a server to a connection, after the request has been read.
 type Behaviour = fn(&mut TcpStream, &str) -> std::io::Result<()>;
 
 const BEHAVIOURS: [(&str, Behaviour); 14] = [
@@ -51,7 +52,7 @@ const BEHAVIOURS: [(&str, Behaviour); 14] = [
     }),
 ];
 
-/// Sends an IDX file of images, packed: these pixels so many times.
+/// Sends a compressed IDX file of images that consists of `times` copies of these pixels.
 fn send(to: &mut TcpStream, pixels: &[u8], times: usize) -> std::io::Result<()> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(&[0, 0, 8, 3, 0, 0, 0xea, 0x60, 0, 0, 0, 28, 0, 0, 0, 28])?;
@@ -63,7 +64,7 @@ fn send(to: &mut TcpStream, pixels: &[u8], times: usize) -> std::io::Result<()> 
     to.write_all(&packed)
 }
 
-/// Starts a server that behaves so until the tests end; its address.
+/// Starts a server with this behaviour, which runs until the tests end. Returns its address.
 fn serve(behaves: Behaviour) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
@@ -77,7 +78,7 @@ fn serve(behaves: Behaviour) -> String {
                 while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
                     request.push(byte[0]);
                 }
-                // a client that has seen enough closes the connection
+                // a client that refuses the response closes the connection
                 let _ = behaves(&mut stream, &own);
             });
         }
@@ -87,7 +88,7 @@ fn serve(behaves: Behaviour) -> String {
 
 fn run_raw(home: &Path, mirrors: &str) -> Answer {
     let mut command = bare(home);
-    // a good one must not be reached by chance
+    // a working mirror must not be reached by accident
     command.args(["run", "raw", "--quiet", "--set", "raw.mirrors=[]"]).env("MULTIDIGIT_MIRRORS", mirrors);
     Answer::of(command.output().expect("the program starts"))
 }

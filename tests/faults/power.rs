@@ -1,7 +1,7 @@
-//! Power cuts: the program ends at a moment, and whatever was not forced to the disk is not there, or is zeros.
+//! Tests of power cuts: the program ends at some point, and content that was not flushed to disk is missing or zero.
 //!
-//! The model: names are on the disk in the order in which they were given, as on file systems with a journal (ext4, XFS,
-//! btrfs, APFS); the content of a file is there once it was forced there, and may be anything before.
+//! The model: names reach the disk in the order in which they were given, as on file systems with a journal (ext4, XFS,
+//! btrfs, APFS). The content of a file is on disk once it has been flushed; before that, it may be anything.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,18 +12,18 @@ use crate::Cases;
 use crate::scenario::{self, Scenario, require_met, sample};
 use crate::trace::{self, Fate};
 
-/// What becomes of content that was not forced to the disk.
+/// The fate of content that was not flushed to disk.
 #[derive(Debug, Clone, Copy)]
 enum Loss {
-    /// The file has its size, and holds zeros.
+    /// The file has its size, and contains zeros.
     Zeros,
     /// The file is empty.
     Empty,
-    /// The file has its first half.
+    /// The file has only its first half.
     Half,
 }
 
-/// Takes from files, those with these inodes, what was not forced to the disk.
+/// Removes the content that was not flushed to disk from the files with these inodes.
 fn cut(home: &Path, unsynced: &BTreeSet<u64>, loss: Loss) {
     for path in files(home) {
         let meta = fs::metadata(&path).unwrap();
@@ -95,7 +95,7 @@ fn a_power_cut_loses_nothing_where_glyphs_are_drawn() {
     try_cuts(scenario::glyphs(), 4);
 }
 
-/// Whether a name is one of a folder, or of a file, that is not finished.
+/// Whether a path belongs to an unfinished folder or file.
 fn is_in_transit(path: &Path) -> bool {
     path.file_name().is_some_and(|name| {
         let name = name.to_string_lossy();

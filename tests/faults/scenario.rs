@@ -1,4 +1,4 @@
-//! Commands that are disturbed, what stood before them, and what must stand after them however they were disturbed.
+//! Commands that are disturbed, the state before them, and the state required after any disturbance.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use crate::home::{Answer, bare, synthetic_raw};
 use crate::trace::{self, Call, End, Fate};
 
-/// The smallest pipeline that has every stage and every kind of file: 100 images, four steps of an optimiser, a checkpoint
-/// at each.
+/// The smallest pipeline with every stage and every kind of file: 100 images, four steps of an optimiser, and a
+/// checkpoint after each.
 const SETTINGS: [&str; 9] = [
     "raw.source=synthetic",
     "plan.samples_per_class=1",
@@ -26,34 +26,34 @@ const SETTINGS: [&str; 9] = [
     "train.checkpoint_every_steps=1",
 ];
 
-/// Stages that end with a trained network.
+/// The stages up to a trained network and its report.
 const ALL: &str = "run raw plan dataset augment train evaluate report";
-/// Stages that take no training.
+/// The stages that need no training.
 const DATA: &str = "run raw plan dataset augment report";
 
 /// A command that is disturbed.
 pub struct Scenario {
     pub name: &'static str,
-    /// What the folder holds before it.
+    /// The content of the folder before the command.
     before: TempDir,
-    /// The command, by its words.
+    /// The words of the command.
     words: Vec<String>,
-    /// Whether the glyphs are in the folder too, or shared by all.
+    /// Whether the glyphs are in the folder too, instead of being shared by all scenarios.
     has_glyphs: bool,
-    /// The calls that it makes on files, in order.
+    /// The system calls of the command on files, in order.
     pub calls: Vec<Call>,
-    /// Those among them that change something.
+    /// The calls that change something.
     pub moments: Vec<Call>,
-    /// What the folder holds after it, if nothing disturbs it.
+    /// The content of the folder after an undisturbed command.
     pub after: State,
 }
 
-/// What a folder holds.
+/// The content of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Every file and folder.
     pub tree: BTreeSet<String>,
-    /// The content digests of the stages whose content follows from their settings; a report shows times.
+    /// The content digests of the stages whose content depends on their settings alone. A report contains times.
     pub contents: BTreeMap<String, String>,
 }
 
@@ -90,7 +90,7 @@ pub fn cleaned() -> &'static Scenario {
     MADE.get_or_init(|| Scenario::new("where all is cleaned", &[ALL], "clean --force", false))
 }
 
-/// A run that a kill met after its third checkpoint.
+/// A run that was killed after its third checkpoint.
 pub fn gone_on() -> &'static Scenario {
     static MADE: OnceLock<Scenario> = OnceLock::new();
     MADE.get_or_init(|| {
@@ -109,7 +109,7 @@ pub fn gone_on() -> &'static Scenario {
 }
 
 impl Scenario {
-    /// A command, by its words, after other ones.
+    /// A command, given by its words, that runs after other commands.
     fn new(name: &'static str, before: &[&str], words: &str, has_glyphs: bool) -> Scenario {
         let split = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let (calls, moments, after) = (Vec::new(), Vec::new(), State::default());
@@ -122,7 +122,7 @@ impl Scenario {
         scenario
     }
 
-    /// Runs the command undisturbed, to learn its calls and what it leaves.
+    /// Runs the command undisturbed, to record its calls and its results.
     fn look(&mut self) {
         let home = self.copy();
         let mut calls = Vec::new();
@@ -136,13 +136,13 @@ impl Scenario {
         self.after = State::of(home.path());
     }
 
-    /// Runs the command in a folder; the call that changes something after `n` others meets `fate`.
+    /// Runs the command in a folder. The call that changes something after `n` others gets `fate`.
     pub fn disturbed_at(&self, home: &Path, n: usize, fate: Fate) -> End {
         self.disturbed(home, |call, before| if call.changes && before == n { fate } else { Fate::Passes })
     }
 
-    /// Runs the command in a folder; `decide` is asked about each of its calls, and told how many that change something
-    /// went before it.
+    /// Runs the command in a folder. `decide` is called for each system call, with the number of earlier calls that
+    /// change something.
     pub fn disturbed(&self, home: &Path, mut decide: impl FnMut(&Call, usize) -> Fate) -> End {
         let mut before = 0;
         trace::run(&self.command(home), home, &mut |call, _| {
@@ -152,7 +152,7 @@ impl Scenario {
         })
     }
 
-    /// A copy of what stands before the command.
+    /// A copy of the folder before the command.
     pub fn copy(&self) -> TempDir {
         let copy = home();
         let copied = Command::new("cp").arg("-a").arg(self.before.path().join(".")).arg(copy.path()).status();
@@ -165,7 +165,7 @@ impl Scenario {
         self.command_of(home, &self.words)
     }
 
-    /// The command once more, undisturbed.
+    /// Runs the command once more, undisturbed.
     pub fn again(&self, home: &Path) -> Answer {
         self.call(home, &self.words)
     }
@@ -174,7 +174,7 @@ impl Scenario {
         Answer::of(self.command_of(home, words).output().expect("the program starts"))
     }
 
-    /// Other words as the command, with the same settings.
+    /// A command of other words with the same settings.
     pub fn command_of(&self, home: &Path, words: &[String]) -> Command {
         let mut command = bare(home);
         command.args(&words[..1]).args(["--threads", "1", "--no-progress"]);
@@ -186,9 +186,9 @@ impl Scenario {
         command
     }
 
-    /// Whether nothing was lost in a folder after the command was disturbed there: what stands is as its records say, and
-    /// `status` calls nothing fresh that is not; the next run completes, and leaves what an undisturbed one leaves. What is
-    /// wrong, in words.
+    /// Checks that nothing was lost in a folder where the command was disturbed. All files must match their records,
+    /// `status` may not report anything as fresh that is not, and the next run must complete with the result of an
+    /// undisturbed run. Returns a description of what is wrong.
     pub fn judge(&self, home: &Path) -> Result<(), String> {
         let asked = |word: &str| {
             let sets = self.words.iter().filter(|word| word.contains('=')).flat_map(|set| ["--set", set]);
@@ -213,7 +213,7 @@ impl Scenario {
         let passes = |verify: &Answer, stands: bool| {
             verify.code == Some(0) || !stands && verify.stderr.contains("nothing to verify")
         };
-        // what is half removed lacks files, and is told to
+        // a folder that is partly removed lacks files, and is reported
         let is_removed = self.words.first().is_some_and(|word| word == "clean");
         require("verify passes before the next run", is_removed || passes(&verify, !contents.is_empty()), &verify)?;
         let again = self.again(home);
@@ -249,7 +249,7 @@ impl State {
             for entry in std::fs::read_dir(&folder).expect("a folder that can be listed") {
                 let path = entry.unwrap().path();
                 let name = path.strip_prefix(home).unwrap().to_string_lossy().into_owned();
-                // a state that has not taken its place yet is none
+                // a state that has not been moved to its target does not count
                 let is_in_transit = name.split('/').any(|part| part.starts_with('.') || part.ends_with(".unfinished"));
                 if path.ends_with("record.json") && !is_in_transit {
                     let record = std::fs::read(&path).unwrap();
@@ -259,7 +259,7 @@ impl State {
                         contents.insert(stage.to_owned(), record["content"].as_str().unwrap_or_default().to_owned());
                     }
                 }
-                // the name of a file of events tells when the run began
+                // the name of an event file contains the time at which the run began
                 let is_events = name.contains("events.out.tfevents.");
                 tree.insert(if is_events { name.chars().filter(|c| !c.is_ascii_digit()).collect() } else { name });
                 if path.is_dir() && !path.is_symlink() {
@@ -271,19 +271,19 @@ impl State {
     }
 }
 
-/// Requires that the disturbances took place: threads come in another order now and then, so that a moment may not come.
+/// Requires that enough disturbances took place. The order of threads varies, so that a call may not occur.
 pub fn require_met(met: usize, tried: usize) {
     assert!(10 * met >= 9 * tried, "{met} of {tried} moments came");
 }
 
-/// A folder to work in, by the name that the system has for it.
+/// A folder for a test, with links in its path resolved.
 fn home() -> TempDir {
     let parent = std::env::temp_dir().canonicalize().expect("a folder for temporary files");
     tempfile::tempdir_in(parent).expect("a temporary folder")
 }
 
-/// Which calls of a command are tried, by their numbers: all of them in `make torture`, else one in each of `most` equal
-/// parts, drawn with the given seed. Of many calls in a row that write the same file only the first and the last count.
+/// The numbers of the calls that are tried: all of them in `make torture`, else one in each of `most` equal parts,
+/// drawn with the given seed. Of consecutive calls that write the same file, only the first and the last count.
 pub fn sample(calls: &[Call], most: usize, seed: u64) -> Vec<usize> {
     if crate::is_torture() {
         return (0..calls.len()).collect();

@@ -1,8 +1,8 @@
-//! The program under a tracer: every system call that changes something below a folder, in order, over all of its threads;
-//! each can be let pass, made to fail, or be the moment at which the program is killed.
+//! Runs the program under a tracer that sees every system call that changes something below a folder, in order, over
+//! all threads. Each call can pass, fail, or be the point at which the program is killed.
 //!
-//! strace can inject failures too, but counts calls for each thread by itself, so that no number names a moment of the
-//! whole program.
+//! strace can inject failures too, but counts the calls of each thread separately, so that a number does not identify a
+//! point of the whole program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -18,16 +18,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// A system call about to be made.
+/// A system call that is about to be made.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// Its name.
+    /// The name of the call.
     pub name: &'static str,
-    /// What it is about: the path of its first argument, or of the file that this is a number of.
+    /// The path of its first argument, or of the file that belongs to its file descriptor.
     pub path: PathBuf,
-    /// The other path, of a call with two.
+    /// The second path of a call with two.
     pub to: Option<PathBuf>,
-    /// Whether it can change something.
+    /// Whether the call can change something.
     pub changes: bool,
 }
 
@@ -37,34 +37,34 @@ impl std::fmt::Display for Call {
     }
 }
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     Passes,
-    /// It fails with this error, and does nothing.
+    /// The call fails with this error and does nothing.
     Fails(i32),
-    /// The program is killed before it.
+    /// The program is killed before the call.
     Kills,
-    /// The program gets this signal before it.
+    /// The program receives this signal before the call.
     Signals(Signal),
 }
 
-/// How a program ended.
+/// The end of a program.
 #[derive(Debug)]
 pub struct End {
-    /// Its exit code; none if it was killed.
+    /// The exit code; `None` if the program was killed.
     pub code: Option<i32>,
     pub stderr: String,
-    /// Whether a call met another fate than to pass.
+    /// Whether a call had another fate than to pass.
     pub is_disturbed: bool,
-    /// The files below the folder whose content was not forced to the disk since it was written, by inode.
+    /// The inodes of the files below the folder whose content was not flushed to disk after it was written.
     pub unsynced: BTreeSet<u64>,
 }
 
-/// Runs `program` in the folder `home`; `decide` is asked about every call on what lies there.
+/// Runs `program` in the folder `home`. `decide` is called for every system call on a path there.
 pub fn run(program: &Command, home: &Path, decide: &mut dyn FnMut(&Call, &BTreeSet<u64>) -> Fate) -> End {
     let mut messages = tempfile::tempfile().unwrap();
-    // it stops itself, so that nothing happens before the tracer is there
+    // the shell stops itself, so that nothing happens before the tracer is attached
     let mut stopped = Command::new("sh");
     stopped.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(program.get_program()).args(program.get_args());
     stopped.current_dir(home).env_remove("MULTIDIGIT_MIRRORS").stdin(Stdio::null()).process_group(0);
@@ -90,7 +90,7 @@ pub fn run(program: &Command, home: &Path, decide: &mut dyn FnMut(&Call, &BTreeS
     End { code, stderr, is_disturbed: tracer.is_disturbed, unsynced: tracer.unsynced }
 }
 
-/// What is known of a thread between the beginning of a call and its end.
+/// The state of a thread between the entry and the exit of a call.
 struct Inside {
     call: Option<Call>,
     registers: user_regs_struct,
@@ -107,10 +107,10 @@ struct Tracer {
 }
 
 impl Tracer {
-    /// Goes along with all threads until the program has ended; its exit code.
+    /// Follows all threads until the program has ended. Returns its exit code.
     fn watch(&mut self, decide: &mut dyn FnMut(&Call, &BTreeSet<u64>) -> Fate) -> Option<i32> {
         loop {
-            // of the processes that this thread of the tests started, and no others
+            // wait only for the processes that this thread of the tests started
             match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)).expect("a process to wait for") {
                 WaitStatus::Exited(pid, code) if pid == self.first => return Some(code),
                 WaitStatus::Signaled(pid, ..) if pid == self.first => return None,
@@ -163,7 +163,7 @@ impl Tracer {
         go_on(pid, None);
     }
 
-    /// Keeps in mind which files the disk does not have yet.
+    /// Records which files are not yet on disk.
     fn note(&mut self, pid: Pid, call: &Call, registers: &user_regs_struct) {
         let inode = |fd: u64| std::fs::metadata(format!("/proc/{pid}/fd/{fd}")).map(|meta| meta.ino()).ok();
         match call.name {
@@ -178,7 +178,7 @@ impl Tracer {
         }
     }
 
-    /// A call as the tests see it, if it is about something in the folder.
+    /// The call, if it concerns something in the folder.
     fn call(&self, pid: Pid, registers: &user_regs_struct) -> Option<Call> {
         let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10];
         let at = |folder: usize, path: usize| self.path(pid, Some(arguments[folder]), arguments[path]);
@@ -216,11 +216,12 @@ impl Tracer {
         Some(Call { name, path, to, changes })
     }
 
-    /// The path at an address in the program, from the folder with a number, or the one that the program works in.
+    /// The path at an address in the program, relative to the folder of a descriptor or to the
+    /// program's working directory.
     fn path(&self, pid: Pid, folder: Option<u64>, address: u64) -> Option<PathBuf> {
         let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
         let mut bytes = vec![0; libc::PATH_MAX as usize];
-        // a path may end just before memory that is not there
+        // a path may end just before unmapped memory
         let page = 4096 - address as usize % 4096;
         let mut read = memory.read_at(&mut bytes[..page], address).ok()?;
         if !bytes[..read].contains(&0) {
@@ -237,6 +238,6 @@ impl Tracer {
 }
 
 fn go_on(pid: Pid, signal: Option<Signal>) {
-    // a thread that has just been killed cannot go on
+    // a thread that has just been killed cannot be resumed
     let _ = ptrace::syscall(pid, signal);
 }

@@ -1,4 +1,4 @@
-//! Augmented epochs and their picture from outside: what they depend on, what they say, what they refuse.
+//! Tests of augmented epochs and their preview image through the program: dependencies, output and errors.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use multidigit::shards::{DATA, Parameters, Samples, Shards};
 
 use super::Home;
 
-/// Pixels of an image of the default size.
+/// The number of pixels of an image of the default size.
 const AREA: usize = 64 * 64;
 
-/// The train samples of a folder, in order.
+/// The training samples in a folder, in order.
 fn train(folder: &Path) -> Samples {
     let shards = Shards::open(&folder.join(DATA), "train").unwrap();
     let mut all = Samples { parameters: shards.layout().parameters.then(Parameters::default), ..Samples::default() };
@@ -35,7 +35,7 @@ fn epoch(home: &Home, epoch: usize) -> Samples {
     train(&home.path("artifacts/augment").join(epoch_folder(epoch)))
 }
 
-/// What `run augment` printed of the content of the stage.
+/// The content digest in the output of `run augment`.
 fn content(printed: &str) -> &str {
     let line = printed.lines().find(|line| line.starts_with("augment ")).unwrap();
     line.split("content ").nth(1).unwrap()
@@ -50,7 +50,7 @@ fn an_epoch_or_a_sample_computed_alone_equals_the_stored_one() {
     assert_eq!((stored.labels.len(), &stored.labels, &stored.index), (1280, &originals.labels, &originals.index));
     let third = Augmenter::new(&Config::default(), 3);
     let (mut out, mut scratch) = (vec![0; AREA], Scratch::default());
-    // backwards, and every hundredth by an augmenter that has seen nothing else
+    // in reverse order, and every hundredth with a new augmenter
     for row in (0..stored.labels.len()).rev() {
         let alone = (row % 100 == 0).then(|| Augmenter::new(&Config::default(), 3));
         let sample = (originals.labels[row], originals.index[row]);
@@ -137,9 +137,9 @@ fn the_preview_shows_originals_beside_their_augmentations() {
     assert!(!home.path("artifacts/augment").exists(), "no stored epoch is needed");
     let picture = image::open(home.path("small.png")).unwrap().into_rgb8();
     let originals = train(&home.path("artifacts/dataset"));
-    let (columns, lines) = (142, 198); // from one image to the next, in pixels
+    let (columns, lines) = (142, 198); // the distance between two images, in pixels
     assert_eq!(picture.dimensions(), (10 + 4 * columns, 26 + 2 * lines));
-    // the image at a place of the grid, enlarged twice
+    // the image at a position of the grid, where it is enlarged twice
     let shown = |row: u32, column: u32| -> Vec<u8> {
         let (left, top) = (10 + column * columns, 21 + row * lines);
         let pixel = |at: u32| picture.get_pixel(left + 2 * (at % 64), top + 2 * (at / 64)).0[0];
@@ -147,7 +147,7 @@ fn the_preview_shows_originals_beside_their_augmentations() {
     };
     let (mut out, mut scratch) = (vec![0; AREA], Scratch::default());
     for row in 0..2 {
-        let at = row as usize * 640; // evenly spaced over 1280 samples
+        let at = row as usize * 640; // the samples are evenly spaced over 1280
         let pixels = &originals.images[at * AREA..][..AREA];
         assert!(shown(row, 0) == pixels);
         for epoch in 0..3 {

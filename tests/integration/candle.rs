@@ -1,4 +1,4 @@
-//! The weights of each network in stock layers of candle-nn, as `examples/candle_inference.rs` loads them.
+//! Loads the weights of each network into stock layers of candle-nn, like `examples/candle_inference.rs`.
 
 use candle_core::DType;
 use multidigit::networks::weights::{self, Description};
@@ -16,7 +16,7 @@ fn stock_layers_of_candle_give_the_same_logits() {
     for (model, height, width) in [(Model::AlexNet, 64, 48), (Model::Fcn, 64, 64), (Model::ResNet, 20, 31)] {
         let shape = Shape { model, digits: 2, height, width };
         let network = Network::new(shape, 5, 0.5).unwrap();
-        // statistics as a training leaves them, and not the neutral ones of a fresh network
+        // running statistics as after a training, instead of the neutral ones of a new network
         for (stream, (name, var)) in (1..).zip(network.store().buffers()) {
             let is_variance = name.ends_with("running_var");
             let values = tensor(stream, var.dims(), |u| if is_variance { 0.5 + u } else { 0.2 * u - 0.1 });
@@ -36,7 +36,7 @@ fn stock_layers_of_candle_give_the_same_logits() {
         assert_eq!((ours.len(), theirs.len()), (2, 2));
         for (ours, theirs) in ours.iter().zip(&theirs) {
             let found = error(&values(std::slice::from_ref(ours)), &values(&[theirs]));
-            // sums of a few thousand products in another order
+            // sums of a few thousand products in a different order
             assert!(found < 2e-5, "{model}: {found:.1e}");
         }
     }

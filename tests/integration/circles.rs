@@ -1,6 +1,8 @@
-//! No circles inside a folder: among the modules beside each other, none imports one that imports it back, directly or not.
+//! Tests that imports within a folder are not circular: no module imports a sibling that imports it
+//! back, directly or indirectly.
 //!
-//! A module and the folder's own `mod.rs` may name each other: what `mod.rs` holds belongs to all of its folder.
+//! A module and the `mod.rs` of its folder may import each other, because the content of `mod.rs`
+//! belongs to the whole folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The modules that each module of a folder imports from the same folder.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The paths in the code of a file, but for its tests, with lists in braces written out.
+/// The paths in the code of a file without its tests. Lists in braces are expanded.
 fn paths(text: &str) -> Vec<Vec<String>> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -24,7 +26,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Adds the paths that begin at the start of `text`, behind `prefix`.
+/// Adds the paths at the start of `text`, preceded by `prefix`.
 fn spell(text: &str, prefix: &[String], found: &mut Vec<Vec<String>>) {
     let text = text.trim_start();
     if let Some(list) = text.strip_prefix('{') {
@@ -54,7 +56,7 @@ fn spell(text: &str, prefix: &[String], found: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The path of modules of a file below `source`.
+/// The module path of a file below `source`.
 fn module(source: &Path, file: &Path) -> Vec<String> {
     let relative = file.strip_prefix(source).unwrap().with_extension("");
     let mut names: Vec<String> = relative.iter().map(|name| name.to_string_lossy().into_owned()).collect();
@@ -73,7 +75,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// For each folder (a path of modules), which of its modules import which.
+/// The import graph of the modules of each folder. A folder is given as a module path.
 fn graphs(source: &Path) -> BTreeMap<Vec<String>, Imports> {
     let (mut all, mut graphs) = (Vec::new(), BTreeMap::<Vec<String>, Imports>::new());
     files(source, &mut all);
@@ -89,7 +91,7 @@ fn graphs(source: &Path) -> BTreeMap<Vec<String>, Imports> {
                     name => absolute.push(name.to_owned()),
                 }
             }
-            // the folder is what both paths share; the modules, their next names in it
+            // the folder is the common prefix of both paths; the modules are the next names
             let shared = own.iter().zip(&absolute).take_while(|(a, b)| a == b).count();
             let (Some(from), Some(to)) = (own.get(shared), absolute.get(shared)) else { continue };
             let folder = own[..shared].to_vec();
@@ -101,7 +103,7 @@ fn graphs(source: &Path) -> BTreeMap<Vec<String>, Imports> {
     graphs
 }
 
-/// A circle in a graph, if it has one.
+/// A circle in a graph, if there is one.
 fn circle(imports: &Imports) -> Option<Vec<String>> {
     fn visit(module: &str, imports: &Imports, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
         if let Some(start) = way.iter().position(|other| other == module) {

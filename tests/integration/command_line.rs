@@ -1,4 +1,4 @@
-//! Words, flags, exit codes.
+//! Tests of commands, flags and exit codes.
 
 use super::{Answer, Home, bare};
 
@@ -73,7 +73,7 @@ fn what_is_printed_for_other_programs_is_well_formed() {
     }
 }
 
-/// Runs the program with a reader of its output that goes away at once; its exit code.
+/// Runs the program with a reader of its output that closes at once. Returns the exit code.
 fn unread(home: &Home, arguments: &[&str]) -> Option<i32> {
     use std::process::Stdio;
     let mut child = home.command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

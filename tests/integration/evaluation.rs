@@ -1,11 +1,11 @@
-//! Evaluation and prediction from outside: on the data set, on other files, on pictures.
+//! Tests of evaluation and prediction through the program: on the data set, on other files, on images.
 
 use std::fs;
 use std::path::PathBuf;
 
 use super::Home;
 
-/// A run `short` of a small network with one head.
+/// A home with the settings of the run `short`, which trains a small network with one head.
 fn one_digit() -> Home {
     let data = ["raw.source=synthetic", "plan.digits=1", "plan.image_size=[28,28]", "plan.samples_per_class=10"];
     let train = ["plan.split.by=sample", "train.model=resnet", "train.epochs=1", "train.batch_size=20"];
@@ -33,7 +33,7 @@ fn an_evaluation_on_other_files_stands_beside_the_one_on_the_data_set() {
     let metrics = fs::read(folder.join("metrics.json")).unwrap();
     let second = home.ok(&[&["run", "evaluate"][..], &on_other].concat());
     assert!(second.contains("evaluate  fresh "), "{second}");
-    // other content under the same name, and the same last name elsewhere
+    // other content under the same name, and the same file name in another folder
     fs::copy(home.path("artifacts/dataset/data/val-00000-of-00001.parquet"), &file).unwrap();
     let third = home.ok(&[&["run", "evaluate"][..], &on_other].concat());
     assert!(third.contains("evaluate  done "), "{third}");

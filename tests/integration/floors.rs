@@ -1,8 +1,8 @@
-//! The floors of the house: a module imports its own folder and lower floors only.
+//! Tests the layers of the modules: a module imports only its own folder and modules of lower floors.
 
 use std::path::Path;
 
-/// Floors from the ground up; modules of one floor do not import each other.
+/// The floors from bottom to top. Modules of the same floor do not import each other.
 const FLOORS: [&[&str]; 9] = [
     &["digest", "documents", "error", "files", "guard", "labels", "progress", "record", "rng", "tables", "shards"],
     &["raw", "plan", "dataset", "augment", "networks"],
@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 9] = [
     &["inspect", "predict", "preview"],
 ];
 
-/// Plain data types that one stage hands the next on the same floor: (module, what it may import).
+/// Plain data types that one stage passes to another on the same floor: (module, what it may import).
 const HANDED_ON: [(&str, &[&str]); 3] =
     [("plan", &["raw::SIDE", "raw::Origin"]), ("dataset", &["raw::", "plan::"]), ("augment", &["plan::facts"])];
 
@@ -24,7 +24,7 @@ fn floor(module: &str) -> usize {
     found.unwrap_or_else(|| panic!("`{module}` stands on no floor: name it in tests/integration/floors.rs"))
 }
 
-/// The paths after `crate::` in a file, but for its tests.
+/// The paths after `crate::` in a file without its tests.
 fn imports(text: &str) -> Vec<String> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! The reference generator's own output: SHA-256 per class of the pixels of its images, against the shards that the
+//! Compares the SHA-256 of the pixels of each class in the reference generator's output with the shards that the
 //! program writes. Needs the official MNIST files.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Answer, bare, mnist};
 
-/// Split, class and digest of every line of a golden file.
+/// The digest for each split and class in a golden file.
 fn golden(name: &str) -> BTreeMap<(String, String), String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     let text = std::fs::read_to_string(path).unwrap();
@@ -20,7 +20,7 @@ fn golden(name: &str) -> BTreeMap<(String, String), String> {
     rows.collect()
 }
 
-/// The same of the shards in a folder, decoded.
+/// The digest for each split and class of the decoded shards in a folder.
 fn shards(dataset: &Path) -> BTreeMap<(String, String), String> {
     let mut all = BTreeMap::new();
     for split in ["train", "val", "test"] {

@@ -1,4 +1,4 @@
-//! Surroundings that refuse: outputs that take no byte.
+//! Tests with outputs that cannot be written.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::{Answer, Home, bare};
 
-/// The device that answers every write as a full disk does, or `None` with a word about it.
+/// The device that fails every write like a full disk. If there is none, prints a message and returns `None`.
 fn full(test: &str) -> Option<File> {
     if !Path::new("/dev/full").exists() {
         use std::io::Write;

@@ -1,5 +1,5 @@
-//! What people keep is kept: their files, wherever they point the program; their runs, whatever they ask for next; and
-//! every bit that a stage computes with.
+//! Tests that nothing of the user's is lost: files, wherever the program is told to write; runs, whatever is requested
+//! next; and every bit that a stage reads.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
@@ -13,7 +13,7 @@ use multidigit::files;
 use super::resume::learned;
 use super::{Answer, Home};
 
-/// A home for a network of one digit that is trained in a moment, in the run `short`.
+/// A home with the settings of a network of one digit that is trained quickly, in the run `short`.
 fn one_digit() -> Home {
     let data = ["raw.source=synthetic", "plan.digits=1", "plan.image_size=[28,28]", "plan.samples_per_class=10"];
     let train = ["plan.split.by=sample", "train.model=resnet", "train.epochs=1", "train.batch_size=20"];
@@ -26,13 +26,13 @@ fn refused<S: AsRef<OsStr>>(home: &Home, words: &[S]) -> String {
     stderr
 }
 
-/// Every file below a folder, hidden ones too, with its bytes.
+/// Every file below a folder with its bytes, including hidden files.
 fn everything(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let read = |path: PathBuf| (path.clone(), fs::read(folder.join(path)).unwrap_or_default());
     files::walk_all(folder).unwrap().into_iter().map(read).collect()
 }
 
-/// Flips a bit in the middle of a file and leaves its size, time and inode as they were.
+/// Flips a bit in the middle of a file without changing its size, time and inode.
 fn rot(path: &Path) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let (meta, mut byte) = (file.metadata().unwrap(), [0]);
@@ -93,7 +93,7 @@ fn files_of_the_users_in_a_stages_folder_stop_the_run_before_any_work() {
         assert_eq!(&fs::read(papers.join(path)).unwrap(), bytes, "{}", path.display());
     }
     home.ok(&at(&["verify"]));
-    // a file that joins what stands is as much the user's, also where the folder is a link
+    // a file added to a finished stage belongs to the user too, also if the folder is a link
     fs::rename(papers.join("dataset"), home.path("elsewhere")).unwrap();
     symlink(home.path("elsewhere"), papers.join("dataset")).unwrap();
     fs::write(home.path("elsewhere/data/mine.csv"), "mine").unwrap();
@@ -126,7 +126,7 @@ fn a_folder_where_a_build_would_stand_is_the_users_unless_a_build_made_it() {
     assert_eq!(fs::read_to_string(home.path("artifacts/.plan.new/mine")).unwrap(), "mine");
     fs::remove_dir_all(home.path("artifacts/.plan.new")).unwrap();
     home.ok(&["run", "plan"]);
-    // as a kill leaves it between the exchange of the two states and the removal of the former one
+    // the state after a kill between the exchange of the two states and the removal of the former one
     fs::create_dir(home.path("artifacts/.plan.new")).unwrap();
     fs::write(home.path("artifacts/.plan.new").join(files::REPLACED), "").unwrap();
     for file in ["plan.parquet", "record.json"] {
@@ -350,7 +350,7 @@ fn a_run_that_was_killed_as_it_took_its_place_ends_as_one_that_was_not() {
 
 // ---- runs
 
-/// A training under way, which ends with the test.
+/// A training in progress, which is ended with the test.
 struct Training(Child);
 
 impl Drop for Training {
@@ -359,7 +359,7 @@ impl Drop for Training {
     }
 }
 
-/// Starts a training and waits until `file` stands.
+/// Starts a training and waits until `file` exists.
 fn train(home: &Home, words: &[&str], file: &str) -> Training {
     let mut command = home.command(&[&["run", "train"], words].concat());
     let mut training = Training(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
@@ -370,7 +370,7 @@ fn train(home: &Home, words: &[&str], file: &str) -> Training {
     training
 }
 
-/// Interrupts a training as Ctrl-C does.
+/// Interrupts a training like Ctrl-C.
 fn stop(mut training: Training) {
     assert!(Command::new("kill").args(["-INT", &training.0.id().to_string()]).status().unwrap().success());
     assert_eq!(training.0.wait().unwrap().code(), Some(130));
@@ -388,7 +388,7 @@ fn no_evaluation_trains_a_run_that_stands_and_one_that_is_named_is_taken_as_it_s
                  stands (--run precious), or train over it (--force)\n";
     assert!(refusal.ends_with(words), "{refusal}");
 
-    // five sets, by a configuration that speaks of another run, another network, another data set
+    // five sets, in a configuration with another run, another network and another data set
     for set in ["a/set", "b/set", "c", "d", "e"] {
         let folder = home.path(set);
         fs::create_dir_all(&folder).unwrap();
@@ -446,7 +446,7 @@ fn a_run_is_not_evaluated_on_a_data_set_that_it_was_not_trained_on() {
 fn a_run_that_a_gpu_trained_is_evaluated_by_a_program_without_cuda_and_not_trained() {
     let home = one_digit();
     home.ok(&["run", "train"]);
-    // as a program with CUDA would have left it
+    // the run as a program with CUDA would have left it
     let run = home.path("artifacts/train/short");
     let config = fs::read_to_string(run.join("config.yaml")).unwrap().replace("  device: cpu", "  device: cuda");
     fs::write(run.join("config.yaml"), &config).unwrap();
@@ -536,7 +536,7 @@ fn while_a_run_trains_all_else_goes_on() {
     let words = "error: `artifacts/train/first`: another run of this program is writing or reading this folder; wait until it \
                  ends, or give this one another --artifacts (a training: another `train.run`)\n";
     assert!(busy.ends_with(words), "{busy}");
-    // what a training reads is not replaced under it
+    // the input of a running training is not replaced
     let busy = home.call(&["run", "dataset", "--set", "plan.seed=7"]).stderr;
     assert!(busy.contains("artifacts/plan`: another run of this program is writing or reading"), "{busy}");
     stop(first);
@@ -554,7 +554,7 @@ fn no_network_is_trained_unasked_and_the_first_line_says_what_it_would_take() {
     assert!(answer.stderr.starts_with(words), "{}", answer.stderr);
     assert!(!home.path("artifacts/train").exists() && home.path("artifacts/report/index.html").exists());
     let answer = home.call(&["run", "train"]);
-    // so few steps end sooner than an estimate of their time
+    // a training of so few steps ends sooner than an estimate of its time
     let first = answer.stderr.lines().next().unwrap();
     assert_eq!(first, "train: resnet, 1 epoch of 60 images; after Ctrl-C the same command goes on");
 }

@@ -1,4 +1,4 @@
-//! The stages `train` and `evaluate` on a small data set that anyone can tell apart: what they learn, write and refuse.
+//! Tests of the stages `train` and `evaluate` on a small data set that is easy to learn: results, files and errors.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use multidigit::train::loader::Loader;
 use multidigit::train::{self, Config, Data, batch};
 use rand::Rng;
 
-/// Images with one bar per digit, whose height tells which digit it is, over noise.
+/// Images with one bar per digit, whose height encodes the digit, over noise.
 pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     let mut split = Split {
         height,
@@ -44,7 +44,7 @@ pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     split
 }
 
-/// Trains on the pixels as they are in every epoch.
+/// Trains on the unchanged pixels in every epoch.
 fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::TrainingSummary, Error> {
     train_watched(config, train, val, out, &Progress::silent())
 }
@@ -89,7 +89,7 @@ fn training_learns_bars_and_evaluation_reads_back_what_it_learned() {
     let metrics = &whole.splits;
     let best = &summary.epochs[summary.best_epoch - 1];
     assert_eq!(metrics[0].accuracy.value, best.val_accuracy);
-    // other batches, the same sums but for their rounding
+    // other batches, so the sums differ only in their rounding
     assert!((metrics[0].loss / best.val_loss - 1.0).abs() < 1e-5);
     assert_eq!((metrics[0].samples, metrics[1].samples, metrics[1].split.as_str()), (200, 320, "test"));
     assert_eq!(Metrics::read(&home.path().join("metrics.json")).unwrap(), whole);
@@ -144,7 +144,7 @@ fn weights_are_the_same_bits_on_one_thread_on_two_and_again() {
 #[test]
 fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     let (train, val) = (bars(1, 9, 8, 8), bars(2, 3, 8, 8));
-    // every image of every epoch has a grey of its own
+    // every image of every epoch has a grey value of its own
     let grey = |epoch: usize, image: usize| (16 * epoch + image) as u8;
     let stored = |epoch: usize| {
         let images = (0..train.len()).flat_map(|image| vec![grey(epoch, image); 64]).collect();
@@ -257,8 +257,7 @@ fn weights_that_are_damaged_or_of_another_network_are_refused() {
     );
     std::fs::write(&path, &whole[..1000]).unwrap();
     assert!(evaluate(&split).starts_with("`W`: not readable as safetensors ("));
-    // the header is text: a name and a model can be exchanged for others of the same length, as by somebody whose files
-    // have no digest of their own
+    // the header is text: names and models can be replaced by others of the same length, as in files without a digest
     let exchanged = |from: &[u8], to: &[u8]| {
         let mut damaged = whole.clone();
         for (from, to) in [(&b"digest"[..], &b"nodige"[..]), (from, to)] {

@@ -1,4 +1,4 @@
-//! The program from outside: every test runs the binary in a folder of its own and looks at what it prints and leaves.
+//! Integration tests of the program: every test runs the binary in a folder of its own and checks its output and files.
 
 #![allow(
     clippy::expect_used,
@@ -40,7 +40,7 @@ use std::path::PathBuf;
 
 use home::{Answer, Home, bare, synthetic_raw};
 
-/// The folder of the official MNIST files, or `None` with a word about it.
+/// The folder of the official MNIST files. If it is not available, prints a message and returns `None`.
 fn mnist(test: &str) -> Option<PathBuf> {
     match std::env::var_os("MULTIDIGIT_TEST_MNIST") {
         Some(folder) => Some(PathBuf::from(folder)),

@@ -1,9 +1,10 @@
-//! The networks against what PyTorch computes, in f64, for the same weights and the same batch.
+//! Compares the networks with PyTorch in f64, for the same weights and the same batch.
 //!
-//! `fixtures/models` holds PyTorch's figures; weights and batch are a formula of a stream's number and an index, so
-//! that both sides make them without files. PyTorch in f32 differs from PyTorch in f64 as well (`model_*_f32.json`): the
-//! worst error here is at most five times the worst there, for each kind of number, or 1e-5 (a few dozen roundings of
-//! f32) where that is smaller. The comparison is that of the CPU and, in `gpu/mod.rs`, of a GPU.
+//! `fixtures/models` holds the numbers that PyTorch computed. Weights and batch are given by a formula of a stream
+//! number and an index, so that both sides generate them without files. PyTorch's results in f32 (`model_*_f32.json`)
+//! also differ from those in f64. For each kind of number, the worst error here may be at most five times the worst
+//! error there, or 1e-5 (a few dozen rounding errors of f32) if that is larger. The same comparison is used for the CPU
+//! and, in `gpu/mod.rs`, for a GPU.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use serde_json::Value;
 
 use super::compare::{error, tensor, values};
 
-/// Gives a network the weights of the streams from 1000 + `offset` on.
+/// Sets the weights of a network to those of the streams from 1000 + `offset` on.
 fn fill(network: &Network, offset: u64) {
     for (stream, (name, var)) in (1000 + offset..).zip(network.store().parameters()) {
         let dims = var.dims();
@@ -54,15 +55,15 @@ fn two_digits(model: Model) -> Network {
     Network::new(Shape { model, digits: 2, height: 64, width: 64 }, 0, 0.0).unwrap()
 }
 
-/// What a fixture holds of one kind of number: a vector for each tensor.
+/// The numbers of a fixture by kind: a vector for each tensor.
 type Figures = BTreeMap<&'static str, Vec<(String, Vec<f64>)>>;
 
-/// How much of a fixture is compared.
+/// The part of a fixture that is compared.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Extent {
-    /// Evaluation, three steps, and what they leave.
+    /// Evaluation, three steps, and the state after them.
     Whole,
-    /// Evaluation, and what the first step computes before it moves the parameters.
+    /// Evaluation, and the results of the first step before it updates the parameters.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the CPU is compared whole"))]
     FirstStep,
 }
@@ -73,7 +74,7 @@ impl Extent {
     }
 }
 
-/// PyTorch's figures for a network and a batch.
+/// The numbers that PyTorch computed for a network and a batch.
 pub struct Fixture {
     name: String,
     model: Model,
@@ -82,7 +83,7 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// The figures of `model_NAME.json`.
+    /// Reads `model_NAME.json`.
     pub fn read(name: &str, model: Model) -> Fixture {
         let read = |suffix| -> Value {
             let path = format!("{}/tests/fixtures/models/model_{name}{suffix}.json", env!("CARGO_MANIFEST_DIR"));
@@ -95,7 +96,7 @@ impl Fixture {
         self.exact[key].as_u64().unwrap() as usize
     }
 
-    /// The network with its weights, for a device.
+    /// The network with the fixture's weights on a device.
     pub fn network(&self, device: &Device) -> Network {
         let size = self.count("size");
         let shape = Shape { model: self.model, digits: 2, height: size, width: size };
@@ -108,26 +109,26 @@ impl Fixture {
     /// The batch, and its digits, image by image.
     pub fn batch(&self) -> (Tensor, Vec<u8>) {
         let (images, size) = (self.count("images"), self.count("size"));
-        // one channel: the order of PyTorch's (images, 1, size, size) is that of (images, size, size, 1)
+        // with one channel, PyTorch's order (images, 1, size, size) equals the order (images, size, size, 1)
         let input = tensor(1 + self.count("stream_offset") as u64, &[images, size, size, 1], |u| u - 0.5);
         let labels = (0..images).map(|n| (37 * n + 5) % 100);
         (input, labels.flat_map(|label| [label / 10, label % 10]).map(|digit| digit as u8).collect())
     }
 
-    /// The gradients of logits as the fixture has them: times a power of two, which rounds nothing.
+    /// Scales the gradients of the logits as in the fixture: by a power of two, which causes no rounding.
     pub fn scale(&self, gradients: Vec<Tensor>) -> Vec<Tensor> {
         let scale = self.exact["gradient_scale"].as_f64().unwrap();
         let scaled = |gradient: &Tensor| (gradient.to_device(&Device::Cpu)? * scale)?.to_device(gradient.device());
         gradients.iter().map(|gradient| scaled(gradient).unwrap()).collect()
     }
 
-    /// A bias before a batch norm, which takes it away again: its gradient is 0 in exact arithmetic, and what Adam makes
-    /// of the rounding noise is as large as the learning rate.
+    /// Whether a parameter is a bias before a batch norm, which subtracts it again. Its gradient is 0 in exact
+    /// arithmetic, and Adam turns the rounding noise into updates as large as the learning rate.
     fn is_without_effect(&self, name: &str) -> bool {
         self.model == Model::Fcn && name.starts_with("conv") && name.ends_with("bias")
     }
 
-    /// The figures by kind, those in f64 or in f32.
+    /// The numbers by kind, in f64 or in f32.
     fn figures(&self, all: &Value, extent: Extent) -> Figures {
         let mut figures = Figures::new();
         let mut add = |kind, name: &str, value: &Value| {
@@ -172,26 +173,26 @@ fn errors(found: &Figures, exact: &Figures) -> BTreeMap<&'static str, f64> {
     exact.keys().map(|kind| (*kind, worst(kind))).collect()
 }
 
-/// What a step of training gives, on the host: gradients in the order of the store, as those of PyTorch lie.
+/// The results of a training step on the host. The gradients are in the order of the store and in PyTorch's layout.
 pub struct Step {
     pub loss: f64,
     pub logits: Vec<f64>,
     pub gradients: Vec<Vec<f64>>,
 }
 
-/// A network on a device, as the comparison drives it.
+/// A network on a device, with the functions that the comparison calls.
 pub struct Side<'a> {
-    /// As the fixture made it.
+    /// The network as the fixture made it.
     pub network: &'a Network,
     /// The largest norm of a gradient that is 0 in exact arithmetic.
     pub noise: f64,
-    /// The logits of all heads for the fixture's batch, in evaluation.
+    /// Computes the logits of all heads for the fixture's batch, in evaluation.
     pub evaluate: &'a dyn Fn() -> Vec<f64>,
-    /// A step of training on that batch at the learning rate 1e-3; its number counts from 0.
+    /// Runs a training step on that batch at the learning rate 1e-3. Its number counts from 0.
     pub train: &'a mut dyn FnMut(u64) -> Step,
 }
 
-/// Fails where a side is further from PyTorch in f64 than it may be.
+/// Fails if the errors with respect to PyTorch in f64 exceed the limits.
 pub fn compare(fixture: &Fixture, extent: Extent, side: Side) {
     let Fixture { name: label, exact: all, .. } = fixture;
     let exact = fixture.figures(all, extent);
@@ -227,13 +228,13 @@ pub fn compare(fixture: &Fixture, extent: Extent, side: Side) {
     }
     if extent == Extent::Whole {
         store.fetch().unwrap();
-        // PyTorch's state_dict lists a layer's buffers behind its parameters
+        // PyTorch's state_dict lists the buffers of a layer after its parameters
         for tensor in all["after"].as_array().unwrap() {
             let name = tensor["name"].as_str().unwrap();
             let ours = parameters.iter().chain(store.buffers()).find(|(ours, _)| ours == name).unwrap();
             let ours = values(&[ours.1.as_tensor()]);
             if fixture.is_without_effect(name) {
-                // three steps of the learning rate 1e-3, either way, on either side
+                // three steps at the learning rate 1e-3, in either direction, on both sides
                 let theirs = numbers(&tensor["first"]);
                 assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 6e-3), "{name}");
             } else {
@@ -254,7 +255,7 @@ pub fn compare(fixture: &Fixture, extent: Extent, side: Side) {
     assert!(beyond.is_empty(), "{label}: {beyond:?}");
 }
 
-/// Compares the CPU, whole.
+/// Compares the whole fixture on the CPU.
 fn compare_cpu(name: &str, model: Model) {
     let fixture = Fixture::read(name, model);
     let network = fixture.network(&Device::Cpu);
@@ -278,8 +279,8 @@ fn alexnet_computes_what_pytorch_computes() {
     compare_cpu("alexnet", Model::AlexNet);
 }
 
-// every ReLU and every maximum of this one is far from its decision, and Adam's eps above the rounding of gradients:
-// `reference/make_sturdy_fixture.py`
+// In this fixture, every ReLU and every maximum is far from a change of its decision, and Adam's epsilon is above the
+// rounding errors of the gradients: `reference/make_sturdy_fixture.py`
 #[test]
 fn alexnet_computes_what_pytorch_computes_where_rounding_decides_nothing() {
     compare_cpu("alexnet_sturdy", Model::AlexNet);
@@ -323,7 +324,7 @@ fn fresh_networks_have_the_moments_of_pytorchs_default_initialisation() {
             let mean = |values: &dyn Fn(f64) -> f64| ours.iter().map(|v| values(*v)).sum::<f64>() / ours.len() as f64;
             let average = mean(&|v| v);
             let deviation = mean(&|v| (v - average).powi(2)).sqrt();
-            // five standard errors of a uniform variable's mean and standard deviation, of our draws and of PyTorch's
+            // five standard errors of a uniform variable's mean and standard deviation, for our draws and PyTorch's
             let count = ours.len() as f64;
             let draws = count / seeds as f64 * number("seeds").unwrap();
             let error = 5.0 * bound / 3f64.sqrt() * (1.0 / count + 1.0 / draws).sqrt();

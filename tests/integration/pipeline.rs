@@ -1,4 +1,4 @@
-//! Freshness, atomicity, locks, and that the bytes depend on nothing but the settings.
+//! Tests of freshness, atomicity and locks, and that the bytes depend on the settings alone.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use multidigit::files;
 
 use super::Home;
 
-/// Every file below a folder with its bytes, but for records, which hold times.
+/// Every file below a folder with its bytes, without records, which contain times.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let paths = files::walk(folder).unwrap();
     let read = |path: &std::path::PathBuf| (path.display().to_string(), fs::read(folder.join(path)).unwrap());
@@ -37,7 +37,8 @@ fn a_second_run_has_nothing_to_do_and_a_changed_setting_is_named() {
 fn the_same_content_upstream_leaves_what_is_below_fresh() {
     let home = Home::new();
     home.ok(&["run", "dataset"]);
-    // another storage of the same plan: the shards' layout is no input of the plan, and force changes no content
+    // a changed storage format of the same plan: the layout of shards is no input of the plan, and
+    // --force changes no content
     let forced = home.ok(&["run", "plan", "--force"]);
     assert!(forced.contains("raw       fresh ") && forced.contains("plan      done "), "{forced}");
     assert!(home.ok(&["run", "dataset"]).contains("dataset   fresh "));
@@ -171,7 +172,7 @@ fn two_runs_do_not_share_a_folder() {
     home.ok(&["run", "raw"]);
 }
 
-/// Starts a run that takes seconds over a data set that stands, stops it midway, and looks at what is left.
+/// Starts a run that takes seconds and replaces a finished data set, stops it midway, and checks what is left.
 #[cfg(unix)]
 fn stopped_midway(signal: &str, code: Option<i32>) {
     let home = Home::new();
@@ -307,7 +308,7 @@ fn a_record_that_lists_nothing_or_is_garbage_is_no_freshness() {
     assert!(refused.stderr.contains("holds README.md, data, montage.png, which no record of"), "{}", refused.stderr);
     fs::write(&path, "garbage").unwrap();
     assert!(home.ok(&["status"]).contains("record.json`: not a record"));
-    // nothing tells any more which of the files in the folder are the program's
+    // without the record, nothing tells which files in the folder are the program's
     let refused = home.call(&["run", "dataset"]);
     assert!(refused.stderr.contains("move the folder away, and run the stage again"), "{}", refused.stderr);
     fs::rename(home.path("artifacts/dataset"), home.path("away")).unwrap();
@@ -329,7 +330,7 @@ fn storage_that_cannot_be_read_back_or_held_is_refused() {
     assert_eq!(large.code, Some(2));
     let words = "`dataset.row_group_rows`: found 1000 rows of 8000x8000 pixels; expected at most 33: 2 GiB of pixels";
     assert!(large.stderr.contains(words), "{}", large.stderr);
-    // a reader takes no more, as a file that says so may lie
+    // a reader does not accept more, since a file may declare a false number
     let long = ["dataset.row_group_rows=1200000", "dataset.rows_per_shard=1200000"];
     let long = home.call(&["run", "dataset", "--set", long[0], "--set", long[1]]);
     assert_eq!(long.code, Some(2));

@@ -1,4 +1,4 @@
-//! The stage `raw` from outside: a mirror that falls silent, and a folder in which the user has files.
+//! Tests of the stage `raw` through the program: a mirror that falls silent, and a folder that holds files of the user.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn ctrl_c_is_answered_while_a_mirror_keeps_silent() {
     let mut run = bare(home.path());
     run.args(["run", "raw"]).env("MULTIDIGIT_MIRRORS", mirror).stdout(Stdio::null()).stderr(Stdio::null());
     let mut run = run.spawn().unwrap();
-    let _connection = listener.accept().unwrap(); // nothing is ever said on it
+    let _connection = listener.accept().unwrap(); // nothing is ever sent on this connection
     let interrupted = Instant::now();
     assert!(Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap().success());
     assert_eq!(run.wait().unwrap().code(), Some(130));

@@ -1,18 +1,18 @@
-//! Every key and record of a small pipeline, line by line, against those that were approved: what stands on people's disks
-//! stays fresh, whatever is changed in the code.
+//! Compares every key and record of a small pipeline, line by line, with the approved ones, so that no change of the
+//! code makes the files on users' disks stale.
 
 use std::fs;
 use std::path::Path;
 
 use super::Home;
 
-/// Members whose values are those of the moment.
+/// Members whose values depend on the time of the run.
 const OF_THE_MOMENT: [&str; 4] = ["modified_ns", "inode", "seconds", "finished"];
 
-/// Members whose values follow from trained weights, whose last bits are those of the processor's arithmetic.
+/// Members that depend on trained weights, whose last bits depend on the processor.
 const LEARNED: [&str; 4] = ["content", "digest", "bytes", "best_epoch"];
 
-/// A record without what no two runs, or no two processors, have in common: such a value is a dash.
+/// A record in which values that differ between runs or processors are replaced by a dash.
 fn masked(path: &Path, text: &str) -> String {
     let is_learned = ["train", "evaluate", "report"].iter().any(|stage| path.starts_with(stage));
     let (mut lines, mut in_epochs) = (String::new(), false);
@@ -21,10 +21,10 @@ fn masked(path: &Path, text: &str) -> String {
         let name = name.trim_matches('"');
         let is_masked = OF_THE_MOMENT.contains(&name)
             || is_learned && LEARNED.contains(&name)
-            || name.starts_with("train/") // inputs, by their digests
+            || name.starts_with("train/") // the digests of inputs
             || name.starts_with("evaluate/")
-            || !is_learned && name == "digest" && line.starts_with("  \""); // of the record's own text
-        // the numbers of every epoch
+            || !is_learned && name == "digest" && line.starts_with("  \""); // the digest of the record's own text
+        // skip the numbers of every epoch
         in_epochs &= line != "    ],";
         if in_epochs {
             continue;
@@ -34,7 +34,7 @@ fn masked(path: &Path, text: &str) -> String {
             Some((name, value)) if is_masked => format!("{name}: -{}", if value.ends_with(',') { "," } else { "" }),
             _ => line.to_owned(),
         };
-        // the name of a file of TensorBoard holds the second in which the training began
+        // the name of a TensorBoard file contains the time at which the training began
         let line = line.split("tfevents.").map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
         lines.push_str(&line.collect::<Vec<_>>().join("tfevents."));
         lines.push('\n');

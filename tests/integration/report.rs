@@ -1,4 +1,4 @@
-//! The report, the list of runs and the model cards: that they agree, and what they say where there is little to say.
+//! Tests that the report, the list of runs and the model cards agree, and what they show if there is little data.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A table of the report: its lines as cells, none of which holds a comma.
+/// A table of the report: the cells of its lines, none of which contains a comma.
 fn csv(home: &Home, name: &str) -> Vec<Vec<String>> {
     let text = fs::read_to_string(home.path(&format!("artifacts/report/tables/{name}.csv"))).unwrap();
     text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
@@ -57,7 +57,7 @@ fn report_runs_card_and_metrics_show_the_same_numbers() {
     assert_eq!(run["test_loss"], test["loss"]);
     assert_eq!(number(&run["best_val_accuracy"]), epoch("val_accuracy"));
     assert_eq!(number(&run["train_loss"]), epoch("train_loss"));
-    // the best weights on the whole of val, measured by both stages
+    // both stages measure the best weights on the whole validation split
     assert_eq!(run["best_val_accuracy"], metrics["splits"][0]["accuracy"]["value"]);
 
     let table = csv(&home, "runs");
@@ -83,7 +83,7 @@ fn report_runs_card_and_metrics_show_the_same_numbers() {
     assert!(card.contains(&format!("\n| test | 120 | {accuracy} | ")), "{card}");
     assert!(card.contains(&format!("\n      value: {}\n", number(&test["accuracy"]["value"]))), "{card}");
     assert!(fs::metadata(home.path("artifacts/report/index.html")).unwrap().len() < 5_000_000);
-    // trained anew, and interrupted: both stand
+    // the run is trained again and interrupted: the finished and the unfinished run both exist
     unfinished(&home, "short", &self::epochs(2), None);
     home.ok(&["report"]);
     assert!(page(&home).contains("id=\"run-short\"") && page(&home).contains("id=\"run-short.unfinished\""));
@@ -103,7 +103,7 @@ fn a_report_without_runs_says_how_to_make_one() {
     assert!(home.ok(&["report"]).contains("report    fresh      0 runs"));
 }
 
-/// Writes what a run that has not ended leaves.
+/// Writes the files of an unfinished run.
 fn unfinished(home: &Home, name: &str, epochs: &[Epoch], stop: Option<Value>) {
     let folder = home.path(&format!("artifacts/train/{name}.unfinished"));
     fs::create_dir_all(&folder).unwrap();
@@ -150,7 +150,7 @@ fn runs_that_were_interrupted_or_stopped_are_shown_as_what_they_are() {
     ] {
         assert!(page.contains(words), "{words}");
     }
-    // it goes on
+    // the report is fresh until the run has another epoch
     assert!(home.ok(&["report"]).contains("fresh "));
     unfinished(&home, "cut", &epochs(3), None);
     assert!(home.ok(&["report"]).contains("done       3 runs"));
@@ -187,7 +187,7 @@ fn chosen_runs_are_compared_and_others_left_out() {
     assert_eq!((refused.code, refused.stderr.ends_with(message)), (Some(2), true), "{}", refused.stderr);
 }
 
-/// Epochs with numbers of the test's making; the learning rate falls with the third.
+/// Epochs with made-up numbers. The learning rate falls in the third.
 fn epochs(n: usize) -> Vec<Epoch> {
     let epoch = |epoch: usize| Epoch {
         epoch,
@@ -204,7 +204,7 @@ fn epochs(n: usize) -> Vec<Epoch> {
     (1..=n).map(epoch).collect()
 }
 
-/// Answers to the first images of a split: every fifth has its last digit wrong, with the same probabilities.
+/// Predictions for the first images of a split. The last digit of every fifth is wrong, with the same probabilities.
 fn answers(split: &multidigit::shards::Split, images: usize) -> Predictions {
     let mut all = Predictions { digits: 2, loss: 0.25 * images as f64, ..Predictions::default() };
     for image in 0..images {
@@ -222,7 +222,7 @@ fn answers(split: &multidigit::shards::Split, images: usize) -> Predictions {
     all
 }
 
-/// The words of a page, a line for each piece of text: no tags, no style, no pictures but their alternative texts.
+/// The text of a page, one line for each piece: without tags, styles and images, but with their alternative texts.
 fn words(html: &str) -> String {
     let body = html.split("</style>").nth(1).unwrap();
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! Runs that are interrupted and go on: to the same weights as one that was not, with nothing lost.
+//! Tests that interrupted runs resume to the same weights as uninterrupted ones, and that nothing is lost.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,12 +13,12 @@ use multidigit_nn::schedule::Kind;
 use super::Home;
 use super::learning::{bars, on_threads, train_watched};
 
-/// The files that tell what a run learned.
+/// The files that contain what a run learned.
 pub fn learned(folder: &Path) -> [Vec<u8>; 2] {
     ["best", "last"].map(|name| std::fs::read(folder.join(format!("weights/{name}.safetensors"))).unwrap())
 }
 
-/// The rows of the metrics, without the columns that tell the time.
+/// The rows of the metrics, without the columns that contain times.
 pub fn rows(folder: &Path) -> Vec<String> {
     let rows = metrics::read(&folder.join(metrics::FILE)).unwrap();
     let timeless = |mut row: metrics::Epoch| {
@@ -37,13 +37,13 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
     ] {
         let (train, val) = (bars(1, 25, size, size), bars(2, 10, size, size));
         let config = Config { model, schedule, epochs: 3, batch_size: 8, weight_decay: decay, ..Config::default() };
-        // a learning rate at which the plateau falls within three epochs
+        // a learning rate at which the plateau schedule reduces it within three epochs
         let config = Config { learning_rate: 3e-3, ..config };
         let whole = tempfile::tempdir().unwrap();
         train_watched(&config, &train, &val, whole.path(), &Progress::silent()).unwrap();
         assert_eq!(rows(whole.path()).len(), 3);
 
-        // every run stops at its seventh word of progress, on one thread and two in turn, until one comes to the end
+        // every run stops at its seventh progress event, alternately on one thread and two, until one finishes
         let home = tempfile::tempdir().unwrap();
         let mut interruptions = 0;
         let summary: TrainingSummary = loop {
@@ -74,7 +74,7 @@ fn tiny() -> Home {
 
 const RUN: &str = "artifacts/train/tiny";
 
-/// Starts a training and ends it by a signal once `file` of the unfinished run stands.
+/// Starts a training and ends it by a signal once `file` of the unfinished run exists.
 #[cfg(unix)]
 fn interrupt(home: &Home, more: &[&str], file: &str, signal: &str) -> (Option<i32>, String) {
     interrupt_run(home, "tiny", more, file, signal)
@@ -131,7 +131,7 @@ fn a_kill_loses_no_more_than_the_steps_since_the_last_checkpoint() {
     home.ok(&["run", "dataset"]);
     let every = ["--set", "train.checkpoint_every_steps=1"];
     interrupt(&home, &every, "checkpoint.safetensors", "-KILL");
-    // how often checkpoints are written changes no weight, so it is the same run
+    // the interval of checkpoints changes no weight, so it is the same run
     let answer = home.call(&["run", "train"]);
     assert!(answer.stderr.contains("going on with epoch "), "{}", answer.stderr);
     assert!(learned(&home.path(RUN)) == learned(&whole.path(RUN)));
@@ -165,7 +165,7 @@ fn only_force_trains_over_a_finished_run_or_starts_an_unfinished_one_over() {
     let went_on = home.call(&["run", "train", "--run", "other"]);
     assert!(went_on.code == Some(0) && went_on.stderr.contains("going on with epoch"), "{}", went_on.stderr);
 
-    // the same command goes on, also where it trains over a finished run
+    // the same command resumes the run, also if it replaces a finished run
     let forced = home.call(&[&["run", "train", "--force"][..], &other].concat());
     assert!(forced.code == Some(0) && forced.stderr.contains("going on with epoch"), "{}", forced.stderr);
     assert!(learned(&home.path(RUN)) != before);
@@ -214,14 +214,14 @@ fn a_run_folder_tells_how_it_was_made() {
         serde_json::from_str(&std::fs::read_to_string(home.path("artifacts/dataset/record.json")).unwrap()).unwrap();
     assert_eq!(env["dataset"], record["content"]);
     assert!(home.path(&format!("{RUN}/checkpoint.safetensors")).exists());
-    // the written configuration, given back, is the same run
+    // the written configuration, used as input, is the same run
     let given = home.path("given.yaml");
     std::fs::write(&given, config).unwrap();
     let fresh = home.ok(&["run", "train", "--config", given.to_str().unwrap()]);
     assert!(fresh.contains("train     fresh"), "{fresh}");
 }
 
-/// Trains a run of two epochs on, or from the start.
+/// Resumes a run of two epochs, or starts it.
 fn resume(folder: &Path) -> Result<TrainingSummary, Error> {
     resume_watched(folder, &Progress::silent())
 }
@@ -231,7 +231,7 @@ fn resume_watched(folder: &Path, progress: &Progress) -> Result<TrainingSummary,
     train_watched(&config, &bars(1, 25, 12, 12), &bars(2, 10, 12, 12), folder, progress)
 }
 
-/// A run that was interrupted in its second epoch, and the weights that it comes to.
+/// A run that was interrupted in its second epoch, and the weights of the same run without interruption.
 fn interrupted() -> (tempfile::TempDir, [Vec<u8>; 2]) {
     let home = tempfile::tempdir().unwrap();
     let last = home.path().join("weights/last.safetensors");
@@ -242,7 +242,7 @@ fn interrupted() -> (tempfile::TempDir, [Vec<u8>; 2]) {
     (home, learned(whole.path()))
 }
 
-/// A copy of the folder of a run.
+/// A copy of a run's folder.
 fn copy(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir(copy.path().join("weights")).unwrap();
@@ -267,14 +267,14 @@ fn no_damage_to_what_a_run_goes_on_with_changes_its_weights_in_silence() {
             bytes[at] ^= 1 << (n % 8);
             std::fs::write(&path, bytes).unwrap();
             match resume(damaged.path()) {
-                // white space in a header, say
+                // the change has no effect, such as white space in a header
                 Ok(_) => assert!(learned(damaged.path()) == whole, "{file}, byte {at}"),
                 Err(Error::Format { .. } | Error::Io { .. }) => refused += 1,
                 Err(other) => panic!("{file}, byte {at}: {other}"),
             }
         }
         match file {
-            // the one before it stands in
+            // the previous checkpoint replaces it
             "checkpoint.safetensors" => assert_eq!(refused, 0),
             _ => assert!(refused >= 14, "{file}: {refused}"),
         }
@@ -330,7 +330,7 @@ fn a_checkpoint_that_the_system_fails_to_read_is_no_damaged_one() {
         (home.path().join("checkpoint.safetensors"), home.path().join("checkpoint.previous.safetensors"));
     let before = std::fs::read(&previous).unwrap();
     std::fs::remove_file(&last).unwrap();
-    // a link in a circle stands for a disk that fails
+    // a circular link simulates a disk that fails
     std::os::unix::fs::symlink(&last, &last).unwrap();
     let error = resume(home.path()).unwrap_err();
     assert!(matches!(&error, Error::Io { path, .. } if *path == last), "{error}");
@@ -368,7 +368,7 @@ fn what_a_run_goes_on_with_is_named_where_it_is_not_what_the_run_wrote() {
 #[test]
 fn weights_that_a_kill_kept_from_being_written_are_written_out_of_the_checkpoint() {
     let (home, whole) = interrupted();
-    // as a kill leaves it between the checkpoint at the end of the second epoch and the weights after it
+    // the state after a kill between the checkpoint at the end of the second epoch and the weights after it
     let killed = copy(home.path());
     let first = learned(killed.path());
     resume(killed.path()).unwrap();

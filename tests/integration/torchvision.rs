@@ -1,4 +1,4 @@
-//! Augmented pixels against those of torchvision on Pillow images, case by case: `tests/fixtures/augment*`.
+//! Compares augmented pixels with those of torchvision on Pillow images, case by case: `tests/fixtures/augment*`.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use multidigit::augment::{Compose, Interpolation};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// What torchvision made of an image.
+/// An image and the result of torchvision.
 pub struct Case {
     pub params: Params,
     pub resampling: Resampling,
@@ -16,12 +16,13 @@ pub struct Case {
     pub expected: Vec<u8>,
 }
 
-/// A fixture's cases with the size of their images. It is named without its extension.
+/// The cases of a fixture with the size of their images. The fixture is named without its extension.
 pub fn cases(stem: &str) -> (Vec<Case>, (usize, usize)) {
     let bytes = std::fs::read(format!("{stem}.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (inputs, expected) = (tensors.tensor("inputs").unwrap(), tensors.tensor("expected").unwrap());
-    // read as YAML, which JSON is: serde_json's numbers can be off by the last bit, and bilinear greys with them
+    // JSON is parsed as YAML, because serde_json's numbers can differ in the last bit, which
+    // changes bilinear grey values
     let about: Value = serde_saphyr::from_str(&std::fs::read_to_string(format!("{stem}.json")).unwrap()).unwrap();
     let cases = about["cases"].as_array().unwrap();
     let &[count, height, width] = expected.shape() else { panic!("images have two sides") };
@@ -59,7 +60,7 @@ fn parameters(case: &Value) -> (Params, Compose) {
     }
 }
 
-/// The fixtures of this project, with how many cases each has at least.
+/// The fixtures of this project, with the minimum number of cases of each.
 pub fn own_fixtures() -> [(String, usize); 3] {
     let stem = |name: &str| format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
     [(stem("augment"), 1), (stem("augment_extreme"), 200), (stem("augment_bilinear"), 200)]
@@ -75,9 +76,9 @@ fn check(stem: &str) -> usize {
     cases.len()
 }
 
-/// `augment` is of tests/reference/make_augment_fixtures.py. Of make_augment_extremes.py are `augment_extreme` (29 37 1
-/// 200 nearest: angles of several turns, scales of 0.01 and 100, shears of 89 degrees, sides that differ, whole recipes,
-/// and both maps as one) and `augment_bilinear` (24 33 2 200 bilinear).
+/// `augment` is made by tests/reference/make_augment_fixtures.py. make_augment_extremes.py makes `augment_extreme` (29
+/// 37 1 200 nearest: angles of several turns, scales of 0.01 and 100, shears of 89 degrees, images that are not square,
+/// whole recipes, and both maps as one) and `augment_bilinear` (24 33 2 200 bilinear).
 #[test]
 fn every_case_equals_torchvision_on_pillow() {
     for (stem, least) in own_fixtures() {

@@ -1,4 +1,4 @@
-//! From glyphs to the report, with a training of a few steps.
+//! Tests of the pipeline from glyphs to the report, with a training of a few steps.
 
 use std::fs;
 
@@ -93,7 +93,7 @@ fn the_report_shows_runs_of_its_own_data_with_evaluations_of_their_own_weights()
     let page = || fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
     assert!(page().contains("id=\"run-new\"") && !page().contains("id=\"run-old\""));
     assert!(page().contains("Trained on other data than the above, and not shown: old."));
-    // trained again, not evaluated again
+    // the run is trained again, but not evaluated again
     run(&["train", "--force"], &["train.run=new", "plan.seed=4", "train.seed=5"]);
     run(&all, &["train.run=third", "plan.seed=4"]);
     let section = page().split("id=\"run-new\"").nth(1).unwrap().split("</section>").next().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! Every shape of convolution and batch norm in the three networks at batch 64, forward and backward: images per
-//! second.
+//! Benchmarks of all shapes of convolutions and batch norms in the three networks at batch size 64, forward and
+//! backward, in images per second.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -20,7 +20,7 @@ use multidigit_nn::cpu::norm::NormShape;
 
 const BATCH: usize = 64;
 
-/// Name, size of the input, inputs, outputs, kernel, stride, padding, epilogue.
+/// Name, height and width of the input, inputs, outputs, kernel, stride, padding, epilogue.
 type Layer = (&'static str, usize, usize, usize, usize, usize, usize, Epilogue);
 
 const CONVS: &[Layer] = &[
@@ -40,7 +40,7 @@ const CONVS: &[Layer] = &[
     ("resnet/layer4", 8, 512, 512, 3, 1, 1, Identity),
 ];
 
-/// Name, size, channels, epilogue.
+/// Name, height and width, channels, epilogue.
 const NORMS: &[(&str, usize, usize, Epilogue)] = &[
     ("fcn/bn1", 60, 32, ReluPool),
     ("fcn/bn3", 11, 128, Relu),
@@ -54,7 +54,7 @@ fn values(count: usize) -> Vec<f32> {
 }
 
 fn bench(c: &mut Criterion) {
-    memory::keep_freed(); // as the stages do
+    memory::keep_freed(); // as in the stages
     let mut group = c.benchmark_group("kernels");
     group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_millis(700));
     group.throughput(Throughput::Elements(BATCH as u64));

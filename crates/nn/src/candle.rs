@@ -1,5 +1,5 @@
-//! Layers of candle-nn with the parameters of a [`Store`]: drawn by name and seed, trained by this crate's optimiser, saved
-//! in its files.
+//! Layers of candle-nn whose parameters belong to a [`Store`]: they are initialised by name and seed, trained by this
+//! crate's optimiser, and saved in its files.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,11 +13,13 @@ use crate::error::Result;
 use crate::store::{Drawn, Store};
 
 impl Store {
-    /// Makes layers of candle-nn. What they ask the builder for becomes a parameter of the store; tensors that are called
-    /// `running_mean` or `running_var` become buffers. A name that the store has already is not drawn again.
+    /// Makes layers of candle-nn. The tensors that they request from the builder become parameters of the
+    /// store; tensors named `running_mean` or `running_var` become buffers. A name that is already in the
+    /// store is not drawn again.
     ///
     /// # Errors
-    /// Those of `make`, and [`crate::Error::Tensor`] for a store on a GPU, where weights lie in another order than candle's.
+    /// The errors of `make`, and [`crate::Error::Tensor`] for a store on a GPU, where weights are stored in another
+    /// order than candle's.
     pub fn layers<T>(&mut self, make: impl FnOnce(VarBuilder) -> candle_core::Result<T>) -> Result<T> {
         let (device, dtype) = (self.device().clone(), DType::F32);
         let shared = Arc::new(Mutex::new(std::mem::replace(self, Store::new(0))));
@@ -27,13 +29,13 @@ impl Store {
         Ok(made?)
     }
 
-    /// The gradients of all parameters out of candle's, in the order of the store.
+    /// Collects the gradients of all parameters from candle's, in the order of the store.
     pub fn gradients(&self, gradients: &GradStore) -> Vec<Option<Tensor>> {
         self.parameters().iter().map(|(_, var)| gradients.get(var).cloned()).collect()
     }
 }
 
-/// The source from which candle-nn's builder takes tensors.
+/// The backend from which candle-nn's builder takes tensors.
 struct Backend(Arc<Mutex<Store>>);
 
 fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {

@@ -1,5 +1,5 @@
-//! A convolution and its batch norm as the operands of one operator: folded into one convolution for evaluation, and
-//! the running statistics that training moves.
+//! A convolution and its batch norm as the operands of one operator. For evaluation, both are folded into one
+//! convolution; training updates the running statistics.
 
 use candle_core::Var;
 
@@ -14,21 +14,21 @@ const MOMENTUM: f64 = 0.1;
 /// The parameters of a convolution and of the batch norm after it.
 #[derive(Clone, Copy)]
 pub struct ConvNorm<'a> {
-    /// The name of the convolution, under which its time is told.
+    /// The name of the convolution, for its times.
     pub conv_name: &'a str,
-    /// The name of the batch norm, likewise.
+    /// The name of the batch norm, for its times.
     pub norm_name: &'a str,
     /// The convolution's weight `(outputs, inputs, kernel, kernel)`.
     pub weight: &'a Value,
     /// The convolution's bias `(outputs)`.
     pub bias: Option<&'a Value>,
-    /// The convolution's step in both directions.
+    /// The stride of the convolution in both directions.
     pub stride: usize,
-    /// The zeros around the convolution's input, on each side.
+    /// The zero padding of the convolution's input, on each side.
     pub padding: usize,
-    /// The norm's scale `(outputs)`.
+    /// The scale of the batch norm `(outputs)`.
     pub norm_weight: &'a Value,
-    /// The norm's shift `(outputs)`.
+    /// The shift of the batch norm `(outputs)`.
     pub norm_bias: &'a Value,
     /// The running mean `(outputs)`.
     pub running_mean: &'a Var,
@@ -37,7 +37,7 @@ pub struct ConvNorm<'a> {
 }
 
 impl ConvNorm<'_> {
-    /// Weight and bias of the one convolution that both layers are in evaluation.
+    /// Weight and bias of the single convolution that equals both layers in evaluation.
     pub fn folded(&self) -> Result<(Value, Value)> {
         let wide = |var: &Var| -> Result<Vec<f64>> { Ok(Floats::of(var)?.iter().map(|v| f64::from(*v)).collect()) };
         let running = Statistics { mean: wide(self.running_mean)?, variance: wide(self.running_var)? };
@@ -55,9 +55,9 @@ impl ConvNorm<'_> {
         Ok((weight, Value::constant(tensor(bias, &[scale.len()])?)))
     }
 
-    /// Moves the running statistics towards those of a batch, which were taken over `count` values per channel.
+    /// Moves the running statistics towards those of a batch with `count` values per channel.
     pub fn follow(&self, batch: &Statistics, count: usize) -> Result<()> {
-        // the running variance is PyTorch's: unbiased, though the batch is normalised by the biased one
+        // the running variance is unbiased, as in PyTorch, although the batch is normalised by the biased variance
         let unbiased = count as f64 / (count.max(2) - 1) as f64;
         follow(self.running_mean, batch.mean.iter().copied())?;
         follow(self.running_var, batch.variance.iter().map(|variance| variance * unbiased))

@@ -1,70 +1,70 @@
-//! Every way in which this crate can fail.
+//! The errors of this crate.
 
-/// The result of every function of this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operator was given tensors whose shapes, types or devices do not fit it, or the tensor library refused one.
+    /// The shapes, types or devices of an operator's tensors do not match, or candle returned an error.
     #[error("a tensor operation failed: {message}")]
     Tensor {
-        /// What was refused.
+        /// The reason.
         message: String,
     },
-    /// The GPU, its driver or one of its libraries refused.
+    /// The GPU, its driver or one of its libraries returned an error.
     #[error("the GPU could not be used: {message}")]
     Cuda {
-        /// The answer of the driver or library.
+        /// The message of the driver or library.
         message: String,
     },
-    /// A setting has a value that cannot work.
+    /// A setting has an invalid value.
     #[error("`{name}`: found {found}; expected {expected}")]
     Setting {
         /// The name of the field.
         name: &'static str,
-        /// Its value.
+        /// The value found.
         found: f64,
-        /// The values that work.
+        /// The valid values.
         expected: &'static str,
     },
-    /// A file of weights does not hold what it should.
+    /// A weights file does not hold the expected content.
     #[error("{found}; expected {expected}")]
     Weights {
         /// What the file holds.
         found: String,
-        /// What it should hold.
+        /// The expected content.
         expected: String,
     },
-    /// A file of tensors has no description, so that this crate did not write it.
+    /// A safetensors file has no description, so this crate did not write it.
     #[error("no `{key}` in its metadata; expected weights with a description")]
     NoDescription {
         /// The key under which the description stands.
         key: &'static str,
     },
-    /// A file of weights has changed since it was written.
+    /// A weights file has changed since it was written.
     #[error("its content is not what its own digest says; expected the file as it was written")]
     Damaged,
-    /// The operating system refused to read or write a file.
+    /// The operating system returned an error for a file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
 
 impl Error {
-    /// An [`Error::Tensor`].
+    /// Makes an [`Error::Tensor`].
     pub fn tensor(message: impl Into<String>) -> Error {
         Error::Tensor { message: message.into() }
     }
 
-    /// An [`Error::Weights`].
+    /// Makes an [`Error::Weights`].
     pub fn weights(found: impl Into<String>, expected: impl Into<String>) -> Error {
         Error::Weights { found: found.into(), expected: expected.into() }
     }
 
-    /// Whether a GPU refused memory.
+    /// Whether the GPU ran out of memory.
     pub fn is_out_of_memory(&self) -> bool {
-        /// The words of the driver, cuBLAS and cuDNN for a lack of memory.
+        /// The strings by which the driver, cuBLAS and cuDNN report a lack of memory.
         const WORDS: [&str; 3] = ["OUT_OF_MEMORY", "ALLOC_FAILED", "ALLOCATION_FAILED"];
         match self {
             Error::Cuda { message } | Error::Tensor { message } => WORDS.iter().any(|word| message.contains(word)),
@@ -75,7 +75,7 @@ impl Error {
 
 impl From<candle_core::Error> for Error {
     fn from(mut source: candle_core::Error) -> Error {
-        // where RUST_BACKTRACE is set, the text would go on with a backtrace
+        // with RUST_BACKTRACE set, the message would include a backtrace
         while let candle_core::Error::WithBacktrace { inner, .. } = source {
             source = *inner;
         }
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_gpus_lack_of_memory_is_recognised_in_the_words_of_each_library() {
-        // as cudarc, and candle around it, write the answers of the driver, cuBLAS and cuDNN
+        // the errors of the driver, cuBLAS and cuDNN as cudarc prints them, directly or through candle
         for message in [
             r#"DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#,
             "CUBLAS_STATUS_ALLOC_FAILED",

@@ -1,17 +1,17 @@
-//! Between tensors and slices: the only place that looks into a tensor's storage.
+//! Conversions between tensors and slices. Only this module accesses the storage of a tensor.
 
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor, bail};
 
-/// The elements of a contiguous f32 tensor on the CPU, borrowed.
+/// The borrowed elements of a contiguous f32 tensor on the CPU.
 pub struct Floats<'a> {
     storage: Box<dyn Deref<Target = Storage> + 'a>,
     range: Range<usize>,
 }
 
 impl Floats<'_> {
-    /// The elements of `tensor`; an error for one that is strided, of another type or elsewhere.
+    /// The elements of `tensor`. Returns an error if it is strided, of another type or not on the CPU.
     pub fn of(tensor: &Tensor) -> Result<Floats<'_>> {
         let (storage, layout) = tensor.storage_and_layout();
         let Storage::Cpu(CpuStorage::F32(_)) = &*storage else { bail!("expected an f32 tensor on the CPU") };
@@ -32,7 +32,7 @@ impl Deref for Floats<'_> {
     }
 }
 
-/// A tensor on the CPU.
+/// A tensor on the CPU with these values.
 pub fn tensor(values: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Tensor::from_vec(values, shape, &Device::Cpu)
 }

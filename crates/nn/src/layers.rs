@@ -1,6 +1,6 @@
-//! Layers: parameters under their names, and the operators that use them.
+//! Layers: named parameters and the operators that use them.
 //!
-//! Activations are `(images, height, width, channels)`.
+//! Activations have the shape `(images, height, width, channels)`.
 
 use candle_core::Var;
 
@@ -30,7 +30,7 @@ impl Conv2d {
         Ok(Conv2d { name: name.to_owned(), weight, bias, stride: 1, padding: 0 })
     }
 
-    /// A convolution without bias, padded so that stride 1 keeps the size.
+    /// A convolution without bias, whose padding keeps the size of the image at stride 1.
     pub fn padded(store: &mut Store, name: &str, channels: [usize; 2], kernel: usize, stride: usize) -> Result<Conv2d> {
         let [inputs, outputs] = channels;
         let shape = [outputs, inputs, kernel, kernel];
@@ -38,7 +38,7 @@ impl Conv2d {
         Ok(Conv2d { name: name.to_owned(), weight, bias: None, stride, padding: kernel / 2 })
     }
 
-    /// `(images, height, width, inputs)` to `(images, lines, columns, outputs)`, then the epilogue.
+    /// Maps `(images, height, width, inputs)` to `(images, lines, columns, outputs)` and applies the epilogue.
     pub fn forward(&self, input: &Value, mode: Mode, epilogue: Epilogue) -> Result<Value> {
         let (weight, bias) = (&self.weight, self.bias.as_ref());
         ops::conv(mode.at(&self.name), input, weight, bias, self.stride, self.padding, epilogue)
@@ -55,7 +55,7 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// A batch norm of `channels` channels, whose scale begins as 1 and whose shift begins as 0.
+    /// A batch norm of `channels` channels, with initial scale 1 and shift 0.
     pub fn new(store: &mut Store, name: &str, channels: usize) -> Result<BatchNorm> {
         Ok(BatchNorm {
             name: name.to_owned(),
@@ -66,13 +66,15 @@ impl BatchNorm {
         })
     }
 
-    /// The norm of the convolution of `input`, then the epilogue. Training normalises by the statistics of the batch and
-    /// moves the running ones; evaluation normalises by the running ones and has no gradient.
+    /// Applies the convolution `conv`, this batch norm and the epilogue to `input`. Training normalises by the
+    /// statistics of the batch and updates the running statistics; evaluation normalises by the running statistics and
+    /// has no gradient.
     pub fn forward(&self, input: &Value, conv: &Conv2d, mode: Mode, epilogue: Epilogue) -> Result<Value> {
         ops::conv_norm(mode, input, self.after(conv), epilogue)
     }
 
-    /// The norm of the convolution of `input`, plus `residual`, then ReLU: the end of a residual block of this name.
+    /// Applies the convolution `conv` and this batch norm to `input`, adds `residual` and applies ReLU: the end of the
+    /// residual block `name`.
     pub fn forward_residual(
         &self,
         input: &Value,
@@ -108,7 +110,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer from `inputs` features to `outputs`.
+    /// A layer with `inputs` input features and `outputs` output features.
     pub fn new(store: &mut Store, name: &str, inputs: usize, outputs: usize) -> Result<Linear> {
         Ok(Linear {
             name: name.to_owned(),
@@ -117,7 +119,7 @@ impl Linear {
         })
     }
 
-    /// `(images, inputs)` to `(images, outputs)`.
+    /// Maps `(images, inputs)` to `(images, outputs)`.
     pub fn forward(&self, input: &Value, mode: Mode) -> Result<Value> {
         ops::linear(mode.at(&self.name), input, &self.weight, &self.bias)
     }
@@ -126,20 +128,20 @@ impl Linear {
 /// Dropout of single features.
 pub struct Dropout {
     name: String,
-    /// The number of this layer among the dropout layers of its store.
+    /// The number of this layer among the dropout layers of the store.
     number: usize,
     rate: f64,
 }
 
 impl Dropout {
-    /// A layer that drops each feature with probability `rate`; its draws are named after `name`, by which the store knows
-    /// it.
+    /// A layer that drops each feature with probability `rate`. Its random streams are derived from `name`, under which
+    /// the layer is registered in the store.
     pub fn new(store: &mut Store, name: &str, rate: f64) -> Dropout {
         Dropout { name: name.to_owned(), number: store.dropout(name), rate }
     }
 
-    /// In training, drops each element of `(rows, columns)` with probability `rate` and scales the others by
-    /// `1 / (1 - rate)`. The choice follows from seed, step, the layer's name and the row in the batch.
+    /// In training, sets each element of `(rows, columns)` to 0 with probability `rate` and multiplies the others by
+    /// `1 / (1 - rate)`. The choice depends on the seed, the step, the name of the layer and the row in the batch.
     pub fn forward(&self, input: &Value, mode: Mode) -> Result<Value> {
         let Mode::Train { seed, step, .. } = mode else { return Ok(input.clone()) };
         if self.rate == 0.0 {

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
-/// Hands an operator over to the kernels of the GPU where its input lies on one.
+/// Calls the GPU implementation of an operator if its input is on a GPU.
 macro_rules! on_gpu {
     ($input:expr, $call:expr) => {
         #[cfg(feature = "cuda")]
@@ -102,22 +102,23 @@ impl fmt::Display for Precision {
 /// The purpose of a forward pass.
 #[derive(Clone, Copy)]
 pub enum Mode<'a> {
-    /// Training: dropout, drawn from seed and step; batch norm by the statistics of the batch, which also move the running
-    /// ones.
+    /// A training pass. Dropout draws from the seed and the step. Batch norm normalises by the statistics of the batch
+    /// and updates the running statistics.
     Train {
         /// The run's seed.
         seed: u64,
-        /// The number of the optimiser's step.
+        /// The number of the optimiser step.
         step: u64,
-        /// The record from which the gradients are computed.
+        /// The tape on which the operators are recorded for the backward pass.
         tape: &'a Tape,
     },
-    /// Evaluation: no dropout, batch norm by the running statistics, every image on its own; no gradients.
+    /// An evaluation pass, without gradients. Dropout does nothing, and batch norm uses the running statistics, so that
+    /// the result for an image does not depend on the other images of the batch.
     Eval,
 }
 
 impl<'a> Mode<'a> {
-    /// Where an operator of this pass is recorded, and under which name.
+    /// The tape and the name under which an operator of this pass is recorded.
     pub fn at(self, name: &'a str) -> At<'a> {
         match self {
             Mode::Train { tape, .. } => At { tape: Some(tape), name },

@@ -1,5 +1,5 @@
-//! What logits say: a row's probabilities, its loss, its digit, and a batch's loss with its gradients. In f64, where it
-//! costs nothing.
+//! Functions of the logits: the probabilities, the loss and the predicted class of a row, and the loss of a batch with
+//! its gradients. They compute in f64, at no noticeable cost.
 
 use candle_core::Tensor;
 
@@ -11,15 +11,15 @@ use crate::tape::Value;
 pub struct Loss {
     /// The sum over the heads of the mean cross entropy.
     pub value: f64,
-    /// Its gradient by the logits of each head.
+    /// The gradient of the loss with respect to the logits of each head.
     pub gradients: Vec<Tensor>,
 }
 
-/// The loss of a batch, given the logits `(images, classes)` of each head, and the class that each head should find, image
-/// by image.
+/// The loss of a batch. `logits` holds the logits `(images, classes)` of each head; `targets` holds the correct classes
+/// of all heads, image by image.
 ///
 /// # Errors
-/// [`Error::Tensor`] where there are not as many targets as images times heads, or a target is no class.
+/// [`Error::Tensor`] if the number of targets is not the number of images times heads, or a target is not a class.
 pub fn loss(logits: &[Value], targets: &[u8]) -> Result<Loss> {
     let (heads, mut value, mut gradients) = (logits.len(), 0.0, Vec::new());
     for (head, logits) in logits.iter().enumerate() {
@@ -56,14 +56,14 @@ pub fn softmax(logits: &[f32]) -> impl Iterator<Item = f64> {
     logits.iter().map(move |logit| exp(logit) / sum)
 }
 
-/// Minus the logarithm of the right class's probability.
+/// The negative logarithm of the probability of class `target`.
 pub fn cross_entropy(logits: &[f32], target: u8) -> f64 {
     let max = max(logits);
     let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - max).exp()).sum();
     sum.ln() + max - f64::from(logits[usize::from(target)])
 }
 
-/// The class with the largest logit, the first of equals.
+/// The class with the largest logit; on a tie, the first.
 pub fn argmax(logits: &[f32]) -> u8 {
     let mut best = 0;
     for (class, logit) in logits.iter().enumerate() {
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn cross_entropy_of_known_odds_is_their_logarithm() {
-        // odds 1 : 3 : 4, so the second class has probability 3/8
+        // odds of 1 : 3 : 4 give the second class the probability 3/8
         let logits = [1f32.ln() + 50.0, 3f32.ln() + 50.0, 4f32.ln() + 50.0];
-        // f32 logits near 50 are 4e-6 apart
+        // f32 values near 50 are 4e-6 apart
         assert!((cross_entropy(&logits, 1) - (8.0f64 / 3.0).ln()).abs() < 1e-5);
         assert!(softmax(&logits).zip([0.125, 0.375, 0.5]).all(|(p, q)| (p - q).abs() < 1e-5));
     }
@@ -105,7 +105,8 @@ mod tests {
                 values[i] += by;
                 loss(&heads(&values), &targets).unwrap().value
             };
-            // a step that is exact in f32; the error of the difference is of its square, 1.5e-5 times a third derivative
+            // the step is exact in f32; the error of the difference quotient is the square of the step, 1.5e-5, times a
+            // third derivative
             let step = 1.0 / 256.0;
             let expected = (shifted(step) - shifted(-step)) / (2.0 * f64::from(step));
             assert!((expected - f64::from(gradients[i])).abs() < 2e-6, "{i}: {} {expected}", gradients[i]);

@@ -1,8 +1,8 @@
-//! The operators of the networks on tensors: what each computes, and what it keeps for its gradients.
+//! The operators of the networks on tensors, with their gradients.
 //!
-//! Here, and nowhere else, the device of a tensor decides which kernels compute. The operators are this crate's own,
-//! because those of candle are slow on the CPU, have a wrong gradient (the maximum pool) or another one than PyTorch's
-//! (ReLU at 0).
+//! This module alone selects the kernels by the device of a tensor. The crate has operators of its own
+//! because those of candle are slow on the CPU, have a wrong gradient (max pooling) or a gradient that
+//! differs from PyTorch's (ReLU at 0).
 
 use candle_core::Tensor;
 use rand_chacha::rand_core::Rng;
@@ -19,20 +19,20 @@ use crate::floats::{Floats, tensor};
 use crate::rng::Streams;
 use crate::tape::{At, Gradients, Tape, Value, apply};
 
-/// Elements that one thread takes at a time where an operation is done element by element.
+/// The number of elements that a thread handles at a time in elementwise operations.
 const BLOCK: usize = 1 << 14;
 
 impl Tape {
-    /// The gradients of the parameters, from those of some outputs.
+    /// The gradients of the parameters, given the gradients of some outputs.
     ///
     /// # Errors
-    /// [`Error::Tensor`] where there is not one gradient for each output, or an output is that of another tape.
+    /// [`Error::Tensor`] if the numbers of outputs and gradients differ, or an output belongs to another tape.
     pub fn backward(self, outputs: &[Value], gradients: Vec<Tensor>) -> Result<Gradients> {
         self.backward_by(sum, outputs, gradients)
     }
 }
 
-/// The shape of a convolution of two tensors, where there is one.
+/// The shape of a convolution of two tensors. Returns an error if their shapes do not match.
 pub fn conv_shape(
     input: &Tensor,
     weight: &Tensor,
@@ -57,7 +57,7 @@ pub fn conv_shape(
     Ok(shape)
 }
 
-/// Convolution of `(images, height, width, inputs)` with `(outputs, inputs, kernel, kernel)`, then `epilogue`.
+/// Convolution of `(images, height, width, inputs)` with `(outputs, inputs, kernel, kernel)`, followed by `epilogue`.
 pub fn conv(
     at: At,
     input: &Value,
@@ -90,7 +90,8 @@ pub fn conv(
     })
 }
 
-/// Batch norm of `(images, height, width, channels)` by the batch's own statistics, which come back, then `epilogue`.
+/// Batch norm of `(images, height, width, channels)` by the statistics of the batch, followed by `epilogue`. Returns
+/// the statistics too.
 pub fn batch_norm(
     at: At,
     input: &Value,
@@ -120,7 +121,7 @@ pub fn batch_norm(
     Ok((value, statistics))
 }
 
-/// `input weight^T + bias` for `(rows, inputs)` and `(outputs, inputs)`.
+/// The product `input weight^T + bias` for `input` `(rows, inputs)` and `weight` `(outputs, inputs)`.
 pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Value> {
     let ((rows, inputs), (outputs, depth)) = (input.dims2()?, weight.dims2()?);
     if depth != inputs {
@@ -148,7 +149,7 @@ pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Val
     })
 }
 
-/// `max(a + b, 0)` of two tensors of one shape.
+/// The function `max(a + b, 0)` of two tensors of the same shape.
 pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
     if a.shape() != b.shape() {
         return Err(Error::tensor(format!("a sum of {:?} and {:?} does not exist", a.shape(), b.shape())));
@@ -170,7 +171,7 @@ pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
     })
 }
 
-/// `max(x, 0)`, with derivative 0 at 0.
+/// The function `max(x, 0)`, whose derivative at 0 is 0.
 pub fn relu_of(at: At, input: &Value) -> Result<Value> {
     on_gpu!(input, crate::cuda::ops::relu(at, input));
     apply(at, &[input], || {
@@ -182,13 +183,14 @@ pub fn relu_of(at: At, input: &Value) -> Result<Value> {
     })
 }
 
-/// The gradient where the output is positive.
+/// The gradient where the output is positive, and 0 elsewhere.
 fn masked(output: &Tensor, grad: &Tensor) -> Result<Tensor> {
     Ok(tensor(map2(&Floats::of(output)?, &Floats::of(grad)?, relu_gradient), output.dims())?)
 }
 
-/// A convolution and its batch norm, then the epilogue. Training normalises by the statistics of the batch and moves the
-/// running ones; evaluation normalises by the running ones, folded into the convolution, and has no gradient.
+/// A convolution and its batch norm, followed by the epilogue. Training normalises by the statistics of the batch and
+/// updates the running statistics. Evaluation normalises by the running statistics, which are folded into the
+/// convolution, and has no gradient.
 pub fn conv_norm(mode: Mode, input: &Value, layers: ConvNorm, epilogue: Epilogue) -> Result<Value> {
     let ConvNorm { weight, bias, stride, padding, .. } = layers;
     let shape = conv_shape(input, weight, stride, padding, epilogue)?;
@@ -209,7 +211,7 @@ pub fn conv_norm(mode: Mode, input: &Value, layers: ConvNorm, epilogue: Epilogue
     }
 }
 
-/// A convolution and its batch norm, plus `residual`, then ReLU; `name` is that of the sum.
+/// A convolution and its batch norm, plus `residual`, followed by ReLU. `name` is the name of the sum.
 pub fn conv_norm_residual(mode: Mode, input: &Value, layers: ConvNorm, residual: &Value, name: &str) -> Result<Value> {
     on_gpu!(input, {
         let shape = conv_shape(input, layers.weight, layers.stride, layers.padding, Epilogue::Relu)?;
@@ -218,13 +220,14 @@ pub fn conv_norm_residual(mode: Mode, input: &Value, layers: ConvNorm, residual:
     add_relu(mode.at(name), &conv_norm(mode, input, layers, Epilogue::Identity)?, residual)
 }
 
-/// The streams from which a dropout layer draws in a step, one for each row of the batch.
+/// The random streams of a dropout layer in one step, one for each row of the batch.
 pub fn dropout_streams(seed: u64, layer: &str, step: u64) -> Streams {
     Streams::new(seed, &format!("dropout/{layer}"), step)
 }
 
-/// Drops each element of `(rows, columns)` with probability `rate` and scales the others by `1 / (1 - rate)`. On the CPU
-/// each row draws from its own of `streams`; a GPU holds the keys of these streams and finds them by the layer's number.
+/// Sets each element of `(rows, columns)` to 0 with probability `rate` and multiplies the others by `1 / (1 - rate)`.
+/// On the CPU, each row draws from its own stream of `streams`. A GPU holds the keys of these streams and finds them by
+/// the number of the layer.
 pub fn dropout(
     at: At,
     input: &Value,
@@ -247,7 +250,7 @@ pub fn dropout(
     })
 }
 
-/// The products of the elements of two tensors of one shape.
+/// The elementwise product of two tensors of the same shape.
 fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let multiply = |a: &[f32], b: &[f32], into: &mut [f32]| {
         into.iter_mut().zip(a.iter().zip(b)).for_each(|(into, (a, b))| *into = a * b);
@@ -255,8 +258,8 @@ fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(tensor(map2(&Floats::of(a)?, &Floats::of(b)?, multiply), a.dims())?)
 }
 
-/// `(images, height, width, channels)` as `(images, channels * height * width)`: features are numbered channel first,
-/// as in PyTorch.
+/// Reshapes `(images, height, width, channels)` to `(images, channels * height * width)`. Features are numbered channel
+/// first, as in PyTorch.
 pub fn flatten(at: At, input: &Value) -> Result<Value> {
     on_gpu!(input, crate::cuda::ops::flatten(at, input));
     let (images, height, width, channels) = input.dims4()?;
@@ -270,7 +273,7 @@ pub fn flatten(at: At, input: &Value) -> Result<Value> {
     })
 }
 
-/// The mean over all positions of `(images, height, width, channels)`: `(images, channels)`.
+/// The mean over all positions of `(images, height, width, channels)`, of shape `(images, channels)`.
 pub fn mean(at: At, input: &Value) -> Result<Value> {
     on_gpu!(input, crate::cuda::ops::mean(at, input));
     let (images, height, width, channels) = input.dims4()?;
@@ -284,7 +287,7 @@ pub fn mean(at: At, input: &Value) -> Result<Value> {
     })
 }
 
-/// `(rows, 1, 1, columns)` as `(rows, columns)`.
+/// Reshapes `(rows, 1, 1, columns)` to `(rows, columns)`.
 pub fn squeeze(at: At, input: &Value) -> Result<Value> {
     let shape = input.dims4()?;
     apply(at, &[input], || {
@@ -292,7 +295,7 @@ pub fn squeeze(at: At, input: &Value) -> Result<Value> {
     })
 }
 
-/// The sum of two tensors of one shape. The memory of neither is reused, since gradients may share theirs.
+/// The sum of two tensors of the same shape. It is written to new memory, since gradients may share theirs.
 fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     on_gpu!(a, crate::cuda::ops::sum(a, b));
     let add = |a: &[f32], b: &[f32], into: &mut [f32]| {
@@ -301,7 +304,7 @@ fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(tensor(map2(&Floats::of(a)?, &Floats::of(b)?, add), a.dims())?)
 }
 
-/// Two equally long slices made into one, a block at a time on all threads.
+/// Combines two slices of equal length into one with `f`, block by block on all threads.
 fn map2(a: &[f32], b: &[f32], f: impl Fn(&[f32], &[f32], &mut [f32]) + Sync) -> Vec<f32> {
     let mut into = vec![0.0; a.len()];
     let work = into.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK)));

@@ -1,4 +1,4 @@
-//! Adam, with weight decay that is decoupled from the gradients (AdamW).
+//! The Adam optimiser with decoupled weight decay (AdamW).
 
 use std::ops::Deref;
 use std::sync::{Mutex, MutexGuard};
@@ -9,61 +9,62 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::store::Store;
 
-/// Decay of the mean of gradients; PyTorch's default.
+/// The decay rate of the running mean of gradients; PyTorch's default.
 const BETA1: f64 = 0.9;
-/// Decay of the mean of squared gradients; PyTorch's default.
+/// The decay rate of the running mean of squared gradients; PyTorch's default.
 const BETA2: f64 = 0.999;
-/// Keeps the divisor from 0; PyTorch's default.
+/// The term that keeps the denominator from 0; PyTorch's default.
 const EPSILON: f64 = 1e-8;
 
-/// Adam as PyTorch computes it; with weight decay, PyTorch's AdamW.
+/// Adam as in PyTorch; with weight decay, AdamW as in PyTorch.
 pub struct Adam {
     moments: Vec<Mutex<Moments>>,
     steps: i32,
     weight_decay: f64,
 }
 
-/// What Adam remembers of a parameter's gradients.
+/// The moments of a parameter's gradients.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Moments {
-    /// Running mean.
+    /// The running mean of the gradient.
     pub first: Vec<f32>,
-    /// Running mean of the squares.
+    /// The running mean of the squared gradient.
     pub second: Vec<f32>,
 }
 
 impl Adam {
-    /// For the parameters of a store. Each step first takes `weight_decay` times the learning rate off every parameter.
+    /// An optimiser for the parameters of a store. Each step first subtracts `weight_decay` times the learning rate
+    /// times its value from every parameter.
     pub fn new(store: &Store, weight_decay: f64) -> Adam {
         let zeros = |count| Mutex::new(Moments { first: vec![0.0; count], second: vec![0.0; count] });
         let moments = store.parameters().iter().map(|(_, var)| zeros(var.elem_count())).collect();
         Adam { moments, steps: 0, weight_decay }
     }
 
-    /// Steps so far.
+    /// The number of steps so far.
     pub fn steps(&self) -> i32 {
         self.steps
     }
 
-    /// What it remembers of each parameter, in the order of the store.
+    /// The moments of each parameter, in the order of the store.
     pub fn moments(&self) -> Vec<impl Deref<Target = Moments>> {
         self.moments.iter().map(lock).collect()
     }
 
-    /// Goes on from what an interrupted run remembered.
+    /// Restores the state of an interrupted run.
     pub fn resume(&mut self, steps: i32, moments: Vec<Moments>) {
         self.steps = steps;
         self.moments = moments.into_iter().map(Mutex::new).collect();
     }
 
-    /// What a step, counted from 1, needs of its learning rate: the rate over `1 - beta1^t`, the root of `1 - beta2^t`, and
-    /// the share of each parameter that weight decay leaves.
+    /// The numbers that step `step`, counted from 1, derives from its learning rate: the rate over `1 - beta1^t`, the
+    /// square root of `1 - beta2^t`, and the factor by which weight decay multiplies each parameter.
     pub fn factors(step: i32, learning_rate: f64, weight_decay: f64) -> [f32; 3] {
         let rate = learning_rate / (1.0 - BETA1.powi(step));
         [rate as f32, (1.0 - BETA2.powi(step)).sqrt() as f32, (1.0 - learning_rate * weight_decay) as f32]
     }
 
-    /// One step along the gradients, in the order of the store, at this learning rate.
+    /// Updates the parameters by `gradients`, which are in the order of the store.
     pub fn step(&mut self, store: &Store, gradients: &[Option<Tensor>], learning_rate: f64) -> Result<()> {
         self.steps += 1;
         let [rate, root, kept] = Adam::factors(self.steps, learning_rate, self.weight_decay);
@@ -80,7 +81,7 @@ struct AdamStep<'a> {
     moments: &'a Mutex<Moments>,
     rate: f32,
     root: f32,
-    /// The share of each parameter that weight decay leaves.
+    /// The factor by which weight decay multiplies each parameter.
     kept: f32,
 }
 
@@ -138,7 +139,8 @@ mod tests {
         let numbers = |value: &Value| -> Vec<f64> {
             value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
         };
-        // L2 regularisation, which PyTorch's Adam calls weight decay, is not decoupled, and not what is here
+        // PyTorch's Adam uses the name weight decay for L2 regularisation, which is not decoupled
+        // and not implemented here
         let decoupled = |case: &&Value| case["optimiser"] == "adamw" || case["weight_decay"] == 0.0;
         let cases: Vec<&Value> = all["adam"].as_array().unwrap().iter().filter(decoupled).collect();
         assert!(cases.len() >= 4);
@@ -164,13 +166,14 @@ mod tests {
                 let (found, exact, in_f32) = (var.to_vec1::<f32>().unwrap(), numbers(&exact), numbers(&in_f32));
                 assert!(!found.is_empty() && [exact.len(), in_f32.len()] == [found.len(); 2]);
                 for (found, (exact, in_f32)) in found.iter().zip(exact.iter().zip(in_f32)) {
-                    // f64::max passes over NaN, which would then be no error at all
+                    // f64::max ignores NaN, so a NaN would not count as an error
                     assert!(found.is_finite() && exact.is_finite() && in_f32.is_finite(), "{}", case["name"]);
                     ours = ours.max((f64::from(*found) - exact).abs() / exact.abs().max(1.0));
                     theirs = theirs.max((in_f32 - exact).abs() / exact.abs().max(1.0));
                 }
             }
-            // as the networks' figures: at most five times what f32 costs PyTorch, or a few roundings of f32
+            // the bound of the networks' tests: at most five times PyTorch's error in f32, or a
+            // few rounding errors of f32
             assert!(ours <= (5.0 * theirs).max(1e-6), "{}: {ours:.2e}, PyTorch's {theirs:.2e}", case["name"]);
         }
     }

@@ -1,12 +1,12 @@
-//! Seeded random streams, one for each item that draws: there is no global generator.
+//! Seeded random streams, one for each item that needs random numbers. There is no global generator.
 //!
-//! A stream is named by (seed, purpose, epoch, index). ChaCha is counter-based, so that the streams of a million items
-//! cost nothing until they are read, and no byte of any of them depends on threads or on the order of their use.
+//! A stream is identified by (seed, purpose, epoch, index). ChaCha is counter-based: a stream costs nothing until it is
+//! read, and its content does not depend on threads or on the order of use.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// The streams of one (seed, purpose, epoch), one per index.
+/// The streams of one (seed, purpose, epoch), one for each index.
 #[derive(Clone)]
 pub struct Streams {
     root: ChaCha8Rng,
@@ -22,12 +22,12 @@ impl Streams {
         Streams { root: ChaCha8Rng::from_seed(*hasher.finalize().as_bytes()) }
     }
 
-    /// The ChaCha key that the streams share, for a device that computes them itself.
+    /// The ChaCha key that the streams share, for a device that generates them itself.
     pub fn key(&self) -> [u8; 32] {
         self.root.get_seed()
     }
 
-    /// The stream of one item.
+    /// The stream of item `index`.
     pub fn at(&self, index: u64) -> ChaCha8Rng {
         let mut rng = self.root.clone();
         rng.set_stream(index);
@@ -35,7 +35,7 @@ impl Streams {
     }
 }
 
-/// The single stream of (seed, purpose, epoch, index).
+/// The stream of (seed, purpose, epoch, index).
 pub fn stream(seed: u64, purpose: &str, epoch: u64, index: u64) -> ChaCha8Rng {
     Streams::new(seed, purpose, epoch).at(index)
 }

@@ -1,6 +1,7 @@
-//! How the learning rate moves: constant, by the validation loss, or by the step.
+//! Learning rate schedules: constant, by the validation loss, or by the step.
 //!
-//! All are PyTorch's, in names and numbers; sequences that PyTorch computed are in `tests/fixtures/optim.json`.
+//! All schedules have PyTorch's names and values. The sequences in `tests/fixtures/optim.json`
+//! were computed by PyTorch.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +46,7 @@ impl Default for Plateau {
 }
 
 impl Plateau {
-    /// Checks that the values can work.
+    /// Checks that the values are valid.
     ///
     /// # Errors
     /// [`Error::Setting`]
@@ -63,13 +64,13 @@ impl Plateau {
     }
 }
 
-/// A fall of the learning rate that is smaller than this is not made; PyTorch's default.
+/// The smallest reduction of the learning rate that is applied; PyTorch's default.
 const LEAST_FALL: f64 = 1e-8;
-/// The share of the steps of one cycle that lead up; PyTorch's default.
+/// The share of the steps of a one-cycle schedule in which the learning rate rises; PyTorch's default.
 const RISE: f64 = 0.3;
-/// The learning rate over the one that one cycle begins with; PyTorch's default.
+/// The learning rate divided by the initial learning rate of a one-cycle schedule; PyTorch's default.
 const BEGIN_DIVISOR: f64 = 25.0;
-/// The learning rate that one cycle begins with over the one it ends with; PyTorch's default.
+/// The initial learning rate divided by the final learning rate of a one-cycle schedule; PyTorch's default.
 const END_DIVISOR: f64 = 1e4;
 
 /// The learning rate of every step of a run.
@@ -81,37 +82,37 @@ pub struct Schedule {
     state: ScheduleState,
 }
 
-/// What a schedule has come to; only the plateau has a past.
+/// The state of a schedule. Only the plateau schedule depends on the past.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScheduleState {
-    /// The learning rate now.
+    /// The current learning rate.
     pub rate: f64,
     /// The lowest loss so far.
     pub best: f64,
-    /// Epochs since it fell.
+    /// The number of epochs since the lowest loss.
     pub bad_epochs: usize,
-    /// Epochs of the cooldown that are left.
+    /// The number of cooldown epochs left.
     pub cooldown: usize,
 }
 
 impl Schedule {
-    /// A schedule around a learning rate, for a run of so many steps.
+    /// A schedule with the learning rate `rate` for a run of `steps` steps.
     pub fn new(kind: Kind, rate: f64, steps: u64, plateau: Plateau) -> Schedule {
         let state = ScheduleState { rate, best: f64::INFINITY, bad_epochs: 0, cooldown: 0 };
         Schedule { kind, rate, steps, plateau, state }
     }
 
-    /// What it has come to.
+    /// The current state.
     pub fn state(&self) -> &ScheduleState {
         &self.state
     }
 
-    /// Goes on from what an interrupted run had come to.
+    /// Restores the state of an interrupted run.
     pub fn resume(&mut self, state: ScheduleState) {
         self.state = state;
     }
 
-    /// The learning rate of a step, counted from 0.
+    /// The learning rate of step `step`, counted from 0.
     pub fn rate(&self, step: u64) -> f64 {
         let step = step as f64;
         match self.kind {
@@ -129,7 +130,7 @@ impl Schedule {
         }
     }
 
-    /// Takes an epoch's validation loss.
+    /// Records the validation loss of an epoch.
     pub fn epoch(&mut self, loss: f64) {
         let (state, plateau) = (&mut self.state, &self.plateau);
         if self.kind != Kind::Plateau {
@@ -153,7 +154,7 @@ impl Schedule {
     }
 }
 
-/// From `from` at 0 to `to` at 1.
+/// Half a cosine from `from` at share 0 to `to` at share 1.
 fn half_cosine(from: f64, to: f64, share: f64) -> f64 {
     to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * share).cos())
 }
@@ -165,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    /// The cases of one kind in what PyTorch computed.
+    /// The cases of one kind among the sequences computed by PyTorch.
     fn cases(kind: &str) -> Vec<Value> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optim.json");
         let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -176,7 +177,8 @@ mod tests {
         value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
     }
 
-    /// Rounding alone may differ: PyTorch computes cosines from the step before, which adds up over a hundred steps.
+    /// Allows for rounding alone: PyTorch computes each cosine from the step before, which adds
+    /// up over a hundred steps.
     fn assert_near(found: f64, expected: f64, largest: f64, what: &str) {
         assert!((found - expected).abs() <= 1e-13 * largest, "{what}: {found} {expected}");
     }

@@ -1,10 +1,11 @@
-//! The parameters of a network, named and in the order of their making, drawn from seeded streams.
+//! The named parameters of a network, in the order of creation, initialised from seeded random streams.
 //!
-//! Candle's own map of variables is unordered and its generator on the CPU cannot be seeded.
+//! Candle's own map of variables is unordered, and its CPU generator cannot be seeded.
 //!
-//! On a GPU every parameter and buffer stands twice: what computes is on the device, and what is saved and loaded on the
-//! host, brought over by `fetch` and `send`. Weights of convolutions lie on the device as `(outputs, kernel, kernel,
-//! inputs)`, the order in which its libraries take them, and read as `(outputs, inputs, kernel, kernel)`.
+//! For a network on a GPU, every parameter and buffer exists twice: on the device for computing, and on the host for
+//! saving and loading. `fetch` copies the values to the host and `send` copies them to the device. On the device, the
+//! weights of convolutions are stored as `(outputs, kernel, kernel, inputs)`, the order that cuDNN expects; the tensor
+//! that a network sees has the shape `(outputs, inputs, kernel, kernel)`.
 
 use candle_core::{DType, Device, Tensor, Var};
 use rand_chacha::rand_core::Rng;
@@ -15,7 +16,7 @@ use crate::floats::tensor;
 use crate::rng;
 use crate::tape::Value;
 
-/// Parameters, which training moves, and buffers, which it only keeps (running statistics).
+/// The parameters, which the optimiser updates, and the buffers (running statistics), which it does not.
 pub struct Store {
     seed: u64,
     device: Device,
@@ -27,17 +28,17 @@ pub struct Store {
     dropouts: Vec<String>,
 }
 
-/// A distribution from which a parameter is drawn.
+/// A distribution for the initial values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Drawn {
-    /// Uniform between two numbers.
+    /// The uniform distribution on an interval.
     Uniform {
-        /// The lowest value.
+        /// The lower bound, included.
         low: f64,
-        /// The value that all others lie below.
+        /// The upper bound, excluded.
         high: f64,
     },
-    /// Normal.
+    /// The normal distribution.
     Normal {
         /// The mean.
         mean: f64,
@@ -48,19 +49,19 @@ pub enum Drawn {
 
 /// A parameter on a GPU.
 pub struct Parameter {
-    /// Its values, in floats, in the device's order.
+    /// The values in float32, in the device's order.
     pub values: Var,
-    /// For a weight: its values once more in the type of the activations, if that is not f32.
+    /// A copy of a weight in the type of the activations, if that type is not f32.
     pub copy: Option<Var>,
 }
 
 impl Store {
-    /// An empty store whose parameters will be drawn from this seed.
+    /// An empty store on the CPU. Parameters are drawn from `seed`.
     pub fn new(seed: u64) -> Store {
         Store::on(&Device::Cpu, DType::F32, seed)
     }
 
-    /// An empty store for a device on which activations have a type.
+    /// An empty store on a device, for activations of type `dtype`.
     pub fn on(device: &Device, dtype: DType, seed: u64) -> Store {
         Store {
             seed,
@@ -74,17 +75,17 @@ impl Store {
         }
     }
 
-    /// What computes.
+    /// The device on which the network computes.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The parameters on the GPU, in their order; none on the CPU.
+    /// The parameters on the GPU, in the order of creation. Empty on the CPU.
     pub fn device_parameters(&self) -> &[Parameter] {
         &self.device_parameters
     }
 
-    /// Brings all values from the GPU to the host; nothing to do on the CPU.
+    /// Copies all values from the GPU to the host. Does nothing on the CPU.
     pub fn fetch(&self) -> Result<()> {
         for ((_, host), there) in self.parameters.iter().zip(&self.device_parameters) {
             host.set(&to_host(&there.values.to_device(&Device::Cpu)?)?)?;
@@ -95,7 +96,7 @@ impl Store {
         Ok(())
     }
 
-    /// Brings all values from the host to the GPU; nothing to do on the CPU.
+    /// Copies all values from the host to the GPU. Does nothing on the CPU.
     pub fn send(&self) -> Result<()> {
         for ((_, host), there) in self.parameters.iter().zip(&self.device_parameters) {
             let values = to_device(host)?;
@@ -110,7 +111,7 @@ impl Store {
         Ok(())
     }
 
-    /// Values of a parameter of this shape, from the GPU's order to the host's.
+    /// Reorders the values of a parameter of this shape from the GPU's order to the host's.
     pub fn host_order(&self, values: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
         let values = match *shape {
             [outputs, inputs, height, width] => tensor(values.to_vec(), &[outputs, height, width, inputs])?,
@@ -119,39 +120,40 @@ impl Store {
         Ok(to_host(&values)?.flatten_all()?.to_vec1()?)
     }
 
-    /// Values of a parameter of this shape, from the host's order to the GPU's.
+    /// Reorders the values of a parameter of this shape from the host's order to the GPU's.
     pub fn device_order(&self, values: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
         Ok(to_device(&tensor(values.to_vec(), shape)?)?.flatten_all()?.to_vec1()?)
     }
 
-    /// The parameters in their order.
+    /// The parameters, in the order of creation.
     pub fn parameters(&self) -> &[(String, Var)] {
         &self.parameters
     }
 
-    /// The buffers in their order.
+    /// The buffers, in the order of creation.
     pub fn buffers(&self) -> &[(String, Var)] {
         &self.buffers
     }
 
-    /// The number of values that training moves.
+    /// The number of trainable values.
     pub fn count(&self) -> usize {
         self.parameters.iter().map(|(_, var)| var.elem_count()).sum()
     }
 
-    /// The names of the dropout layers, in the order of their making: a GPU is given the keys of their draws in this order.
+    /// The names of the dropout layers, in the order of creation. The keys for their draws on a
+    /// GPU are in the same order.
     pub fn dropouts(&self) -> &[String] {
         &self.dropouts
     }
 
-    /// Takes note of a dropout layer, and returns its number.
+    /// Registers a dropout layer and returns its number.
     pub(crate) fn dropout(&mut self, name: &str) -> usize {
         self.dropouts.push(name.to_owned());
         self.dropouts.len() - 1
     }
 
-    /// A parameter uniform in `+-1/sqrt(fan_in)`, PyTorch's default for weights and biases of linear and convolution
-    /// layers; a function of the seed and the name alone.
+    /// A parameter drawn uniformly from `+-1/sqrt(fan_in)`, PyTorch's default for the weights and biases of linear and
+    /// convolution layers. The values depend on the seed and the name alone.
     pub fn uniform(&mut self, name: String, shape: &[usize], fan_in: usize) -> Result<Value> {
         let bound = 1.0 / (fan_in as f64).sqrt();
         let mut rng = rng::stream(self.seed, &format!("init/{name}"), 0, 0);
@@ -161,10 +163,10 @@ impl Store {
         self.parameter(name, Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
-    /// A parameter drawn from a distribution; a function of the seed and the name alone.
+    /// A parameter drawn from a distribution. The values depend on the seed and the name alone.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for a standard deviation that is not finite.
+    /// [`Error::Tensor`] if the standard deviation is not finite.
     pub fn drawn(&mut self, name: String, shape: &[usize], distribution: Drawn) -> Result<Value> {
         let rng = rng::stream(self.seed, &format!("init/{name}"), 0, 0);
         let count = shape.iter().product();
@@ -181,13 +183,13 @@ impl Store {
         self.parameter(name, Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
-    /// The tensor of a parameter or buffer on the host.
+    /// The host tensor of the parameter or buffer of this name.
     pub fn find(&self, name: &str) -> Option<Tensor> {
         let mut all = self.parameters.iter().chain(&self.buffers);
         all.find(|(other, _)| other == name).map(|(_, var)| var.as_tensor().clone())
     }
 
-    /// A parameter that begins with one value everywhere.
+    /// A parameter whose values are all `value` at first.
     pub fn constant(&mut self, name: String, shape: &[usize], value: f32) -> Result<Value> {
         self.parameter(name, Tensor::full(value, shape, &Device::Cpu)?)
     }
@@ -203,7 +205,7 @@ impl Store {
         Ok(Value::parameter(value, place))
     }
 
-    /// Puts a parameter on the GPU; what computes, as it reads.
+    /// Copies a parameter to the GPU and returns the tensor to compute with, in the host's shape.
     fn on_device(&mut self, host: &Tensor) -> Result<Tensor> {
         let there = to_device(host)?;
         let values = Var::from_tensor(&there.to_device(&self.device)?)?;
@@ -215,7 +217,7 @@ impl Store {
         Ok(reads)
     }
 
-    /// A buffer that begins with one value everywhere.
+    /// A buffer whose values are all `value` at first.
     pub fn buffer(&mut self, name: String, shape: &[usize], value: f32) -> Result<Var> {
         let var = Var::from_tensor(&Tensor::full(value, shape, &Device::Cpu)?)?;
         self.buffers.push((name, var.clone()));
@@ -228,7 +230,7 @@ impl Store {
     }
 }
 
-/// A tensor in the GPU's order, as it reads on the host.
+/// A view of a tensor in the GPU's order with the dimensions in the host's order.
 fn to_reading(there: &Tensor) -> candle_core::Result<Tensor> {
     if there.rank() == 4 { there.permute((0, 3, 1, 2)) } else { Ok(there.clone()) }
 }
@@ -253,7 +255,7 @@ mod tests {
             value.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f64::from).collect();
         let mean = values.iter().sum::<f64>() / 1e4;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 1e4;
-        // four standard errors over 10,000 draws: of the mean 3/100, of the variance 9 times the root of 2/10,000
+        // four standard errors over 10,000 draws: 3/100 for the mean, 9 times the root of 2/10,000 for the variance
         assert!((mean - 2.0).abs() < 4.0 * 0.03, "{mean}");
         assert!((variance - 9.0).abs() < 4.0 * 9.0 * 2f64.sqrt() / 100.0, "{variance}");
         assert!(store.drawn("b".to_owned(), &[1], Drawn::Normal { mean: 0.0, std: f64::NAN }).is_err());
@@ -271,7 +273,7 @@ mod tests {
         assert_ne!(values, draw(1, "conv2.weight"));
         assert!(values.iter().all(|v| v.abs() <= 0.2));
         let mean = |f: fn(f64) -> f64| values.iter().map(|v| f(f64::from(*v))).sum::<f64>() / 1e4;
-        // a uniform variable in +-0.2: mean 0, variance 0.04/3; four standard errors of each over 10,000 draws
+        // a uniform variable in +-0.2 has mean 0 and variance 0.04/3; four standard errors of each over 10,000 draws
         assert!(mean(|v| v).abs() < 4.0 * 0.2 / 3f64.sqrt() / 100.0);
         assert!((mean(|v| v * v) - 0.04 / 3.0).abs() < 4.0 * 0.04 * (4.0f64 / 45.0).sqrt() / 100.0);
     }

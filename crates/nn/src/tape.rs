@@ -1,8 +1,8 @@
-//! The record of a forward pass, and the gradients that come out of it in reverse order.
+//! The record of a forward pass, and the backward pass that runs it in reverse.
 //!
-//! Candle's own differentiation begins every gradient as zeros and adds to them, on one thread and for every edge; here
-//! a gradient is moved to where it goes, and added only where two meet. What an operator keeps for its backward pass is
-//! its closure's, and is freed as soon as that has run.
+//! Candle's own differentiation starts every gradient as zeros and adds to it for every edge, on one thread. Here a
+//! gradient is moved to its destination, and gradients are added only where two of them meet. What an operator keeps
+//! for its backward pass is owned by its closure and freed as soon as the closure has run.
 
 use std::cell::RefCell;
 use std::ops::Deref;
@@ -12,26 +12,26 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 
-/// A tensor in a forward pass. It reads as the tensor itself.
+/// A tensor in a forward pass. It dereferences to the tensor.
 #[derive(Debug, Clone)]
 pub struct Value {
     tensor: Tensor,
-    /// The place of its gradient on the tape; `None` where no gradient is wanted.
+    /// The index of its gradient on the tape; `None` if no gradient is wanted.
     place: Option<usize>,
 }
 
 impl Value {
-    /// A tensor that no gradient is wanted of: an input, or anything in evaluation.
+    /// A tensor without gradient: an input, or any tensor in evaluation.
     pub fn constant(tensor: Tensor) -> Value {
         Value { tensor, place: None }
     }
 
-    /// The parameter at this place of the store.
+    /// The parameter at index `place` of the store.
     pub fn parameter(tensor: Tensor, place: usize) -> Value {
         Value { tensor, place: Some(place) }
     }
 
-    /// Whether a gradient is wanted.
+    /// Whether the gradient of this value is wanted.
     pub fn wants_gradient(&self) -> bool {
         self.place.is_some()
     }
@@ -45,8 +45,8 @@ impl Deref for Value {
     }
 }
 
-/// What an operator does in the backward pass: from the gradient of its output, in the output's shape, to those of its
-/// operands, `None` for one that wants none.
+/// The backward pass of an operator. It maps the gradient of the output, in the output's shape, to the gradients of the
+/// operands; the entry of an operand that wants no gradient is `None`.
 pub type Backward = Box<dyn FnOnce(Tensor) -> Result<Vec<Option<Tensor>>>>;
 
 struct Node {
@@ -56,39 +56,40 @@ struct Node {
     forward_time: Duration,
 }
 
-/// How long an operator took.
+/// The time that an operator took.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Time {
-    /// The layer and the operator.
+    /// The names of the layer and the operator.
     pub name: String,
-    /// Of the forward pass.
+    /// The time of the forward pass.
     pub forward: Duration,
-    /// Of the backward pass.
+    /// The time of the backward pass.
     pub backward: Duration,
 }
 
-/// The operators of one forward pass, in order.
+/// The record of the operators of one forward pass, in order.
 pub struct Tape {
-    /// The places before the first node belong to the parameters.
+    /// The number of parameters, whose gradients come before those of the nodes.
     parameters: usize,
     nodes: RefCell<Vec<Node>>,
 }
 
 /// The result of a backward pass.
 pub struct Gradients {
-    /// Of each parameter, in the order of the store; `None` for one that the loss does not depend on.
+    /// The gradient of each parameter, in the order of the store; `None` if the loss does not depend on it.
     pub parameters: Vec<Option<Tensor>>,
-    /// How long each operator took, in the order of the forward pass.
+    /// The time of each operator, in the order of the forward pass.
     pub times: Vec<Time>,
 }
 
 impl Tape {
-    /// An empty tape for a network with so many parameters (tensors, not values).
+    /// An empty tape for a network with `parameters` parameters, counted in tensors.
     pub fn new(parameters: usize) -> Tape {
         Tape { parameters, nodes: RefCell::default() }
     }
 
-    /// The gradients of the parameters, from those of some outputs; `sum` adds two gradients of one value.
+    /// The gradients of the parameters, given the gradients of some outputs. `sum` adds two
+    /// gradients of the same value.
     pub(crate) fn backward_by(self, sum: Sum, outputs: &[Value], gradients: Vec<Tensor>) -> Result<Gradients> {
         if outputs.len() != gradients.len() {
             return Err(Error::tensor(format!("{} gradients for {} outputs", gradients.len(), outputs.len())));
@@ -113,7 +114,7 @@ impl Tape {
     }
 }
 
-/// The sum of two tensors of one shape.
+/// A function that adds two tensors of the same shape.
 type Sum = fn(&Tensor, &Tensor) -> Result<Tensor>;
 
 fn accumulate(sum: Sum, places: &mut [Option<Tensor>], place: Option<usize>, gradient: Option<Tensor>) -> Result<()> {
@@ -126,17 +127,17 @@ fn accumulate(sum: Sum, places: &mut [Option<Tensor>], place: Option<usize>, gra
     Ok(())
 }
 
-/// Where an operator stands: the tape, if gradients are wanted, and the name of its layer.
+/// Where an operator is recorded: the tape, if gradients are wanted, and the name of the operator's layer.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
-    /// What the operator is recorded on.
+    /// The tape.
     pub tape: Option<&'a Tape>,
-    /// What it is called where its time is told.
+    /// The name for the operator's times.
     pub name: &'a str,
 }
 
-/// Runs an operator. `forward` gives its output and what to do in the backward pass, which is kept on the tape, if there
-/// is one and an operand wants a gradient, and dropped else.
+/// Runs an operator. `forward` returns the output and the backward pass. The backward pass is recorded if there is a
+/// tape and an operand wants a gradient; otherwise it is dropped.
 pub fn apply(at: At, operands: &[&Value], forward: impl FnOnce() -> Result<(Tensor, Backward)>) -> Result<Value> {
     let begun = Instant::now();
     let (tensor, backward) = forward()?;
@@ -160,7 +161,7 @@ mod tests {
         Tensor::new(&[value], &Device::Cpu).unwrap()
     }
 
-    /// `factor` times a value, with its gradient.
+    /// The product of `factor` and a value, with its gradient.
     fn times(tape: &Tape, factor: f64, x: &Value) -> Value {
         let scale = move |t: &Tensor| t.affine(factor, 0.0);
         apply(At { tape: Some(tape), name: "times" }, &[x], || {

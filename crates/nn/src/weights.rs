@@ -1,7 +1,8 @@
-//! Weights as safetensors files: tensors under their PyTorch names, and a description of them.
+//! Weights in safetensors files: tensors under their PyTorch names, with a description.
 //!
-//! The description is one JSON object under one key of the file's metadata, so that equal weights give equal bytes. It
-//! ends with a digest of itself and of all tensors, which is compared before a value is used.
+//! The description is one JSON object under a single key of the file's metadata, so that equal weights give
+//! equal bytes. The last member of the object is a digest of the description and all tensors. It is
+//! verified before a value is used.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,12 +19,12 @@ use crate::store::Store;
 
 /// The key of the description in the file's metadata.
 pub const KEY: &str = "multidigit";
-/// The text between a description and the digest at its end, which is the last member of a JSON object.
+/// The text that separates a description from its digest, the last member of the JSON object.
 const DIGEST: &str = ",\"digest\":\"";
-/// Floats that are made into bytes at a time.
+/// The number of floats that are converted to bytes at a time.
 const BLOCK: usize = 1 << 14;
 
-/// All parameters and buffers of a store, for a file.
+/// All parameters and buffers of a store as entries of a file.
 pub fn entries(store: &Store) -> Result<Vec<(String, Entry<'_>)>> {
     all(store).map(|(name, var)| Ok((name.clone(), Entry::of(var)?))).collect()
 }
@@ -33,8 +34,8 @@ pub fn all(store: &Store) -> impl Iterator<Item = &(String, Var)> {
     store.parameters().iter().chain(store.buffers())
 }
 
-/// Saves all parameters and buffers of a store, with a description: a JSON object that is not empty. The file takes its
-/// name when it is whole.
+/// Saves all parameters and buffers of a store with a description, a JSON object that must not be empty. The file is
+/// written under a temporary name and renamed when it is complete.
 ///
 /// # Errors
 /// [`Error::Io`]
@@ -50,7 +51,8 @@ pub fn save(path: &Path, store: &Store, description: &serde_json::Value) -> Resu
 /// Loads all parameters and buffers of a store from a file, and returns the file's description.
 ///
 /// # Errors
-/// [`Error::Weights`] where the file is damaged, or does not hold the store's tensors.
+/// [`Error::Weights`] if the file is not a readable safetensors file or lacks a tensor of the store;
+/// [`Error::NoDescription`]; [`Error::Damaged`]; [`Error::Io`].
 pub fn load(path: &Path, store: &Store) -> Result<serde_json::Value> {
     let bytes = fs::read(path)?;
     let Parsed { tensors, description, .. } = parse(&bytes)?;
@@ -59,30 +61,30 @@ pub fn load(path: &Path, store: &Store) -> Result<serde_json::Value> {
     serde_json::from_str(&description).map_err(|e| Error::weights(format!("description `{description}` ({e})"), "JSON"))
 }
 
-/// A tensor of floats to be written.
+/// A tensor of floats to write to a file.
 pub struct Entry<'a> {
     shape: Vec<usize>,
     floats: Box<dyn Deref<Target = [f32]> + 'a>,
 }
 
 impl<'a> Entry<'a> {
-    /// The values of a tensor on the CPU.
+    /// The entry of a tensor on the CPU.
     pub fn of(tensor: &'a Tensor) -> Result<Entry<'a>> {
         Ok(Entry { shape: tensor.dims().to_vec(), floats: Box::new(Floats::of(tensor)?) })
     }
 
-    /// A vector.
+    /// The entry of a vector.
     pub fn vector(values: &'a [f32]) -> Entry<'a> {
         Entry { shape: vec![values.len()], floats: Box::new(values) }
     }
 
-    /// A tensor of a file, for another file.
+    /// The entry that copies a tensor of another file.
     pub fn of_file(tensors: &SafeTensors, name: &str) -> Result<Entry<'static>> {
         let shape = tensors.tensor(name).map(|view| view.shape().to_vec()).unwrap_or_default();
         Ok(Entry { floats: Box::new(floats(tensors, name, &shape)?), shape })
     }
 
-    /// Gives the bytes of all floats, little-endian, block by block.
+    /// Calls `take` with the little-endian bytes of all floats, one block at a time.
     fn each_block<E>(&self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut bytes = Vec::with_capacity(4 * BLOCK);
         for block in self.floats.chunks(BLOCK) {
@@ -94,8 +96,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The digest of a description and of tensors: names, types, shapes and bytes, in the order of the file, each framed by
-/// its length.
+/// The digest of a description and its tensors. It covers names, types, shapes and bytes in the order of the file; each
+/// part is preceded by its length.
 struct Content(blake3::Hasher);
 
 impl Content {
@@ -110,7 +112,7 @@ impl Content {
         self
     }
 
-    /// Begins a tensor, whose bytes follow in pieces.
+    /// Starts a tensor and returns the hasher, to which the caller passes the tensor's bytes.
     fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize], length: usize) -> &mut blake3::Hasher {
         self.framed(name.as_bytes()).framed(format!("{dtype:?} {shape:?}").as_bytes());
         self.0.update(&(length as u64).to_le_bytes())
@@ -121,8 +123,8 @@ impl Content {
     }
 }
 
-/// Writes named tensors with a description: a JSON object that is not empty. The bytes are those of the safetensors
-/// library, without being held in memory.
+/// Writes named tensors with a description, a JSON object that must not be empty. The output is byte for byte that of
+/// the safetensors library, but is never held in memory as a whole.
 ///
 /// # Errors
 /// [`Error::Io`]
@@ -153,21 +155,20 @@ pub fn write(out: &mut impl Write, mut tensors: Vec<(String, Entry)>, descriptio
     Ok(out.flush()?)
 }
 
-/// A parsed file of tensors.
+/// A parsed safetensors file.
 pub struct Parsed<'a> {
     /// The tensors.
     pub tensors: SafeTensors<'a>,
-    /// The description as it stands in the file, without the digest.
+    /// The text of the description in the file, without the digest.
     pub description: String,
-    /// Whether the file has a digest, which then is right.
+    /// Whether the file has a digest. A digest that is present has been verified.
     pub is_checked: bool,
 }
 
-/// Parses the bytes of a file of tensors and compares them with the file's digest. A file that other programs wrote need
-/// not have one.
+/// Parses the bytes of a safetensors file and verifies its digest. A file written by another program may have none.
 ///
 /// # Errors
-/// [`Error::Weights`], [`Error::NoDescription`], and [`Error::Damaged`] where the digest is another one.
+/// [`Error::Weights`], [`Error::NoDescription`], and [`Error::Damaged`] if the digest does not match the content.
 pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     let broken = |e: &dyn std::fmt::Display| Error::weights(format!("not readable as safetensors ({e})"), "weights");
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| broken(&e))?;
@@ -188,10 +189,10 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>> {
     Ok(Parsed { tensors, description, is_checked: true })
 }
 
-/// The values of a tensor of a file.
+/// The values of one tensor of a file.
 ///
 /// # Errors
-/// [`Error::Weights`] where the file holds no tensor of this name, type f32 and shape.
+/// [`Error::Weights`] if the file has no f32 tensor of this name and shape.
 pub fn floats(tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
     let missing = |_| Error::weights(format!("no tensor `{name}`"), format!("one of shape {shape:?}"));
     let view = tensors.tensor(name).map_err(missing)?;
@@ -202,8 +203,8 @@ pub fn floats(tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<
     Ok(view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// Sets all parameters and buffers of a store, on the host, to the tensors of a file, whose names are those of the store
-/// behind `prefix`. `check` is asked about the values of each tensor first.
+/// Sets the host copies of all parameters and buffers of a store to the tensors of a file. The name of a tensor in the
+/// file is `prefix` followed by its name in the store. `check` is called with the values of each tensor first.
 ///
 /// # Errors
 /// [`Error::Weights`], and the errors of `check`.
@@ -221,7 +222,7 @@ pub fn restore(
     Ok(())
 }
 
-/// Refuses values that are not finite, as a network computes nothing from them.
+/// Returns an error if a value is not finite, because a network cannot compute anything from it.
 ///
 /// # Errors
 /// [`Error::Weights`]

@@ -1,4 +1,4 @@
-//! One byte flipped, or a file cut short, at a time.
+//! Flips one byte of a file, or truncates it.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::{Damage, Patient, RUN, Tally, Verdict, copy, damages, finished, judge, scene};
 use crate::home::{Home, synthetic_raw};
 
-/// What a record says, by the members that the program reads.
+/// The meaning of a record: the members that the program reads.
 fn meaning_of_record(bytes: &[u8]) -> Option<Vec<Value>> {
     let value: Value = serde_json::from_slice(bytes).ok()?;
     let members = ["key", "content", "outputs", "rows", "facts", "seconds", "finished"];
@@ -104,7 +104,7 @@ fn a_damaged_lock_file_is_found_by_verify_and_stops_a_run() {
         let verdict = match parse(&damage.of(&lock.sound)) {
             same if same.is_some() && same == parse(&lock.sound) => Verdict::Harmless,
             _ => lock.with(damage, || {
-                // a run too, for some
+                // some cases use a run instead of `verify`
                 let command: &[&str] = if number % 8 == 0 { &["run", "plan"] } else { &["verify"] };
                 judge(&home.call(command), &["pipeline.lock"])
             }),
@@ -114,7 +114,7 @@ fn a_damaged_lock_file_is_found_by_verify_and_stops_a_run() {
     tally.end();
 }
 
-/// Flips and cuts of a file, each of which `verify` must find and name.
+/// Flips and truncations of a file, each of which `verify` must find and report with the file's name.
 fn verified(home: &Home, path: &str, name: &str, sample: usize) {
     let patient = Patient::new(home.path(path));
     let mut tally = Tally::new(format!("{path}, verify"));
@@ -138,7 +138,7 @@ fn a_damaged_shard_is_found_by_verify() {
 #[test]
 fn a_damaged_file_is_found_by_the_stage_that_reads_it() {
     let home = scene(&["raw", "plan", "dataset", "augment", "train", "evaluate", "report"]);
-    home.ok(&["run", "augment", "evaluate", "report"]); // all is fresh, and the stamps are those of the copies
+    home.ok(&["run", "augment", "evaluate", "report"]); // all stages are fresh, with the stamps of the copies
     let image = home.path("digit.png");
     image::GrayImage::new(60, 60).save(&image).unwrap();
     let shard = |split: &str| format!("dataset/data/{split}-00000-of-00001.parquet");
@@ -158,7 +158,7 @@ fn a_damaged_file_is_found_by_the_stage_that_reads_it() {
         let patient = Patient::new(home.path("artifacts").join(&path));
         let mut tally = Tally::new(format!("{path}, {}", command.join(" ")));
         let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
-        // of megabytes a sample, also where all is tried
+        // large files are sampled, even if every case is tried
         for damage in damages_at_most(patient.sound.len(), sample) {
             tally.add(&damage, patient.with(damage, || judge(&home.call(command), &[name])));
         }
@@ -166,10 +166,10 @@ fn a_damaged_file_is_found_by_the_stage_that_reads_it() {
     }
 }
 
-/// A sample of damages, ten times as many where all is tried.
+/// A sample of damages, ten times as many if every case is tried.
 fn damages_at_most(length: usize, sample: usize) -> Vec<Damage> {
     let all = damages(length, sample);
-    // an odd step, as flips and cuts take turns
+    // an odd step, because flips and truncations alternate
     let step = all.len().div_ceil(20 * sample) | 1;
     all.into_iter().step_by(step).collect()
 }
@@ -193,7 +193,7 @@ fn a_damage_to_any_file_of_any_stage_is_found_by_verify() {
     }
 }
 
-/// Gives a home glyphs of its own, and returns their folder.
+/// Gives a home its own glyphs, and returns their folder.
 fn own_raw(home: &mut Home) -> PathBuf {
     copy(synthetic_raw(), &home.path("raw"));
     home.settings[1] = home.path("raw").display().to_string();
@@ -224,9 +224,9 @@ fn a_damaged_file_of_an_unfinished_run_is_found_where_the_run_would_go_on() {
     }
 }
 
-// ---- in this process
+// ---- tests within this process
 
-/// Damages to a file of a few kilobytes, judged in this process; a panic is a loss.
+/// Damages a file of a few kilobytes and judges it within this process. A panic counts as lost.
 fn judged(kind: &str, path: &Path, all: impl Iterator<Item = Damage>, judge: impl Fn(&Path) -> Verdict) {
     let sound = fs::read(path).unwrap();
     let mut tally = Tally::new(kind);
@@ -239,14 +239,14 @@ fn judged(kind: &str, path: &Path, all: impl Iterator<Item = Damage>, judge: imp
     tally.end();
 }
 
-/// Every bit of a file, and every length.
+/// Flips of every bit of a file, and truncations to every length.
 fn every(path: &Path) -> impl Iterator<Item = Damage> + use<> {
     let length = fs::metadata(path).unwrap().len() as usize;
     let flips = (0..8 * length).map(|bit| Damage::Flip { at: bit / 8, mask: 1 << (bit % 8) });
     flips.chain((0..length).map(|length| Damage::Cut { length }))
 }
 
-/// The verdict on what a file was read as, by whether it is what it was.
+/// The verdict on the data read from a damaged file: harmless if they are unchanged, else `otherwise`.
 fn compared<T: PartialEq>(path: &Path, read: multidigit::error::Result<T>, sound: &T, otherwise: Verdict) -> Verdict {
     match read {
         Ok(same) if same == *sound => Verdict::Harmless,
@@ -338,7 +338,8 @@ fn what_a_damaged_shard_means_is_another_or_the_same() {
 fn a_damaged_shard_of_others_is_found_or_read_as_it_was() {
     let home = scene(&["dataset"]);
     let path = home.path("artifacts/dataset/data/val-00000-of-00001.parquet");
-    // the index names a row in the table of answers; nothing else in such a file says it, and no number depends on it
+    // the index names a row in the table of predictions; nothing else in such a file contains it,
+    // and no result depends on it
     let read = |path: &Path| Ok(Split { index: Vec::new(), ..foreign::read(&[path.to_owned()], 2, None)? });
     let sound = read(&path).unwrap();
     let damages = damages(fs::metadata(&path).unwrap().len() as usize, 800);
@@ -352,7 +353,7 @@ fn a_damaged_shard_of_others_is_found_or_read_as_it_was() {
     });
 }
 
-/// In what a split differs from another, in words.
+/// A description of the differences of a split from another.
 fn told(split: &Split, sound: &Split) -> String {
     let Split { images, targets, labels, .. } = split;
     let same = [*images == sound.images, *targets == sound.targets, *labels == sound.labels];

@@ -1,7 +1,7 @@
-//! Tables with a meaning of their own that is not theirs: rows, columns, types, order, images, metadata, whole shards.
+//! Tables that are valid but wrong: changed rows, columns, types, order, images, metadata and whole shards.
 //!
-//! Each is tried with the record as it was, which digests tell; with a record that was made to speak of the damaged file,
-//! so that nothing but what the file means can tell; and as data of others, which no record speaks of.
+//! Each table is tried in three ways: with the original record, so that digests detect the change; with a record
+//! adjusted to the damaged file, so that only its meaning can reveal the change; and as external data without a record.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::{Tally, copy, empty, finished, judge, scene};
 use crate::home::Home;
 
-/// The row that is damaged, of those in a shard.
+/// The row of a shard that is damaged.
 const ROW: usize = 3;
 
 /// A Parquet file in memory.
@@ -38,7 +38,7 @@ impl Table {
         let file = reader.metadata().clone();
         let groups = file.row_groups().iter().map(|group| group.num_rows() as usize).collect();
         let mut metadata = file.file_metadata().key_value_metadata().cloned().unwrap_or_default();
-        metadata.retain(|pair| pair.key != "ARROW:schema"); // the writer adds it
+        metadata.retain(|pair| pair.key != "ARROW:schema"); // the writer adds this entry
         let schema = reader.schema().clone();
         let batches: Vec<RecordBatch> = reader.build().unwrap().collect::<Result<_, _>>().unwrap();
         Table { rows: concat_batches(&schema, &batches).unwrap(), groups, metadata }
@@ -49,7 +49,7 @@ impl Table {
             .set_key_value_metadata(Some(self.metadata.clone()))
             .set_max_row_group_row_count(None)
             .build();
-        // what metadata the schema brings are in the pairs already
+        // the metadata of the schema are already in the pairs
         let schema = Arc::new(Schema::new(self.rows.schema().fields().clone()));
         let rows = RecordBatch::try_new(schema.clone(), self.rows.columns().to_vec()).unwrap();
         let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), schema, Some(properties)).unwrap();
@@ -67,7 +67,7 @@ impl Table {
         self.rows.column_by_name(name).unwrap().clone()
     }
 
-    /// The same table with another column under a name, of whatever type.
+    /// The same table with another column under a name, of any type.
     fn with(&self, name: &str, column: ArrayRef) -> Table {
         let schema = self.rows.schema();
         let columns = schema.fields().iter().zip(self.rows.columns()).map(|(field, old)| {
@@ -78,19 +78,19 @@ impl Table {
         Table { rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap(), ..self.clone() }
     }
 
-    /// The same rows in another order, or others of them.
+    /// The table of the rows in `order`.
     fn rows(&self, order: impl IntoIterator<Item = usize>) -> Table {
         let order = UInt64Array::from_iter_values(order.into_iter().map(|row| row as u64));
         Table { rows: take_record_batch(&self.rows, &order).unwrap(), ..self.clone() }
     }
 
-    /// One integer of a column, of numbers or of lists of them, made another.
+    /// The table with one integer of a column changed, in a column of numbers or of lists.
     fn changed(&self, name: &str, at: usize, change: impl Fn(i64) -> i64) -> Table {
         let column = self.column(name);
         self.with(name, changed(&column, at, &change))
     }
 
-    /// One image made another.
+    /// The table with one image changed.
     fn image(&self, row: usize, change: impl Fn(&BinaryArray) -> Vec<u8>) -> Table {
         let column = self.column("image");
         let image = column.as_struct();
@@ -118,7 +118,7 @@ impl Table {
         Table { rows, ..self.clone() }
     }
 
-    /// The same table with a metadata entry of its own making; none: without it.
+    /// The table with a metadata entry changed, or removed if `change` returns `None`.
     fn about(&self, key: &str, change: impl Fn(&str) -> Option<String>) -> Table {
         let mut table = self.clone();
         let change = |pair: KeyValue| match pair.key == key {
@@ -130,7 +130,7 @@ impl Table {
     }
 }
 
-/// A column with one of its integers made another, whatever lists they stand in.
+/// A column with one of its integers changed, within lists of any kind.
 fn changed(column: &ArrayRef, at: usize, change: &dyn Fn(i64) -> i64) -> ArrayRef {
     match column.as_fixed_size_list_opt() {
         Some(list) => {
@@ -154,17 +154,17 @@ fn png(colour: image::ExtendedColorType, width: u32, height: u32, bytes: &[u8]) 
 
 // ---- cases
 
-/// What is done to a table, and in which words it must be told of.
+/// A damaged table, and the words with which it must be reported.
 struct Case {
     name: &'static str,
     table: Table,
-    /// The words of whoever reads the file.
+    /// The words of the command that reads the file.
     reader: &'static [&'static str],
-    /// The words of `verify` where a record was made for the file.
+    /// The words of `verify` after the record was adjusted to the file.
     verify: &'static [&'static str],
 }
 
-/// The words of a reader to whom the file is as good as any: it tells a value from another by its record alone.
+/// The words of a reader that accepts the file, because only the record could reveal the change.
 const RIGHT: &[&str] = &[];
 
 fn case(name: &'static str, table: Table, reader: &'static [&'static str], verify: &'static [&'static str]) -> Case {
@@ -324,7 +324,7 @@ fn of_shard(sound: &Table) -> Vec<Case> {
 fn of_plan(sound: &Table) -> Vec<Case> {
     let rows = sound.rows.num_rows();
     let all = || 0..rows;
-    let at = 64 + ROW; // of val
+    let at = 64 + ROW; // a row of the validation split
     let text: ArrayRef = Arc::new(StringArray::from_iter_values(all().map(|row| row.to_string())));
     let val: ArrayRef = Arc::new(StringArray::from_iter_values(all().map(|row| match row {
         67 => "test",
@@ -444,7 +444,7 @@ fn of_plan(sound: &Table) -> Vec<Case> {
     ]
 }
 
-/// Makes the record of a stage, one of an earlier version without a digest of itself, speak of files as they stand.
+/// Adjusts the record of a stage, in an earlier version without its own digest, to the current files.
 fn adjust(home: &Home, stage: &str, names: &[&str]) {
     let folder = home.path("artifacts").join(stage);
     let path = folder.join("record.json");
@@ -460,18 +460,18 @@ fn adjust(home: &Home, stage: &str, names: &[&str]) {
     fs::write(path, record.to_string()).unwrap();
 }
 
-/// A home with stages of [`finished`], and the file of it that is damaged.
+/// A home with stages of [`finished`], and the file that is damaged.
 fn patient(stages: &[&str], stage: &str, name: &str) -> (Home, PathBuf, Table) {
     let home = scene(stages);
     let path = home.path("artifacts").join(stage).join(name);
     let sound = Table::read(&path);
     sound.write(&path);
     adjust(&home, stage, &[name]);
-    home.ok(&["verify"]); // written again by another writer, it means the same
+    home.ok(&["verify"]); // the meaning is the same after another writer has written the file
     (home, path, sound)
 }
 
-/// Tries all cases: with the record that stands, and with one that was made for the damaged file.
+/// Tries all cases with the original record, and with one adjusted to the damaged file.
 fn tried(kind: &str, stages: &[&str], stage: &str, name: &str, cases: fn(&Table) -> Vec<Case>, reader: &[&str]) {
     let (home, path, sound) = patient(stages, stage, name);
     let file = Path::new(name).file_name().unwrap().to_str().unwrap();
@@ -502,7 +502,7 @@ fn a_damaged_table_of_a_shard_is_found_with_its_path_and_row() {
     let name = "data/val-00000-of-00001.parquet";
     let cases = |sound: &Table| -> Vec<Case> {
         let mut cases = of_shard(sound);
-        // of the data set's own shards every column is read
+        // every column of the data set's own shards is read
         let own = cases.iter_mut().find(|case| case.name == "no column digits").unwrap();
         own.reader = &["no column `digits`"];
         cases
@@ -564,7 +564,7 @@ fn a_damaged_table_of_others_is_found_with_its_path_and_row_or_is_a_right_one() 
     for Case { name, table, reader, .. } in of_shard(&sound) {
         let answer = ask(&table);
         let verdict = match reader.is_empty() {
-            true if answer.code == Some(0) => super::Verdict::Harmless, // a right file, of others
+            true if answer.code == Some(0) => super::Verdict::Harmless, // the file is valid as external data
             _ => judge(&answer, &[&["`val.parquet`: "][..], reader].concat()),
         };
         tally.add(&name, verdict);
@@ -572,7 +572,7 @@ fn a_damaged_table_of_others_is_found_with_its_path_and_row_or_is_a_right_one() 
     tally.end();
 }
 
-/// A home with the data sets of two plans that differ in their seed, each cut into shards of 8 rows.
+/// A home for each of two data sets whose plans differ in the seed, each divided into shards of 8 rows.
 fn two_plans() -> [Home; 2] {
     [123, 7].map(|seed| {
         let mut home = empty();
@@ -603,7 +603,7 @@ fn a_shard_of_another_plan_among_the_right_ones_is_found() {
             "val-00001-of-00002.parquet`: metadata other than those of",
             true,
         ),
-        // of others the last two are as good as any
+        // as external data, the last two are valid
         ("all of a split", [&theirs[0], &theirs[1]], "val-00000-of-00002.parquet`: the facts of another plan", false),
         (
             "two that changed their names",
@@ -628,7 +628,7 @@ fn a_shard_of_another_plan_among_the_right_ones_is_found() {
         put([&sound[0], &sound[1]]);
         adjust(&home, "dataset", &names.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    // a name that is not in the set
+    // a name that is not part of the set
     let (from, to) = (data(&home).join(&shards[1]), data(&home).join("val-00001-of-00003.parquet"));
     fs::rename(&from, &to).unwrap();
     let told = [&names[1], "is missing", "data/val-00001-of-00003.parquet is not in the record"];
@@ -662,7 +662,7 @@ fn files_of_a_run_that_changed_places_are_found() {
     let mut tally = Tally::new("files of a run, a record of the damage, verify");
     let weights = ["weights/best.safetensors", "weights/last.safetensors"];
     let path = |name: &str| home.path("artifacts/train/small").join(name);
-    // those of the first epoch may be the best, or those of the second, which then are the last too
+    // the best weights may be those of the first epoch, or those of the second, which are then also the last
     let mut bytes = fs::read(path(weights[0])).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(path(weights[0]), bytes).unwrap();

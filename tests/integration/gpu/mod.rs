@@ -1,7 +1,9 @@
-//! The GPU against the CPU and against PyTorch. On a machine without a GPU these tests say so and end, but for those of
-//! what needs none: what is said where there is no GPU. Where MULTIDIGIT_REQUIRE_GPU is set, a
-//! GPU that cannot be used is a failure.
-//! Networks and augmentation are here, whole runs in `training.rs`, operators in the tests of `multidigit_nn`.
+//! Compares the GPU with the CPU and with PyTorch. Without a GPU, these tests print a message and pass, except those
+//! that need none, which check the messages of a program without a GPU. If MULTIDIGIT_REQUIRE_GPU is set, a GPU that
+//! cannot be used is a failure.
+//!
+//! This module tests networks and augmentation, `training.rs` tests whole runs, and the tests of `multidigit_nn` test
+//! the operators.
 
 mod training;
 
@@ -24,7 +26,7 @@ use super::compare::values;
 use super::networks::{self, Extent, Fixture, Side};
 use super::torchvision::{self, Case};
 
-/// The GPU, or `None` and a word where there is none.
+/// The session of the GPU. Without a GPU, prints a message and returns `None`.
 fn session(precision: Precision) -> Option<Arc<Session>> {
     match Session::open(0, precision, true, KERNELS) {
         Ok(session) => Some(session),
@@ -43,7 +45,7 @@ fn is_there() -> bool {
 }
 
 fn host(tensor: &Tensor) -> Vec<f64> {
-    // a view's storage comes over whole, and is put in order here
+    // the storage of a view is copied as a whole and made contiguous here
     let plain = tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap().contiguous().unwrap();
     values(&[&plain])
 }
@@ -68,7 +70,7 @@ fn compare(name: &str, model: Model, extent: Extent) {
         let tape = Tape::new(network.store().parameters().len());
         let logits = network.forward(&input, Mode::Train { seed: 0, step, tape: &tape }).unwrap();
         loss.reset().unwrap();
-        // SAFETY: the targets are the batch's.
+        // SAFETY: the targets are those of the batch.
         let gradients = unsafe { loss.add(&logits, session.address(&targets), Rows::From(0), None, true) }.unwrap();
         let mean = loss.read(2).unwrap().loss / images;
         let gradients = tape.backward(&logits, fixture.scale(gradients)).unwrap().parameters;
@@ -81,11 +83,12 @@ fn compare(name: &str, model: Model, extent: Extent) {
     networks::compare(&fixture, extent, Side { network: &network, noise: 0.0, evaluate: &evaluate, train: &mut train });
 }
 
-// In its third step this AlexNet has a maximum in conv5 that is 1.5e-5 of the rms of the values from another: f32 moves
-// them by up to 8.8e-5 there, as Adam's quotient made much of gradients near 0 before. PyTorch in f32 decides otherwise
-// in two of eight random orders of the channels in its sums, and then is as far from f64 as a GPU was: 2.33e-4 in single
-// parameters and 1.18e-3 in the logits afterwards. The other way there alone, f64 itself differs by 2.32e-4 and 1.14e-3.
-// What comes after the first step is compared where no decision is near.
+// In the third step of this AlexNet, a maximum in conv5 exceeds another value by 1.5e-5 of the rms of the values.
+// f32 moves these values by up to 8.8e-5, because Adam's quotient has amplified gradients near 0 before. In two of
+// eight random orders of the channels in its sums, PyTorch in f32 chooses the other value, and is then as far from
+// f64 as a GPU was: 2.33e-4 in single parameters and 1.18e-3 in the logits afterwards. With the other choice there
+// alone, f64 itself differs by 2.32e-4 and 1.14e-3. The results after the first step are therefore compared only
+// where no decision is close.
 #[test]
 fn alexnet_on_the_gpu_computes_what_pytorch_computes() {
     compare("alexnet", Model::AlexNet, Extent::FirstStep);
@@ -114,7 +117,7 @@ fn pixels(count: usize) -> Vec<u8> {
     (0..count).map(|_| (rng.next_u32() >> 24) as u8).collect()
 }
 
-/// Applies parameters on both devices.
+/// Compares parameters applied on both devices.
 fn check_augmented(session: &Session, what: &str, params: &[Params], how: Resampling, size: (usize, usize)) {
     let area = size.0 * size.1;
     let source = pixels(params.len() * area);

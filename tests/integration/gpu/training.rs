@@ -1,4 +1,4 @@
-//! Runs and evaluations on the GPU beside those on the CPU, interrupted ones beside whole ones.
+//! Compares runs and evaluations on the GPU with those on the CPU, and interrupted runs with uninterrupted ones.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,7 +48,7 @@ fn training_on_the_gpu_learns_bars_in_every_precision() {
     if !is_there() {
         return;
     }
-    // 323 images: a smaller batch comes last
+    // with 323 images, the last batch is smaller
     let (train, val) = (bars(1, 323, 60, 60), bars(2, 200, 60, 60));
     for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
         for deterministic in [true, false] {
@@ -67,7 +67,7 @@ fn a_run_on_the_gpu_is_that_on_the_cpu_but_for_rounding() {
     if !is_there() {
         return;
     }
-    // dropout is AlexNet's: other masks would give other losses
+    // only AlexNet has dropout, where different masks would give different losses
     let (train, val) = (bars(1, 96, 44, 44), bars(2, 40, 44, 44));
     let on = |device| {
         let home = tempfile::tempdir().unwrap();
@@ -88,7 +88,7 @@ fn an_evaluation_on_the_gpu_is_that_on_the_cpu_but_for_rounding() {
     for (model, size) in [(Model::AlexNet, 44), (Model::Fcn, 60), (Model::ResNet, 12)] {
         let (train, val) = (bars(1, 96, size, size), bars(2, 130, size, size));
         let home = tempfile::tempdir().unwrap();
-        // engines that are searched for in training, and are not in scoring, have to agree
+        // engines are timed in training and not in scoring; both must agree
         let config = Config { precision: Precision::F32, deterministic: false, ..on_gpu(model) };
         let summary = train_watched(&config, &train, &val, home.path(), &Progress::silent()).unwrap();
         let weights = home.path().join("weights/last.safetensors");

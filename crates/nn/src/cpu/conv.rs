@@ -1,7 +1,7 @@
-//! Convolution by matrix products, a tile of the output at a time, small enough for the cache: the tile is laid out by
-//! im2col (`im2col.rs`) or transformed by Winograd's method (`winograd.rs`) where that takes fewer products.
+//! Convolution by matrix products. The output is computed in tiles that are small enough for the cache. A tile is laid
+//! out by im2col (`im2col.rs`), or transformed by Winograd's method (`winograd.rs`) if that takes fewer products.
 //!
-//! The tiles, and the chunks of images that weight gradients are summed over, follow from the shape alone.
+//! The tiles, and the chunks of images over which weight gradients are summed, depend on the shape alone.
 
 use std::cell::RefCell;
 
@@ -16,19 +16,19 @@ use super::{CHUNKS, layout, sum_in_order, winograd};
 
 /// The result of a forward pass.
 pub struct Output {
-    /// `(images, lines, columns, outputs)` after the epilogue.
+    /// The values after the epilogue, `(images, lines, columns, outputs)`.
     pub values: Vec<f32>,
-    /// Which element of its window each value is; empty where nothing is pooled.
+    /// The index of each value in its pooling window; empty without pooling.
     pub choice: Vec<u8>,
 }
 
 /// The gradients of a convolution.
 pub struct Gradients {
-    /// `(outputs, inputs, kernel, kernel)`.
+    /// The gradient of the weight, `(outputs, inputs, kernel, kernel)`.
     pub weight: Vec<f32>,
-    /// `(outputs)`.
+    /// The gradient of the bias, `(outputs)`.
     pub bias: Vec<f32>,
-    /// As the input, if it was asked for.
+    /// The gradient of the input, in the shape of the input, if it was requested.
     pub input: Option<Vec<f32>>,
 }
 
@@ -37,8 +37,8 @@ thread_local! {
 }
 
 impl ConvShape {
-    /// The output for `input` `(images, height, width, inputs)`, `weight` `(outputs, inputs, kernel, kernel)` and
-    /// `bias`.
+    /// Computes the output for `input` `(images, height, width, inputs)`, `weight`
+    /// `(outputs, inputs, kernel, kernel)` and `bias`.
     pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(input.len(), self.images * image_in);
@@ -52,7 +52,7 @@ impl ConvShape {
         let pooled = self.epilogue == Epilogue::ReluPool;
         let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
         let unit = self.unit();
-        // a chunk of choices for every chunk of values, empty ones where nothing is pooled
+        // one chunk of choices for each chunk of values; the chunks are empty without pooling
         let mut choices: Vec<&mut [u8]> = choice.chunks_mut((unit * image_out).max(1)).collect();
         choices.resize_with(self.images.div_ceil(unit), Default::default);
         let (values, _) = by_chunks(self.images * image_out, unit * image_out, choices, |chunk, values, choice| {
@@ -94,7 +94,8 @@ impl ConvShape {
         Output { values, choice }
     }
 
-    /// The gradient before the epilogue of the outputs of a tile, out of those of its images and lines after it.
+    /// Computes the gradient of a tile's outputs before the epilogue from the gradient after the epilogue. `output`,
+    /// `grad` and `choice` hold the images and lines of the tile.
     fn before(&self, tile: &Tile, [output, grad]: [&[f32]; 2], choice: &[u8], before: &mut [f32]) {
         match self.epilogue {
             Epilogue::Identity => before.copy_from_slice(grad),
@@ -110,7 +111,8 @@ impl ConvShape {
         }
     }
 
-    /// The gradients, from the operands and the result of the forward pass and the gradient `grad` of its values.
+    /// Computes the gradients from the operands and the result of the forward pass and the
+    /// gradient `grad` of the result.
     pub fn backward(
         &self,
         input: &[f32],
@@ -188,7 +190,7 @@ impl ConvShape {
     }
 }
 
-/// Adds the rows of a matrix to `sums`: in f32 over a few rows, in f64 over all.
+/// Adds the rows of a matrix to `sums`. Blocks of a few rows are summed in f32, the blocks in f64.
 fn add_rows(rows: &[f32], sums: &mut [f64]) {
     let mut part = vec![0.0f32; sums.len()];
     widest(

@@ -1,47 +1,47 @@
-//! The shape of a convolution, and the tiles and methods that follow from it.
+//! The shape of a convolution, and the tiles and the method that depend on it.
 
 use super::epilogue::Epilogue;
 use super::vector::LANES;
 
-/// Rows that a matrix product should have at least: below it, packing the weights costs more than it gains.
+/// The minimum number of rows of an im2col product. With fewer rows, packing the weights costs more than it gains.
 const IM2COL_ROWS: usize = 256;
-/// The same for Winograd's products, of which a tile has 36.
+/// The minimum number of rows of a Winograd product. A tile has 36 products.
 const WINOGRAD_ROWS: usize = 128;
-/// Images in one tile at most, where an image has few positions.
+/// The maximum number of images in a tile, for images with few positions.
 const TILE_IMAGES: usize = 32;
 
 /// The shape of a convolution with square kernels on channels-last images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ConvShape {
-    /// Images.
+    /// The number of images.
     pub images: usize,
-    /// Height of the input in pixels.
+    /// The height of the input in pixels.
     pub height: usize,
-    /// Width of the input in pixels.
+    /// The width of the input in pixels.
     pub width: usize,
-    /// Channels of the input.
+    /// The number of input channels.
     pub inputs: usize,
-    /// Channels of the output.
+    /// The number of output channels.
     pub outputs: usize,
-    /// Height and width of the kernel.
+    /// The height and width of the kernel.
     pub kernel: usize,
-    /// Step in both directions.
+    /// The stride in both directions.
     pub stride: usize,
-    /// Zeros around the input, on each side.
+    /// The zero padding of the input, on each side.
     pub padding: usize,
-    /// What happens to the output.
+    /// The epilogue applied to the output.
     pub epilogue: Epilogue,
 }
 
-/// How a pass makes its products.
+/// The method by which a pass is computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Method {
     Im2col,
-    /// Winograd's, with so many outputs on a side of a square.
+    /// Winograd's method; the value is the side of a square of outputs.
     Winograd(usize),
 }
 
-/// Lines of output of one or several images: `lines` is all of them where `images > 1`.
+/// Lines of output of one or several images. A tile of several images contains all their lines.
 pub(super) struct Tile {
     pub(super) image: usize,
     pub(super) images: usize,
@@ -50,12 +50,12 @@ pub(super) struct Tile {
 }
 
 impl ConvShape {
-    /// Lines of output before the epilogue.
+    /// The number of output lines before the epilogue.
     pub fn lines(&self) -> usize {
         (self.height + 2 * self.padding - self.kernel) / self.stride + 1
     }
 
-    /// Columns of output before the epilogue.
+    /// The number of output columns before the epilogue.
     pub fn columns(&self) -> usize {
         (self.width + 2 * self.padding - self.kernel) / self.stride + 1
     }
@@ -65,7 +65,7 @@ impl ConvShape {
         [self.images, self.epilogue.extent(self.lines()), self.epilogue.extent(self.columns()), self.outputs]
     }
 
-    /// Length of a row of the matrix of columns, in the order `(kernel line, kernel column, input channel)`.
+    /// The length of a row of the im2col matrix, whose order is `(kernel line, kernel column, input channel)`.
     pub(super) fn depth(&self) -> usize {
         self.kernel * self.kernel * self.inputs
     }
@@ -78,8 +78,9 @@ impl ConvShape {
         self.shape()[1..].iter().product()
     }
 
-    /// Winograd's method where its squares cover at most an eighth more outputs than are asked for. Its errors are about
-    /// twice as large, and a ReLU or a maximum whose choice they change has another gradient: not for a small gain.
+    /// Winograd's method if its squares cover at most an eighth more outputs than needed, else im2col. The errors of
+    /// Winograd's method are about twice as large, and an error that changes the choice of a ReLU or a maximum changes
+    /// the gradient. A small gain in speed does not justify that.
     pub(super) fn method(&self) -> Method {
         let side = match self.kernel {
             3 => 4,
@@ -92,7 +93,7 @@ impl ConvShape {
         if suits && pays { Method::Winograd(side) } else { Method::Im2col }
     }
 
-    /// Rows of the matrices for so many lines of one image.
+    /// The number of matrix rows for `lines` lines of one image.
     pub(super) fn rows(&self, lines: usize) -> usize {
         match self.method() {
             Method::Winograd(side) => lines.div_ceil(side) * self.columns().div_ceil(side),
@@ -100,7 +101,7 @@ impl ConvShape {
         }
     }
 
-    /// Images that one tile may span.
+    /// The maximum number of images in a tile.
     pub(super) fn unit(&self) -> usize {
         let wanted = if self.method() == Method::Im2col { IM2COL_ROWS } else { WINOGRAD_ROWS };
         wanted.div_ceil(self.rows(self.lines())).clamp(1, TILE_IMAGES)
@@ -115,7 +116,7 @@ impl ConvShape {
             let tile = |image| Tile { image, images: group.min(images - image), line: 0, lines };
             return (0..images).step_by(group).map(tile).collect();
         }
-        // a window of the pool, or a square of Winograd's, lies in one tile
+        // a pooling window or a Winograd square must lie within one tile
         let (wanted, step) = match self.method() {
             Method::Im2col => (IM2COL_ROWS, 2),
             Method::Winograd(side) => (WINOGRAD_ROWS, side),
@@ -127,7 +128,7 @@ impl ConvShape {
         (0..images).flat_map(tile).collect()
     }
 
-    /// The part of the output, after the epilogue, that a tile covers.
+    /// The range of the output after the epilogue that a tile covers.
     pub(super) fn written(&self, tile: &Tile) -> std::ops::Range<usize> {
         let line = self.shape()[2] * self.outputs;
         let start = tile.image * self.image_out() + self.epilogue.extent(tile.line) * line;

@@ -1,16 +1,16 @@
-//! What happens to the output of a convolution or a batch norm before it is written: nothing, ReLU, or ReLU and a 2x2
-//! maximum. Fused, so that the largest activations need not exist.
+//! The epilogue of a convolution or a batch norm: nothing, ReLU, or ReLU and 2x2 max pooling. It is fused into the
+//! operator, so that the largest activations are never stored.
 //!
-//! The maximum comes first here and ReLU second: the values and gradients are those of the other order, for a quarter
-//! of the work. Windows do not overlap; of an odd size the last line or column is in no window (PyTorch's floor mode).
-//! Of equal values the first of the window counts, as in PyTorch. ReLU has derivative 0 at 0. NaN passes through.
+//! The maximum is computed before ReLU: the values and gradients are those of the other order, for a quarter of the
+//! work. Windows do not overlap. If a size is odd, the last line or column belongs to no window (PyTorch's floor mode).
+//! Of equal values, the first of the window is chosen, as in PyTorch. ReLU has derivative 0 at 0. NaN is propagated.
 
 use super::vector::widest;
 
-/// The end of an operator.
+/// The epilogue of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
-    /// The output as it is.
+    /// No change to the output.
     Identity,
     /// `max(x, 0)`.
     Relu,
@@ -19,7 +19,7 @@ pub enum Epilogue {
 }
 
 impl Epilogue {
-    /// The extent, in one direction, of what is written for so many computed.
+    /// The extent after the epilogue, in one direction, of an output whose extent before it is `computed`.
     pub fn extent(self, computed: usize) -> usize {
         match self {
             Epilogue::Identity | Epilogue::Relu => computed,
@@ -43,7 +43,7 @@ fn relu_loop(values: &mut [f32]) {
     }
 }
 
-/// ReLU's gradient: `grad` where the output is positive.
+/// The gradient of ReLU: `grad` where the output is positive, and 0 elsewhere.
 pub fn relu_gradient(out: &[f32], grad: &[f32], into: &mut [f32]) {
     widest(
         #[inline(always)]
@@ -58,7 +58,8 @@ fn relu_gradient_loop(out: &[f32], grad: &[f32], into: &mut [f32]) {
     }
 }
 
-/// ReLU and maximum of the windows of some lines `(line, width, channels)`; `choice` tells which of the four it was.
+/// ReLU and 2x2 max pooling of some lines `(line, width, channels)`. `choice` receives the index, 0 to 3, of each
+/// maximum in its window.
 pub fn pool(values: &[f32], width: usize, channels: usize, out: &mut [f32], choice: &mut [u8]) {
     widest(
         #[inline(always)]
@@ -93,7 +94,8 @@ fn pool_loop(values: &[f32], width: usize, channels: usize, out: &mut [f32], cho
     }
 }
 
-/// The gradient of [`pool`], into `(line, width, channels)`: each window's gradient goes to its one chosen element.
+/// The gradient of [`pool`], in the shape `(line, width, channels)`. The gradient of a window
+/// goes to its chosen element.
 pub fn pool_gradient(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
     widest(
         #[inline(always)]
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_pool_of_an_odd_size_is_the_one_worked_by_hand() {
-        // one channel, 3 lines of 5: the windows are columns 0-1 and 2-3 of lines 0-1
+        // one channel, 3 lines of 5 values: the windows cover columns 0-1 and 2-3 of lines 0-1
         let values =
             [1.0, 4.0, -1.0, -2.0, 9.0, /**/ 3.0, 2.0, -3.0, -4.0, 9.0, /**/ 9.0, 9.0, 9.0, 9.0, 9.0];
         let (mut out, mut choice) = (vec![7.0; 2], vec![7; 2]);
@@ -140,13 +142,14 @@ mod tests {
         let mut gradient = vec![7.0; 15];
         pool_gradient(&out, &choice, &[10.0, 20.0], 5, 1, &mut gradient);
         let mut expected = vec![0.0; 15];
-        expected[1] = 10.0; // all of it, and nothing for the window that ReLU closed
+        expected[1] = 10.0; // the whole gradient of the first window; none of the second, where ReLU gave 0
         assert_eq!(gradient, expected);
     }
 
     #[test]
     fn the_pool_gradient_is_the_finite_difference_on_7x7_with_channels() {
-        // distinct multiples of 1/64 and steps of 1/256: exact in f32, and no step changes an order or a sign
+        // the values are distinct multiples of 1/64 and the steps 1/256: exact in f32, and no step
+        // changes an order or a sign
         let (size, channels) = (7, 3);
         let values: Vec<f32> =
             (0..size * size * channels).map(|i| ((i * 89 + 41) % 149) as f32 / 64.0 - 1.0 + 1.0 / 128.0).collect();

@@ -1,6 +1,6 @@
-//! Matrix products on one thread: a checked wrapper of the crate `gemm`.
+//! Matrix products on one thread, by a checked wrapper of the crate `gemm`.
 
-/// A view of a matrix whose elements lie at regular strides.
+/// A view of a matrix with constant row and column strides.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     data: &'a [f32],
@@ -11,13 +11,13 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// The first `rows * columns` elements, row by row.
+    /// The row-major matrix of the first `rows * columns` elements.
     pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Matrix<'a> {
         assert!(data.len() >= rows * columns, "{} elements for {rows} rows of {columns}", data.len());
         Matrix { data, rows, columns, row_stride: columns, column_stride: 1 }
     }
 
-    /// The same elements, rows and columns exchanged.
+    /// The transposed view.
     pub fn transposed(self) -> Matrix<'a> {
         Matrix {
             rows: self.columns,
@@ -28,14 +28,14 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The columns `start .. start + count`.
+    /// The view of the columns `start .. start + count`.
     pub fn columns(self, start: usize, count: usize) -> Matrix<'a> {
         assert!(start + count <= self.columns);
         Matrix { data: &self.data[start * self.column_stride..], columns: count, ..self }
     }
 }
 
-/// `c = a b`, or `c += a b` if `add`; `c` is row by row.
+/// Computes `c = a b`, or `c += a b` if `add` is true. `c` is row-major.
 pub fn multiply(a: Matrix, b: Matrix, c: &mut [f32], add: bool) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "the inner dimensions of a matrix product");
@@ -54,7 +54,7 @@ pub fn multiply(a: Matrix, b: Matrix, c: &mut [f32], add: bool) {
             (matrix.rows - 1) * matrix.row_stride + (matrix.columns - 1) * matrix.column_stride < matrix.data.len()
         );
     }
-    // SAFETY: the assertions above say that every element that the shapes and strides reach lies in its slice, and `c`
+    // SAFETY: the assertions above ensure that every element that the shapes and strides reach is in its slice, and `c`
     // is borrowed mutably, so that it overlaps neither operand.
     unsafe {
         gemm::gemm(
@@ -90,7 +90,7 @@ mod tests {
         let (m, k, n) = (5, 7, 3);
         let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 5.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 7) as f32 - 3.0).collect();
-        // small integers: exact in f32 in any order
+        // small integers: the products and sums are exact in f32, in any order
         let expected: Vec<f32> =
             (0..m * n).map(|e| (0..k).map(|i| a[e / n * k + i] * b[i * n + e % n]).sum::<f32>()).collect();
         let mut c = vec![9.0; m * n];

@@ -1,4 +1,4 @@
-//! The matrix of columns: one row per position of the output, the inputs under the kernel there.
+//! The im2col matrix: one row for each position of the output, with the inputs under the kernel at that position.
 
 use super::conv_shape::{ConvShape, Tile};
 use super::gemm::{Matrix, multiply};
@@ -7,7 +7,7 @@ use super::vector::widest;
 
 impl ConvShape {
     /// Calls `f(row of the matrix, start in the row, start in the input, length)` for every run of contiguous elements
-    /// that a tile's matrix of columns takes from the input; what no run covers lies in the padding.
+    /// that a tile's im2col matrix takes from the input. The elements outside all runs are padding.
     #[inline(always)]
     fn runs(&self, tile: &Tile, mut f: impl FnMut(usize, usize, usize, usize)) {
         let (columns, span) = (self.columns(), self.kernel * self.inputs);
@@ -41,7 +41,7 @@ impl ConvShape {
         self.runs(tile, |row, at, from, len| {
             let (into, from) = (&mut into[row * depth + at..][..len], &input[from..from + len]);
             if len <= 8 {
-                // shorter than a call of memcpy is worth: the first layer's
+                // the first layer: the runs are too short for a call of memcpy to pay off
                 into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
             } else {
                 into.copy_from_slice(from);
@@ -68,12 +68,12 @@ impl ConvShape {
         );
     }
 
-    /// Whether the matrix of columns is the input itself.
+    /// Whether the im2col matrix is the input itself.
     fn is_pointwise(&self) -> bool {
         (self.kernel, self.stride, self.padding) == (1, 1, 0)
     }
 
-    /// The outputs of a tile before the epilogue; `weight` is `(kernel, kernel, inputs, outputs)`.
+    /// Computes the outputs of a tile before the epilogue. `weight` is `(kernel, kernel, inputs, outputs)`.
     pub(super) fn im2col_product(
         &self,
         tile: &Tile,
@@ -98,8 +98,8 @@ impl ConvShape {
         multiply(Matrix::new(columns, rows, depth), weight, target, bias.is_some());
     }
 
-    /// The weight gradient of a tile, set or added, and the input gradient, added to `into` if that is not empty.
-    /// `weights` are the weights `(outputs, kernel, kernel, inputs)` and their gradient.
+    /// Computes the weight gradient of a tile, which is set or added, and its input gradient, which is added to `into`
+    /// unless `into` is empty. The weights and their gradient are `(outputs, kernel, kernel, inputs)`.
     #[expect(clippy::too_many_arguments, reason = "operands, a place to work in and two results")]
     pub(super) fn im2col_gradients(
         &self,

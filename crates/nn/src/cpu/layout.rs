@@ -1,9 +1,9 @@
-//! Weights of convolutions in other orders: channel first, as they are kept, and channel last, as the products want
-//! them.
+//! The two layouts of convolution weights: channel first, as the weights are stored, and channel last,
+//! as the products need them.
 
 use rayon::prelude::*;
 
-/// `(outputs, inputs, kernel, kernel)` as `(outputs, kernel, kernel, inputs)`.
+/// Reorders `(outputs, inputs, kernel, kernel)` to `(outputs, kernel, kernel, inputs)`.
 pub fn channel_last(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     let (area, mut moved) = (kernel * kernel, vec![0.0; weight.len()]);
     moved.par_chunks_mut(area * inputs).zip(weight.par_chunks(area * inputs)).for_each(|(to, from)| {
@@ -14,7 +14,7 @@ pub fn channel_last(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     moved
 }
 
-/// The reverse of [`channel_last`].
+/// The inverse of [`channel_last`].
 pub fn channel_first(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     let (area, mut moved) = (kernel * kernel, vec![0.0; weight.len()]);
     moved.par_chunks_mut(area * inputs).zip(weight.par_chunks(area * inputs)).for_each(|(to, from)| {
@@ -25,7 +25,7 @@ pub fn channel_first(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     moved
 }
 
-/// A matrix, given row by row, transposed; a line of the cache's width at a time.
+/// The transpose of a row-major matrix, computed in blocks as wide as a cache line.
 pub fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
     const BLOCK: usize = 16;
     let rows = matrix.len() / columns;

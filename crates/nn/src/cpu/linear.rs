@@ -1,25 +1,25 @@
-//! The fully connected layer, in blocks of features: a batch has too few rows to be cut by rows.
+//! The fully connected layer, computed in blocks of features because a batch has too few rows to divide.
 
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, multiply};
 
-/// Features in a block.
+/// The number of features in a block.
 const BLOCK: usize = 128;
 
-/// The shape of a fully connected layer on a batch.
+/// The shape of a fully connected layer and a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LinearShape {
-    /// Rows of the batch.
+    /// The number of rows of the batch.
     pub rows: usize,
-    /// Features that come in.
+    /// The number of input features.
     pub inputs: usize,
-    /// Features that go out.
+    /// The number of output features.
     pub outputs: usize,
 }
 
 impl LinearShape {
-    /// `input weight^T + bias` for `input` `(rows, inputs)`, `weight` `(outputs, inputs)`.
+    /// Computes `input weight^T + bias` for `input` `(rows, inputs)` and `weight` `(outputs, inputs)`.
     pub fn forward(&self, input: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
         let input = Matrix::new(input, self.rows, self.inputs);
         let weight = Matrix::new(weight, self.outputs, self.inputs).transposed();
@@ -29,7 +29,7 @@ impl LinearShape {
         })
     }
 
-    /// The gradient of the input.
+    /// The gradient of the input, `(rows, inputs)`.
     pub fn input_gradient(&self, weight: &[f32], grad: &[f32]) -> Vec<f32> {
         let grad = Matrix::new(grad, self.rows, self.outputs);
         let weight = Matrix::new(weight, self.outputs, self.inputs);
@@ -38,7 +38,7 @@ impl LinearShape {
         })
     }
 
-    /// The gradient of the weight.
+    /// The gradient of the weight, `(outputs, inputs)`.
     pub fn weight_gradient(&self, input: &[f32], grad: &[f32]) -> Vec<f32> {
         let input = Matrix::new(input, self.rows, self.inputs);
         let grad = Matrix::new(grad, self.rows, self.outputs);
@@ -50,14 +50,15 @@ impl LinearShape {
         weight
     }
 
-    /// The gradient of the bias.
+    /// The gradient of the bias, `(outputs)`.
     pub fn bias_gradient(&self, grad: &[f32]) -> Vec<f32> {
         let sum = |output| (0..self.rows).map(|row| f64::from(grad[row * self.outputs + output])).sum::<f64>() as f32;
         (0..self.outputs).map(sum).collect()
     }
 }
 
-/// A matrix `(rows, columns)` out of blocks of columns, computed in parallel by `fill(first column, columns, block)`.
+/// Makes a matrix `(rows, columns)` from blocks of columns, computed in parallel by
+/// `fill(first column, columns, block)`.
 fn by_blocks(rows: usize, columns: usize, fill: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
     let block = |start: usize| {
         let count = BLOCK.min(columns - start);

@@ -1,18 +1,19 @@
-//! Keeping freed memory for the next step, where the system's allocator can be told to, and large results that are
-//! cleared by the threads that fill them.
+//! Configures the allocator to keep freed memory for the next step, where that is possible, and allocates large results
+//! so that the threads that fill them also clear them.
 //!
-//! Every step frees and allocates the same tens of buffers of up to some 100 MB. glibc gives such sizes back to the
-//! system at once, and the system then zeroes the pages again, one fault each: a sixth of the time of a step of the
-//! small networks, a third of the ResNet's.
+//! Every step frees and allocates the same tens of buffers, of up to some 100 MB each. glibc returns such sizes to the
+//! system at once, and the system then zeroes the pages again, one page fault each. That takes a sixth of a step of the
+//! small networks and a third of a step of the ResNet.
 
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// A vector of `len` elements whose chunks are filled in parallel: `fill(number, chunk, extra)` gets zeros, and the
-/// extra of that number. What `fill` returns comes back in order.
+/// Makes a vector of `len` elements whose chunks are filled in parallel. `fill(number, chunk, extra)`
+/// receives a chunk of zeros and the element of `extras` with the chunk's number. Returns the vector and the
+/// results of `fill`, in order.
 ///
-/// `vec![0.0; len]` would be cleared by one thread, and be out of its cache again when the chunk is filled.
+/// `vec![0.0; len]` would be cleared by one thread, and a chunk would no longer be in the cache when it is filled.
 ///
 /// # Panics
 /// If there are fewer extras than chunks.
@@ -38,17 +39,17 @@ pub fn by_chunks<E: Send, T: Send>(
     (values, done)
 }
 
-/// Tells glibc to keep what is freed; does nothing elsewhere. It holds for the whole process, from the first call on.
+/// Tells glibc to keep freed memory, for the whole process. Does nothing with other C libraries.
 pub fn keep_freed() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // <malloc.h> of glibc
+        // the values are those of <malloc.h> of glibc
         const M_TRIM_THRESHOLD: i32 = -1;
         const M_MMAP_MAX: i32 = -4;
         unsafe extern "C" {
             safe fn mallopt(param: i32, value: i32) -> i32;
         }
-        // It answers 0 where it refuses, which costs time alone.
+        // mallopt returns 0 on failure; the only consequence is lost time
         let _ = (mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, i32::MAX));
     }
 }

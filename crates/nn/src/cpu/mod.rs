@@ -1,10 +1,10 @@
-//! The arithmetic of the networks on the CPU: pure functions of slices.
+//! The arithmetic of the networks on the CPU: pure functions on slices.
 //!
-//! Activations are channels-last, `(image, line, column, channel)`, so that a row of an image-to-columns matrix is a
-//! few copies of contiguous floats. Rayon works across images; a matrix product itself is single-threaded. Every sum
-//! over images runs over chunks whose bounds depend on the shapes alone, and the chunks are added in order: the number
-//! of threads cannot change a bit of any result. Nothing here knows tensors, gradients' bookkeeping or parameters'
-//! names.
+//! Activations are channels-last, `(image, line, column, channel)`, so that a row of an im2col matrix consists of a few
+//! contiguous runs of floats. Rayon distributes images over threads; each matrix product is single-threaded. Every sum
+//! over images is divided into chunks whose bounds depend on the shapes alone, and the chunks are added in order. The
+//! results are therefore bitwise independent of the number of threads. This module knows nothing of tensors, tapes or
+//! the names of parameters.
 
 #[forbid(unsafe_code)]
 pub mod conv;
@@ -33,11 +33,11 @@ mod winograd;
 #[forbid(unsafe_code)]
 mod winograd_transforms;
 
-/// The most chunks that a sum over images is cut into: enough to keep some cores busy, few enough that a sum of weight
-/// gradients per chunk stays small beside the activations.
+/// The maximum number of chunks of a sum over images: enough to occupy several cores, and few enough that the weight
+/// gradients of all chunks stay small compared with the activations.
 const CHUNKS: usize = 8;
 
-/// Adds equally long parts in their order.
+/// Adds parts of equal length in their order.
 fn sum_in_order(parts: &[Vec<f32>]) -> Vec<f32> {
     use rayon::prelude::*;
     let Some((first, others)) = parts.split_first() else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Batch norm in training: each channel of a batch brought to mean 0 and variance 1, then scaled and shifted.
+//! Batch norm in training: each channel of a batch is normalised to mean 0 and variance 1, then scaled and shifted.
 
 use std::cell::RefCell;
 
@@ -9,50 +9,50 @@ use super::epilogue::{self, Epilogue};
 use super::memory::by_chunks;
 use super::vector::{LANES, Lanes, widest};
 
-/// What is added to a variance before its root is taken; PyTorch's default.
+/// The number that is added to a variance before its square root is taken; PyTorch's default.
 pub const EPSILON: f64 = 1e-5;
 
 /// The shape of a batch norm on channels-last images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormShape {
-    /// Images.
+    /// The number of images.
     pub images: usize,
-    /// Height in pixels.
+    /// The height in pixels.
     pub height: usize,
-    /// Width in pixels.
+    /// The width in pixels.
     pub width: usize,
-    /// Channels.
+    /// The number of channels.
     pub channels: usize,
-    /// What happens to the output.
+    /// The epilogue applied to the output.
     pub epilogue: Epilogue,
 }
 
 /// The statistics of a batch, per channel.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
-    /// Mean.
+    /// The mean.
     pub mean: Vec<f64>,
-    /// Biased variance, which the batch is normalised by.
+    /// The biased variance, by which the batch is normalised.
     pub variance: Vec<f64>,
 }
 
 /// The result of a forward pass.
 pub struct Output {
-    /// `(images, lines, columns, channels)` after the epilogue.
+    /// The values after the epilogue, `(images, lines, columns, channels)`.
     pub values: Vec<f32>,
-    /// Which element of its window each value is; empty where nothing is pooled.
+    /// The index of each value in its pooling window; empty without pooling.
     pub choice: Vec<u8>,
-    /// The batch's statistics.
+    /// The statistics of the batch.
     pub statistics: Statistics,
 }
 
 /// The gradients of a batch norm.
 pub struct Gradients {
-    /// As the input.
+    /// The gradient of the input, in the shape of the input.
     pub input: Vec<f32>,
-    /// Of the scale, per channel.
+    /// The gradient of the scale, `(channels)`.
     pub weight: Vec<f32>,
-    /// Of the shift, per channel.
+    /// The gradient of the shift, `(channels)`.
     pub bias: Vec<f32>,
 }
 
@@ -66,7 +66,7 @@ impl NormShape {
         [self.images, self.epilogue.extent(self.height), self.epilogue.extent(self.width), self.channels]
     }
 
-    /// Values per channel.
+    /// The number of values per channel.
     pub fn count(&self) -> usize {
         self.images * self.height * self.width
     }
@@ -79,13 +79,13 @@ impl NormShape {
         self.shape()[1..].iter().product()
     }
 
-    /// Elements of the input in one chunk of images.
+    /// The number of input elements in one chunk of images.
     fn chunk(&self) -> usize {
         (self.images.div_ceil(CHUNKS) * self.image_in()).max(1)
     }
 
     fn statistics(&self, input: &[f32]) -> Statistics {
-        // squares of differences from a value of the batch: no cancellation where the mean is large
+        // differences from a value of the batch are squared, which avoids cancellation if the mean is large
         let shift = &input[..self.channels];
         let part = |chunk: &[f32]| {
             let mut sums = Sums::new(self.channels);
@@ -110,11 +110,11 @@ impl NormShape {
         Statistics { mean: mean.collect(), variance: variance.collect() }
     }
 
-    /// The output for `input` `(images, height, width, channels)`, `weight` and `bias` `(channels)`.
+    /// Computes the output for `input` `(images, height, width, channels)`, `weight` and `bias` `(channels)`.
     pub fn forward(&self, input: &[f32], weight: &[f32], bias: &[f32]) -> Output {
         assert_eq!(input.len(), self.images * self.image_in());
         let statistics = self.statistics(input);
-        // the mean is taken away first: one factor and one summand would round values near 0 more, and flip their ReLU
+        // the mean is subtracted first: a single factor and summand would round values near 0 more, and flip their ReLU
         let (scale, _) = affine(&statistics, weight, bias);
         let mean: Vec<f32> = statistics.mean.iter().map(|mean| *mean as f32).collect();
         let pooled = self.epilogue == Epilogue::ReluPool;
@@ -141,8 +141,8 @@ impl NormShape {
         Output { values, choice, statistics }
     }
 
-    /// Adds an image's gradient before the epilogue, and its product with `input - mean`, to the sums. Nothing is written:
-    /// computing the gradient before the epilogue twice costs less than a pass through memory.
+    /// Adds the gradient of an image before the epilogue, and its product with `input - mean`, to the sums. The
+    /// gradient is not stored: computing it twice costs less than a pass through memory.
     fn add_products(&self, [input, values, grad]: [&[f32]; 3], choice: &[u8], mean: &[f32], sums: &mut Sums) {
         let channels = self.channels;
         let line = self.width * channels;
@@ -186,7 +186,8 @@ impl NormShape {
         }
     }
 
-    /// The gradients, from the operands and the result of the forward pass and the gradient `grad` of its values.
+    /// Computes the gradients from the operands and the result of the forward pass and the
+    /// gradient `grad` of the result.
     pub fn backward(&self, input: &[f32], weight: &[f32], output: &Output, values: &[f32], grad: &[f32]) -> Gradients {
         let (image_in, image_out, channels) = (self.image_in(), self.image_out(), self.channels);
         let mean: Vec<f32> = output.statistics.mean.iter().map(|mean| *mean as f32).collect();
@@ -233,7 +234,7 @@ impl NormShape {
     }
 }
 
-/// `(from - mean) * scale + bias`, and ReLU if asked for.
+/// Computes `(from - mean) * scale + bias`, followed by ReLU if `RELU` is true.
 fn apply<const RELU: bool>(from: &[f32], [mean, scale, bias]: [&[f32]; 3], to: &mut [f32]) {
     let channels = mean.len();
     let (scale, bias) = (&scale[..channels], &bias[..channels]);
@@ -250,7 +251,7 @@ fn apply<const RELU: bool>(from: &[f32], [mean, scale, bias]: [&[f32]; 3], to: &
     );
 }
 
-/// `factor * grad + slope * (input - mean) + offset`, in the place of `grad`.
+/// Replaces `grad` by `factor * grad + slope * (input - mean) + offset`.
 fn spread(input: &[f32], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut [f32]) {
     let channels = mean.len();
     let (factor, slope, offset) = (&factor[..channels], &slope[..channels], &offset[..channels]);
@@ -266,7 +267,7 @@ fn spread(input: &[f32], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut 
     );
 }
 
-/// Scale and shift that turn an input into the output: `input * scale + shift`.
+/// The scale and shift of the map `input * scale + shift` from an input to the output.
 pub fn affine(statistics: &Statistics, weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let channels = statistics.mean.iter().zip(&statistics.variance).zip(weight.iter().zip(bias));
     channels
@@ -277,7 +278,7 @@ pub fn affine(statistics: &Statistics, weight: &[f32], bias: &[f32]) -> (Vec<f32
         .unzip()
 }
 
-/// Two sums per channel: in f32 over a line, in f64 over the lines.
+/// Two sums per channel. A line is summed in f32, the lines in f64.
 struct Sums {
     first: Vec<f64>,
     second: Vec<f64>,
@@ -288,7 +289,8 @@ impl Sums {
         Sums { first: vec![0.0; channels], second: vec![0.0; channels] }
     }
 
-    /// Adds what `terms(pixel, channel)` gives for the pixels of a line and some channels from that one on.
+    /// Adds the terms of all pixels of a line. `terms(pixel, channel)` gives the terms of the
+    /// channels from `channel` on.
     #[inline(always)]
     fn add(&mut self, pixels: usize, terms: impl Fn(usize, usize) -> (Lanes, Lanes)) {
         widest(
@@ -309,7 +311,7 @@ impl Sums {
         );
     }
 
-    /// The sum of parts, in their order.
+    /// Adds the sums of all parts in their order.
     fn total(parts: Vec<Sums>) -> Sums {
         let mut parts = parts.into_iter();
         let mut total = parts.next().unwrap_or_else(|| Sums::new(0));

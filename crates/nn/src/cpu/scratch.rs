@@ -1,6 +1,6 @@
 //! The buffers in which a thread lays out and transforms its tiles.
 
-/// What a thread keeps from tile to tile: contents are left over from before.
+/// The buffers that a thread keeps from tile to tile. Their contents are unspecified.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) columns: Vec<f32>,
@@ -10,7 +10,7 @@ pub(super) struct Scratch {
     pub(super) values: Vec<f32>,
 }
 
-/// The first `len` elements of a buffer, which grows as needed; their content is left over from before.
+/// The first `len` elements of a buffer, which grows if necessary. Their contents are unspecified.
 pub(super) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);

@@ -1,20 +1,20 @@
-//! Running a loop compiled for the widest vectors that the processor has, and a few floats that are handled together.
+//! Compiles loops for the widest vectors of the processor, and handles several floats at a time.
 
 use std::ops::{Add, Mul, Sub};
 
-/// Calls `work` in a copy compiled for AVX-512 or AVX2 where the processor has it. What `work` calls must be inlined
-/// into it, or it stays as it is compiled for every processor. No copy contracts a product and a sum, so all compute
-/// the same bits.
+/// Calls `work` in a copy compiled for AVX-512 or AVX2 if the processor supports it. Functions that `work` calls must
+/// be inlined into it; otherwise they remain compiled for the baseline processor. No copy contracts a product and a sum
+/// into a fused multiply-add, so all copies give the same bits.
 #[inline(always)]
 pub fn widest<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            // SAFETY: the processor supports the target feature of the function, which has no other precondition.
             return unsafe { with_avx512(work) };
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            // SAFETY: the processor supports the target feature of the function, which has no other precondition.
             return unsafe { with_avx2(work) };
         }
     }
@@ -33,10 +33,10 @@ fn with_avx2<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Floats in a [`Lanes`]: a register of AVX-512.
+/// The number of floats in a [`Lanes`], one AVX-512 register.
 pub const LANES: usize = 16;
 
-/// Some channels of one element.
+/// The values of [`LANES`] neighbouring channels.
 #[derive(Clone, Copy)]
 pub struct Lanes(pub [f32; LANES]);
 
@@ -44,13 +44,13 @@ impl Lanes {
     /// Zeros.
     pub const ZERO: Lanes = Lanes([0.0; LANES]);
 
-    /// The first of a slice.
+    /// The first elements of a slice.
     #[inline(always)]
     pub fn load(from: &[f32]) -> Lanes {
         Lanes(from[..LANES].try_into().expect("as many as asked for"))
     }
 
-    /// Into the first of a slice.
+    /// Writes the lanes to the first elements of a slice.
     #[inline(always)]
     pub fn store(self, to: &mut [f32]) {
         to[..LANES].copy_from_slice(&self.0);
@@ -58,7 +58,7 @@ impl Lanes {
 }
 
 impl Lanes {
-    /// The elements from `start` on, `count` at most; zeros follow.
+    /// At most `count` elements of a slice from `start` on, followed by zeros.
     #[inline(always)]
     pub fn some(from: &[f32], start: usize, count: usize) -> Lanes {
         if count >= LANES {
@@ -69,13 +69,13 @@ impl Lanes {
         lanes
     }
 
-    /// Each lane where `other` is positive, else 0.
+    /// The lanes where `other` is positive, and 0 elsewhere.
     #[inline(always)]
     pub fn where_positive(self, other: Lanes) -> Lanes {
         Lanes(std::array::from_fn(|i| if other.0[i] > 0.0 { self.0[i] } else { 0.0 }))
     }
 
-    /// In each lane, the one of `window` that `choice` names there.
+    /// For each lane, the lane of the element of `window` whose index `choice` gives.
     #[inline(always)]
     pub fn chosen(choice: &[u8], start: usize, count: usize, window: [Lanes; 4]) -> Lanes {
         let mut which = [0; LANES];
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(widest(work), expected);
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            // SAFETY: the processor supports the target feature of the function, which has no other precondition.
             assert_eq!(unsafe { with_avx2(work) }, expected);
         }
     }

@@ -1,9 +1,9 @@
-//! Convolution with stride 1 by Winograd's method: 36 products per square of outputs and pair of channels instead of
-//! 144 (3x3) or 100 (5x5), as 36 matrix products over the channels of many squares.
+//! Convolution with stride 1 by Winograd's method. A square of outputs and a pair of channels take 36 products instead
+//! of 144 (3x3) or 100 (5x5). The products are computed as 36 matrix products over the channels of many squares.
 //!
-//! A plane is a matrix `(square, channel)`, or `(output, input)` for weights, for one element of the squares.
+//! A plane is the matrix of one element of all squares: `(square, channel)`, or `(output, input)` for weights.
 
-// A function handed over by its name is called, and compiled for every processor; a closure is inlined.
+// A function passed by name is called, in its baseline compilation; a closure is inlined.
 #![expect(clippy::redundant_closure)]
 
 use rayon::prelude::*;
@@ -14,11 +14,11 @@ use super::scratch::{Scratch, grown};
 use super::vector::{LANES, Lanes, widest};
 use super::winograd_transforms::{AREA, SIDE, both, input, input_back, output, output_back, weight, weight_back};
 
-/// The planes of weights `(outputs, kernel, kernel, inputs)`, each `(inputs, outputs)`.
+/// The planes of the weights `(outputs, kernel, kernel, inputs)`. Each plane is `(inputs, outputs)`.
 pub fn forward_weights(conv: &ConvShape, by_output: &[f32]) -> Vec<f32> {
     let row = conv.depth();
     let mut by_input = vec![0.0; by_output.len()];
-    // (outputs, place, inputs) made (inputs, place, outputs), some outputs at a time for the cache
+    // (outputs, place, inputs) becomes (inputs, place, outputs), in blocks of outputs that fit the cache
     by_input.par_chunks_mut(row / conv.inputs * conv.outputs).enumerate().for_each(|(input, to)| {
         for (place, to) in to.chunks_exact_mut(conv.outputs).enumerate() {
             for (output, to) in to.iter_mut().enumerate() {
@@ -32,7 +32,7 @@ pub fn forward_weights(conv: &ConvShape, by_output: &[f32]) -> Vec<f32> {
     }
 }
 
-/// The planes of weights `(outputs, kernel, kernel, inputs)`, each `(outputs, inputs)`.
+/// The planes of the weights `(outputs, kernel, kernel, inputs)`. Each plane is `(outputs, inputs)`.
 pub fn backward_weights(conv: &ConvShape, by_output: &[f32]) -> Vec<f32> {
     match conv.kernel {
         3 => weights::<3>(by_output, conv.inputs),
@@ -40,7 +40,8 @@ pub fn backward_weights(conv: &ConvShape, by_output: &[f32]) -> Vec<f32> {
     }
 }
 
-/// The weight gradient `(outputs, kernel, kernel, inputs)` out of the planes that [`gradients`] left in the scratch.
+/// The weight gradient `(outputs, kernel, kernel, inputs)`, computed from the planes that [`gradients`] left in the
+/// scratch buffers.
 pub fn weight_gradient(conv: &ConvShape, scratch: &mut Scratch) -> Vec<f32> {
     let planes = grown(&mut scratch.weights, AREA * conv.inputs * conv.outputs);
     match conv.kernel {
@@ -49,7 +50,7 @@ pub fn weight_gradient(conv: &ConvShape, scratch: &mut Scratch) -> Vec<f32> {
     }
 }
 
-/// The outputs of a tile before the epilogue.
+/// Computes the outputs of a tile before the epilogue.
 pub fn product<const M: usize>(
     conv: &ConvShape,
     tile: &Tile,
@@ -74,8 +75,8 @@ pub fn product<const M: usize>(
     squares.outputs::<M>(outputs, conv.outputs, bias, target);
 }
 
-/// The weight gradient of a tile, set or added to the planes in the scratch, and the input gradient, added to `into` if
-/// that is not empty.
+/// Computes the weight gradient of a tile, which is set in or added to the planes in the scratch buffers, and its input
+/// gradient, which is added to `into` unless `into` is empty.
 #[expect(clippy::too_many_arguments, reason = "operands, a place to work in and two results")]
 pub fn gradients<const M: usize>(
     conv: &ConvShape,
@@ -110,27 +111,27 @@ pub fn gradients<const M: usize>(
     }
 }
 
-/// Squares over some lines of an image or of several, `M` outputs a side.
+/// The squares that cover some lines of one or several images; a square has `M` x `M` outputs.
 #[derive(Debug, Clone, Copy)]
 struct Squares {
-    /// Images.
+    /// The number of images.
     images: usize,
-    /// Lines of output per image.
+    /// The number of output lines per image.
     lines: usize,
-    /// Columns of output.
+    /// The number of output columns.
     columns: usize,
-    /// The first line of output, in an image.
+    /// The first output line within an image.
     line: usize,
-    /// Height of the input.
+    /// The height of the input.
     height: usize,
-    /// Width of the input.
+    /// The width of the input.
     width: usize,
-    /// Zeros around the input.
+    /// The zero padding of the input.
     padding: usize,
 }
 
-/// Elements between the matrices of two places of a tile: a little more than the matrix, because at a distance of a
-/// large power of two all 36 would fall into the same few lines of the cache.
+/// The distance in elements between two planes. It is slightly more than a plane, because at a distance of a large
+/// power of two all 36 planes would map to the same few cache lines.
 fn plane(rows: usize, channels: usize) -> usize {
     rows * channels + LANES
 }
@@ -148,13 +149,13 @@ impl Squares {
         }
     }
 
-    /// Squares in all.
+    /// The number of squares.
     fn count<const M: usize>(&self) -> usize {
         self.images * self.lines.div_ceil(M) * self.columns.div_ceil(M)
     }
 
-    /// Calls `f(tile's number, image, line, column)` with the first line and column of its outputs, in the image's
-    /// band.
+    /// Calls `f(number of the square, image, line, column)` for every square. Line and column are those of its first
+    /// output, and lines are counted from [`Squares::line`].
     #[inline(always)]
     fn each<const M: usize>(&self, mut f: impl FnMut(usize, usize, usize, usize)) {
         let mut number = 0;
@@ -168,7 +169,7 @@ impl Squares {
         }
     }
 
-    /// The inputs that a tile takes: whether all of them exist, and the place of the first.
+    /// Whether all inputs of a square are inside the image, and the line and column of the first.
     #[inline(always)]
     fn origin(&self, line: usize, column: usize) -> (bool, isize, isize) {
         let (y, x) = ((self.line + line) as isize - self.padding as isize, column as isize - self.padding as isize);
@@ -176,8 +177,8 @@ impl Squares {
         (inside, y, x)
     }
 
-    /// `B^T d B` of every tile of `values` `(image, height, width, channels)`, into a plane `(tile, channel)` per
-    /// place.
+    /// Writes `B^T d B` of every square of `values` `(image, height, width, channels)` to the 36
+    /// planes `(square, channel)`.
     fn inputs<const M: usize>(&self, values: &[f32], channels: usize, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.width * channels, self.height * self.width * channels);
@@ -232,7 +233,8 @@ impl Squares {
         );
     }
 
-    /// Adds `B v B^T` of every tile to `into` `(image, height, width, channels)`: the transpose of [`Squares::inputs`].
+    /// Adds `B v B^T` of every square to `into` `(image, height, width, channels)`: the transpose of
+    /// [`Squares::inputs`].
     fn inputs_back<const M: usize>(&self, planes: &[f32], channels: usize, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.width * channels, self.height * self.width * channels);
@@ -269,7 +271,8 @@ impl Squares {
         );
     }
 
-    /// `A^T m A` of every tile of planes `(tile, channel)`, plus a bias, into `(image, line, column, channel)`.
+    /// Writes `A^T m A` of every square of the planes `(square, channel)`, plus a bias, to `into`
+    /// `(image, line, column, channel)`.
     fn outputs<const M: usize>(&self, planes: &[f32], channels: usize, bias: Option<&[f32]>, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.columns * channels, self.lines * self.columns * channels);
@@ -304,7 +307,8 @@ impl Squares {
         );
     }
 
-    /// `A y A^T` of every tile of `values` `(image, line, column, channel)`: the transpose of [`Squares::outputs`].
+    /// Writes `A y A^T` of every square of `values` `(image, line, column, channel)`: the transpose of
+    /// [`Squares::outputs`].
     fn outputs_back<const M: usize>(&self, values: &[f32], channels: usize, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.columns * channels, self.lines * self.columns * channels);
@@ -340,7 +344,8 @@ impl Squares {
     }
 }
 
-/// `G g G^T` of weights `(row, kernel, kernel, column)`, into a matrix `(row, column)` per place of a tile.
+/// Writes `G g G^T` of the weights `(row, kernel, kernel, column)` to one matrix `(row, column)`
+/// for each of the 36 planes.
 fn weights<const R: usize>(from: &[f32], columns: usize) -> Vec<f32> {
     let rows = from.len() / (R * R * columns);
     let mut places = vec![0.0; AREA * rows * columns];
@@ -368,7 +373,7 @@ fn weights<const R: usize>(from: &[f32], columns: usize) -> Vec<f32> {
     places
 }
 
-/// `G^T u G` of a matrix `(row, column)` per place, into `(row, kernel, kernel, column)`: the transpose of
+/// Computes `G^T u G` of the planes `(row, column)`, in the shape `(row, kernel, kernel, column)`: the transpose of
 /// [`weights`].
 fn weights_back<const R: usize>(places: &[f32], columns: usize) -> Vec<f32> {
     let rows = places.len() / (AREA * columns);

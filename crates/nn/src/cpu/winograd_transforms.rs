@@ -1,25 +1,25 @@
-//! Winograd's minimal filtering in one dimension and two: squares of 6x6 inputs give 4x4 outputs of a kernel of 3x3, or
-//! 2x2 of one of 5x5.
+//! Winograd transforms in one and two dimensions. From a square of 6x6 inputs they give 4x4 outputs with a kernel of
+//! 3x3, or 2x2 outputs with a kernel of 5x5.
 //!
-//! With the points 0, P, -P, Q, -Q and infinity: `outputs = A^T [(G g G^T) * (B^T d B)] A`, the product in brackets
-//! element by element. (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016.) The gradients are
-//! the transposes of these maps.
+//! The interpolation points are 0, P, -P, Q, -Q and infinity: `outputs = A^T [(G g G^T) * (B^T d B)] A`, where the
+//! product in brackets is elementwise (Lavin and Gray, Fast algorithms for convolutional neural networks, 2016). The
+//! gradients are the transposes of these maps.
 
 use super::vector::Lanes;
 
-/// Height and width of a square of inputs.
+/// The height and width of a square of inputs.
 pub const SIDE: usize = 6;
-/// Elements of a square of inputs.
+/// The number of elements of a square of inputs.
 pub const AREA: usize = SIDE * SIDE;
 
-/// The points other than 0 and infinity are `+-P` and `+-Q`: exact, and their squares exact, in f32. Of seventeen pairs
-/// tried these give the smallest error for 3x3, half of that of the usual 1 and 2.
+/// The points other than 0 and infinity are `+-P` and `+-Q`. They and their squares are exact in f32. Of seventeen
+/// pairs that were tried, this one gives the smallest error for 3x3, half of that of the usual 1 and 2.
 const P: f32 = 0.625;
 const Q: f32 = 1.5;
 const P2: f32 = P * P;
 const Q2: f32 = Q * Q;
 
-/// `B^T d`.
+/// Computes `B^T d`.
 #[inline(always)]
 pub fn input(d: [Lanes; SIDE]) -> [Lanes; SIDE] {
     let (even_p, odd_p) = (d[4] - Q2 * d[2], P * (d[3] - Q2 * d[1]));
@@ -34,7 +34,7 @@ pub fn input(d: [Lanes; SIDE]) -> [Lanes; SIDE] {
     ]
 }
 
-/// `B v`, the transpose of [`input`].
+/// Computes `B v`, the transpose of [`input`].
 #[inline(always)]
 pub fn input_back(v: [Lanes; SIDE]) -> [Lanes; SIDE] {
     let (even_p, odd_p) = (v[1] + v[2], P * (v[1] - v[2]));
@@ -49,7 +49,7 @@ pub fn input_back(v: [Lanes; SIDE]) -> [Lanes; SIDE] {
     ]
 }
 
-/// `A^T m`: the first `M` are outputs.
+/// Computes the `M` outputs of `A^T m`.
 #[inline(always)]
 pub fn output<const M: usize>(m: [Lanes; SIDE]) -> [Lanes; M] {
     let (even_p, odd_p) = (m[1] + m[2], P * (m[1] - m[2]));
@@ -65,7 +65,7 @@ pub fn output<const M: usize>(m: [Lanes; SIDE]) -> [Lanes; M] {
     y
 }
 
-/// `A y`, the transpose of [`output`].
+/// Computes `A y`, the transpose of [`output`].
 #[inline(always)]
 pub fn output_back<const M: usize>(y: [Lanes; M]) -> [Lanes; SIDE] {
     let sums = |point: f32| {
@@ -80,12 +80,12 @@ pub fn output_back<const M: usize>(y: [Lanes; M]) -> [Lanes; SIDE] {
     [y[0], even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, y[M - 1]]
 }
 
-/// `1 / product of (point - other point)`, for 0, `P` and `Q`.
+/// The value of `1 / product of (point - other point)` for the points 0, `P` and `Q`.
 const N0: f32 = 1.0 / (P2 * Q2);
 const NP: f32 = 1.0 / (2.0 * P2 * (P2 - Q2));
 const NQ: f32 = 1.0 / (2.0 * Q2 * (Q2 - P2));
 
-/// `G g`.
+/// Computes `G g`.
 #[inline(always)]
 pub fn weight<const R: usize>(g: [Lanes; R]) -> [Lanes; SIDE] {
     let sums = |point: f32, factor: f32| {
@@ -101,7 +101,7 @@ pub fn weight<const R: usize>(g: [Lanes; R]) -> [Lanes; SIDE] {
     [N0 * g[0], even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, g[R - 1]]
 }
 
-/// `G^T u`, the transpose of [`weight`].
+/// Computes `G^T u`, the transpose of [`weight`].
 #[inline(always)]
 pub fn weight_back<const R: usize>(u: [Lanes; SIDE]) -> [Lanes; R] {
     let (even_p, odd_p) = (NP * (u[1] + u[2]), (NP * P) * (u[1] - u[2]));
@@ -118,7 +118,7 @@ pub fn weight_back<const R: usize>(u: [Lanes; SIDE]) -> [Lanes; R] {
     g
 }
 
-/// A map of columns applied to both sides of a square of `N` x `N`, giving `K` x `K`.
+/// Applies a map of columns to both sides of a square of `N` x `N`, which gives `K` x `K`.
 #[inline(always)]
 pub fn both<const N: usize, const K: usize>(
     from: impl Fn(usize, usize) -> Lanes,
@@ -134,7 +134,7 @@ pub fn both<const N: usize, const K: usize>(
             ))
         },
     );
-    // Ranges, and not iterators over the arrays: those copy them.
+    // Ranges instead of iterators over the arrays, because those copy the arrays.
     #[expect(clippy::needless_range_loop)]
     for y in 0..K {
         let row = map(std::array::from_fn(
@@ -159,7 +159,7 @@ mod tests {
         a.into_iter().zip(b).fold(Lanes::ZERO, |sum, (a, b)| sum + a * b)
     }
 
-    /// Of some ten terms of at most some units each.
+    /// Whether two sums of about ten terms, each of at most a few units, are equal up to rounding.
     fn near(a: Lanes, b: Lanes) -> bool {
         a.0.iter().zip(b.0).all(|(a, b)| (a - b).abs() < 64.0 * f32::EPSILON)
     }
@@ -172,7 +172,7 @@ mod tests {
             for (i, y) in y.into_iter().enumerate() {
                 assert!(near(y, dot(g, std::array::from_fn(|k| d[i + k]))), "output {i} of {M} by {R}");
             }
-            // a map and its transpose: a (M b) = (M^T a) b
+            // a map M and its transpose satisfy a (M b) = (M^T a) b
             let a = lanes::<SIDE>(seed + 2000);
             assert!(near(dot(a, v), dot(input_back(a), d)));
             assert!(near(dot(a, u), dot(weight_back::<R>(a), g)));

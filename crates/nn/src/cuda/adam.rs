@@ -1,4 +1,4 @@
-//! Adam over all parameters in one launch: see [`crate::optim`].
+//! Adam over all parameters, in launches of up to 96 tensors: see [`crate::optim`].
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::error::Result;
 use crate::optim::Moments;
 use crate::store::Store;
 
-/// Tensors in one launch; `TENSORS` in `adam.cu`.
+/// The number of tensors in one launch; `TENSORS` in `adam.cu`.
 const TENSORS: usize = 96;
-/// Elements that a block takes; `CHUNK` in `adam.cu`.
+/// The number of elements per block; `CHUNK` in `adam.cu`.
 const CHUNK: usize = 2048;
 
-/// The moments of all parameters, and the rates of an epoch's steps.
+/// The optimiser's state: the moments of all parameters, and the rates of the steps of an epoch.
 pub struct Adam {
     session: Arc<Session>,
     moments: Vec<CudaSlice<f32>>,
@@ -25,14 +25,15 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// For the parameters of a store on the device.
+    /// An optimiser for the parameters of a store on the GPU.
     pub fn new(session: &Arc<Session>, store: &Store) -> Result<Adam> {
         let zeros = |count| Ok(session.stream().alloc_zeros(2 * count)?);
         let moments = store.parameters().iter().map(|(_, var)| zeros(var.elem_count())).collect::<Result<_>>()?;
         Ok(Adam { session: session.clone(), moments, rates: None })
     }
 
-    /// Sets the rates of the steps of an epoch, as `optim::Adam::factors` gives them. Room is taken once, for as many steps as the first epoch has.
+    /// Sets the rates of the steps of an epoch, as `optim::Adam::factors` returns them. The memory is allocated once,
+    /// for the number of steps of the first epoch.
     pub fn set_rates(&mut self, rates: &[[f32; 3]]) -> Result<()> {
         let words = rates.concat();
         let stream = self.session.stream();
@@ -45,7 +46,7 @@ impl Adam {
         Ok(())
     }
 
-    /// What is remembered of each parameter, in the order of the store and of its elements on the host.
+    /// The moments of each parameter, in the order of the store. Their elements are in the host's order.
     pub fn moments(&self, store: &Store) -> Result<Vec<Moments>> {
         let each = self.moments.iter().zip(store.parameters());
         each.map(|(moments, (_, var))| {
@@ -56,7 +57,7 @@ impl Adam {
         .collect()
     }
 
-    /// Goes on from what an interrupted run remembered.
+    /// Restores the state of an interrupted run.
     pub fn resume(&mut self, store: &Store, moments: &[Moments]) -> Result<()> {
         for ((into, from), (_, var)) in self.moments.iter_mut().zip(moments).zip(store.parameters()) {
             let both = [&from.first, &from.second].map(|values| store.device_order(values, var.dims()));
@@ -66,7 +67,7 @@ impl Adam {
         self.session.wait()
     }
 
-    /// One step along the gradients, in the order of the store, at the rate of the step's number.
+    /// Updates the parameters by `gradients`, which are in the order of the store, at the rate of the current step.
     pub fn step(&self, store: &Store, gradients: &[Option<Tensor>]) -> Result<()> {
         let mut rows = Vec::new();
         for ((parameter, moments), gradient) in store.device_parameters().iter().zip(&self.moments).zip(gradients) {
@@ -79,7 +80,7 @@ impl Adam {
         let rates = self.rates.as_ref().map_or(0, |rates| self.session.address(rates));
         let half = self.session.precision() == Precision::Bf16;
         for rows in rows.chunks(TENSORS) {
-            // four tables of addresses, then counts and first chunks in words of half the length
+            // four tables of addresses, then the counts and the first chunks as 32-bit words
             let mut table = [0u64; 5 * TENSORS];
             let mut chunks = 0;
             let mut set = |index: usize, value: usize| {
@@ -102,7 +103,8 @@ impl Adam {
                 self.session.step().into(),
                 usize::from(half).into(),
             ];
-            // SAFETY: the kernel's arguments; gradients, copies and moments are as long as their parameters.
+            // SAFETY: the arguments are those of the kernel; gradients, copies and moments are as
+            // long as their parameters.
             unsafe { self.session.launch(Form::Single, "adam", config, &arguments) }?;
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! Convolution and its two gradients through cuDNN, channels-last.
 //!
-//! cuDNN is asked once per shape for its engines. In training each is timed and the fastest kept; elsewhere, and where
-//! the same bits are asked for, the first of its heuristics is taken that runs. Nothing is looked up, described or
-//! allocated again afterwards.
+//! For each shape, cuDNN is asked once for its engines. In training, the engines are timed and the fastest is kept. In
+//! evaluation, and if deterministic results are requested, the first engine of cuDNN's heuristics that runs is taken.
+//! After that, nothing is looked up, described or allocated again.
 
 use std::collections::hash_map::Entry;
 
@@ -19,18 +19,18 @@ use crate::Precision;
 use crate::cpu::conv_shape::ConvShape;
 use crate::error::{Error, Result};
 
-/// Engines that are timed for a shape: cuDNN names the likely ones first.
+/// The number of engines that are timed for a shape. cuDNN lists the most promising ones first.
 const TIMED: usize = 10;
-/// Runs that are timed of each, after one that is not.
+/// The number of timed runs of each engine, after one run that is not timed.
 const RUNS: usize = 3;
-/// Engines that want more memory to work in are left out.
+/// The maximum workspace of an engine in bytes.
 const WORKSPACE_LIMIT: i64 = 2 << 30;
 
-/// Runs one of the three: `input`, `weight` and `output` are the addresses of those tensors or of their gradients, the
-/// weights as `(outputs, kernel, kernel, inputs)`.
+/// Runs one of the three operations. `input`, `weight` and `output` are the addresses of these tensors or of their
+/// gradients; the weights are `(outputs, kernel, kernel, inputs)`.
 ///
 /// # Safety
-/// The addresses are those of whole tensors of the session's type of activations, in the shapes of `shape`.
+/// The addresses are those of whole tensors in the shapes of `shape`, in the session's type of activations.
 pub unsafe fn run(
     session: &Session,
     task: Task,
@@ -52,15 +52,15 @@ pub unsafe fn run(
     let operands = [input, weight, output];
     let plan = match plans.entry(key) {
         Entry::Occupied(found) => found.into_mut(),
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Entry::Vacant(place) => place.insert(unsafe { find(session, *handle, *search, &key, operands) }?),
     };
     let workspace = session.workspace(plan.workspace as usize)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { execute(*handle, plan, operands, workspace) }
 }
 
-/// Whether an engine computes as exactly, and as repeatably, as the session asks.
+/// Whether an engine is as exact and as deterministic as the session requires.
 fn is_allowed(session: &Session, proposal: &Descriptor) -> Result<bool, CudnnError> {
     use sys::cudnnBackendNumericalNote_t as Note;
     let (name, kind) = (Name::CUDNN_ATTR_ENGINECFG_ENGINE, Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR);
@@ -68,7 +68,7 @@ fn is_allowed(session: &Session, proposal: &Descriptor) -> Result<bool, CudnnErr
     let Some(engine) = engines.first() else { return Ok(false) };
     let notes = engine.notes()?;
     let has = |note: Note| notes.contains(&(note as u32));
-    // transforms of the images cost some bits, the matrix units' float32 more
+    // transforms of the images cost some bits; the float32 mode of the matrix units costs more
     let inexact =
         [Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE, Note::CUDNN_NUMERICAL_NOTE_WINOGRAD, Note::CUDNN_NUMERICAL_NOTE_FFT];
     let is_coarse = session.precision() == Precision::F32 && inexact.into_iter().any(has);
@@ -76,10 +76,10 @@ fn is_allowed(session: &Session, proposal: &Descriptor) -> Result<bool, CudnnErr
     Ok(!has(Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) && !is_coarse && !varies)
 }
 
-/// The plan for a shape, tried on its first operands.
+/// Chooses the plan for a shape, which is tried on the operands of the first call.
 ///
 /// # Safety
-/// As [`run`].
+/// The same conditions as for [`run`].
 unsafe fn find(
     session: &Session,
     handle: sys::cudnnHandle_t,
@@ -95,7 +95,7 @@ unsafe fn find(
     {
         let mut tried = 0;
         for proposal in proposals(&graph, mode).unwrap_or_default() {
-            // What an engine refuses, another may take.
+            // A case that one engine refuses may be supported by another.
             if !is_allowed(session, &proposal).unwrap_or(false) {
                 continue;
             }
@@ -103,8 +103,8 @@ unsafe fn find(
             if plan.workspace > WORKSPACE_LIMIT {
                 continue;
             }
-            // given back before the next engine is tried: what they want between them need not fit
-            // SAFETY: the library reads nothing of it that it has not written.
+            // the workspace is freed before the next engine is tried, since all workspaces need not fit together
+            // SAFETY: the library reads nothing of the workspace that it has not written.
             let workspace = match unsafe { stream.alloc::<u8>((plan.workspace as usize).max(1)) } {
                 Ok(workspace) => workspace,
                 Err(error) => {
@@ -112,7 +112,7 @@ unsafe fn find(
                     continue;
                 }
             };
-            // SAFETY: the caller's promise; every run overwrites the result of the one before.
+            // SAFETY: guaranteed by the caller; every run overwrites the result of the previous one.
             let once = || unsafe { execute(handle, &plan, operands, session.address(&workspace)) };
             if let Err(error) = once() {
                 refusal = Some(error);

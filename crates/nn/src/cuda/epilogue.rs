@@ -1,4 +1,4 @@
-//! The end of an operator on the device: see [`crate::cpu::epilogue`].
+//! The epilogue of an operator on the GPU: see [`crate::cpu::epilogue`].
 
 use candle_core::{DType, Tensor};
 
@@ -7,26 +7,26 @@ use super::session::{Session, address};
 use crate::cpu::epilogue::Epilogue;
 use crate::error::Result;
 
-/// What an operator gives, and which element of its window each value is, where there are windows.
+/// The output of an operator, with the choices of its pooling windows if it has any.
 pub struct Output {
-    /// `(images, lines, columns, channels)` after the epilogue.
+    /// The values after the epilogue, `(images, lines, columns, channels)`.
     pub values: Tensor,
-    /// As the values, in bytes.
+    /// The index of each value in its pooling window, one byte each, in the shape of the values.
     pub choice: Option<Tensor>,
 }
 
-/// What is done per channel before the epilogue, as addresses; 0 is none. `(x - mean) * scale + shift`.
+/// The map of each channel before the epilogue, `(x - mean) * scale + shift`. The fields are addresses; 0 means absent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Affine {
-    /// What is taken away.
+    /// The address of the numbers to subtract.
     pub mean: u64,
-    /// What is multiplied by.
+    /// The address of the factors.
     pub scale: u64,
-    /// What is added.
+    /// The address of the numbers to add.
     pub shift: u64,
 }
 
-/// The epilogue as the kernels number it.
+/// The number of an epilogue in the kernels.
 pub fn number(epilogue: Epilogue) -> Argument<'static> {
     Argument::Word(match epilogue {
         Epilogue::Identity => 0,
@@ -35,13 +35,13 @@ pub fn number(epilogue: Epilogue) -> Argument<'static> {
     })
 }
 
-/// Images, height, width and channels of a tensor before the epilogue, as the kernels take them.
+/// The images, height, width and channels of a tensor before the epilogue, in the form that the kernels expect.
 pub fn size(input: &Tensor) -> Result<[u32; 4]> {
     let (images, height, width, channels) = input.dims4()?;
     Ok([images, height, width, channels].map(|extent| extent as u32))
 }
 
-/// Applies the map, adds `other` where it is given, and finishes.
+/// Applies the map, adds `other` if it is given, and applies the epilogue.
 pub fn forward(
     session: &Session,
     input: &Tensor,
@@ -60,7 +60,7 @@ pub fn forward(
     Ok(Output { values, choice })
 }
 
-/// As [`forward`], into tensors that are there; without windows, the values may be the input itself.
+/// Like [`forward`], but writes to existing tensors. Without pooling, the values may be written over the input.
 pub fn into(
     session: &Session,
     input: &Tensor,
@@ -85,11 +85,11 @@ pub fn into(
         Argument::Words(&size),
         number(epilogue),
     ];
-    // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+    // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
     unsafe { session.launch(form, "epilogue", config, &arguments) }
 }
 
-/// The gradient of what came before bias and epilogue, and the bias's, where one is wanted.
+/// Computes the gradient of the input of bias and epilogue, and the gradient of the bias if it is wanted.
 pub fn gradient(
     session: &Session,
     before: &[usize; 4],
@@ -126,7 +126,7 @@ pub fn gradient(
         partial,
         tickets,
     ];
-    // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+    // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
     unsafe { session.launch(form, "epilogue_gradient", config, &arguments) }?;
     Ok((into.unwrap_or_else(|| grad.clone()), bias))
 }

@@ -1,4 +1,4 @@
-//! The kernels' source, compiled, and how one is launched.
+//! Compiles and launches the CUDA kernels.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -20,22 +20,22 @@ const NETWORK: [&str; 6] = [
     include_str!("kernels/adam.cu"),
 ];
 
-/// Threads in a block of every kernel but the loss's.
+/// The number of threads per block in all kernels except the loss.
 pub const THREADS: u32 = 256;
-/// Groups of channels that a block stands on side by side; `place` in `common.cu`.
+/// The number of channel groups that a block covers side by side; `place` in `common.cu`.
 const LANES: usize = 16;
-/// Blocks of a kernel that sums: three for each of a large GPU's processors, few enough that the last adds theirs up
-/// quickly.
+/// The number of blocks of a reduction kernel: three per multiprocessor of a large GPU, and few enough that the last
+/// block adds their sums quickly.
 const SUMMING_BLOCKS: usize = 396;
-/// Blocks of a kernel that only writes.
+/// The number of blocks of a kernel that only writes.
 const WRITING_BLOCKS: usize = 132 * 16;
 
-/// Which of the compiled forms a kernel is taken from.
+/// The compiled form from which a kernel is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// One channel per thread and step.
+    /// A thread handles one channel at a time.
     Single,
-    /// 16 bytes of neighbouring channels.
+    /// A thread handles 16 bytes of neighbouring channels at a time.
     Vector,
     /// The caller's own kernels, compiled without fused multiply-adds.
     Extra,
@@ -51,8 +51,8 @@ fn source(form: Form, half: bool, extra: &str) -> String {
     format!("#define HALF {}\n#define V {lanes}\n{COMMON}\n{rest}", u8::from(half))
 }
 
-/// The machine code of a form of the kernels. Not PTX: that of a newer NVRTC than the driver is refused by it, machine code
-/// is not (CUDA's minor version compatibility), and PyTorch may well bring a newer one.
+/// Compiles one form of the kernels to machine code. It is not PTX, because a driver refuses PTX of a newer NVRTC than
+/// its own, which PyTorch may well install; machine code is accepted (CUDA's minor version compatibility).
 fn compile(form: Form, half: bool, extra: &str, architecture: &str) -> Result<Vec<u8>> {
     let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
     if form == Form::Extra {
@@ -61,8 +61,8 @@ fn compile(form: Form, half: bool, extra: &str, architecture: &str) -> Result<Ve
     let text = CString::new(source(form, half, extra)).expect("the source holds no zeros");
     let refuse = |what: &str| Error::Cuda { message: format!("the kernels do not compile for {architecture}: {what}") };
     let program = result::create_program(&text, None).map_err(|e| refuse(&e.to_string()))?;
-    // SAFETY: the program lives until it is destroyed below, its source for longer, and the room has the size that was
-    // asked for.
+    // SAFETY: the program lives until it is destroyed below, its source lives longer, and the
+    // buffer has the requested size.
     unsafe {
         let code = || {
             result::compile_program(program, &options)?;
@@ -83,7 +83,8 @@ fn compile(form: Form, half: bool, extra: &str, architecture: &str) -> Result<Ve
     }
 }
 
-/// Compiles every form of the kernels, and the caller's own, for an architecture such as `sm_90`; needs NVRTC and no GPU.
+/// Compiles every form of the kernels, and the caller's own, for an architecture such as
+/// `sm_90`. Needs NVRTC but no GPU.
 pub fn compile_all(extra: &str, architecture: &str) -> Result<()> {
     for form in [Form::Single, Form::Vector, Form::Extra] {
         for half in [false, true] {
@@ -93,18 +94,18 @@ pub fn compile_all(extra: &str, architecture: &str) -> Result<()> {
     Ok(())
 }
 
-/// An argument of a kernel, as it stands in its parameters.
+/// A kernel argument, in the form in which it is passed.
 #[derive(Debug, Clone, Copy)]
 pub enum Argument<'a> {
-    /// A pointer, or a number of 64 bits.
+    /// A pointer or a 64-bit number.
     Long(u64),
-    /// A number of 32 bits.
+    /// A 32-bit number.
     Word(u32),
-    /// A float.
+    /// A 32-bit float.
     Float(f32),
-    /// A structure, in whole words of 64 bits.
+    /// A structure made of 64-bit words.
     Block(&'a [u64]),
-    /// A structure of 32-bit numbers.
+    /// A structure made of 32-bit words.
     Words(&'a [u32]),
 }
 
@@ -115,7 +116,8 @@ impl From<u64> for Argument<'_> {
 }
 
 impl From<usize> for Argument<'_> {
-    /// Shapes, strides and counts, which stay far below 32 bits: products of them are taken in 64 on the device.
+    /// Converts shapes, strides and counts, which are far below 2^32. Their products are computed
+    /// in 64 bits on the device.
     fn from(value: usize) -> Self {
         Argument::Word(value as u32)
     }
@@ -127,7 +129,7 @@ impl From<f32> for Argument<'_> {
     }
 }
 
-/// The compiled kernels of one device and type of activations.
+/// The compiled kernels for one device and one type of activations.
 pub struct Kernels {
     stream: Arc<CudaStream>,
     half: bool,
@@ -138,17 +140,17 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Nothing is compiled yet.
+    /// Prepares the kernels. None is compiled yet.
     pub fn new(stream: Arc<CudaStream>, half: bool, extra: &'static str, architecture: String) -> Kernels {
         Kernels { stream, half, extra, architecture, modules: Mutex::default(), functions: Mutex::default() }
     }
 
-    /// The form for so many channels.
+    /// The form for `channels` channels.
     pub fn form(&self, channels: usize) -> Form {
         if channels.is_multiple_of(self.lanes(Form::Vector)) { Form::Vector } else { Form::Single }
     }
 
-    /// Channels that a thread takes at a time.
+    /// The number of channels that a thread handles at a time.
     pub fn lanes(&self, form: Form) -> usize {
         match form {
             Form::Vector => 16 / if self.half { 2 } else { 4 },
@@ -180,8 +182,8 @@ impl Kernels {
     /// Launches a kernel.
     ///
     /// # Safety
-    /// The arguments are those of the kernel, in number, order and kind, and its pointers are valid on the device for
-    /// what it reads and writes.
+    /// The arguments match those of the kernel in number, order and type, and the pointers are valid on the device for
+    /// all reads and writes of the kernel.
     pub unsafe fn launch(
         &self,
         form: Form,
@@ -196,12 +198,12 @@ impl Kernels {
                 Argument::Long(value) => builder.arg(value),
                 Argument::Word(value) => builder.arg(value),
                 Argument::Float(value) => builder.arg(value),
-                // The driver copies as many bytes from here as the kernel declares.
+                // The driver copies the number of bytes that the kernel declares.
                 Argument::Block(values) => builder.arg(first(values)),
                 Argument::Words(values) => builder.arg(first(values)),
             };
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { builder.launch(config) }?;
         Ok(())
     }
@@ -211,7 +213,7 @@ fn first<T: DeviceRepr>(values: &[T]) -> &T {
     values.first().expect("structures that are passed to kernels have fields")
 }
 
-/// The blocks of a kernel that stands on `(rows, channels)`: see `place` in `common.cu`.
+/// The launch configuration of a kernel over `(rows, channels)`: see `place` in `common.cu`.
 fn blocks(rows: usize, channels: usize, lanes: usize, most: usize) -> LaunchConfig {
     let groups = channels / lanes;
     let side = groups.min(LANES);
@@ -220,22 +222,22 @@ fn blocks(rows: usize, channels: usize, lanes: usize, most: usize) -> LaunchConf
     LaunchConfig { grid_dim: (across as u32, down as u32, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
 }
 
-/// The blocks of a kernel that ends in `total`.
+/// The launch configuration of a kernel that ends in `total`.
 pub fn summing(rows: usize, channels: usize, lanes: usize) -> LaunchConfig {
     blocks(rows, channels, lanes, SUMMING_BLOCKS)
 }
 
-/// Floats that partial sums take at most: two for each of a block's channels.
+/// The maximum number of floats of the partial sums: two for each channel of a block.
 pub const PARTIAL_SUMS: usize = 2 * 8 * LANES * SUMMING_BLOCKS;
-/// The most slices of channels that sums are made over.
+/// The maximum number of channel slices of a reduction.
 pub const SLICES: usize = SUMMING_BLOCKS;
 
-/// The blocks of a kernel that writes `(rows, channels)`.
+/// The launch configuration of a kernel that writes `(rows, channels)`.
 pub fn writing(rows: usize, channels: usize, lanes: usize) -> LaunchConfig {
     blocks(rows, channels, lanes, WRITING_BLOCKS)
 }
 
-/// The blocks of a kernel that takes elements, or groups of them, one by one.
+/// The launch configuration of a kernel over `count` elements or groups of elements.
 pub fn each(count: usize) -> LaunchConfig {
     let blocks = count.div_ceil(THREADS as usize).clamp(1, WRITING_BLOCKS);
     LaunchConfig { grid_dim: (blocks as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }

@@ -1,4 +1,4 @@
-//! Products of matrices through cuBLAS: the fully connected layer, and convolutions of single pixels.
+//! Matrix products through cuBLAS, for the fully connected layer and for 1x1 convolutions.
 
 use candle_core::cuda_backend::cudarc::cublas::result::{CublasError, gemm_ex};
 use candle_core::cuda_backend::cudarc::cublas::sys;
@@ -14,54 +14,56 @@ impl From<CublasError> for Error {
     }
 }
 
-/// A fully connected layer: `(rows, inputs)` times `(outputs, inputs)`, turned, gives `(rows, outputs)`. The addresses
-/// are those of tensors of the session's type of activations in these shapes.
+/// The shape of a fully connected layer: `(rows, inputs)` times the transpose of `(outputs, inputs)` gives
+/// `(rows, outputs)`. The addresses that its methods take are those of tensors in these shapes, in the
+/// session's type of activations.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear {
-    /// Rows of the batch.
+    /// The number of rows of the batch.
     pub rows: usize,
-    /// Features that come in.
+    /// The number of input features.
     pub inputs: usize,
-    /// Features that go out.
+    /// The number of output features.
     pub outputs: usize,
 }
 
-/// A factor: its address, whether it is turned, and the length of its lines.
+/// A factor of a product: its address, whether it is transposed, and its leading dimension.
 type Factor = (u64, sys::cublasOperation_t, usize);
 
 impl Linear {
-    /// The output, without a bias.
+    /// Computes the output without bias.
     ///
     /// # Safety
-    /// The addresses are as the type says.
+    /// The addresses satisfy the conditions stated for [`Linear`].
     pub unsafe fn forward(&self, session: &Session, input: u64, weight: u64, output: u64) -> Result<()> {
         let (weight, input) = ((weight, TURNED, self.inputs), (input, AS_IT_IS, self.inputs));
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { multiply(session, [self.outputs, self.rows, self.inputs], weight, input, output) }
     }
 
-    /// The gradient of the input.
+    /// Computes the gradient of the input.
     ///
     /// # Safety
-    /// The addresses are as the type says.
+    /// The addresses satisfy the conditions stated for [`Linear`].
     pub unsafe fn input_gradient(&self, session: &Session, weight: u64, grad: u64, input: u64) -> Result<()> {
         let (weight, grad) = ((weight, AS_IT_IS, self.inputs), (grad, AS_IT_IS, self.outputs));
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { multiply(session, [self.inputs, self.rows, self.outputs], weight, grad, input) }
     }
 
-    /// The gradient of the weight.
+    /// Computes the gradient of the weight.
     ///
     /// # Safety
-    /// The addresses are as the type says.
+    /// The addresses satisfy the conditions stated for [`Linear`].
     pub unsafe fn weight_gradient(&self, session: &Session, input: u64, grad: u64, weight: u64) -> Result<()> {
         let (input, grad) = ((input, AS_IT_IS, self.inputs), (grad, TURNED, self.outputs));
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { multiply(session, [self.inputs, self.outputs, self.rows], input, grad, weight) }
     }
 }
 
-/// cuBLAS counts columns first, so that every matrix of ours is turned for it: it gives `(n, m)` in our order.
+/// Multiplies two matrices into a row-major matrix `(n, m)`. cuBLAS is column-major, so that it sees every row-major
+/// matrix as its transpose.
 unsafe fn multiply(session: &Session, [m, n, k]: [usize; 3], a: Factor, b: Factor, into: u64) -> Result<()> {
     let (kind, compute) = match session.precision() {
         Precision::F32 => (sys::cudaDataType_t::CUDA_R_32F, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F),
@@ -71,7 +73,8 @@ unsafe fn multiply(session: &Session, [m, n, k]: [usize; 3], a: Factor, b: Facto
     let (one, zero) = (1f32, 0f32);
     let algorithm = sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT;
     let scalar = |value: &f32| std::ptr::from_ref(value).cast();
-    // SAFETY: the caller's addresses of matrices in these shapes; the two factors are read before the call returns.
+    // SAFETY: the caller's addresses are those of matrices in these shapes; alpha and beta are read
+    // before the call returns.
     unsafe {
         gemm_ex(
             session.blas(),

@@ -1,5 +1,5 @@
-//! Cross entropy of all heads on the device, with its gradient, and the sums of an epoch, which stay there until asked
-//! for.
+//! The cross entropy of all heads on the GPU, with its gradient and the sums of an epoch, which stay on the device
+//! until they are read.
 
 use std::sync::Arc;
 
@@ -11,44 +11,44 @@ use super::session::{Session, address};
 use crate::error::{Error, Result};
 use crate::tape::Value;
 
-/// The most heads that one launch takes; `HEADS` in `loss.cu`.
+/// The maximum number of heads per launch; `HEADS` in `loss.cu`.
 const HEADS: usize = 64;
-/// Words of `Totals` in `loss.cu` before those of the heads.
+/// The number of words of `Totals` in `loss.cu` before the counts of the heads.
 const FIXED: usize = 5;
-/// Threads of the one block.
+/// The number of threads of the single block.
 const THREADS: u32 = 1024;
 
 /// The sums since the last reset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Totals {
-    /// Sum over images and heads of the cross entropy.
+    /// The sum of the cross entropy over images and heads.
     pub loss: f64,
     /// The first step, counted from 1 in its epoch, whose mean loss was not finite, and that loss.
     pub bad: Option<(u64, f64)>,
-    /// Images.
+    /// The number of images.
     pub images: usize,
-    /// Images on which all heads are right.
+    /// The number of images on which all heads are right.
     pub correct: usize,
-    /// Images on which a head is right, per head.
+    /// The number of images on which a head is right, for each head.
     pub correct_heads: Vec<usize>,
 }
 
-/// Which images of the data set a batch is.
+/// The images of the data set that make up a batch.
 #[derive(Debug, Clone, Copy)]
 pub enum Rows {
-    /// Of the epoch's order, whose address is given: those from the number of the step times `stride` on.
+    /// Images in the order of the epoch, starting at the number of the step times `stride`.
     Ordered {
-        /// Address of the order.
+        /// The address of the order.
         order: u64,
-        /// Images in a batch.
+        /// The number of images in a batch.
         stride: usize,
     },
-    /// Those from here on.
+    /// Consecutive images, starting at this one.
     From(usize),
 }
 
 impl Rows {
-    /// The address of the order or 0, the first image, and the stride.
+    /// The address of the order (0 if there is none), the first image, and the stride.
     pub fn arguments(self) -> (u64, usize, usize) {
         match self {
             Rows::Ordered { order, stride } => (order, 0, stride),
@@ -57,24 +57,24 @@ impl Rows {
     }
 }
 
-/// The loss of a network with its sums.
+/// The loss of a network, with its sums over an epoch.
 pub struct Loss {
     session: Arc<Session>,
     totals: CudaSlice<u64>,
 }
 
 impl Loss {
-    /// With empty sums.
+    /// A loss whose sums are 0.
     pub fn new(session: &Arc<Session>) -> Result<Loss> {
         Ok(Loss { session: session.clone(), totals: session.stream().alloc_zeros(FIXED + HEADS)? })
     }
 
-    /// Empties the sums.
+    /// Sets the sums to 0.
     pub fn reset(&mut self) -> Result<()> {
         Ok(self.session.stream().memset_zeros(&mut self.totals)?)
     }
 
-    /// Waits for the device and tells the sums of so many heads.
+    /// Waits for the device and returns the sums for `heads` heads.
     pub fn read(&self, heads: usize) -> Result<Totals> {
         let words = self.session.stream().clone_dtoh(&self.totals)?;
         self.session.wait()?;
@@ -89,12 +89,12 @@ impl Loss {
         })
     }
 
-    /// Adds a batch to the sums, and gives the gradients of the logits where they are wanted. `targets` is the address of
-    /// the classes of all images of the data set, a byte for each head, image by image; the classes that were found go to the
-    /// address `predicted`.
+    /// Adds the loss of a batch to the sums, and returns the gradients of the logits if they are wanted. `targets` is
+    /// the address of the classes of all images of the data set, image by image, with one byte for each head. The
+    /// predicted classes are written to the address `predicted`.
     ///
     /// # Safety
-    /// The addresses are valid for the images of `rows`, as many as there are logits.
+    /// The addresses are valid for the images of `rows`, of which there are as many as rows of logits.
     pub unsafe fn add(
         &self,
         logits: &[Value],
@@ -134,7 +134,7 @@ impl Loss {
             usize::from(with_gradients).into(),
         ];
         let config = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
-        // SAFETY: the kernel's arguments, and the caller's promise.
+        // SAFETY: the arguments are those of the kernel; the rest is guaranteed by the caller.
         unsafe { self.session.launch(Form::Single, "cross_entropy", config, &arguments) }?;
         Ok(gradients)
     }

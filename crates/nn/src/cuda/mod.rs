@@ -1,9 +1,10 @@
-//! The operators on an NVIDIA GPU: convolutions through cuDNN, products through cuBLAS, the rest kernels of this crate.
+//! The operators on an NVIDIA GPU: convolutions use cuDNN, matrix products use cuBLAS, and all others
+//! use kernels of this crate.
 //!
-//! The files beside those of [`super::cpu`] have the same names and tasks; [`ops`] joins them to the tape. All work goes
-//! to one stream of the device in the order of the calls, and nothing here waits for it but what says so. The kernels'
-//! source is `kernels/*.cu`; it is compiled when the program starts, by NVRTC, for the GPU that is there: so the binary
-//! needs no GPU's name when it is built, and bfloat16 and float kernels come from one text.
+//! The files correspond to the files of [`super::cpu`] with the same names; [`ops`] connects them to the tape. All work
+//! goes to one stream of the device, in the order of the calls, and a function waits for it only if its documentation
+//! says so. The source of the kernels, `kernels/*.cu`, is compiled by NVRTC for the GPU in use when the program starts.
+//! The binary can therefore be built without choosing a GPU, and bfloat16 and float kernels share one source.
 
 pub mod adam;
 pub mod conv;

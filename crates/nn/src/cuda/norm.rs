@@ -1,4 +1,4 @@
-//! Batch norm on the device: see [`crate::cpu::norm`].
+//! Batch norm on the GPU: see [`crate::cpu::norm`].
 
 use candle_core::{DType, Tensor};
 
@@ -8,21 +8,21 @@ use super::session::{Session, address};
 use crate::cpu::epilogue::Epilogue;
 use crate::error::Result;
 
-/// The tensors of a batch norm, `(channels)` each, in floats.
+/// The tensors of a batch norm, each `(channels)` in float32.
 pub struct Norm {
-    /// Scale.
+    /// The scale.
     pub weight: Tensor,
-    /// Shift.
+    /// The shift.
     pub bias: Tensor,
-    /// Running mean.
+    /// The running mean.
     pub running_mean: Tensor,
-    /// Running variance.
+    /// The running variance.
     pub running_var: Tensor,
-    /// The bias of the convolution before, which is not added: the norm would take it away again.
+    /// The bias of the preceding convolution. It is not added, since the batch norm would subtract it again.
     pub shift: Option<Tensor>,
 }
 
-/// Per channel the mean, the scale and the inverse deviation, one after the other: `(3, channels)`.
+/// The mean, the scale and the inverse standard deviation of each channel, `(3, channels)`.
 pub struct Saved(Tensor);
 
 impl Saved {
@@ -32,7 +32,7 @@ impl Saved {
     }
 }
 
-/// The batch's statistics; moves the running ones.
+/// Computes the statistics of the batch and updates the running statistics.
 pub fn statistics(session: &Session, input: &Tensor, norm: &Norm) -> Result<Saved> {
     let (images, height, width, channels) = input.dims4()?;
     let saved = session.empty(&[3, channels], DType::F32)?;
@@ -51,12 +51,12 @@ pub fn statistics(session: &Session, input: &Tensor, norm: &Norm) -> Result<Save
         partial,
         tickets,
     ];
-    // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+    // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
     unsafe { session.launch(form, "norm_statistics", summing(rows, channels, session.lanes(form)), &arguments) }?;
     Ok(Saved(saved))
 }
 
-/// What evaluation takes in their place.
+/// The running statistics in place of the batch's, for evaluation.
 pub fn running(session: &Session, norm: &Norm) -> Result<Saved> {
     let channels = norm.weight.elem_count();
     let saved = session.empty(&[3, channels], DType::F32)?;
@@ -68,12 +68,12 @@ pub fn running(session: &Session, norm: &Norm) -> Result<Saved> {
         channels.into(),
         address(&saved)?.into(),
     ];
-    // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+    // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
     unsafe { session.launch(Form::Single, "norm_running", each(channels), &arguments) }?;
     Ok(Saved(saved))
 }
 
-/// The normalised input, plus `other` where it is given, finished.
+/// Normalises the input, adds `other` if it is given, and applies the epilogue.
 pub fn forward(
     session: &Session,
     input: &Tensor,
@@ -87,17 +87,18 @@ pub fn forward(
 
 /// The gradients of a batch norm.
 pub struct Gradients {
-    /// Of the input.
+    /// The gradient of the input.
     pub input: Tensor,
-    /// Of the scale.
+    /// The gradient of the scale.
     pub weight: Tensor,
-    /// Of the shift.
+    /// The gradient of the shift.
     pub bias: Tensor,
-    /// Of what was added before the epilogue, if anything was.
+    /// The gradient of the tensor that was added before the epilogue, if there was one.
     pub other: Option<Tensor>,
 }
 
-/// The gradients, from what the forward pass had and the gradient of its result. `other` tells that something was added.
+/// Computes the gradients from the operands and the result of the forward pass and the gradient of the result. `other`
+/// tells whether a tensor was added before the epilogue.
 pub fn backward(
     session: &Session,
     input: &Tensor,
@@ -133,7 +134,7 @@ pub fn backward(
         tickets,
     ];
     let windows = if epilogue == Epilogue::ReluPool { 4 } else { 1 };
-    // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+    // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
     unsafe { session.launch(form, "norm_sums", summing(rows.div_ceil(windows), channels, lanes), &arguments) }?;
     let into = session.activations(input.dims())?;
     let shortcut = other.then(|| session.activations(input.dims())).transpose()?;
@@ -150,7 +151,7 @@ pub fn backward(
         address(&into)?.into(),
         optional(shortcut.as_ref())?,
     ];
-    // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+    // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
     unsafe { session.launch(form, "norm_gradient", writing(rows.div_ceil(windows), channels, lanes), &arguments) }?;
     Ok(Gradients { input: into, weight, bias, other: shortcut })
 }

@@ -1,4 +1,4 @@
-//! The operators on a GPU, joined to the tape: the counterpart of [`crate::ops`], which hands over to them.
+//! The operators on a GPU, connected to the tape. [`crate::ops`] calls them for tensors on a GPU.
 
 use std::sync::Arc;
 
@@ -19,18 +19,18 @@ use crate::cpu::epilogue::Epilogue;
 use crate::error::Result;
 use crate::tape::{At, Value, apply};
 
-/// Whether a convolution is a product of matrices as it stands.
+/// The matrix product that equals a 1x1 convolution; `None` for other convolutions.
 fn pointwise(shape: &ConvShape) -> Option<Linear> {
     let rows = shape.images * shape.height * shape.width;
     let plain = (shape.kernel, shape.stride, shape.padding) == (1, 1, 0);
     plain.then_some(Linear { rows, inputs: shape.inputs, outputs: shape.outputs })
 }
 
-/// The output before bias and epilogue.
+/// Computes the output before bias and epilogue.
 fn convolve(session: &Session, shape: &ConvShape, input: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let output = session.activations(&[shape.images, shape.lines(), shape.columns(), shape.outputs])?;
     let (input, weight, into) = (address(input)?, weight_address(weight)?, address(&output)?);
-    // SAFETY: the tensors have the shapes of `shape`, which was made of theirs.
+    // SAFETY: the tensors have the shapes of `shape`, which was derived from them.
     match pointwise(shape) {
         Some(linear) => unsafe { linear.forward(session, input, weight, into) }?,
         None if conv_one_channel::takes(shape) => {
@@ -41,7 +41,7 @@ fn convolve(session: &Session, shape: &ConvShape, input: &Tensor, weight: &Tenso
     Ok(output)
 }
 
-/// The gradients of input, where it is wanted, and weight.
+/// Computes the gradients of the input, if it is wanted, and of the weight.
 fn convolve_back(
     session: &Session,
     shape: &ConvShape,
@@ -53,7 +53,7 @@ fn convolve_back(
     let (x, w, g) = (address(input)?, weight_address(weight)?, address(grad)?);
     let linear = pointwise(shape);
     let into = address(&weight_grad)?;
-    // SAFETY: the tensors have the shapes of `shape`, which was made of theirs; so below.
+    // SAFETY: the tensors have the shapes of `shape`, which was derived from them. The same holds below.
     match linear {
         Some(linear) => unsafe { linear.weight_gradient(session, x, g, into) }?,
         None if conv_one_channel::takes(shape) => {
@@ -71,11 +71,11 @@ fn convolve_back(
         }
         input_grad = Some(tensor);
     }
-    // as the weight reads: outputs, inputs, kernel, kernel
+    // the shape of the weight: outputs, inputs, kernel, kernel
     Ok([input_grad, Some(weight_grad.permute((0, 3, 1, 2))?)])
 }
 
-/// Convolution, then bias and epilogue.
+/// Convolution, followed by bias and epilogue.
 pub fn conv(at: At, input: &Value, weight: &Value, bias: Option<&Value>, shape: ConvShape) -> Result<Value> {
     let session = Session::of(input)?;
     let operands: Vec<&Value> = [input, weight].into_iter().chain(bias).collect();
@@ -100,8 +100,8 @@ pub fn conv(at: At, input: &Value, weight: &Value, bias: Option<&Value>, shape: 
     })
 }
 
-/// Convolution and batch norm, plus `other` where it is given, then the epilogue. The convolution's bias is left out in
-/// training, where the norm would take it away again: its gradient is 0.
+/// Convolution and batch norm, plus `other` if it is given, followed by the epilogue. In training, the convolution's
+/// bias is not added, since the batch norm would subtract it again; its gradient is 0.
 pub fn conv_norm(
     mode: Mode,
     input: &Value,
@@ -156,7 +156,7 @@ pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Val
     let shape = Linear { rows, inputs, outputs };
     apply(at, &[input, weight, bias], || {
         let values = session.activations(&[rows, outputs])?;
-        // SAFETY: the tensors have the shapes of `shape`, which was made of theirs; so below.
+        // SAFETY: the tensors have the shapes of `shape`, which was derived from them. The same holds below.
         unsafe { shape.forward(&session, address(input)?, address(weight)?, address(&values)?) }?;
         let pixels = values.reshape((rows, 1, 1, outputs))?;
         let map = Affine { shift: address(bias)?, ..Affine::default() };
@@ -181,7 +181,7 @@ pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Val
     })
 }
 
-/// Launches a kernel over the elements of tensors of one shape: some that are read, then one that is written.
+/// Launches an elementwise kernel on tensors of the same shape: the operands, which are read, and the result.
 fn elementwise(session: &Session, name: &'static str, operands: &[&Tensor]) -> Result<Tensor> {
     let first = operands[0];
     let count = first.elem_count();
@@ -193,12 +193,12 @@ fn elementwise(session: &Session, name: &'static str, operands: &[&Tensor]) -> R
         arguments.push(address(operand)?.into());
     }
     arguments.push(Argument::Long(groups as u64));
-    // SAFETY: the kernels that are named here take so many tensors of one size, and that size.
+    // SAFETY: the kernels named by the callers take this number of tensors of the same size, and that size.
     unsafe { session.launch(form, name, each(groups), &arguments) }?;
     Ok(into)
 }
 
-/// `max(a + b, 0)`.
+/// The function `max(a + b, 0)`.
 pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
     let session = Session::of(a)?;
     apply(at, &[a, b], || {
@@ -212,7 +212,7 @@ pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
     })
 }
 
-/// `max(x, 0)`.
+/// The function `max(x, 0)`.
 pub fn relu(at: At, input: &Value) -> Result<Value> {
     let session = Session::of(input)?;
     apply(at, &[input], || {
@@ -222,12 +222,12 @@ pub fn relu(at: At, input: &Value) -> Result<Value> {
     })
 }
 
-/// The sum of two tensors.
+/// The sum of two tensors of the same shape.
 pub fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     elementwise(&*Session::of(a)?, "sum", &[a, b])
 }
 
-/// Drops elements by the streams of a layer: see [`crate::ops::dropout`].
+/// Drops elements by the random streams of a layer: see [`crate::ops::dropout`].
 pub fn dropout(at: At, input: &Value, rate: f64, layer: usize) -> Result<Value> {
     let session = Session::of(input)?;
     apply(at, &[input], || {
@@ -252,21 +252,21 @@ fn drop_some(session: &Arc<Session>, input: &Tensor, rate: f64, layer: usize) ->
         Argument::Long((rate * 2f64.powi(32)) as u64),
         Argument::Float((1.0 / (1.0 - rate)) as f32),
     ];
-    // SAFETY: the kernel's arguments; there are keys for every step and layer.
+    // SAFETY: the arguments are those of the kernel; there are keys for every step and layer.
     unsafe { session.launch(Form::Single, "dropout", each(rows * columns.div_ceil(16)), &arguments) }?;
     Ok(into)
 }
 
-/// Lines and columns of each image of `(images, rows, columns)` exchanged.
+/// Transposes each image of `(images, rows, columns)`.
 fn exchange(session: &Session, input: &Tensor, into: &[usize], [images, rows, columns]: [usize; 3]) -> Result<Tensor> {
     let output = session.activations(into)?;
     let arguments = [address(input)?.into(), address(&output)?.into(), images.into(), rows.into(), columns.into()];
-    // SAFETY: the kernel's arguments; both tensors have as many elements as the three numbers multiply to.
+    // SAFETY: the arguments are those of the kernel; both tensors have `images * rows * columns` elements.
     unsafe { session.launch(Form::Single, "exchange", each(images * rows * columns), &arguments) }?;
     Ok(output)
 }
 
-/// Channels first, then flat: see [`crate::ops::flatten`].
+/// Flattens with the channels first: see [`crate::ops::flatten`].
 pub fn flatten(at: At, input: &Value) -> Result<Value> {
     let session = Session::of(input)?;
     let (images, height, width, channels) = input.dims4()?;
@@ -290,7 +290,7 @@ pub fn mean(at: At, input: &Value) -> Result<Value> {
         let values = session.activations(&[images, channels])?;
         let arguments =
             [address(input)?.into(), address(&values)?.into(), images.into(), positions.into(), channels.into()];
-        // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+        // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
         unsafe { session.launch(Form::Single, "mean_forward", each(images * channels), &arguments) }?;
         let backward = move |grad: Tensor| {
             let into = session.activations(&[images, height, width, channels])?;
@@ -298,7 +298,7 @@ pub fn mean(at: At, input: &Value) -> Result<Value> {
             let arguments =
                 [address(&grad)?.into(), address(&into)?.into(), images.into(), positions.into(), channels.into()];
             let groups = into.elem_count() / session.lanes(form);
-            // SAFETY: the kernel's arguments; the tensors have the sizes that it is told.
+            // SAFETY: the arguments are those of the kernel, and they state the sizes of the tensors.
             unsafe { session.launch(form, "mean_gradient", each(groups), &arguments) }?;
             Ok(vec![Some(into)])
         };

@@ -1,5 +1,5 @@
-//! The plans of cuDNN for convolutions: the graph of the one operation, the engines that are proposed for it, and the plans
-//! that were made. What is chosen among them is `conv.rs`'s.
+//! cuDNN's plans for convolutions: the graph of the single operation, the engines that cuDNN proposes for it, and the
+//! plans made so far. `conv.rs` chooses among the engines.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ impl From<CudnnError> for Error {
     }
 }
 
-/// Which of the three operations of a convolution.
+/// The three operations of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Task {
-    /// Input and weight to output.
+    /// Computes the output from input and weight.
     Forward,
-    /// Weight and output's gradient to input's gradient.
+    /// Computes the gradient of the input from the weight and the gradient of the output.
     InputGradient,
-    /// Input and output's gradient to weight's gradient.
+    /// Computes the gradient of the weight from the input and the gradient of the output.
     WeightGradient,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-/// An operation on tensors of certain shapes.
+/// An operation on tensors of given shapes.
 pub struct Key {
     /// The operation.
     pub task: Task,
@@ -42,62 +42,62 @@ pub struct Key {
     pub output: [usize; 4],
     /// Height and width of the kernel.
     pub kernel: usize,
-    /// The step in both directions.
+    /// The stride in both directions.
     pub stride: usize,
-    /// Zeros around the input, on each side.
+    /// The zero padding of the input, on each side.
     pub padding: usize,
 }
 
-/// An engine that is ready to run.
+/// The execution plan of an engine.
 pub struct Plan {
     plan: Descriptor,
-    /// Bytes of memory to work in.
+    /// The size of the workspace in bytes.
     pub workspace: i64,
 }
 
-/// The library's handle and the plans for the shapes that were met.
+/// The handle of cuDNN and the plans made so far.
 pub struct Convolutions {
     /// The handle of cuDNN.
     pub handle: sys::cudnnHandle_t,
-    /// The plans of the shapes that were met.
+    /// The plans by operation and shape.
     pub plans: HashMap<Key, Plan>,
-    /// Whether the engines for new shapes are timed.
+    /// Whether the engines for a new shape are timed.
     pub search: bool,
 }
 
-// SAFETY: the handle is bound to no thread, and is used by one at a time, behind the session's lock.
+// SAFETY: the handle is not bound to a thread, and the session's lock restricts it to one thread at a time.
 unsafe impl Send for Convolutions {}
 
 impl Convolutions {
-    /// Opens the library for a stream.
+    /// Creates a handle for a stream.
     pub fn new(stream: &Arc<CudaStream>) -> Result<Convolutions> {
         stream.context().bind_to_thread()?;
         let handle = result::create_handle()?;
-        // SAFETY: both are valid, and the stream outlives the handle: sessions live as long as the program.
+        // SAFETY: both are valid, and the stream outlives the handle, because sessions live as long as the program.
         unsafe { result::set_stream(handle, stream.cu_stream().cast()) }?;
         Ok(Convolutions { handle, plans: HashMap::new(), search: false })
     }
 
-    /// Whether the engines for new shapes are timed.
+    /// Sets whether the engines for a new shape are timed.
     pub fn set_search(&mut self, search: bool) {
         self.search = search;
     }
 }
 
-/// The operands' numbers in plans and packs.
+/// The ids of the operands in graphs and variant packs.
 const OPERANDS: [i64; 3] = [1, 2, 3];
 
 /// Runs a plan.
 ///
 /// # Safety
-/// The operands are the addresses of whole tensors in the shapes of the plan; `workspace` is that of as much memory as the
-/// plan asks for.
+/// The operands are the addresses of whole tensors in the shapes of the plan. `workspace` is the address of at least
+/// `plan.workspace` bytes.
 pub unsafe fn execute(handle: sys::cudnnHandle_t, plan: &Plan, operands: [u64; 3], workspace: u64) -> Result<()> {
     let pack = Descriptor::new(Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?;
     pack.pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &operands)?;
     pack.numbers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &OPERANDS)?;
     pack.pointers(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[workspace])?;
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     Ok(unsafe { plan.plan.execute(handle, &pack.finish()?) }?)
 }
 
@@ -112,7 +112,7 @@ fn tensor(number: i64, kind: sys::cudnnDataType_t, [n, h, w, c]: [usize; 4]) -> 
     tensor.finish()
 }
 
-/// The graph of the one operation.
+/// The graph of the single operation.
 pub fn graph(handle: sys::cudnnHandle_t, key: &Key, precision: Precision) -> Result<Descriptor, CudnnError> {
     let kind = match precision {
         Precision::Bf16 => sys::cudnnDataType_t::CUDNN_DATA_BFLOAT16,
@@ -188,9 +188,9 @@ pub fn graph(handle: sys::cudnnHandle_t, key: &Key, precision: Precision) -> Res
     graph.finish()
 }
 
-/// What the heuristics of one kind propose, best first.
+/// The engines that one mode of the heuristics proposes, best first.
 pub fn proposals(graph: &Descriptor, mode: sys::cudnnBackendHeurMode_t) -> Result<Vec<Descriptor>, CudnnError> {
-    /// More than cuDNN proposes for a convolution.
+    /// An upper bound of the number of engines that cuDNN proposes for a convolution.
     const MOST: usize = 64;
     let heuristics = Descriptor::new(Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?;
     heuristics.descriptor(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph)?;
@@ -200,7 +200,7 @@ pub fn proposals(graph: &Descriptor, mode: sys::cudnnBackendHeurMode_t) -> Resul
     heuristics.descriptors(name, kind, MOST)
 }
 
-/// The plan of a proposed engine.
+/// Makes the plan of a proposed engine.
 pub fn plan(handle: sys::cudnnHandle_t, proposal: &Descriptor) -> Result<Plan, CudnnError> {
     let plan = Descriptor::new(Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?;
     plan.handle(Name::CUDNN_ATTR_EXECUTION_PLAN_HANDLE, handle)?;

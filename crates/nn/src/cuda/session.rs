@@ -1,6 +1,6 @@
-//! A device that has been opened: its stream, libraries, kernels, and the memory that belongs to no tensor.
+//! An open device: its stream, libraries and kernels, and the memory that belongs to no tensor.
 //!
-//! A session is found again by the id of candle's device, which every tensor carries. It lives as long as the program.
+//! A session is found by the id of candle's device, which every tensor carries. It lives as long as the program.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -15,7 +15,7 @@ use super::plans::Convolutions;
 use crate::Precision;
 use crate::error::{Error, Result};
 
-/// An opened device.
+/// An open device.
 pub struct Session {
     device: CudaDevice,
     precision: Precision,
@@ -30,7 +30,7 @@ pub struct Session {
     zeros: Mutex<HashMap<usize, Tensor>>,
 }
 
-/// What dropout draws from: the keys of its streams, for each step of an epoch, one for each layer that drops.
+/// The keys of the random streams of dropout: one for each step of an epoch and each dropout layer.
 #[derive(Default)]
 pub struct Feed {
     keys: Option<CudaSlice<u32>>,
@@ -48,23 +48,23 @@ impl From<DriverError> for Error {
 const POISONED: &str = "no thread panics with a session in hand";
 
 impl Session {
-    /// Opens the GPU of this number for one precision. `extra` is the CUDA source of kernels of the caller's own, which are
-    /// launched in the form [`Form::Extra`]; it is compiled when the first of them is launched.
+    /// Opens the GPU of this number for one precision. `extra` is the CUDA source of the caller's own kernels, which
+    /// are launched in the form [`Form::Extra`]. It is compiled when the first of them is launched.
     ///
     /// # Errors
-    /// [`Error::Cuda`] where there is no such GPU or no driver.
+    /// [`Error::Cuda`] if there is no such GPU or no driver.
     pub fn open(
         ordinal: usize,
         precision: Precision,
         deterministic: bool,
         extra: &'static str,
     ) -> Result<Arc<Session>> {
-        // A stream of its own: what the default stream does cannot be recorded and repeated.
+        // A new stream, because work on the default stream cannot be captured.
         let device = CudaDevice::new_with_stream(ordinal).map_err(|error| match error.into() {
             Error::Tensor { message } => Error::Cuda { message },
             other => other,
         })?;
-        // SAFETY: everything runs on one stream, in the order of the calls; no event has to keep two apart.
+        // SAFETY: all work is on one stream, in the order of the calls, so no events are needed to order it.
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
         keep_freed_memory(&stream)?;
@@ -89,7 +89,7 @@ impl Session {
         Ok(session)
     }
 
-    /// The session that a tensor's device was opened by.
+    /// The session of a tensor's device.
     pub fn of(tensor: &Tensor) -> Result<Arc<Session>> {
         let Device::Cuda(device) = tensor.device() else {
             return Err(Error::Tensor { message: "expected a tensor on a GPU".to_owned() });
@@ -99,12 +99,12 @@ impl Session {
         session.cloned().ok_or_else(|| Error::Tensor { message: "a GPU that no session opened".to_owned() })
     }
 
-    /// The device, as tensors know it.
+    /// The device in candle's terms.
     pub fn device(&self) -> Device {
         Device::Cuda(self.device.clone())
     }
 
-    /// Where all work goes.
+    /// The stream of all work.
     pub fn stream(&self) -> Arc<CudaStream> {
         self.device.cuda_stream()
     }
@@ -114,12 +114,12 @@ impl Session {
         *self.device.cublas_handle().handle()
     }
 
-    /// How exactly products are computed.
+    /// The precision of matrix products.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Whether the same work gives the same bits again.
+    /// Whether the results are deterministic.
     pub fn is_deterministic(&self) -> bool {
         self.deterministic
     }
@@ -129,28 +129,28 @@ impl Session {
         self.convolutions.lock().expect(POISONED)
     }
 
-    /// Waits for everything that was asked for.
+    /// Waits until all work on the stream is done.
     pub fn wait(&self) -> Result<()> {
         Ok(self.stream().synchronize()?)
     }
 
-    /// A tensor whose elements are yet to be written, every one of them.
+    /// An uninitialised tensor, of which the caller must write every element.
     pub fn empty(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
-        // SAFETY: callers hand it to a kernel that writes all of it before anything reads it.
+        // SAFETY: callers pass the tensor to a kernel that writes all of it before anything reads it.
         Ok(unsafe { Tensor::empty(shape, dtype, &self.device()) }?)
     }
 
-    /// A tensor of activations, as [`Session::empty`].
+    /// An uninitialised tensor of activations, like [`Session::empty`].
     pub fn activations(&self, shape: &[usize]) -> Result<Tensor> {
         self.empty(shape, self.precision.dtype())
     }
 
-    /// The form of the kernels for so many channels.
+    /// The form of the kernels for `channels` channels.
     pub fn form(&self, channels: usize) -> Form {
         self.kernels.form(channels)
     }
 
-    /// Channels that a thread takes at a time in this form.
+    /// The number of channels that a thread handles at a time in this form.
     pub fn lanes(&self, form: Form) -> usize {
         self.kernels.lanes(form)
     }
@@ -158,7 +158,7 @@ impl Session {
     /// Launches a kernel.
     ///
     /// # Safety
-    /// As [`Kernels::launch`].
+    /// The same conditions as for [`Kernels::launch`].
     pub unsafe fn launch(
         &self,
         form: Form,
@@ -166,30 +166,30 @@ impl Session {
         config: LaunchConfig,
         arguments: &[Argument],
     ) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.kernels.launch(form, name, config, arguments) }
     }
 
-    /// Where kernels that sum leave partial sums, and the tickets of their blocks.
+    /// The addresses of the partial sums of reduction kernels and of the tickets of their blocks.
     pub fn sums(&self) -> [Argument<'static>; 2] {
         [self.address(&self.partial).into(), self.address(&self.tickets).into()]
     }
 
-    /// The number of the step in its epoch, on the device.
+    /// The device address of the number of the current step in its epoch.
     pub fn step(&self) -> u64 {
         self.address(&self.step)
     }
 
-    /// Sets the number of the step.
+    /// Sets the number of the current step.
     pub fn set_step(&self, step: u32) -> Result<()> {
-        // SAFETY: the address is that of the one word that is written, and stays.
+        // SAFETY: the address is that of the single word that is written, and it stays valid.
         unsafe { result::memcpy_htod_async(self.step(), &[step], self.stream().cu_stream()) }?;
         self.wait()
     }
 
-    /// Moves on to the next step.
+    /// Increments the number of the current step.
     pub fn next_step(&self) -> Result<()> {
-        // SAFETY: one pointer, to the step.
+        // SAFETY: the kernel takes one pointer, to the step.
         unsafe {
             self.launch(
                 Form::Single,
@@ -200,8 +200,8 @@ impl Session {
         }
     }
 
-    /// Sets the keys of dropout's streams for the steps of an epoch: `layers` keys of eight words for each step. Room
-    /// is taken once, for as many steps as the first epoch has.
+    /// Sets the keys of dropout's random streams for the steps of an epoch: `layers` keys of eight words for each step.
+    /// The memory is allocated once, for the number of steps of the first epoch.
     pub fn set_keys(&self, keys: &[u32], layers: usize) -> Result<()> {
         let mut feed = self.feed.write().expect(POISONED);
         let stream = self.stream();
@@ -216,19 +216,19 @@ impl Session {
         Ok(())
     }
 
-    /// The address of the keys, and how many there are for each step.
+    /// The address of the keys, and their number for each step.
     pub fn keys(&self) -> Result<(u64, usize)> {
         let feed = self.feed.read().expect(POISONED);
         let keys = feed.keys.as_ref().ok_or_else(|| Error::Tensor { message: "dropout without keys".to_owned() })?;
         Ok((self.address(keys), feed.layers))
     }
 
-    /// The address of memory of this session.
+    /// The device address of this memory.
     pub fn address<T>(&self, slice: &CudaSlice<T>) -> u64 {
         slice.device_ptr(&self.stream()).0
     }
 
-    /// So many zeros, in floats; the same ones for every caller, who only reads them.
+    /// A tensor of `count` zeros in float32. It is shared by all callers, which only read it.
     pub fn zeros(&self, count: usize) -> Result<Tensor> {
         let mut zeros = self.zeros.lock().expect(POISONED);
         if let Some(zeros) = zeros.get(&count) {
@@ -239,19 +239,19 @@ impl Session {
         Ok(tensor)
     }
 
-    /// Memory for a library to work in, at least so many bytes. It is shared by all calls, which follow each other on
-    /// the stream. What was given out before stays where it is: a recorded step goes on using it.
+    /// The address of a workspace of at least `bytes` bytes. It is shared by all calls, which follow each other on the
+    /// stream. A larger workspace does not replace an earlier one, because a captured step keeps using its address.
     pub fn workspace(&self, bytes: usize) -> Result<u64> {
         let mut spaces = self.workspaces.lock().expect(POISONED);
         if spaces.last().is_none_or(|space| space.len() < bytes) {
-            // SAFETY: the libraries read nothing of it that they have not written.
+            // SAFETY: the libraries read nothing of the workspace that they have not written.
             spaces.push(unsafe { self.stream().alloc::<u8>(bytes.max(1)) }?);
         }
         Ok(self.address(spaces.last().expect("one was pushed where there was none")))
     }
 }
 
-/// Memory that tensors give back stays with the pool; else each wait for the device would return it to the system.
+/// Makes the memory pool keep the memory of freed tensors. By default, each synchronisation returns it to the system.
 fn keep_freed_memory(stream: &CudaStream) -> Result<()> {
     let mut keep = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -263,7 +263,7 @@ fn keep_freed_memory(stream: &CudaStream) -> Result<()> {
     Ok(())
 }
 
-/// The address of a contiguous tensor's first element on its GPU.
+/// The address of the first element of a contiguous tensor on a GPU.
 pub fn address(tensor: &Tensor) -> Result<u64> {
     let refuse = |what: &str| Error::Tensor { message: format!("expected a tensor on a GPU, {what}") };
     let (storage, layout) = tensor.storage_and_layout();
@@ -282,8 +282,8 @@ pub fn address(tensor: &Tensor) -> Result<u64> {
     Ok(start + (layout.start_offset() * tensor.dtype().size_in_bytes()) as u64)
 }
 
-/// The address of a convolution's weight, `(outputs, inputs, kernel, kernel)` as it reads, which lies on the GPU as
-/// `(outputs, kernel, kernel, inputs)`.
+/// The address of a convolution weight, a tensor of shape `(outputs, inputs, kernel, kernel)` that is stored on the GPU
+/// as `(outputs, kernel, kernel, inputs)`.
 pub fn weight_address(weight: &Tensor) -> Result<u64> {
     address(&weight.permute((0, 2, 3, 1))?)
 }

@@ -1,10 +1,10 @@
-//! Tensors by a formula, and how far numbers are from those that are expected.
+//! Tensors given by a formula, and the error of values with respect to expected ones.
 
 use std::ops::Deref;
 
 use candle_core::{Device, Tensor};
 
-/// SplitMix64 of a stream's number and an index, as a number from 0 to 1; `tests/reference/models.py` computes the same.
+/// SplitMix64 of a stream number and an index, as a number from 0 to 1. `tests/reference/models.py` computes the same.
 fn uniform(stream: u64, index: u64) -> f64 {
     let mut z = (stream << 32).wrapping_add(index).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -25,11 +25,11 @@ pub fn values(tensors: &[impl Deref<Target = Tensor>]) -> Vec<f64> {
     tensors.iter().flat_map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap()).map(f64::from).collect()
 }
 
-/// The largest difference, as a share of the largest value.
+/// The largest difference, relative to the largest expected value.
 pub fn error(found: &[f64], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
     assert!(!found.is_empty(), "nothing to compare");
-    // f64::max passes over NaN, which would then be no error at all
+    // f64::max ignores NaN, so a NaN would not count as an error
     assert!(found.iter().chain(expected).all(|value| value.is_finite()), "a number is not finite");
     let largest = expected.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
     let worst = found.iter().zip(expected).fold(0.0, |worst: f64, (a, b)| worst.max((a - b).abs()));

@@ -1,6 +1,6 @@
-//! The operators on the GPU against those on the CPU, in all precisions. On a machine without a GPU these tests say so and
-//! end, but for the one that needs none: that the kernels compile. Where MULTIDIGIT_REQUIRE_GPU is set, a GPU that cannot be
-//! used is a failure.
+//! Compares the operators on the GPU with those on the CPU, in all precisions. Without a GPU, these tests print a
+//! message and pass, except the test that the kernels compile, which needs no GPU. If MULTIDIGIT_REQUIRE_GPU is set, a
+//! GPU that cannot be used is a failure.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use rand::Rng;
 use super::compare::{error, tensor, values};
 use super::gradients;
 
-/// The GPU, or `None` and a word where there is none.
+/// The GPU's session. Without a GPU, prints a message and returns `None`.
 fn session(precision: Precision) -> Option<Arc<Session>> {
     match Session::open(0, precision, true, "") {
         Ok(session) => Some(session),
@@ -34,14 +34,14 @@ fn session(precision: Precision) -> Option<Arc<Session>> {
 #[test]
 fn the_kernels_compile() {
     compile_all("", "sm_90").unwrap();
-    // a GPU that the compiler does not know, too old or too new for it
+    // an architecture that the compiler does not know, because it is too old or too new
     let error = compile_all("", "sm_10").unwrap_err().to_string();
     assert!(error.starts_with("the GPU could not be used: the kernels do not compile for sm_10: "), "{error}");
 }
 
 // ---- operators
 
-/// What an operand is: it decides its type and its order on the GPU.
+/// The kind of an operand, which decides its type and its order on the GPU.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Activations,
@@ -65,12 +65,12 @@ fn place(operand: &Tensor, kind: Kind, device: &Device, dtype: DType) -> Tensor 
 }
 
 fn host(tensor: &Tensor) -> Vec<f64> {
-    // a view's storage comes over whole, and is put in order here
+    // the storage of a view is copied as a whole and made contiguous here
     let plain = tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap().contiguous().unwrap();
     values(&[&plain])
 }
 
-/// Output of an operator on a device, and the gradients of its operands by that of its output.
+/// The output of an operator on a device, and the gradients of its operands for a given gradient of the output.
 fn run(
     device: &Device,
     dtype: DType,
@@ -89,12 +89,12 @@ fn run(
     all
 }
 
-/// Compares an operator on both devices, in all precisions. Where it `chooses` among values, rounding may choose another
-/// one, whose gradient then is elsewhere: in the coarser precisions only the output is compared.
+/// Compares an operator on both devices, in all precisions. If the operator `chooses` among values, rounding may change
+/// the choice, and with it the place of a gradient; in the coarser precisions, only the output is then compared.
 fn agree(what: &str, chooses: bool, operands: &[(Tensor, Kind)], operator: &dyn Fn(At, &[Value]) -> Value) {
     let grad = |dims: &[usize]| tensor(99, dims, |u| u - 0.5);
     let on_cpu = run(&Device::Cpu, DType::F32, operands, grad, operator);
-    // sums of rounded products: float32 keeps 24 bits, TF32 11, bfloat16 8, of which sums may lose some
+    // sums of rounded products: float32 has 24 bits, TF32 11, bfloat16 8, and sums may lose some of them
     for (precision, allowed) in [(Precision::F32, 1e-5), (Precision::Tf32, 4e-3), (Precision::Bf16, 3e-2)] {
         let Some(session) = session(precision) else { return };
         let on_gpu = run(&session.device(), precision.dtype(), operands, grad, operator);
@@ -108,7 +108,7 @@ fn agree(what: &str, chooses: bool, operands: &[(Tensor, Kind)], operator: &dyn 
     }
 }
 
-/// Numbers that are exact in bfloat16, and whose products in sums of some hundred are exact in float32.
+/// Numbers that are exact in bfloat16, and whose products have exact sums of some hundred terms in float32.
 fn eighths(name: &str, shape: &[usize]) -> Tensor {
     let mut rng = rng::stream(1, name, 0, 0);
     let count = shape.iter().product();
@@ -168,12 +168,13 @@ fn the_small_operators_on_the_gpu_are_the_cpus() {
         agree("relu", false, &pair[..1], &|at, o| ops::relu_of(at, &o[0]).unwrap());
         agree("mean", false, &pair[..1], &|at, o| ops::mean(at, &o[0]).unwrap());
         agree("flatten", false, &pair[..1], &|at, o| ops::flatten(at, &o[0]).unwrap());
-        // used twice: the two gradients meet
+        // the value is used twice, so its two gradients are added
         agree("sum of gradients", false, &pair[..1], &|at, o| ops::add_relu(at, &o[0], &o[0]).unwrap());
     }
 }
 
-/// The gradients of an operator on the GPU, in f32, of input, weight and bias, by the factors that its output is summed with.
+/// The gradients of input, weight and bias of an operator on the GPU, in f32. `factors` are the factors by which the
+/// output is summed.
 fn gradients_of(
     session: &Session,
     operands: [(&[f32], Vec<usize>, Kind); 3],
@@ -244,7 +245,7 @@ fn dropout_on_the_gpu_drops_what_the_cpu_drops() {
 
 #[test]
 fn batch_norms_on_the_gpu_are_the_cpus() {
-    // height, width, inputs, outputs, stride, whether something is added
+    // height and width, inputs and outputs, stride, epilogue, whether something is added
     for (size, [inputs, outputs], stride, epilogue, adds) in [
         ([8, 8], [16, 32], 1, Epilogue::Relu, false),
         ([9, 7], [8, 64], 1, Epilogue::ReluPool, false),
@@ -279,13 +280,13 @@ fn batch_norms_on_the_gpu_are_the_cpus() {
             all
         };
         let on_cpu = compute(&Device::Cpu, DType::F32);
-        // a norm divides by the deviation, so that the rounding of bfloat16, 2^-8, comes back larger
+        // a norm divides by the standard deviation, which enlarges the rounding error of bfloat16, 2^-8
         for (precision, allowed) in [(Precision::F32, 2e-5), (Precision::Tf32, 2e-2), (Precision::Bf16, 8e-2)] {
             let Some(session) = session(precision) else { return };
             let on_gpu = compute(&session.device(), precision.dtype());
             for (number, (gpu, cpu)) in on_gpu.iter().zip(&on_cpu).enumerate() {
-                // rounding may move a value across 0, or the maximum of a window, and a gradient goes elsewhere: output,
-                // statistics and evaluation stay
+                // rounding may move a value across 0, or change the maximum of a window, and with it the place of a
+                // gradient; output, statistics and evaluation are not affected
                 if epilogue != Epilogue::Identity && precision != Precision::F32 && (1..5).contains(&number) {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Every gradient against central differences, in f64, of its operator's definition written as plain loops.
+//! Compares every gradient with central differences, in f64, of the operator's definition written as plain loops.
 
 use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::epilogue::{Epilogue, relu, relu_gradient};
@@ -20,7 +20,8 @@ fn wide(values: &[f32]) -> Vec<f64> {
 /// Far above the rounding of f64, far below the distance to another choice of a ReLU or a maximum.
 const STEP: f64 = 1e-6;
 
-/// Asserts that `gradient` is the derivative of `definition` by its operand of this number, to the `allowed` error.
+/// Asserts that `gradient` is the derivative of `definition` with respect to operand `number`,
+/// up to the error `allowed`.
 fn differentiate(
     what: &str,
     operands: &[Vec<f64>],
@@ -45,12 +46,12 @@ fn differentiate(
     }
 }
 
-/// Roundings of f32 in a sum of so many terms, of values of this size, and of f64 in the differences of a `sum`.
+/// The rounding error of f32 in a sum of `terms` terms of magnitude `size`, and of f64 in the differences of `sum`.
 fn roundings(terms: usize, size: f64, sum: f64) -> f64 {
     terms as f64 * f64::from(f32::EPSILON) / 2.0 * size + 8.0 * f64::EPSILON * sum.abs().max(1.0) / STEP
 }
 
-/// `epilogue` of channels-last values by its definition, summed with factors.
+/// The definition of `epilogue` on channels-last values, summed with factors.
 fn finished(values: &[f64], [images, height, width, channels]: [usize; 4], epilogue: Epilogue, factors: &[f32]) -> f64 {
     let step = if epilogue == Epilogue::ReluPool { 2 } else { 1 };
     let (lines, columns) = (height / step, width / step);
@@ -68,11 +69,13 @@ fn finished(values: &[f64], [images, height, width, channels]: [usize; 4], epilo
     sum
 }
 
-/// Holds the gradients of convolutions to finite differences: `compute` is given a convolution, input, weight, bias, and
-/// the factors that its output is summed with, and gives the sum's gradients by the first three.
+/// Compares the gradients of convolutions with finite differences. `compute` receives a convolution, its input,
+/// weight and bias, and the factors by which its output is summed; it returns the gradients of the sum with
+/// respect to the first three.
 pub fn check_convolutions(compute: impl Fn(&ConvShape, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
     use Epilogue::{Identity, Relu, ReluPool};
-    // images, height, width, inputs, outputs, kernel, stride, padding; those with 16 channels go by Winograd's method
+    // images, height, width, inputs, outputs, kernel, stride, padding; Winograd's method is used
+    // for those with 16 channels
     let shapes = [
         ([1, 7, 6, 1, 3, 5, 1, 0], ReluPool),
         ([3, 5, 8, 3, 2, 3, 2, 1], Identity),
@@ -101,7 +104,7 @@ pub fn check_convolutions(compute: impl Fn(&ConvShape, [&[f32]; 3], &[f32]) -> [
             places.iter().for_each(|&(to, from, place)| values[to] += operands[0][from] * operands[1][place]);
             finished(&values, before, epilogue, &factors)
         };
-        // products of numbers below 1: a gradient is made of at most so many terms, and they are its size at most
+        // each gradient is a sum of at most `terms` products of numbers below 1, so its magnitude is at most `terms`
         let positions = images * conv.lines() * conv.columns();
         let operands = [wide(&input), wide(&weight), wide(&bias)];
         let sum = positions as f64 * outputs as f64 * (inputs * kernel * kernel) as f64 / 4.0;
@@ -114,7 +117,7 @@ pub fn check_convolutions(compute: impl Fn(&ConvShape, [&[f32]; 3], &[f32]) -> [
     }
 }
 
-/// What a convolution with its epilogue gives.
+/// The shape of the output of a convolution with its epilogue.
 pub fn finished_shape(conv: &ConvShape) -> [usize; 4] {
     let step = if conv.epilogue == Epilogue::ReluPool { 2 } else { 1 };
     [conv.images, conv.lines() / step, conv.columns() / step, conv.outputs]
@@ -129,7 +132,7 @@ fn the_gradients_of_convolutions_are_finite_differences() {
     });
 }
 
-/// As [`check_convolutions`], of linear layers.
+/// Compares the gradients of linear layers with finite differences, like [`check_convolutions`].
 pub fn check_linear_layers(compute: impl Fn(&LinearShape, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
     for (rows, inputs, outputs) in [(1, 5, 3), (7, 40, 9)] {
         let linear = LinearShape { rows, inputs, outputs };
@@ -183,14 +186,14 @@ fn the_gradient_of_cross_entropy_is_its_finite_difference() {
         };
         let value = definition(&[wide(&logits)]);
         assert!((value - loss::cross_entropy(&logits, target)).abs() < 1e-14 * value.max(1.0));
-        // the gradient is the probabilities, less 1 for the right class
+        // the gradient equals the probabilities, minus 1 for the right class
         let right = |class: usize| f64::from(u8::from(class == usize::from(target)));
         let found: Vec<f32> = loss::softmax(&logits).enumerate().map(|(i, p)| (p - right(i)) as f32).collect();
         differentiate("cross entropy", &[wide(&logits)], 0, &found, definition, roundings(1, 1.0, value));
     }
 }
 
-/// Batch norm and epilogue by their definitions.
+/// The definitions of batch norm and epilogue, summed with factors.
 fn norm_sum(norm: &NormShape, operands: &[Vec<f64>], factors: &[f32]) -> f64 {
     let [input, weight, bias] = operands else { panic!("three operands") };
     let (channels, count) = (norm.channels, norm.count() as f64);
@@ -232,7 +235,7 @@ fn the_gradients_of_batch_norm_are_finite_differences() {
         let sum = |operands: &[Vec<f64>]| norm_sum(&norm, operands, &factors);
         let value: f64 = output.values.iter().zip(&factors).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
         let terms = norm.count();
-        // inputs of 2 to 4 are normalised to about 2: their rounding counts for as much as that of a few terms
+        // inputs of 2 to 4 are normalised to about 2: their rounding error equals that of a few terms
         let allowed = roundings(4 * terms, 2.0, (terms * channels) as f64);
         assert!((value - sum(&operands)).abs() < allowed * (channels as f64), "{norm:?}: {value}");
         for (number, gradient) in [&found.input, &found.weight, &found.bias].into_iter().enumerate() {
@@ -241,7 +244,7 @@ fn the_gradients_of_batch_norm_are_finite_differences() {
     }
 }
 
-/// The gradient that an operator on the tape gives its operand, for the sum of its output with factors.
+/// The gradient of the operand of an operator on the tape, for the sum of the output with factors.
 fn on_the_tape(input: &[f32], shape: &[usize], factors: &[f32], operator: impl Fn(&Tape, &Value) -> Value) -> Vec<f32> {
     let tape = Tape::new(1);
     let operand = Value::parameter(tensor(input.to_vec(), shape).unwrap(), 0);
@@ -257,7 +260,7 @@ fn the_gradient_of_dropout_is_its_finite_difference() {
     let (input, factors) = (uniform("input", rows * columns), uniform("factors", rows * columns));
     let layer = Dropout::new(&mut Store::new(0), "fc", 0.5);
     let drop = |tape: &Tape, x: &Value| layer.forward(x, Mode::Train { seed: 3, step: 5, tape }).unwrap();
-    // what was dropped is seen on ones, and is the same for any input
+    // an input of ones shows which elements are dropped, which does not depend on the input
     let ones = Value::constant(tensor(vec![1.0; rows * columns], &[rows, columns]).unwrap());
     let kept = wide(&Floats::of(&drop(&Tape::new(0), &ones)).unwrap());
     assert!(kept.contains(&0.0) && kept.contains(&2.0));
@@ -289,7 +292,7 @@ fn the_gradients_of_sums_means_and_orders_are_finite_differences() {
     };
     differentiate("add, relu", &[wide(&input)], 0, &gradient, sum, roundings(1, 1.0, 10.0));
 
-    // the value on both sides: its gradients meet
+    // both operands are the same value, so its gradients are added
     let gradient = on_the_tape(&input, &shape, &factors, |tape, x| ops::add_relu(at(tape), x, x).unwrap());
     let twice = |operands: &[Vec<f64>]| -> f64 {
         operands[0].iter().zip(&weights).map(|(x, factor)| (x + x).max(0.0) * factor).sum()

@@ -1,4 +1,4 @@
-//! The kernels against their definitions, written as plain loops in f64, over odd sizes, strides and paddings.
+//! Compares the kernels with their definitions, written as plain loops in f64, for odd sizes, strides and paddings.
 
 use candle_core::{D, Device, Tensor};
 use candle_nn::{BatchNormConfig, Module, ModuleT, VarBuilder, VarMap};
@@ -11,8 +11,8 @@ use multidigit_nn::rng;
 use proptest::prelude::*;
 use rand::Rng;
 
-/// Small multiples of 1/8: products and sums of some thousands of them are exact in f32, so that equality can be asked
-/// for.
+/// Small multiples of 1/8. Sums of some thousand products of them are exact in f32, so that results
+/// can be tested for equality.
 pub fn eighths(name: &str, count: usize) -> Vec<f32> {
     let mut rng = rng::stream(1, name, 0, 0);
     (0..count).map(|_| (rng.next_u32() % 17) as f32 / 8.0 - 1.0).collect()
@@ -57,7 +57,7 @@ fn shapes() -> impl Iterator<Item = ConvShape> {
         [2, 40, 37, 1, 2, 5, 1, 0],
         [1, 3, 2, 1, 2, 5, 3, 2],
         [70, 3, 3, 2, 2, 3, 1, 0],
-        [1, 2, 1, 1, 2, 2, 1, 3], // windows wholly outside
+        [1, 2, 1, 1, 2, 2, 1, 3], // windows entirely outside the image
     ]
     .into_iter()
     .map(|[images, height, width, inputs, outputs, kernel, stride, padding]| ConvShape {
@@ -91,7 +91,7 @@ proptest! {
     }
 }
 
-/// Asserts equality with the definition, which small multiples of 1/8 allow.
+/// Asserts equality with the definition, which small multiples of 1/8 make possible.
 fn check(conv: &ConvShape) {
     let input = eighths("input", conv.images * conv.height * conv.width * conv.inputs);
     let weight = eighths("weight", conv.outputs * conv.inputs * conv.kernel * conv.kernel);
@@ -126,7 +126,7 @@ fn a_finished_convolution_is_the_plain_one_then_relu_then_the_maximum() {
             let conv = ConvShape { epilogue, ..plain };
             let output = conv.forward(&input, &weight, None);
             let step = if epilogue == Epilogue::ReluPool { 2 } else { 1 };
-            // the element of the plain output that each value comes from: the first of the largest
+            // the element of the output without epilogue from which each value comes: the first of the largest
             let mut sources = Vec::new();
             for image in 0..conv.images {
                 for (y, x) in (0..lines / step).flat_map(|y| (0..columns / step).map(move |x| (y, x))) {
@@ -177,18 +177,18 @@ fn a_linear_layer_and_its_gradients_are_their_definitions() {
     }
 }
 
-/// Numbers in -1 to 1.
+/// Random numbers from -1 to 1.
 pub fn uniform(name: &str, count: usize) -> Vec<f32> {
     let mut rng = rng::stream(3, name, 0, 0);
     (0..count).map(|_| (f64::from(rng.next_u32()) * 2f64.powi(-31) - 1.0) as f32).collect()
 }
 
-/// Channels-last values as candle wants them.
+/// Channels-last values in candle's order.
 fn channel_first(values: &[f32], shape: [usize; 4]) -> Tensor {
     Tensor::from_slice(values, &shape, &Device::Cpu).unwrap().permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
 }
 
-/// Asserts that candle's values are ours but for some roundings of f32, `terms` of which make a value.
+/// Asserts that candle's values equal ours up to the rounding errors of f32 in sums of `terms` terms.
 fn same(what: &str, ours: &[f32], candles: &Tensor, terms: usize) {
     let last = if candles.rank() == 4 { candles.permute((0, 2, 3, 1)).unwrap() } else { candles.clone() };
     let theirs = last.flatten_all().unwrap().to_vec1::<f32>().unwrap();

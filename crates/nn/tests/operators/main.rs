@@ -1,4 +1,5 @@
-//! The operators on tensors: forward against plain definitions and candle, backward against finite differences.
+//! Tests of the operators on tensors: the forward pass against plain definitions and candle, the backward pass against
+//! finite differences.
 
 #![allow(
     clippy::expect_used,

@@ -1,19 +1,20 @@
-// Adam over all parameters in one launch. Gradients of weights are of the activations' type, those of biases and norms
-// are floats; parameters and moments are floats, and a weight has a copy of the activations' type beside it.
+// Adam over all parameters. The gradients of weights have the type of the activations; those of biases and norms are
+// floats. Parameters and moments are floats, and a weight also has a copy in the type of the activations.
 
-const int TENSORS = 96; // in one launch: the numbers below travel as arguments, 4 KB at most
-const u32 CHUNK = 2048; // elements that a block takes
+const int TENSORS = 96; // tensors per launch: the tables below are passed as an argument of at most 4 KB
+const u32 CHUNK = 2048; // elements per block
 
 struct Tensors {
   u64 values[TENSORS];
   u64 gradients[TENSORS];
-  u64 copies[TENSORS];   // null: none is kept
+  u64 copies[TENSORS];   // copies in the type of the activations; null if there is none
   u64 moments[TENSORS];  // the first moments, then the second
   u32 counts[TENSORS];
-  u32 starts[TENSORS];   // the first chunk of each
+  u32 starts[TENSORS];   // the first chunk of each tensor
 };
 
-// What a step needs of the learning rate: rate / (1 - beta1^t), sqrt(1 - beta2^t), 1 - rate * weight decay.
+// The numbers that a step derives from its learning rate: rate / (1 - beta1^t), sqrt(1 - beta2^t),
+// 1 - rate * weight decay.
 struct Rate {
   float rate, root, kept;
 };

@@ -1,8 +1,10 @@
-// What all kernels share: the two types of activations, vectors of channels, and how a block stands on a tensor.
+// Definitions shared by all kernels: the two types of activations, vectors of channels, and the
+// mapping of blocks to tensors.
 //
-// Compiled when the program starts, once per type of activations (HALF: bfloat16, else float) and number V of
-// neighbouring channels that a thread takes: 16 bytes of them where the channels divide by it, else 1. No header is
-// included, so that nothing but the compiler is needed on the machine that runs this.
+// This source is compiled when the program starts, once for each type of activations (HALF: bfloat16, else float) and
+// each number V of neighbouring channels that a thread handles. V corresponds to 16 bytes if it divides the number of
+// channels, and is 1 otherwise. No header is included, so that only the compiler is needed on the machine where the
+// program runs.
 
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -11,7 +13,7 @@ typedef unsigned long long u64;
 #if HALF
 typedef unsigned short real;
 __device__ __forceinline__ float wide(real v) { return __uint_as_float((u32)v << 16); }
-// To the nearest, halves to even; NaN stays NaN.
+// Rounds to the nearest value, ties to even; NaN stays NaN.
 __device__ __forceinline__ real narrow(float v) {
   u32 bits = __float_as_uint(v);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return (real)(bits >> 16 | 0x40u);
@@ -23,9 +25,9 @@ __device__ __forceinline__ float wide(real v) { return v; }
 __device__ __forceinline__ real narrow(float v) { return v; }
 #endif
 
-// Where a run of steps stands; on the device, so that a recorded step can be repeated as it is.
+// The current step. It is stored on the device, so that a captured step can be replayed unchanged.
 struct Step {
-  u32 step; // of the epoch, from 0
+  u32 step; // the step in the epoch, from 0
 };
 
 const u32 THREADS = 256;
@@ -66,14 +68,15 @@ __device__ __forceinline__ Lanes zeros() {
   return l;
 }
 
-// A block takes up to 16 groups of V channels (blockIdx.x tells which) and walks over rows; a thread stays with one group.
+// A block covers up to 16 groups of V channels, selected by blockIdx.x, and loops over rows. A
+// thread handles one group.
 struct Place {
-  u32 group;   // of the thread, counted over all channels
-  u32 lane;    // of the thread among those of the block
-  u32 lanes;   // groups that the block takes
-  u32 first;   // row that the thread begins with
-  u32 step;    // rows from one of the thread's to its next
-  bool active; // whether there is anything to do
+  u32 group;   // the thread's group, counted over all channels
+  u32 lane;    // the thread's group, counted within the block
+  u32 lanes;   // the number of groups in the block
+  u32 first;   // the first row of the thread
+  u32 step;    // the distance between two rows of the thread
+  bool active; // whether the thread has work
 };
 
 __device__ __forceinline__ Place place(u32 channels) {
@@ -90,9 +93,9 @@ __device__ __forceinline__ Place place(u32 channels) {
   return p;
 }
 
-// Two sums per channel over all rows, from each thread's own. Blocks leave theirs in `partial`; the last block of a
-// slice of channels adds them up, in an order that depends on nothing but the shape. Returns the channel whose sums are
-// in `sums`, or -1 in threads that have none.
+// Reduces two sums per channel over all rows, given the sums of each thread. Blocks write theirs to `partial`; the last
+// block of a slice of channels adds them up, in an order that depends on the shape alone. Returns the channel whose
+// sums are in `sums`, or -1 in threads without a channel.
 __device__ int total(const Place &p, const Lanes &a, const Lanes &b, u32 channels, float *partial, u32 *tickets,
                      double sums[2]) {
   __shared__ float part[2][THREADS * V];
@@ -150,16 +153,16 @@ struct Size {
   u32 images, height, width, channels;
 };
 
-__device__ __forceinline__ float relu(float v) { return v < 0.0f ? 0.0f : v; } // NaN passes
+__device__ __forceinline__ float relu(float v) { return v < 0.0f ? 0.0f : v; } // NaN is propagated
 
-// The image and the upper left pixel of a 2x2 window, and whether all of it is inside.
+// The image and the upper left pixel of a 2x2 window, and whether its right and lower pixels are inside the image.
 struct Window {
-  u64 at;      // first element of the upper left pixel
-  u64 pooled;  // first element of the pooled pixel
+  u64 at;      // the first element of the upper left pixel
+  u64 pooled;  // the first element of the pooled pixel
   bool right, below;
 };
 
-// Windows cover the image; of an odd size the last ones stick out, and are in no pool.
+// The windows cover the image. If a size is odd, the last ones extend beyond it and are not pooled.
 __device__ __forceinline__ Window window(u32 number, const Size &s) {
   u32 across = (s.width + 1) / 2, down = (s.height + 1) / 2;
   u32 x = number % across, rest = number / across, y = rest % down, n = rest / down;

@@ -1,13 +1,13 @@
-// The convolution of images with one channel, the first layer's, and the gradient of its weight. cuDNN's engines turn
-// such images into others of four channels and more, and take many times as long. In float32, whatever the precision.
+// The convolution of images with one channel, the first layer, and the gradient of its weight. cuDNN's engines convert
+// such images to four or more channels, and take many times as long. The arithmetic is in float32 for every precision.
 
-const u32 PART = 4; // channels that a thread takes
+const u32 PART = 4; // channels per thread
 
 struct alignas(sizeof(real) * PART) Four {
   real at[PART];
 };
 
-// The lines of a tile, with its borders, in shared memory; 0 outside the image.
+// Copies the lines of a tile, with their padding, to shared memory; 0 outside the image.
 __device__ __forceinline__ void first_tile(const real *image, int height, int width, int padding, int line, int lines,
                                            int across, float *tile) {
   for (int i = threadIdx.x; i < lines * across; i += THREADS) {
@@ -18,7 +18,7 @@ __device__ __forceinline__ void first_tile(const real *image, int height, int wi
   __syncthreads();
 }
 
-// A block takes some lines of the output of one image.
+// A block computes some lines of the output of one image.
 template <int K>
 __device__ void first_forward(const real *x, const real *weight, real *out, int height, int width, int outputs,
                               int padding, int tile_lines, float *tile) {
@@ -49,7 +49,7 @@ __device__ void first_forward(const real *x, const real *weight, real *out, int 
   }
 }
 
-// Blocks walk over tiles of lines of all images; each leaves a sum for every weight in `partial`.
+// Blocks loop over the tiles of all images. Each block writes a sum for every weight to `partial`.
 template <int K>
 __device__ void first_weights(const real *x, const real *grad, float *partial, int images, int height, int width,
                               int outputs, int padding, int tile_lines, float *tile) {
@@ -81,7 +81,7 @@ __device__ void first_weights(const real *x, const real *grad, float *partial, i
     }
     __syncthreads();
   }
-  // the threads of one group of channels add up, weight by weight, in their order
+  // the sums of the threads of one channel group are added in order, weight by weight
   __shared__ float part[THREADS * PART];
 #pragma unroll
   for (int t = 0; t < K * K; t++) {
@@ -113,7 +113,7 @@ __device__ void first_weights(const real *x, const real *grad, float *partial, i
 FIRST(3)
 FIRST(5)
 
-// The sum of the blocks' sums: 32 weights in a block, eight threads for each.
+// Adds the sums of the blocks: a block handles 32 weights, with eight threads for each.
 extern "C" __global__ void __launch_bounds__(256) first_total(const float *partial, real *into, u32 weights, u32 blocks) {
   __shared__ double part[THREADS];
   u32 weight = blockIdx.x * 32 + threadIdx.x % 32, sub = threadIdx.x / 32;

@@ -1,4 +1,4 @@
-// Operations element by element, and the small ones around the fully connected layers. `n` counts groups of V elements.
+// Elementwise operations, and the small operations around the fully connected layers. `n` counts groups of V elements.
 
 #define EACH(i, n) for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (u64)gridDim.x * blockDim.x)
 
@@ -38,7 +38,7 @@ extern "C" __global__ void sum(const real *a, const real *b, real *out, u64 n) {
   }
 }
 
-// (images, positions, channels) as (images, channels, positions), or the other way round; one element at a time.
+// Transposes (images, positions, channels) to (images, channels, positions) or back, one element at a time.
 extern "C" __global__ void exchange(const real *x, real *out, u32 images, u32 rows, u32 columns) {
   u64 area = (u64)rows * columns;
   EACH(i, images * area) {
@@ -48,7 +48,7 @@ extern "C" __global__ void exchange(const real *x, real *out, u32 images, u32 ro
   }
 }
 
-// The mean over the positions of (images, positions, channels).
+// Computes the mean over the positions of (images, positions, channels).
 extern "C" __global__ void mean_forward(const real *x, real *out, u32 images, u32 positions, u32 channels) {
   EACH(i, (u64)images * channels) {
     const real *from = x + i / channels * positions * channels + i % channels;
@@ -77,7 +77,7 @@ extern "C" __global__ void mean_gradient(const real *grad, real *into, u32 image
   a += b, d ^= a, d = d << 8 | d >> 24;     \
   c += d, b ^= c, b = b << 7 | b >> 25;
 
-// Sixteen words of a ChaCha8 stream: those that the processor's generator gives for this key, stream and block.
+// Computes sixteen words of a ChaCha8 stream, the same as the CPU's generator for this key, stream and block.
 __device__ void chacha8(const u32 *key, u32 stream, u32 block, u32 words[16]) {
   u32 state[16] = {0x61707865u, 0x3320646eu, 0x79622d32u, 0x6b206574u, key[0], key[1], key[2], key[3],
                    key[4],      key[5],      key[6],      key[7],      block,  0u,     stream, 0u};
@@ -98,8 +98,8 @@ __device__ void chacha8(const u32 *key, u32 stream, u32 block, u32 words[16]) {
   for (int i = 0; i < 16; i++) words[i] += state[i];
 }
 
-// Each element times its factor: 0 where the row's stream gives a word below `dropped`, else `kept`. `keys` has `layers`
-// keys for each step of the epoch; this is number `layer`.
+// Multiplies each element by its factor: 0 if its word of the row's stream is below `dropped`, else `kept`. `keys`
+// holds `layers` keys for each step of the epoch; `layer` is the number of this layer.
 extern "C" __global__ void dropout(const real *x, real *out, u32 rows, u32 columns, const u32 *keys, u32 layers, u32 layer,
                                    const Step *step, u64 dropped, float kept) {
   u32 blocks = (columns + 15) / 16;

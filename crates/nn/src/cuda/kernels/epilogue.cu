@@ -1,9 +1,10 @@
-// The end of a convolution or a batch norm, and its gradient: add the bias or apply the norm, ReLU, maximum of 2x2.
+// The epilogue of a convolution or a batch norm, and its gradient: bias or normalisation, ReLU, 2x2 max pooling.
 //
-// The maximum comes first and ReLU second, as on the CPU; of equal values the first of the window counts, NaN passes.
+// The maximum is computed before ReLU, as on the CPU. Of equal values, the first of the window is
+// chosen. NaN is propagated.
 
-// y = (x - mean) * scale + shift per channel; without a mean and a scale, y = x + shift. Forward and backward pass compute
-// it by the same instruction, so that both see the same signs.
+// The map y = (x - mean) * scale + shift of each channel; without mean and scale, y = x + shift. The forward and the
+// backward pass compute it by the same instruction, so that both see the same signs.
 struct Affine {
   Lanes mean, scale, shift;
   __device__ __forceinline__ float operator()(float x, int i) const {
@@ -22,7 +23,7 @@ __device__ __forceinline__ Affine affine(const float *mean, const float *scale, 
   return f;
 }
 
-// `other` is added before ReLU where it is there: the shortcut of a residual block.
+// Applies the epilogue. `other`, if given, is added before ReLU: the shortcut of a residual block.
 extern "C" __global__ void __launch_bounds__(256)
 epilogue(const real *x, const float *mean, const float *scale, const float *shift, const real *other, real *out, u8 *choice,
        Size s, int how) {
@@ -76,8 +77,8 @@ epilogue(const real *x, const float *mean, const float *scale, const float *shif
   }
 }
 
-// The gradient of a convolution's output before bias and epilogue, and that of the bias. `out` is the result of the epilogue;
-// `before` may be null where the gradient itself is what would be written.
+// Computes the gradient of a convolution's output before bias and epilogue, and the gradient of the bias. `out` is the
+// result of the epilogue. `before` may be null if it would equal `grad`.
 extern "C" __global__ void __launch_bounds__(256)
 epilogue_gradient(const real *out, const u8 *choice, const real *grad, real *before, float *bias, Size s, int how,
                 float *partial, u32 *tickets) {

@@ -1,24 +1,26 @@
-// Cross entropy of all heads, its gradient, and what an epoch's log says. In double, where it costs nothing.
+// The cross entropy of all heads, its gradient, and the sums for an epoch's log. It computes in double, at no
+// noticeable cost.
 
-const int HEADS = 64; // as many as a network may have
+const int HEADS = 64; // the maximum number of heads of a network
 
 struct Heads {
   const real *logits[HEADS];
   real *gradients[HEADS];
 };
 
-// Sums over an epoch, which stay on the device until it is over.
+// Sums over an epoch, which stay on the device until the epoch is over.
 struct Totals {
-  double loss;         // over images and heads
+  double loss;         // summed over images and heads
   double bad_loss;     // the first mean loss that was not finite
-  u64 bad_step;        // its step, counted from 1; 0: none
+  u64 bad_step;        // its step, counted from 1; 0 if all were finite
   u64 images;
-  u64 correct;         // images with all digits right
-  u64 digits[HEADS];   // images with the right digit, per head
+  u64 correct;         // images on which all heads are right
+  u64 digits[HEADS];   // images on which a head is right, for each head
 };
 
-// One block. `order` tells which image of the data set each of the epoch is; without it they follow from `first` on.
-// Step number k begins at image k * stride. `predicted` takes the digits that were found; gradients are written where `with_gradients`.
+// One block computes the loss of a batch. `order` holds the images of the data set in the order of the epoch; step
+// number k begins at image k * stride. Without `order`, the batch consists of consecutive images from `first` on.
+// `predicted` receives the predicted digits. The gradients are written if `with_gradients` is set.
 extern "C" __global__ void __launch_bounds__(1024)
 cross_entropy(Heads heads, u32 digits, u32 classes, u32 images, u32 stride, const u8 *targets, const u32 *order,
               u32 first, const Step *step, Totals *totals, u8 *predicted, int with_gradients) {

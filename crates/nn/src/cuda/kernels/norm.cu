@@ -1,11 +1,11 @@
-// Batch norm in training. `saved` holds, per channel, the mean, the factor (weight over deviation) and the inverse of the
-// deviation, one after the other; `slopes` what the gradient needs.
+// Batch norm in training. `saved` holds the mean, the factor (weight / standard deviation) and the inverse standard
+// deviation of all channels, one after the other; `slopes` holds the coefficients of the input gradient.
 
 const double EPSILON = 1e-5; // PyTorch's default
 const double MOMENTUM = 0.1; // PyTorch's default
 
-// The batch's statistics, and the running ones moved along. `shift` is a convolution's bias that was not added: the norm
-// takes it away again, but the running mean has it.
+// Computes the statistics of the batch and updates the running statistics. `shift` is a convolution's bias that was not
+// added: the norm would subtract it again, but the running mean includes it.
 extern "C" __global__ void __launch_bounds__(256)
 norm_statistics(const real *x, u32 rows, u32 channels, const float *weight, const float *shift, float *running_mean,
                 float *running_var, float *saved, float *partial, u32 *tickets) {
@@ -13,7 +13,7 @@ norm_statistics(const real *x, u32 rows, u32 channels, const float *weight, cons
   u32 c = p.group * V;
   Lanes sum = zeros(), squares = zeros();
   if (p.active) {
-    // differences from a value of the batch: no cancellation where the mean is large
+    // differences from a value of the batch avoid cancellation if the mean is large
     Lanes origin = load(x + c);
     for (u32 row = p.first; row < rows; row += p.step) {
       Lanes v = load(x + (u64)row * channels + c);
@@ -29,7 +29,7 @@ norm_statistics(const real *x, u32 rows, u32 channels, const float *weight, cons
   int channel = total(p, sum, squares, channels, partial, tickets, sums);
   if (channel < 0) return;
   double count = rows, shifted = sums[0] / count, variance = sums[1] / count - shifted * shifted;
-  variance = variance < 0.0 ? 0.0 : variance; // NaN stays
+  variance = variance < 0.0 ? 0.0 : variance; // NaN stays NaN
   double mean = shifted + (double)wide(x[channel]), inverse = 1.0 / sqrt(variance + EPSILON);
   saved[channel] = (float)mean;
   saved[channels + channel] = (float)(weight[channel] * inverse);
@@ -40,7 +40,7 @@ norm_statistics(const real *x, u32 rows, u32 channels, const float *weight, cons
   running_var[channel] = (float)(running_var[channel] * (1.0 - MOMENTUM) + variance * unbiased * MOMENTUM);
 }
 
-// What evaluation takes in their place: `saved` from the running statistics.
+// Computes `saved` from the running statistics, for evaluation.
 extern "C" __global__ void norm_running(const float *running_mean, const float *running_var, const float *weight,
                                         const float *shift, u32 channels, float *saved) {
   u32 c = blockIdx.x * blockDim.x + threadIdx.x;
@@ -51,7 +51,7 @@ extern "C" __global__ void norm_running(const float *running_mean, const float *
   saved[2 * channels + c] = (float)inverse;
 }
 
-// A gradient where ReLU let values pass: those of an output, or of the norm `f`.
+// Keeps a gradient where ReLU passed the value. The sign is that of an output, or of the norm `f`.
 __device__ __forceinline__ void pass(Lanes &g, const Lanes &out) {
 #pragma unroll
   for (int i = 0; i < V; i++) g.at[i] = out.at[i] > 0.0f ? g.at[i] : 0.0f;
@@ -62,8 +62,8 @@ __device__ __forceinline__ void pass(Lanes &g, const Lanes &v, const Affine &f) 
   for (int i = 0; i < V; i++) g.at[i] = f(v.at[i], i) > 0.0f ? g.at[i] : 0.0f;
 }
 
-// The gradients of weight and bias, and the numbers that the input's gradient is made with. `out` is given where a
-// shortcut was added: the sign then is the output's, not the norm's.
+// Computes the gradients of weight and bias, and the coefficients of the input gradient. `out` is given if a shortcut
+// was added: the sign is then that of the output, not of the norm.
 extern "C" __global__ void __launch_bounds__(256)
 norm_sums(const real *x, const real *out, const u8 *choice, const real *grad, const float *saved, const float *weight,
           const float *bias, Size s, int how, float *weight_grad, float *bias_grad, float *slopes, float *partial,
@@ -121,7 +121,7 @@ norm_sums(const real *x, const real *out, const u8 *choice, const real *grad, co
   slopes[s.channels + channel] = (float)(-(double)weight[channel] * inverse * sums[0] / count);
 }
 
-// The gradient of the input, and of the shortcut where one was added.
+// Computes the gradient of the input, and of the shortcut if one was added.
 extern "C" __global__ void __launch_bounds__(256)
 norm_gradient(const real *x, const real *out, const u8 *choice, const real *grad, const float *saved, const float *bias,
               const float *slopes, Size s, int how, real *into, real *shortcut) {
