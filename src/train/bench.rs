@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use rand::Rng;
 
 use super::batch::batch_count;
 use super::epochs::Epochs;
-use super::learner::Learner;
+use super::learner::{Learner, StepResult};
 use super::loader::{Batch, Loader};
 use super::{Config, Data, Device};
 use crate::augment;
@@ -73,7 +74,7 @@ pub fn run(
     }
     memory::keep_freed();
     let shape = Shape { model: config.model, digits, height, width };
-    let mut learner = Learner::new(config, shape)?;
+    shape.model.check_image_size(height, width)?;
     let split = noise(digits, height, width, IMAGES.max(2 * config.batch_size));
     let epochs = match config.augment {
         true => Epochs::augmented(&split, augment, |_| Ok(None)),
@@ -93,65 +94,102 @@ pub fn run(
         let fixed = loader.take()?;
         let evaluated = fixed.input.repeat((EVALUATION_BATCH.div_ceil(config.batch_size), 1, 1, 1))?;
         let evaluated = evaluated.narrow(0, 0, EVALUATION_BATCH)?.contiguous()?;
-        // a first step and pass that are not measured: they allocate memory and warm up the processor
-        let mut sums = learner.step(&fixed, 0, config.learning_rate)?;
-        learner.network.forward(&evaluated, Mode::Eval)?;
-        sums.times.iter_mut().for_each(|time| (time.forward, time.backward) = Default::default());
-        sums.optimiser = Duration::ZERO;
+        // a pass that is not measured, as with the first step: it allocates memory and warms up the processor
+        let mut steps = Steps::start(Learner::new(config, shape)?, &fixed, config.learning_rate, progress)?;
+        steps.learner.network.forward(&evaluated, Mode::Eval)?;
 
-        let (mut number, waited_before) = (1, loader.waited());
-        let (mut alone, mut loaded, mut evaluation) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        let (mut images_alone, mut images_loaded) = (0, 0);
+        let waited_before = loader.waited();
+        let [mut alone, mut loaded, mut evaluation] = [Measured::default(); 3];
         for _ in 0..ROUNDS {
-            let mut step = |batch: &Batch| {
-                let step = learner.step(batch, number, config.learning_rate)?;
-                for (sum, time) in sums.times.iter_mut().zip(step.times) {
-                    sum.forward += time.forward;
-                    sum.backward += time.backward;
-                }
-                sums.optimiser += step.optimiser;
-                number += 1;
-                progress.advance(1)?;
-                Ok::<_, crate::error::Error>(batch.targets.len() / digits)
-            };
-            let begun = Instant::now();
-            for _ in 0..per_round {
-                images_alone += step(&fixed)?;
-            }
-            alone += begun.elapsed();
-            let begun = Instant::now();
-            for _ in 0..per_round {
-                images_loaded += step(&loader.take()?)?;
-            }
-            loaded += begun.elapsed();
-            let begun = Instant::now();
-            for _ in 0..passes {
-                learner.network.forward(&evaluated, Mode::Eval)?;
-                progress.advance(1)?;
-            }
-            evaluation += begun.elapsed();
+            alone.add(|| (0..per_round).map(|_| steps.step(&fixed)).sum())?;
+            loaded.add(|| (0..per_round).map(|_| steps.step(&loader.take()?)).sum())?;
+            evaluation.add(|| (0..passes).map(|_| steps.evaluate(&evaluated)).sum())?;
         }
         progress.end();
         let taken = ROUNDS * per_round;
-        let per_step = |time: Duration| time.div_f64(2.0 * taken as f64);
-        let operators = sums.times.into_iter().map(|time| Time {
-            forward: per_step(time.forward),
-            backward: per_step(time.backward),
-            ..time
-        });
+        let (operators, optimiser) = steps.per_step(2 * taken);
         Ok(Report {
             shape,
             batch: config.batch_size,
             threads: rayon::current_num_threads(),
             steps: taken,
-            alone: images_alone as f64 / alone.as_secs_f64(),
-            loaded: images_loaded as f64 / loaded.as_secs_f64(),
-            waited: (loader.waited() - waited_before).as_secs_f64() / loaded.as_secs_f64(),
-            evaluation: (ROUNDS * passes) as f64 * EVALUATION_BATCH as f64 / evaluation.as_secs_f64(),
-            operators: operators.collect(),
-            optimiser: per_step(sums.optimiser),
+            alone: alone.rate(),
+            loaded: loaded.rate(),
+            waited: (loader.waited() - waited_before).as_secs_f64() / loaded.time.as_secs_f64(),
+            evaluation: evaluation.rate(),
+            operators,
+            optimiser,
         })
     })
+}
+
+/// Images, and the time that their steps or passes took.
+#[derive(Clone, Copy, Default)]
+struct Measured {
+    images: usize,
+    time: Duration,
+}
+
+impl Measured {
+    /// Adds work that returns the number of its images.
+    fn add(&mut self, work: impl FnOnce() -> Result<usize>) -> Result<()> {
+        let begun = Instant::now();
+        self.images += work()?;
+        self.time += begun.elapsed();
+        Ok(())
+    }
+
+    /// The images per second.
+    fn rate(self) -> f64 {
+        self.images as f64 / self.time.as_secs_f64()
+    }
+}
+
+/// The steps of a learner, with the sums of the times of their operators.
+struct Steps<'a> {
+    learner: Learner,
+    rate: f64,
+    number: u64,
+    sums: StepResult,
+    progress: &'a Progress<'a>,
+}
+
+impl<'a> Steps<'a> {
+    /// Takes a first step, which is not measured.
+    fn start(mut learner: Learner, batch: &Batch, rate: f64, progress: &'a Progress<'a>) -> Result<Steps<'a>> {
+        let mut sums = learner.step(batch, 0, rate)?;
+        sums.times.iter_mut().for_each(|time| (time.forward, time.backward) = Default::default());
+        sums.optimiser = Duration::ZERO;
+        Ok(Steps { learner, rate, number: 1, sums, progress })
+    }
+
+    /// Takes a step and returns the number of its images.
+    fn step(&mut self, batch: &Batch) -> Result<usize> {
+        let step = self.learner.step(batch, self.number, self.rate)?;
+        for (sum, time) in self.sums.times.iter_mut().zip(step.times) {
+            sum.forward += time.forward;
+            sum.backward += time.backward;
+        }
+        self.sums.optimiser += step.optimiser;
+        self.number += 1;
+        self.progress.advance(1)?;
+        Ok(batch.targets.len() / self.learner.network.shape().digits)
+    }
+
+    /// Runs a forward pass of evaluation and returns the number of its images.
+    fn evaluate(&self, images: &Tensor) -> Result<usize> {
+        self.learner.network.forward(images, Mode::Eval)?;
+        self.progress.advance(1)?;
+        Ok(EVALUATION_BATCH)
+    }
+
+    /// The times of each operator and of the optimiser, divided by a number of steps.
+    fn per_step(self, steps: u64) -> (Vec<Time>, Duration) {
+        let share = |time: Duration| time.div_f64(steps as f64);
+        let times = self.sums.times.into_iter();
+        let times = times.map(|time| Time { forward: share(time.forward), backward: share(time.backward), ..time });
+        (times.collect(), share(self.sums.optimiser))
+    }
 }
 
 /// Images of noise, labelled with consecutive digits.

@@ -1,4 +1,4 @@
-//! Integration tests of the program: every test runs the binary in a folder of its own and checks its output and files.
+//! Integration tests: most run the binary in a folder of its own and check its output and files; the others call the library.
 
 #![allow(
     clippy::expect_used,
