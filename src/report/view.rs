@@ -344,8 +344,7 @@ fn leaves(path: &str, value: &Value, table: &mut Table) {
 }
 
 fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
-    let mut table =
-        Table::new(format!("{}/environment", slug(&run.folder)), "Environment", &["<what", "<value"]);
+    let mut table = Table::new(format!("{}/environment", slug(&run.folder)), "Environment", &["<what", "<value"]);
     let environment = &run.environment;
     let mut add = |what: &str, value: Option<String>| {
         if let Some(value) = value {
