@@ -298,13 +298,13 @@ fn resnet_computes_what_pytorch_computes() {
 
 #[test]
 fn fresh_networks_have_the_moments_of_pytorchs_default_initialisation() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/nn/tests/fixtures/optim.json");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/initialisation.json");
     let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for model in [Model::AlexNet, Model::Fcn, Model::ResNet] {
         let seeds = 3;
         let drawn = |seed| Network::new(Shape { model, digits: 2, height: 64, width: 64 }, seed, 0.0).unwrap();
         let networks: Vec<Network> = (0..seeds).map(drawn).collect();
-        let expected = all["initialisation"][model.to_string()].as_array().unwrap();
+        let expected = all[model.to_string()].as_array().unwrap();
         assert_eq!(expected.len(), networks[0].store().parameters().len());
         for (i, theirs) in expected.iter().enumerate() {
             let number = |key: &str| theirs[key].as_f64();

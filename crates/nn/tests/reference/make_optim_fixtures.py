@@ -1,6 +1,6 @@
-"""Writes optim.json: what PyTorch's optimisers, schedules and default initialisation give. Made with torch 2.15.0.
+"""Writes optim.json: what PyTorch's optimisers and schedules compute. Made with torch 2.15.0.
 
-usage: make_optim_fixtures.py OUT_FILE          (tests/fixtures/optim.json)
+usage: make_optim_fixtures.py OUT_FILE          (crates/nn/tests/fixtures/optim.json)
 
 Everything is computed in f64 unless its key ends in _f32. The keys:
     torch             the version
@@ -15,15 +15,9 @@ Everything is computed in f64 unless its key ends in _f32. The keys:
                       is all that the closed form differs by.
     one_cycle         OneCycleLR(cos, three_phase False, cycle_momentum False); cases: max_rate, total_steps, pct_start,
                       div_factor, final_div_factor, rates (of the steps 0 to total_steps - 1)
-    initialisation    for alexnet, fcn and resnet the parameters in order: name, shape, and `constant` (each value
-                      is that) or `fan_in` and `bound` (values are uniform in -bound to bound, bound = 1/sqrt(fan_in)),
-                      both with min, max, mean and std of all values under `seeds` seeds, taken together
 """
-import json, math, sys
+import json, sys
 import numpy as np, torch
-from models import AlexNet, Fcn, ResNet
-
-SEEDS = 20
 
 
 def f32(values):
@@ -160,42 +154,6 @@ def one_cycle(count, max_rate=5e-3):
     return {"max_rate": max_rate, "total_steps": count, **settings, "rates": steps(schedule, sgd, count - 1)}
 
 
-# ---- initialisation
-
-
-def fan_in(model, name):
-    """Of a parameter's layer: the inputs that one of its outputs sums over; None for batch norm."""
-    weight = model.get_parameter(name.rpartition(".")[0] + ".weight")
-    return math.prod(weight.shape[1:]) if weight.dim() > 1 else None
-
-
-def initialisation(kind):
-    model = kind()
-    found = {name: [] for name, _ in model.named_parameters()}
-    for seed in range(SEEDS):
-        torch.manual_seed(seed)
-        for name, parameter in kind().named_parameters():
-            values = parameter.detach().double()
-            found[name].append((values.min(), values.max(), values.mean(), values.square().mean()))
-    table = []
-    for name, parameter in model.named_parameters():
-        lows, highs, means, squares = (torch.stack(column) for column in zip(*found[name]))
-        low, high, mean = float(lows.min()), float(highs.max()), float(means.mean())
-        entry = {"name": name, "shape": list(parameter.shape)}
-        inputs = fan_in(model, name)
-        if inputs is None:
-            assert low == high
-            entry["constant"] = low
-        else:
-            bound = 1 / math.sqrt(inputs)
-            # The rounding to f32 may carry a value over the bound by its last digit.
-            assert -low <= bound * (1 + 1e-6) and high <= bound * (1 + 1e-6), (name, low, high, bound)
-            entry.update(fan_in=inputs, bound=bound)
-        std = math.sqrt(max(float(squares.mean()) - mean**2, 0.0))
-        table.append({**entry, "seeds": SEEDS, "min": low, "max": high, "mean": mean, "std": std})
-    return table
-
-
 # ---- the file
 
 
@@ -207,8 +165,7 @@ def text(value, indent=""):
         if plain:
             return json.dumps(value)
         return "[\n" + ",\n".join(deeper + text(item, deeper) for item in value) + "\n" + indent + "]"
-    one_line = plain or ("bound" in value or "constant" in value)
-    if one_line:
+    if plain:
         return json.dumps(value)
     items = [f"{json.dumps(key)}: " + (text(item, deeper) if isinstance(item, (list, dict)) else json.dumps(item))
              for key, item in value.items()]
@@ -222,7 +179,6 @@ def main():
         "plateau": PLATEAU,
         "cosine": [cosine(count) for count in (1, 2, 10, 101)],
         "one_cycle": [one_cycle(count) for count in (1, 2, 3, 10, 101)],
-        "initialisation": {kind.__name__.lower(): initialisation(kind) for kind in (AlexNet, Fcn, ResNet)},
     }
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         file.write(text(everything) + "\n")
