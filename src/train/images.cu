@@ -7,17 +7,18 @@
 
 enum { STILL = 0, HALF_TURN = 1, LEFT = 2, RIGHT = 3, FIXED = 4, FLOATING = 5, SCALE = 6, BILINEAR = 7 };
 
-// The source of the pixels in one resampling.
-struct Move {
+// A `Warp`: the source of the pixels in one resampling.
+struct Warp {
   int kind;
   int fixed[6];     // for FIXED: origin x, y; right x, y; down x, y, in 16.16 fixed point
   double matrix[6]; // for the other kinds: x' = a x + b y + c, y' = d x + e y + f
 };
 
-struct Map {
-  int moves; // 0 to 2
+// A `Transform`: the warps of an image, and the rectangle that is erased afterwards.
+struct Transform {
+  int warps; // 0 to 2
   int erase[5]; // top, left, height, width, value
-  Move move[2];
+  Warp warp[2];
 };
 
 INLINE int whole(double position, int size) {
@@ -63,10 +64,10 @@ INLINE int bilinear_pixel(const u8 *source, int height, int width, const double 
 }
 
 // The two kinds that accumulate in floating point: a position is the sum of one increment for each preceding pixel.
-INLINE int accumulated_pixel(const u8 *source, int height, int width, const Move *move, int column, int row) {
-  const double *m = move->matrix;
+INLINE int accumulated_pixel(const u8 *source, int height, int width, const Warp *warp, int column, int row) {
+  const double *m = warp->matrix;
   double x, y;
-  if (move->kind == SCALE) {
+  if (warp->kind == SCALE) {
     x = advance(m[2] + m[0] * 0.5, m[0], column);
     y = advance(m[5] + m[4] * 0.5, m[4], row);
   } else {
@@ -77,15 +78,15 @@ INLINE int accumulated_pixel(const u8 *source, int height, int width, const Move
   return from_x < 0 || from_y < 0 ? 0 : source[from_y * width + from_x];
 }
 
-INLINE int moved_pixel(const u8 *source, int height, int width, const Move *move, int x, int y) {
-  switch (move->kind) {
+INLINE int warped_pixel(const u8 *source, int height, int width, const Warp *warp, int x, int y) {
+  switch (warp->kind) {
   case STILL: return source[y * width + x];
   case HALF_TURN: return source[height * width - 1 - (y * width + x)];
   case LEFT: return source[x * width + (width - 1 - y)];
   case RIGHT: return source[(height - 1 - x) * width + y];
-  case FIXED: return fixed_pixel(source, height, width, move->fixed, x, y);
-  case BILINEAR: return bilinear_pixel(source, height, width, move->matrix, x, y);
-  default: return accumulated_pixel(source, height, width, move, x, y);
+  case FIXED: return fixed_pixel(source, height, width, warp->fixed, x, y);
+  case BILINEAR: return bilinear_pixel(source, height, width, warp->matrix, x, y);
+  default: return accumulated_pixel(source, height, width, warp, x, y);
   }
 }
 
@@ -94,39 +95,39 @@ INLINE int erased_pixel(int grey, const int *e, int x, int y) {
 }
 
 // One block per image. `order` and `step` select the images of the data set; without `order`, they are consecutive from
-// `first` on. If `maps` is null, nothing is augmented. `between` has room for two images per block if they do not fit
-// into shared memory.
+// `first` on. If `transforms` is null, nothing is augmented. `between` has room for two images per block if they do not
+// fit into shared memory.
 extern "C" __global__ void __launch_bounds__(256)
-images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u32 first, const Step *step, const Map *maps,
-       const float *normalised, real *out, u8 *between) {
+images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u32 first, const Step *step,
+       const Transform *transforms, const float *normalised, real *out, u8 *between) {
   extern __shared__ u8 shared[];
   __shared__ float table[256];
-  __shared__ Map map;
+  __shared__ Transform transform;
   u32 area = (u32)(height * width), at = order ? step->step * stride + blockIdx.x : first + blockIdx.x;
   u32 row = order ? order[at] : at;
   const u8 *source = pixels + (u64)row * area;
   u8 *one = between ? between + (u64)blockIdx.x * 2 * area : shared, *two = one + area;
   table[threadIdx.x] = normalised[threadIdx.x];
-  if (maps) {
-    const u32 *from = (const u32 *)(maps + row);
-    for (u32 i = threadIdx.x; i < sizeof(Map) / 4; i += blockDim.x) ((u32 *)&map)[i] = from[i];
+  if (transforms) {
+    const u32 *from = (const u32 *)(transforms + row);
+    for (u32 i = threadIdx.x; i < sizeof(Transform) / 4; i += blockDim.x) ((u32 *)&transform)[i] = from[i];
     for (u32 i = threadIdx.x; i < area; i += blockDim.x) one[i] = source[i];
     source = one;
   }
   __syncthreads();
-  if (maps && map.moves == 2) {
+  if (transforms && transform.warps == 2) {
     for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
-      two[i] = (u8)moved_pixel(one, height, width, map.move, i % width, i / width);
+      two[i] = (u8)warped_pixel(one, height, width, transform.warp, i % width, i / width);
     }
     source = two;
     __syncthreads();
   }
-  const Move *last = map.move + (map.moves == 2);
+  const Warp *last = transform.warp + (transform.warps == 2);
   for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
     int grey = source[i], x = i % width, y = i / width;
-    if (maps) {
-      if (map.moves) grey = moved_pixel(source, height, width, last, x, y);
-      grey = erased_pixel(grey, map.erase, x, y);
+    if (transforms) {
+      if (transform.warps) grey = warped_pixel(source, height, width, last, x, y);
+      grey = erased_pixel(grey, transform.erase, x, y);
     }
     out[(u64)blockIdx.x * area + i] = narrow(table[grey]);
   }
@@ -134,21 +135,21 @@ images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u3
 
 // Augments some images like `images`, but without normalisation.
 extern "C" __global__ void __launch_bounds__(256)
-augmented(const u8 *pixels, int height, int width, const Map *maps, u8 *out, u8 *between) {
+augmented(const u8 *pixels, int height, int width, const Transform *transforms, u8 *out, u8 *between) {
   u32 area = (u32)(height * width);
   const u8 *source = pixels + (u64)blockIdx.x * area;
-  const Map *map = maps + blockIdx.x;
+  const Transform *transform = transforms + blockIdx.x;
   u8 *two = between + (u64)blockIdx.x * area;
-  if (map->moves == 2) {
+  if (transform->warps == 2) {
     for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
-      two[i] = (u8)moved_pixel(source, height, width, map->move, i % width, i / width);
+      two[i] = (u8)warped_pixel(source, height, width, transform->warp, i % width, i / width);
     }
     source = two;
     __syncthreads();
   }
   for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
     int x = i % width, y = i / width, grey = source[i];
-    if (map->moves) grey = moved_pixel(source, height, width, map->move + (map->moves == 2), x, y);
-    out[(u64)blockIdx.x * area + i] = (u8)erased_pixel(grey, map->erase, x, y);
+    if (transform->warps) grey = warped_pixel(source, height, width, transform->warp + (transform->warps == 2), x, y);
+    out[(u64)blockIdx.x * area + i] = (u8)erased_pixel(grey, transform->erase, x, y);
   }
 }

@@ -21,10 +21,10 @@ const SHARED: usize = 40 << 10;
 /// The source of the kernels, which a session compiles along with those of the networks.
 pub const KERNELS: &str = include_str!("images.cu");
 
-/// The number of words of a `Map` in `images.cu`.
+/// The number of words of a `Transform` in `images.cu`.
 const WORDS: usize = 23;
 
-/// A transform as the structure `Map` of `images.cu`.
+/// A transform as the structure of that name in `images.cu`.
 fn words(transform: &Transform) -> [u64; WORDS] {
     let pair = |low: i32, high: i32| u64::from(low as u32) | u64::from(high as u32) << 32;
     let warps: Vec<Warp> = transform.warps.into_iter().flatten().collect();
@@ -58,7 +58,7 @@ pub struct Images {
     targets: CudaSlice<u8>,
     normalised: CudaSlice<f32>,
     order: Option<CudaSlice<u32>>,
-    maps: Option<CudaSlice<u64>>,
+    transforms: Option<CudaSlice<u64>>,
     between: Option<CudaSlice<u8>>,
     height: usize,
     width: usize,
@@ -86,7 +86,7 @@ impl Images {
             targets: stream.clone_htod(targets)?,
             normalised: stream.clone_htod(normalised)?,
             order: None,
-            maps: None,
+            transforms: None,
             between,
             height,
             width,
@@ -109,7 +109,7 @@ impl Images {
     pub fn set_transforms(&mut self, transforms: &[Transform]) -> Result<()> {
         let words: Vec<u64> = transforms.iter().flat_map(words).collect();
         let stream = self.session.stream();
-        match &mut self.maps {
+        match &mut self.transforms {
             Some(room) if room.len() == words.len() => stream.memcpy_htod(&words, room)?,
             room => *room = Some(stream.clone_htod(&words)?),
         }
@@ -134,9 +134,10 @@ impl Images {
     pub unsafe fn batch(&self, rows: Rows, images: usize, augment: bool) -> Result<Tensor> {
         let out = self.session.activations(&[images, self.height, self.width, 1])?;
         let (order, first, stride) = rows.arguments();
-        let maps = self.maps.as_ref().filter(|_| augment).map_or(0, |maps| self.session.address(maps));
+        let transforms = self.transforms.as_ref().filter(|_| augment);
+        let transforms = transforms.map_or(0, |transforms| self.session.address(transforms));
         let between = self.between.as_ref().map_or(0, |between| self.session.address(between));
-        let shared = if maps != 0 && between == 0 { 2 * self.height * self.width } else { 0 };
+        let shared = if transforms != 0 && between == 0 { 2 * self.height * self.width } else { 0 };
         let config = LaunchConfig {
             grid_dim: (images as u32, 1, 1),
             block_dim: (THREADS, 1, 1),
@@ -150,7 +151,7 @@ impl Images {
             order.into(),
             first.into(),
             self.session.step().into(),
-            maps.into(),
+            transforms.into(),
             self.session.address(&self.normalised).into(),
             address(&out)?.into(),
             between.into(),
@@ -185,7 +186,7 @@ pub fn augmented(
         session.address(&out).into(),
         session.address(&between).into(),
     ];
-    // SAFETY: the arguments are those of the kernel, with an image and a map for each block.
+    // SAFETY: the arguments are those of the kernel, with an image and a transform for each block.
     unsafe { session.launch(Form::Extra, "augmented", config, &arguments) }?;
     let pixels = stream.clone_dtoh(&out)?;
     session.wait()?;
