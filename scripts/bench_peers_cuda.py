@@ -56,7 +56,6 @@ from bench_json import ROOT
 sys.path.insert(0, str(ROOT / "tests" / "reference"))
 import models
 
-NETWORKS = {"alexnet": models.AlexNet, "fcn": models.Fcn, "resnet": models.ResNet}
 KINDS = ("eager", "compiled", "reduce-overhead")
 # Dense FLOP/s by NVIDIA's paper on the Hopper architecture, for the SXM parts; f32 is that of the ordinary units.
 PEAK = {"f32": 66.9e12, "tf32": 494.7e12, "bf16": 989.4e12}
@@ -131,7 +130,7 @@ class Peer:
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision != "f32"
         self.stream = torch.cuda.Stream() if device.type == "cuda" else None
         with torch.cuda.stream(self.stream):
-            self.net = NETWORKS[network]().to(device, memory_format=torch.channels_last)
+            self.net = models.NETWORKS[network]().to(device, memory_format=torch.channels_last)
             self.optimiser = torch.optim.Adam(self.net.parameters(), lr=5e-4, fused=True, capturable=graph)
             self.loss, self.correct = torch.zeros((), device=device), torch.zeros((), device=device, dtype=torch.long)
             if kind != "eager":
@@ -315,7 +314,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", required=True, type=lambda path: str(Path(path).resolve()), metavar="FILE")
     parser.add_argument("--work", required=True, type=Path, metavar="FOLDER", help="has artifacts/dataset")
-    parser.add_argument("--models", type=chosen(NETWORKS), default=list(NETWORKS), metavar="NAMES")
+    parser.add_argument("--models", type=chosen(models.NETWORKS), default=list(models.NETWORKS), metavar="NAMES")
     parser.add_argument("--batches", type=chosen(None, int), default=[64, 256, 1024], metavar="SIZES")
     parser.add_argument("--precisions", type=chosen(PEAK), default=["tf32", "bf16"], metavar="NAMES")
     parser.add_argument("--kinds", type=chosen(KINDS), default=["eager", "compiled"], metavar="NAMES")
@@ -350,7 +349,7 @@ def main():
                     torch.cuda.empty_cache()
                     for kind, word in failed.items():
                         print(f"{precision} {network} {batch}, {kind}: {word}", file=sys.stderr, flush=True)
-                    row = {**key, "flop": flop_per_image(NETWORKS[network]()), "rates": rates | found}
+                    row = {**key, "flop": flop_per_image(models.NETWORKS[network]()), "rates": rates | found}
                     rows = [*(row for row in rows if row not in same), row]
                     if options.out:
                         store(options.out, here, rows)

@@ -36,7 +36,6 @@ import peers
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
 import models
 
-NETWORKS = {"alexnet": models.AlexNet, "fcn": models.Fcn, "resnet": models.ResNet}
 BATCH, EVALUATION_BATCH, STEPS = 64, 500, 10
 RATE = 5e-4
 MEAN, STD = 0.1307, 0.3081
@@ -77,7 +76,7 @@ def timed(work, images, seconds):
 
 def compare(network, options):
     """Both benchmarks of one network, on all sides."""
-    kind = NETWORKS[network]
+    kind = models.NETWORKS[network]
     torch.manual_seed(1)
     batch, targets = torch.randn(BATCH, 1, 64, 64), torch.randint(0, 10, (2, BATCH))
     large = torch.randn(EVALUATION_BATCH, 1, 64, 64)
@@ -144,7 +143,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds, of which the median is taken")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on either side")
     parser.add_argument("--seconds", type=float, default=3, metavar="S", help="time for each measurement")
-    names = {"nargs": "*", "default": list(NETWORKS), "choices": NETWORKS, "metavar": "NAME"}
+    names = {"nargs": "*", "default": list(models.NETWORKS), "choices": models.NETWORKS, "metavar": "NAME"}
     parser.add_argument("--networks", **names, help="alexnet, fcn, resnet; without a name: the peak memory alone")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--one-run", type=Path, help=argparse.SUPPRESS)  # the process whose memory is measured

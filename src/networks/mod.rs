@@ -66,6 +66,9 @@ impl fmt::Display for Model {
 }
 
 impl Model {
+    /// All architectures.
+    pub const ALL: [Model; 3] = [Model::AlexNet, Model::ResNet, Model::Fcn];
+
     fn architecture(self) -> &'static Architecture {
         match self {
             Model::AlexNet => &alexnet::ARCHITECTURE,

@@ -44,6 +44,15 @@ pub fn bars(seed: u64, images: usize, height: usize, width: usize) -> Split {
     split
 }
 
+/// The height and width of small images that a network takes.
+pub fn small(model: Model) -> usize {
+    match model {
+        Model::AlexNet => 44,
+        Model::Fcn => 60,
+        Model::ResNet => 12,
+    }
+}
+
 /// Trains on the unchanged pixels in every epoch.
 fn train_plainly(config: &Config, train: &Split, val: &Split, out: &Path) -> Result<train::TrainingSummary, Error> {
     train_watched(config, train, val, out, &Progress::silent())
@@ -127,8 +136,9 @@ fn check_predictions(path: &Path, val: &Split, metrics: &[evaluate::SplitMetrics
 
 #[test]
 fn weights_are_the_same_bits_on_one_thread_on_two_and_again() {
-    for (model, size, images) in [(Model::AlexNet, 44, 41), (Model::Fcn, 60, 41), (Model::ResNet, 16, 25)] {
-        let (train, val) = (bars(1, images, size, size), bars(2, 10, size, size));
+    for model in Model::ALL {
+        let size = small(model);
+        let (train, val) = (bars(1, 41, size, size), bars(2, 10, size, size));
         let config = Config { model, epochs: 2, batch_size: 20, ..Config::default() };
         let bytes = |threads| {
             let home = tempfile::tempdir().unwrap();

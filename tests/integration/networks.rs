@@ -300,7 +300,7 @@ fn resnet_computes_what_pytorch_computes() {
 fn fresh_networks_have_the_moments_of_pytorchs_default_initialisation() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/initialisation.json");
     let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    for model in [Model::AlexNet, Model::Fcn, Model::ResNet] {
+    for model in Model::ALL {
         let seeds = 3;
         let drawn = |seed| Network::new(Shape { model, digits: 2, height: 64, width: 64 }, seed, 0.0).unwrap();
         let networks: Vec<Network> = (0..seeds).map(drawn).collect();

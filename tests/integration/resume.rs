@@ -11,7 +11,7 @@ use multidigit::train::{Config, TrainingSummary, metrics};
 use multidigit_nn::schedule::Kind;
 
 use super::Home;
-use super::learning::{bars, on_threads, train_watched};
+use super::learning::{bars, on_threads, small, train_watched};
 
 /// The files that contain what a run learned.
 pub fn learned(folder: &Path) -> [Vec<u8>; 2] {
@@ -30,11 +30,10 @@ pub fn rows(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
-    for (model, size, schedule, decay) in [
-        (Model::AlexNet, 44, Kind::Plateau, 0.0),
-        (Model::Fcn, 60, Kind::OneCycle, 0.1),
-        (Model::ResNet, 12, Kind::Cosine, 0.0),
-    ] {
+    // a schedule and weight decay for each network, so that together they cover all of these
+    let recipes = [(Kind::Plateau, 0.0), (Kind::OneCycle, 0.1), (Kind::Cosine, 0.0)];
+    for (model, (schedule, decay)) in Model::ALL.into_iter().zip(recipes.into_iter().cycle()) {
+        let size = small(model);
         let (train, val) = (bars(1, 25, size, size), bars(2, 10, size, size));
         let config = Config { model, schedule, epochs: 3, batch_size: 8, weight_decay: decay, ..Config::default() };
         // a learning rate at which the plateau schedule reduces it within three epochs

@@ -33,7 +33,6 @@ sys.path.insert(0, str(ROOT / "tests" / "reference"))
 import models
 
 PROGRAM = Path(os.environ.get("MULTIDIGIT") or ROOT / "target" / "release" / "multidigit").resolve()
-NETWORKS = {"alexnet": models.AlexNet, "fcn": models.Fcn, "resnet": models.ResNet}
 WEIGHTS = ("best", "last")
 EPOCHS = 2
 RATE = 5e-4
@@ -84,7 +83,7 @@ class Run:
 
     def module(self, which):
         """PyTorch's own, in f64, with this run's weights."""
-        module = NETWORKS[self.model]()
+        module = models.NETWORKS[self.model]()
         with safe_open(self.weights(which), "pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}
         # PyTorch counts a batch norm's batches, for a mode that the networks do not use.
@@ -94,7 +93,7 @@ class Run:
         return module.double().eval()
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=models.NETWORKS)
 def run(request, home, images):
     metrics, predictions = {}, {}
     for which in WEIGHTS:

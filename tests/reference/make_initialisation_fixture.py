@@ -2,13 +2,13 @@
 
 usage: make_initialisation_fixture.py OUT_FILE          (tests/fixtures/models/initialisation.json)
 
-For alexnet, fcn and resnet, the file lists the parameters in order: name, shape, and either `constant` (every value is
+For each network of models.py, the file lists the parameters in order: name, shape, and either `constant` (every value is
 this number) or `fan_in` and `bound` (the values are uniform in -bound to bound, bound = 1/sqrt(fan_in)). `min`, `max`,
 `mean` and `std` are those of all values under `seeds` seeds, taken together.
 """
 import json, math, sys
 import torch
-from models import AlexNet, Fcn, ResNet
+from models import NETWORKS
 
 SEEDS = 20
 
@@ -48,9 +48,9 @@ def initialisation(kind):
 
 def main():
     tables = {}
-    for kind in (AlexNet, Fcn, ResNet):
+    for name, kind in NETWORKS.items():
         lines = ",\n".join("  " + json.dumps(entry) for entry in initialisation(kind))
-        tables[kind.__name__.lower()] = f"[\n{lines}\n ]"
+        tables[name] = f"[\n{lines}\n ]"
     body = ",\n".join(f" {json.dumps(name)}: {table}" for name, table in tables.items())
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         file.write("{\n" + body + "\n}\n")

@@ -12,7 +12,7 @@ use multidigit::train::{self, Config};
 use multidigit_nn::Precision;
 
 use super::is_there;
-use crate::learning::{bars, train_watched};
+use crate::learning::{bars, small, train_watched};
 use crate::resume::{learned, rows};
 
 #[test]
@@ -85,7 +85,8 @@ fn an_evaluation_on_the_gpu_is_that_on_the_cpu_but_for_rounding() {
     if !is_there() {
         return;
     }
-    for (model, size) in [(Model::AlexNet, 44), (Model::Fcn, 60), (Model::ResNet, 12)] {
+    for model in Model::ALL {
+        let size = small(model);
         let (train, val) = (bars(1, 96, size, size), bars(2, 130, size, size));
         let home = tempfile::tempdir().unwrap();
         // engines are timed in training and not in scoring; both must agree
@@ -110,7 +111,8 @@ fn a_run_on_the_gpu_that_is_interrupted_goes_on_to_the_same_bits() {
     if !is_there() {
         return;
     }
-    for (model, size) in [(Model::AlexNet, 44), (Model::Fcn, 60), (Model::ResNet, 12)] {
+    for model in Model::ALL {
+        let size = small(model);
         let (train, val) = (bars(1, 150, size, size), bars(2, 10, size, size));
         let config = Config { checkpoint_every_steps: Some(2), ..on_gpu(model) };
         let whole = tempfile::tempdir().unwrap();
