@@ -38,8 +38,9 @@ impl Transform {
     /// The transform of an image of `height * width` pixels by drawn parameters: rotation, affine map and erasing, in this
     /// order.
     pub fn new(params: &Params, resampling: Resampling, (height, width): (usize, usize)) -> Transform {
-        let rotation = params.angle.map(|angle| rotation(angle, height, width));
-        let affine = params.affine.as_ref().map(|affine| inverse(affine, height, width));
+        let Params { angle, affine, erase } = *params;
+        let rotation = angle.map(|angle| rotation(angle, height, width));
+        let affine = affine.map(|affine| inverse(&affine, height, width));
         let warp = |matrix: Matrix| match resampling.interpolation {
             Interpolation::Nearest => Warp::nearest(height, width, matrix),
             Interpolation::Bilinear => Warp::Bilinear(matrix),
@@ -56,7 +57,7 @@ impl Transform {
                 [turned, affine.map(warp)]
             }
         };
-        Transform { warps, erase: params.erase }
+        Transform { warps, erase }
     }
 
     /// Transforms an image of `height * width` pixels into `out`.
@@ -71,7 +72,8 @@ impl Transform {
         Scratch { first, second, columns }: &mut Scratch,
     ) {
         assert!(pixels.len() == height * width && out.len() == height * width, "the size of an image");
-        match self.warps {
+        let Transform { warps, erase: erased } = self;
+        match warps {
             [None, None] => out.copy_from_slice(pixels),
             [Some(warp), None] | [None, Some(warp)] => {
                 load(first, pixels);
@@ -86,7 +88,7 @@ impl Transform {
                 two.resample(second, height, width, out, columns);
             }
         }
-        if let Some(rectangle) = &self.erase {
+        if let Some(rectangle) = erased {
             erase(out, height, width, rectangle);
         }
     }

@@ -317,12 +317,13 @@ fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {
 
 /// Adds what was drawn for a sample to the columns.
 fn append(drawn: &draw::Params, columns: &mut Parameters) {
-    columns.angle.push(drawn.angle);
-    columns.translate.push(drawn.affine.map(|affine| affine.translate.map(i64::from)));
-    columns.scale.push(drawn.affine.map(|affine| affine.scale));
-    columns.shear.push(drawn.affine.map(|affine| affine.shear));
-    let erased = drawn.erase.map(|erase| [erase.left, erase.top, erase.width, erase.height].map(|value| value as i64));
-    columns.erased.push(erased);
+    let draw::Params { angle, affine, erase } = *drawn;
+    let Parameters { angle: angles, translate, scale, shear, erased } = columns;
+    angles.push(angle);
+    translate.push(affine.map(|affine| affine.translate.map(i64::from)));
+    scale.push(affine.map(|affine| affine.scale));
+    shear.push(affine.map(|affine| affine.shear));
+    erased.push(erase.map(|erase| [erase.left, erase.top, erase.width, erase.height].map(|value| value as i64)));
 }
 
 /// The digest of the epochs that stand in a folder, computed from their shards. Their metadata, which the digest does not

@@ -116,11 +116,12 @@ pub fn is_ours(bytes: &[u8]) -> bool {
 
 /// What was drawn, a line per operator.
 fn caption(drawn: &Params) -> Vec<String> {
+    let Params { angle, affine, erase } = drawn;
     let mut lines = Vec::new();
-    if let Some(angle) = drawn.angle {
+    if let Some(angle) = angle {
         lines.push(format!("rotate {angle:+.1}°"));
     }
-    if let Some(affine) = &drawn.affine {
+    if let Some(affine) = affine {
         lines.push(format!("move {:+},{:+}", affine.translate[0], affine.translate[1]));
         lines.push(format!("scale {:.3}", affine.scale));
         lines.push(match affine.shear {
@@ -128,7 +129,7 @@ fn caption(drawn: &Params) -> Vec<String> {
             [x, y] => format!("shear {x:+.1}°,{y:+.1}°"),
         });
     }
-    if let Some(erase) = &drawn.erase {
+    if let Some(erase) = erase {
         lines.push(format!("erase {}x{} at {},{}", erase.width, erase.height, erase.left, erase.top));
     }
     lines

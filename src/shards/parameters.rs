@@ -81,11 +81,12 @@ impl Parameters {
 
     /// Appends those of further samples.
     pub fn append(&mut self, more: Parameters) {
-        self.angle.extend(more.angle);
-        self.translate.extend(more.translate);
-        self.scale.extend(more.scale);
-        self.shear.extend(more.shear);
-        self.erased.extend(more.erased);
+        let Parameters { angle, translate, scale, shear, erased } = more;
+        self.angle.extend(angle);
+        self.translate.extend(translate);
+        self.scale.extend(scale);
+        self.shear.extend(shear);
+        self.erased.extend(erased);
     }
 
     /// Appends one sample's values as bytes, for its digest: a byte that tells null from not, then the value.

@@ -27,8 +27,9 @@ const WORDS: usize = 23;
 /// A transform as the structure of that name in `images.cu`.
 fn words(transform: &Transform) -> [u64; WORDS] {
     let pair = |low: i32, high: i32| u64::from(low as u32) | u64::from(high as u32) << 32;
-    let warps: Vec<Warp> = transform.warps.into_iter().flatten().collect();
-    let erase = transform.erase.map(|e| [e.top, e.left, e.height, e.width, usize::from(e.value)].map(|n| n as i32));
+    let Transform { warps, erase } = *transform;
+    let warps: Vec<Warp> = warps.into_iter().flatten().collect();
+    let erase = erase.map(|e| [e.top, e.left, e.height, e.width, usize::from(e.value)].map(|n| n as i32));
     let [top, left, height, width, value] = erase.unwrap_or_default();
     let mut words = [0; WORDS];
     words[..3].copy_from_slice(&[pair(warps.len() as i32, top), pair(left, height), pair(width, value)]);
