@@ -92,15 +92,16 @@ impl Parameters {
     /// Appends one sample's values as bytes, for its digest: a byte that tells null from not, then the value.
     #[expect(clippy::indexing_slicing, reason = "a row of every column, all as long as the sample's other columns")]
     pub fn put_bytes(&self, row: usize, out: &mut Vec<u8>) {
+        let Parameters { angle, translate, scale, shear, erased } = self;
         let mut put = |values: Option<&[[u8; 8]]>| {
             out.push(u8::from(values.is_some()));
             out.extend_from_slice(values.unwrap_or_default().as_flattened());
         };
-        put(self.angle[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
-        put(self.translate[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
-        put(self.scale[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
-        put(self.shear[row].map(|v| v.map(f64::to_le_bytes)).as_ref().map(|v| &v[..]));
-        put(self.erased[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
+        put(angle[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
+        put(translate[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
+        put(scale[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
+        put(shear[row].map(|v| v.map(f64::to_le_bytes)).as_ref().map(|v| &v[..]));
+        put(erased[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
     }
 }
 
