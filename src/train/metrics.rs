@@ -6,7 +6,7 @@ use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::documents;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::files;
 
 /// The metrics of one epoch: a row of `metrics.csv`.
@@ -45,6 +45,10 @@ const COLUMNS: [&str; 8] =
 /// The maximum number of digits per image. A table with more is rejected.
 const MAX_DIGITS: usize = 64;
 
+/// The maximum number of bytes in a line. A header for 64 digits has 3 kB. The CSV reader needs many times the memory of a
+/// line, so a longer one is rejected before.
+const MAX_LINE: usize = 64 << 10;
+
 fn header(digits: usize) -> Vec<String> {
     let each = |split: &'static str| (1..=digits).map(move |digit| format!("{split}_accuracy_{digit}"));
     COLUMNS.into_iter().map(str::to_owned).chain(each("train")).chain(each("val")).collect()
@@ -53,27 +57,27 @@ fn header(digits: usize) -> Vec<String> {
 /// Reads the table of a run.
 pub fn read(path: &Path) -> Result<Vec<Epoch>> {
     let text = files::read_text(path)?;
+    let wrong = |line: &str, digits| {
+        let expected = format!("lines of {}", header(digits).join(","));
+        Error::format(path, format!("line {:?}", shown(line)), expected)
+    };
+    // the CSV reader skips empty lines
+    if let Some(line) = text.lines().find(|line| line.is_empty() || line.len() > MAX_LINE) {
+        return Err(wrong(line, 0));
+    }
+    let refuse = |record: &StringRecord, digits| wrong(&record.iter().collect::<Vec<_>>().join(","), digits);
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.has_headers(false).flexible(true).quoting(false).from_reader(text.as_bytes());
     let mut records = reader.records();
     let mut next = || records.next().transpose().map_err(|e| Error::format(path, format!("not CSV ({e})"), "a table"));
     let first = next()?.unwrap_or_default();
     let digits = (first.len().saturating_sub(COLUMNS.len()) / 2).min(MAX_DIGITS);
-    let header = header(digits);
-    let refuse = |record: &StringRecord| {
-        let line = record.iter().collect::<Vec<_>>().join(",");
-        Error::format(path, format!("line {line:?}"), format!("lines of {}", header.join(",")))
-    };
-    // the CSV reader skips empty lines
-    if text.lines().any(str::is_empty) {
-        return Err(refuse(&StringRecord::new()));
-    }
-    if first != header {
-        return Err(refuse(&first));
+    if first != header(digits) {
+        return Err(refuse(&first, digits));
     }
     let mut epochs = Vec::new();
     while let Some(record) = next()? {
-        epochs.push(parse(&record, digits).ok_or_else(|| refuse(&record))?);
+        epochs.push(parse(&record, digits).ok_or_else(|| refuse(&record, digits))?);
     }
     Ok(epochs)
 }
