@@ -1,7 +1,7 @@
 //! Draws digits with a pen: varies a skeleton as handwriting does, and inks it on 28x28 pixels.
 //!
-//! A glyph is a pure function of a random stream. Only sums, products, quotients and square roots are used, which IEEE
-//! 754 defines to the last bit, so that every machine draws the same bytes.
+//! A glyph is a pure function of a random stream. Only sums, products, quotients and square roots are used, which
+//! IEEE 754 defines to the last bit, so that every machine draws the same bytes.
 
 use rand::Rng;
 
