@@ -61,9 +61,9 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Split")] // the name in the printed schema
 pub struct SplitConfig {
-    /// What is divided. class: whole classes, as the reference generator and the paper do, so that val and test show
-    /// digit pairs that train never showed; sample: each class's samples (the very same images); source: as sample,
-    /// but the glyphs are divided first, so that no glyph serves two splits.
+    /// What is divided. class: whole classes, as in the reference generator and the paper, so that val and test show
+    /// digit pairs that train never shows; sample: the samples of each class (the same images); source: as sample, but
+    /// the glyphs are divided first, so that no glyph serves two splits.
     pub by: split::By,
     /// Shares of train, val and test, as whole numbers.
     pub ratio: [u32; 3],

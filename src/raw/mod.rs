@@ -44,15 +44,15 @@ const LOCK_POLL: Duration = Duration::from_millis(200);
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Which glyphs to use: `mnist`, `synthetic`, or the path of a folder.
-    /// `mnist`: the four official files, looked for in the raw folder, else fetched from the mirrors, and verified.
-    /// `synthetic`: 70,000 digits that the program draws itself, with no network; not handwriting, and not MNIST.
-    /// A folder: any four IDX files of 28x28 images and labels 0 to 9 under MNIST's names (KMNIST or Fashion-MNIST,
-    /// say), read in place; write `./mnist` for a folder called mnist.
+    /// `mnist`: the four official files, taken from the raw folder or else fetched from the mirrors, and verified.
+    /// `synthetic`: 70,000 digits that the program draws itself, without a network; not handwriting, and not MNIST.
+    /// A folder: any four IDX files of 28x28 images and labels 0 to 9 under MNIST's names (such as KMNIST or
+    /// Fashion-MNIST), read in place; write `./mnist` for a folder called mnist.
     #[schemars(with = "String")]
     pub source: Source,
-    /// Where to look for MNIST files that are not in the raw folder, in order: https addresses, to which a file's name
-    /// is added, or folders. The environment variable MULTIDIGIT_MIRRORS (a comma-separated list of the same) is tried
-    /// first.
+    /// Where to look for MNIST files that are not in the raw folder, in order: folders, or https addresses, to which
+    /// the name of a file is appended. The environment variable MULTIDIGIT_MIRRORS, a comma-separated list of the same,
+    /// is tried first.
     pub mirrors: Vec<String>,
 }
 
