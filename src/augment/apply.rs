@@ -9,7 +9,7 @@ use super::gather::PADDING;
 use super::warp::{Matrix, Warp};
 use super::{Compose, Interpolation};
 
-/// Work buffers, which are reused so that an image allocates no memory.
+/// Work buffers, which are reused so that transforming an image allocates no memory.
 #[derive(Debug, Clone, Default)]
 pub struct Scratch {
     first: Vec<u8>,

@@ -7,7 +7,7 @@ use crate::error::Error;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum AugmentError {
-    /// The picture would be too large.
+    /// The image would be too large.
     #[error("a picture of {width}x{height} pixels; expected at most {limit} pixels: take fewer --rows or --epochs")]
     PictureSize { width: u64, height: u64, limit: u64 },
 }

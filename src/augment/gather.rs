@@ -15,7 +15,7 @@ pub struct Fixed {
 }
 
 /// The number of zeros that follow a source image. The first stands for positions outside the image; the others are
-/// needed because vector code reads four bytes for each one.
+/// needed because vector code reads four bytes for each pixel.
 pub const PADDING: usize = 3;
 
 /// Positions from this one on are negative in 16.16 fixed point, and therefore outside.
@@ -91,8 +91,8 @@ fn gather_portable(source: &[u8], height: usize, width: usize, map: &Fixed, out:
 /// Resamples sixteen pixels at a time.
 ///
 /// # Safety
-/// The processor must have these features, `source` must have `height * width + PADDING` bytes and `out` `height *
-/// width`, and both sides must be from 1 to 32,767.
+/// The processor must have these features, `source` must have `height * width + PADDING` bytes and `out`
+/// `height * width`, and both sides must be from 1 to 32,767.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn gather_avx512(source: &[u8], height: usize, width: usize, map: &Fixed, out: &mut [u8]) {

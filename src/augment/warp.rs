@@ -58,8 +58,8 @@ impl Warp {
         Warp::Fixed(Fixed { origin, right: [fix(m[0]), fix(m[3])], down: [fix(m[1]), fix(m[4])] })
     }
 
-    /// Resamples `source`, which has `height * width` pixels and [`PADDING`] zeros, into `out`, which has `height *
-    /// width` pixels. `columns` is a work buffer.
+    /// Resamples `source`, which has `height * width` pixels and [`PADDING`] zeros, into `out`, which has
+    /// `height * width` pixels. `columns` is a work buffer.
     pub fn resample(&self, source: &[u8], height: usize, width: usize, out: &mut [u8], columns: &mut Vec<usize>) {
         let pixels = &source[..out.len()];
         match self {

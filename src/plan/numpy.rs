@@ -4,8 +4,8 @@
 //! implements what NumPy builds on the 32-bit outputs: masked rejection and the direction of the shuffle. The functions
 //! take any source of 32-bit words, so that they shuffle with the seeded streams of this crate, too.
 
-/// Draws a uniform integer from `0..=max` by NumPy's masked rejection: a word is masked with the smallest `2^k - 1 >=
-/// max`, and drawn again while the result exceeds `max`. Takes no word if `max` is 0.
+/// Draws a uniform integer from `0..=max` by NumPy's masked rejection: a word is masked with the smallest
+/// `2^k - 1 >= max`, and drawn again while the result exceeds `max`. Takes no word if `max` is 0.
 pub fn bounded(mut next: impl FnMut() -> u32, max: u32) -> u32 {
     if max == 0 {
         return 0;
