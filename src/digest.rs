@@ -1,7 +1,7 @@
 //! BLAKE3 digests of files, keys and logical content.
 //!
 //! Content digests cover the meaning of a file (pixels, labels, columns), not its encoding, so that another compressor
-//! or shard size does not change them. The digest of a table covers the digests of its rows in order, so that rows can
+//! or shard size does not change them. The digest of shards covers the digests of their rows in order, so that rows can
 //! be hashed on any thread.
 
 use std::fmt;
@@ -74,8 +74,8 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Computes one digest of several parts. Each part is preceded by its length, so that no two
-/// sequences of parts collide.
+/// Computes one digest of several parts. Each byte string is preceded by its length, so that no two sequences of
+/// byte strings collide.
 #[derive(Default, Clone)]
 pub struct Parts(blake3::Hasher);
 

@@ -1,28 +1,29 @@
-//! Texts that the program writes for people and for other programs: Markdown and HTML from templates, CSV from rows.
+//! Documents that the program writes for people and for other programs: Markdown and HTML from
+//! templates, CSV from rows.
 //!
-//! A template is a file beside the code that gives it its values.
+//! A template is a file beside the code that fills it in.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior};
 use serde::Serialize;
 
-/// An environment for HTML pages without templates yet. What a template writes is escaped.
+/// An environment for HTML pages, without templates. Values are escaped when they are written.
 pub fn html() -> Result<Environment<'static>, Error> {
     environment(AutoEscape::Html, false)
 }
 
-/// A Markdown document of a template and its values, which are written as they are.
+/// Renders a Markdown template with its values. Values are not escaped.
 ///
 /// # Panics
-/// If the template is no template, or names a value that is not there.
+/// If the template is invalid, or if it names a value that does not exist.
 #[expect(clippy::expect_used, reason = "both templates and values are this program's own, and tests render them")]
 pub fn markdown(template: &str, values: &impl Serialize) -> String {
     let render = || environment(AutoEscape::None, true)?.render_str(template, Serde(values));
     render().expect("the template fits its values")
 }
 
-/// Rows of fields as CSV. A field is quoted where it has to be.
+/// Formats rows of fields as CSV. Fields are quoted if necessary.
 #[expect(clippy::expect_used, reason = "a vector takes every write, and texts with commas between them are a text")]
 pub fn csv<F: AsRef<str>>(rows: impl IntoIterator<Item = impl IntoIterator<Item = F>>) -> String {
     let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
@@ -33,8 +34,8 @@ pub fn csv<F: AsRef<str>>(rows: impl IntoIterator<Item = impl IntoIterator<Item 
     String::from_utf8(writer.into_inner().expect("a vector takes every write")).expect("texts with commas are a text")
 }
 
-/// An environment in which a template that names an unknown value is an error, and in which a tag that stands alone on
-/// its line leaves no empty line in the document.
+/// An environment in which it is an error if a template names an unknown value, and in which a tag alone on its line
+/// leaves no empty line in the document.
 fn environment(escape: AutoEscape, keep_trailing_newline: bool) -> Result<Environment<'static>, Error> {
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true).keep_trailing_newline(keep_trailing_newline);

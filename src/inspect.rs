@@ -1,5 +1,4 @@
-//! The command `multidigit inspect`: shows the content of a file as text. It reads Parquet and IDX
-//! files and changes nothing.
+//! The command `multidigit inspect`: shows the content of a Parquet or IDX file as text, and changes nothing.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -23,7 +22,10 @@ const COLUMN: u64 = 64 << 20;
 /// The first bytes of a Parquet file.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
 
-/// Describes a file.
+/// Describes a Parquet or IDX file as text.
+///
+/// # Errors
+/// [`Error::Format`] if the path is not a regular file, and the errors of reading the file.
 pub fn inspect(path: &Path) -> Result<String> {
     use std::io::Read;
     let mut head = Vec::new();
@@ -113,8 +115,8 @@ fn first_rows(table: &Table) -> Result<String> {
     Ok(rows.concat())
 }
 
-/// The uncompressed bytes of the columns of a name in the first row group, as declared in the footer. The size declared
-/// in a page header is not known before the page is read.
+/// The uncompressed size in bytes of the columns of a name in the first row group, as declared in the footer. The size
+/// declared in a page header is not known before the page is read.
 fn unpacked(table: &Table, name: &str) -> u64 {
     let (metadata, fields) = (table.metadata(), table.metadata().schema().fields());
     let Some(group) = metadata.metadata().row_groups().first() else { return 0 };

@@ -4,23 +4,23 @@
 //! This is the only module that converts one into the other. An image of `n` digits has one of `10^n` labels; the name
 //! of its class is the label with leading zeros.
 
-/// The number of classes of images with so many digits, or `None` where 64 bits do not hold it.
+/// The number of classes of images with `digits` digits, or `None` if it does not fit 64 bits.
 pub fn classes(digits: usize) -> Option<u64> {
     10_u64.checked_pow(u32::try_from(digits).ok()?)
 }
 
 /// The digits that a label spells, left to right, padded with zeros to `count` digits.
 pub fn digits(label: u64, count: usize) -> impl DoubleEndedIterator<Item = u8> + Clone {
-    // a position for which 64 bits hold no power of ten is left of every digit of the label
+    // a position whose power of ten does not fit 64 bits is left of all digits of the label
     (0..count).rev().map(move |position| classes(position).map_or(0, |power| (label / power % 10) as u8))
 }
 
-/// The label that digits spell, or `None` where it exceeds an `i64`.
+/// The label that digits spell, or `None` if it exceeds an `i64`.
 pub fn label<D: Into<i64>>(digits: impl IntoIterator<Item = D>) -> Option<i64> {
     digits.into_iter().try_fold(0_i64, |label, digit| label.checked_mul(10)?.checked_add(digit.into()))
 }
 
-/// The label that digits spell, modulo 2^64 where it exceeds an `i64`.
+/// The label that digits spell, modulo 2^64 if it exceeds an `i64`.
 pub fn wrapping_label<D: Into<i64>>(digits: impl IntoIterator<Item = D>) -> i64 {
     digits.into_iter().fold(0_i64, |label, digit| label.wrapping_mul(10).wrapping_add(digit.into()))
 }
@@ -30,7 +30,7 @@ pub fn class_name(label: i64, count: usize) -> String {
     format!("{label:0count$}")
 }
 
-/// The name of the class whose images show these digits, each 0 to 9.
+/// The name of the class whose images show these digits, each from 0 to 9.
 pub fn class_name_of(digits: &[u8]) -> String {
     digits.iter().map(|digit| char::from(b'0' + digit)).collect()
 }
@@ -51,7 +51,7 @@ mod tests {
     fn a_label_spells_its_digits_padded_from_the_left() {
         let spelled = |label, count| digits(label, count).collect::<Vec<u8>>();
         assert_eq!((spelled(7, 3), spelled(42, 2), spelled(0, 1)), (vec![0, 0, 7], vec![4, 2], vec![0]));
-        // more digits than a label has, and fewer
+        // more digits than the label has, then fewer
         assert_eq!((digits(9, 30).sum::<u8>(), spelled(123, 2), spelled(5, 0)), (9, vec![2, 3], vec![]));
         assert_eq!(spelled(u64::MAX, 20), [1, 8, 4, 4, 6, 7, 4, 4, 0, 7, 3, 7, 0, 9, 5, 5, 1, 6, 1, 5]);
     }

@@ -1,14 +1,15 @@
-//! Applying drawn parameters to 8-bit grey images: what torchvision computes on Pillow images, pixel for pixel.
+//! Applies drawn parameters to 8-bit grey images. The result equals that of torchvision on Pillow
+//! images, pixel for pixel.
 //!
-//! Parameters become maps here, and the maps are resampled in `warp`. Pillow's rotation has shortcuts of its own for right
-//! angles. Nothing here draws.
+//! This module turns parameters into maps, and `warp` resamples images by the maps. For right angles, Pillow's rotation
+//! has shortcuts, which are reproduced here. No parameters are drawn here.
 
 use super::draw::{AffineParams, EraseParams, Params};
 use super::gather::PADDING;
 use super::warp::{Matrix, Warp};
 use super::{Compose, Interpolation};
 
-/// Buffers to work in, so that no image allocates.
+/// Work buffers, which are reused so that transforming an image allocates no memory.
 #[derive(Debug, Clone, Default)]
 pub struct Scratch {
     first: Vec<u8>,
@@ -16,27 +17,27 @@ pub struct Scratch {
     columns: Vec<usize>,
 }
 
-/// How a map finds its pixels, and how many times it looks.
+/// How an image is resampled by a map, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resampling {
-    /// How a position between pixels becomes a grey.
+    /// How the grey at a position between pixels is computed.
     pub interpolation: Interpolation,
-    /// Whether rotation and affine map are resampled one after the other or as one.
+    /// Whether rotation and affine map are resampled one after the other or as one map.
     pub compose: Compose,
 }
 
-/// What happens to the pixels of one image, as plain numbers: the CPU and a GPU compute the same pixels from them.
+/// The transform of one image, as plain numbers from which the CPU and a GPU compute the same pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Transform {
-    /// The warps, in their order.
+    /// The warps, in order.
     pub warps: [Option<Warp>; 2],
-    /// The rectangle that is erased afterwards.
+    /// The rectangle that is erased after the warps.
     pub erase: Option<EraseParams>,
 }
 
 impl Transform {
-    /// The transform of an image of `height * width` pixels by drawn parameters: rotation, affine map and erasing, in this
-    /// order.
+    /// The transform by drawn parameters of an image of `height * width` pixels: rotation, affine map and
+    /// erasing, in this order.
     pub fn new(params: &Params, resampling: Resampling, (height, width): (usize, usize)) -> Transform {
         let Params { angle, affine, erase } = *params;
         let rotation = angle.map(|angle| rotation(angle, height, width));
@@ -60,10 +61,10 @@ impl Transform {
         Transform { warps, erase }
     }
 
-    /// Transforms an image of `height * width` pixels into `out`.
+    /// Transforms `pixels`, an image of `height * width` pixels, into `out`.
     ///
     /// # Panics
-    /// If the lengths of `pixels` and `out` disagree with the sides.
+    /// If the lengths of `pixels` and `out` are not `height * width`.
     pub fn apply(
         &self,
         pixels: &[u8],
@@ -81,7 +82,7 @@ impl Transform {
             }
             [Some(one), Some(two)] => {
                 load(first, pixels);
-                // pixels of a longer image before would be left in it
+                // cleared first, so that no pixels of an earlier, longer image remain
                 second.clear();
                 second.resize(pixels.len() + PADDING, 0);
                 one.resample(first, height, width, &mut second[..pixels.len()], columns);
@@ -94,7 +95,7 @@ impl Transform {
     }
 }
 
-/// Copies an image and puts the padding behind it.
+/// Copies an image and appends the padding.
 fn load(buffer: &mut Vec<u8>, pixels: &[u8]) {
     buffer.clear();
     buffer.extend_from_slice(pixels);
@@ -110,7 +111,7 @@ enum Rotation {
 }
 
 impl Rotation {
-    /// The rotation as a map, shortcut or not.
+    /// The rotation as a map, also for the angles with a shortcut.
     fn matrix(&self, height: usize, width: usize) -> Matrix {
         let (w, h) = (width as f64, height as f64);
         match *self {
@@ -123,7 +124,7 @@ impl Rotation {
     }
 }
 
-/// `PIL.Image.rotate` about the centre, by degrees counter-clockwise.
+/// The rotation of `PIL.Image.rotate` about the centre. `angle` is in degrees, counter-clockwise.
 fn rotation(angle: f64, height: usize, width: usize) -> Rotation {
     let angle = angle.rem_euclid(360.0);
     match angle {
@@ -139,13 +140,13 @@ fn rotation(angle: f64, height: usize, width: usize) -> Rotation {
     Rotation::Map([cos, sin, cos * -cx + sin * -cy + cx, -sin, cos, -sin * -cx + cos * -cy + cy])
 }
 
-/// Python's `round(v, 15)` for sines and cosines, up to 1 in magnitude: the nearest multiple of 1e-15, ties to even, as
-/// the nearest number that a double can hold.
+/// Python's `round(v, 15)` for sines and cosines, whose magnitude is at most 1: the nearest multiple of 1e-15, ties to
+/// even, as the nearest double.
 fn round15(value: f64) -> f64 {
     const UNIT: u128 = 1_000_000_000_000_000;
     let bits = value.abs().to_bits();
     let exponent = (bits >> 52) as u32;
-    // |value| = mantissa / 2^shift; what is below 2^-60 rounds to zero, and so does every subnormal number
+    // |value| = mantissa / 2^shift; values below 2^-60, and therefore all subnormal numbers, round to zero
     let (mantissa, shift) = ((bits & ((1 << 52) - 1)) | 1 << 52, 1075_u32.saturating_sub(exponent));
     if shift > 112 {
         return 0.0_f64.copysign(value);
@@ -157,13 +158,13 @@ fn round15(value: f64) -> f64 {
     ((whole + u128::from(up)) as f64 / UNIT as f64).copysign(value)
 }
 
-/// torchvision's `_get_inverse_affine_matrix` for angle 0 and the image's centre.
+/// torchvision's `_get_inverse_affine_matrix` for angle 0 and the centre of the image.
 fn inverse(affine: &AffineParams, height: usize, width: usize) -> Matrix {
     let [sx, sy] = affine.shear.map(f64::to_radians);
     let [tx, ty] = affine.translate.map(f64::from);
     let (cx, cy) = (width as f64 * 0.5, height as f64 * 0.5);
     let (cos, sin, tan) = (sy.cos(), (-sy).sin(), sx.tan());
-    // of the shears alone, [[a, b], [c, d]] with determinant 1
+    // the matrix of the shears alone, [[a, b], [c, d]], has determinant 1
     let (a, b, c, d) = (1.0, -cos * tan / cos, sin / cos, -sin * tan / cos + 1.0);
     let mut m = [d, -b, 0.0, -c, a, 0.0].map(|value| value / affine.scale);
     m[2] += m[0] * (-cx - tx) + m[1] * (-cy - ty);
@@ -173,7 +174,7 @@ fn inverse(affine: &AffineParams, height: usize, width: usize) -> Matrix {
     m
 }
 
-/// The map that goes through `then`'s output to its source, and from there through `first`'s.
+/// The map that applies `then` to a position of the output, and `first` to the result.
 fn product(first: &Matrix, then: &Matrix) -> Matrix {
     let row =
         |a: f64, b: f64, c: f64| [a * then[0] + b * then[3], a * then[1] + b * then[4], a * then[2] + b * then[5] + c];
@@ -181,7 +182,7 @@ fn product(first: &Matrix, then: &Matrix) -> Matrix {
     [a, b, c, d, e, f]
 }
 
-/// Fills a rectangle with one grey; what of it lies outside is left out.
+/// Fills the part of a rectangle that lies inside the image with one grey.
 fn erase(out: &mut [u8], height: usize, width: usize, rectangle: &EraseParams) {
     let (right, bottom) = (rectangle.left + rectangle.width, rectangle.top + rectangle.height);
     for y in rectangle.top..bottom.min(height) {
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
     use crate::rng::stream;
 
-    /// `format!` rounds the exact decimal expansion, ties to even, and `parse` takes the nearest double: as Python does.
+    /// As in Python, `format!` rounds the exact decimal expansion, ties to even, and `parse` takes the nearest double.
     fn round15_by_text(value: f64) -> f64 {
         format!("{value:.15}").parse().unwrap()
     }
@@ -215,7 +216,7 @@ mod tests {
             check((value * std::f64::consts::TAU).sin());
             check(value * 10_f64.powi(-rng.random_range(0..25)));
         }
-        // halves of the last decimal are ties where five to the fifteenth divides them: odd multiples of 2^-16
+        // odd multiples of 2^-16 are ties: times 10^15, they are odd multiples of 5^15, halved
         for odd in (1..65536).step_by(2) {
             check(f64::from(odd) / 65536.0);
         }

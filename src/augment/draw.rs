@@ -1,6 +1,7 @@
-//! Drawing the parameters of the operators: torchvision's distributions, from streams keyed by (seed, epoch, sample).
+//! Draws the parameters of the operators from torchvision's distributions, with random streams keyed by
+//! (seed, epoch, sample).
 //!
-//! Every operator has a stream of its own, so turning one off changes nothing of the others.
+//! Each operator has a stream of its own, so that switching one off does not change the draws of the others.
 
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, Uniform};
@@ -8,14 +9,14 @@ use rand_distr::{Distribution, Uniform};
 use super::{Config, Erasing};
 use crate::rng::Streams;
 
-/// What happens to one sample; `None` is an operator that is off or was not drawn.
+/// The parameters of one sample. `None` means that an operator is off or was not drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Params {
     /// Rotation in degrees, counter-clockwise.
     pub angle: Option<f64>,
-    /// The affine map.
+    /// The affine map, which follows the rotation.
     pub affine: Option<AffineParams>,
-    /// The rectangle that is erased.
+    /// The rectangle that is erased last.
     pub erase: Option<EraseParams>,
 }
 
@@ -30,7 +31,7 @@ pub struct AffineParams {
     pub shear: [f64; 2],
 }
 
-/// A rectangle of one grey.
+/// A rectangle to fill with one grey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EraseParams {
     /// The first line, in pixels from the top.
@@ -45,7 +46,7 @@ pub struct EraseParams {
     pub value: u8,
 }
 
-/// The draws of one epoch: a family of streams for each operator that is on, and its distributions.
+/// The draws of one epoch: a family of streams and the distributions of each operator that is on.
 pub struct Draws {
     rotation: Option<(Streams, Uniform<f64>)>,
     affine: Option<(Streams, AffineDraws)>,
@@ -67,7 +68,7 @@ struct ErasingDraws {
 }
 
 impl Draws {
-    /// The draws of an epoch, by a configuration that has been validated.
+    /// The draws of an epoch. The configuration must be valid.
     pub fn new(config: &Config, epoch: u64) -> Draws {
         let streams = |operator| Streams::new(config.seed, operator, epoch);
         Draws {
@@ -84,7 +85,7 @@ impl Draws {
         }
     }
 
-    /// The parameters of one sample of `height * width` pixels.
+    /// The parameters of the sample with number `sample`, an image of `height * width` pixels.
     pub fn params(&self, sample: u64, height: usize, width: usize) -> Params {
         Params {
             angle: self.rotation.as_ref().map(|(streams, degrees)| degrees.sample(&mut streams.at(sample))),
@@ -94,15 +95,15 @@ impl Draws {
     }
 }
 
-/// Uniform in `low..=high`; the configuration has been checked to be finite and in order.
+/// The uniform distribution on `low..=high`. The configuration has been checked to be finite and in order.
 #[expect(clippy::expect_used, reason = "no draw without a configuration that has been validated")]
 fn uniform([low, high]: [f64; 2]) -> Uniform<f64> {
     Uniform::new_inclusive(low, high).expect("ranges are checked before any draw")
 }
 
 impl AffineDraws {
-    /// As torchvision's `RandomAffine.get_params`: translation, then scale, then shear; translation is rounded to
-    /// pixels, halves to even.
+    /// Draws as torchvision's `RandomAffine.get_params` does: translation, then scale, then shear. The translation is
+    /// rounded to whole pixels, halves to even.
     fn draw(&self, rng: &mut impl Rng, height: usize, width: usize) -> AffineParams {
         let mut shift = |share: f64, size: usize| {
             let most = share * size as f64;
@@ -115,8 +116,8 @@ impl AffineDraws {
 }
 
 impl ErasingDraws {
-    /// As torchvision's `RandomApply` around `RandomErasing`: two probabilities, then up to ten attempts at a rectangle
-    /// smaller than the image.
+    /// Draws as torchvision's `RandomApply` around `RandomErasing` does: two probabilities, then up to ten attempts to
+    /// draw a rectangle smaller than the image.
     fn draw(&self, rng: &mut impl Rng, height: usize, width: usize) -> Option<EraseParams> {
         let applied = rng.random::<f64>() < self.apply_probability;
         let drawn = rng.random::<f64>() < self.probability;
@@ -142,7 +143,7 @@ mod tests {
     use super::super::{Affine, Rotation};
     use super::*;
 
-    /// Draws of each test. Every tolerance is 4.5 standard errors; seeds are fixed.
+    /// The number of draws of each test. All tolerances are 4.5 standard errors, and seeds are fixed.
     const SAMPLES: u64 = 100_000;
     const ERRORS: f64 = 4.5;
 
@@ -157,7 +158,7 @@ mod tests {
         Config { erasing, ..Config::default() }
     }
 
-    /// Compares mean and variance with those of the distribution.
+    /// Compares mean and variance with those of the expected distribution.
     fn check(name: &str, values: &[f64], mean: f64, variance: f64) {
         let n = values.len() as f64;
         let moment = |power| values.iter().map(|value| (value - mean).powi(power)).sum::<f64>() / n;
@@ -167,7 +168,7 @@ mod tests {
         assert!((found - variance).abs() < ERRORS * error, "{name}: variance {found}, expected {variance}");
     }
 
-    /// Compares with the uniform distribution: bounds, mean, variance, and the largest distance of the distribution
+    /// Compares with a uniform distribution: bounds, mean, variance, and the largest distance of the distribution
     /// functions, which exceeds 2.2 / sqrt(n) once in 8,000 times (Kolmogorov).
     fn check_uniform(name: &str, mut values: Vec<f64>, low: f64, high: f64) {
         check(name, &values, (low + high) / 2.0, (high - low).powi(2) / 12.0);
@@ -195,10 +196,11 @@ mod tests {
         assert!(affine().all(|a| a.shear[1] == 0.0));
     }
 
-    /// A shift is uniform up to the share of the side, then rounded: a pixel has the probability of what rounds to it.
+    /// A shift is uniform up to the share of the side, then rounded. The probability of a whole number is that of the
+    /// interval that rounds to it.
     #[test]
     fn shifts_are_uniform_numbers_rounded_to_pixels() {
-        // 6.4 pixels: the last is reached from 5.5 to 6.4 only; 3.0: from 2.5 to 3; 4.5: a half that never rounds up
+        // 6.4 pixels: 6 results only from 5.5 to 6.4; 3.0: 3 results from 2.5 to 3; 4.5: a half that never rounds up
         for (height, width, share) in [(64, 64, [0.1, 0.1]), (30, 90, [0.05, 0.1]), (64, 28, [0.0, 0.5])] {
             let affine = Affine { translate: share, ..Affine::default() };
             let params = draw(&Config { affine: Some(affine), ..Config::default() }, height, width);
@@ -226,7 +228,8 @@ mod tests {
         }
     }
 
-    /// Probability of every rectangle (height, width) in one attempt, by quadrature over area and logarithm of the ratio.
+    /// The probability of each rectangle (height, width) in one attempt, by quadrature over area and
+    /// logarithm of the ratio.
     fn rectangles(erasing: &Erasing, height: usize, width: usize) -> Vec<(usize, usize, f64)> {
         const STEPS: usize = 1500;
         let middle = |[low, high]: [f64; 2], step| low + (high - low) * (step as f64 + 0.5) / STEPS as f64;
@@ -240,7 +243,8 @@ mod tests {
         table.into_iter().map(|((h, w), probability)| (h, w, probability)).collect()
     }
 
-    /// Rectangles in an image, and the probability that none of ten attempts fits.
+    /// Checks the moments of the rectangles drawn in an image. Returns them, and the probability that none of
+    /// ten attempts fits.
     fn check_rectangles(config: &Config, height: usize, width: usize) -> (Vec<EraseParams>, f64) {
         let drawn = draw(config, height, width);
         let drawn: Vec<EraseParams> = drawn.iter().filter_map(|p| p.erase).collect();
@@ -262,7 +266,7 @@ mod tests {
         moments("width", |_, w| w);
         moments("area", |h, w| h * w);
         moments("log ratio", |h, w| (h / w).ln());
-        // a corner is uniform over the places that are left: mean s / 2 and variance s (s + 2) / 12 of 0 to s
+        // a corner is uniform over the remaining places: from 0 to s, with mean s / 2 and variance s (s + 2) / 12
         let corner = |name: &str, side: usize, at: fn(&EraseParams) -> (usize, usize), of: fn(f64, f64) -> f64| {
             let values: Vec<f64> = drawn.iter().map(|e| at(e).0 as f64).collect();
             let spare = |h: f64, w: f64| side as f64 - of(h, w);
@@ -277,8 +281,8 @@ mod tests {
         (drawn, none)
     }
 
-    /// The figures of torchvision 0.29.2 itself, 200,000 draws each after `torch.manual_seed(0)`:
-    /// `RandomErasing.get_params(torch.zeros(1, H, W), SCALE, RATIO, [0.0])[:4]`, mean and standard error.
+    /// Compares with the results of torchvision 0.29.2, 200,000 draws each after `torch.manual_seed(0)`: mean and
+    /// standard error of `RandomErasing.get_params(torch.zeros(1, H, W), SCALE, RATIO, [0.0])[:4]`.
     fn check_torchvision(name: &str, values: impl Iterator<Item = f64>, mean: f64, error: f64) {
         let values: Vec<f64> = values.collect();
         let n = values.len() as f64;
@@ -305,7 +309,7 @@ mod tests {
     fn ten_attempts_are_made_at_rectangles_that_seldom_fit() {
         let erasing = Erasing { scale: [0.5, 1.0], ratio: [0.1, 10.0], ..always().erasing.unwrap() };
         let (drawn, none) = check_rectangles(&Config { erasing: Some(erasing), ..always() }, 20, 30);
-        // H, W = 20, 30; SCALE = (0.5, 1.0); RATIO = (0.1, 10.0); nothing fits: the whole image is returned
+        // H, W = 20, 30; SCALE = (0.5, 1.0); RATIO = (0.1, 10.0); if nothing fits, the whole image is returned
         check_torchvision("height", drawn.iter().map(|e| e.height as f64), 16.05171, 0.00610);
         check_torchvision("width", drawn.iter().map(|e| e.width as f64), 24.27548, 0.00923);
         assert!((none - 0.29413).abs() < ERRORS * 0.00102, "{none}");

@@ -1,30 +1,31 @@
-//! The inner loop of nearest resampling in 16.16 fixed point: for every output pixel one look into the source.
+//! The inner loop of nearest resampling in 16.16 fixed point: each output pixel reads one source pixel.
 //!
-//! One loop, compiled for every processor and again for AVX2, and another for AVX-512; which of them runs is chosen when
-//! the program runs, and all compute the same integers. Nothing here knows where a map comes from.
+//! One loop is compiled for every processor and again for AVX2; a second loop uses AVX-512. The loop is chosen when the
+//! program runs, and all compute the same integers.
 
-/// A map from output to source pixels in 16.16 fixed point; sums wrap around, as they do in 32-bit registers.
+/// A map from output to source pixels in 16.16 fixed point. Sums wrap around, as in 32-bit registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fixed {
-    /// Source position, x and y, of the first output pixel.
+    /// The source position, x and y, of the first output pixel.
     pub origin: [i32; 2],
-    /// What one step to the right in the output adds to it.
+    /// The change of the source position for one step to the right in the output.
     pub right: [i32; 2],
-    /// What one step down adds to it.
+    /// The change of the source position for one step down in the output.
     pub down: [i32; 2],
 }
 
-/// Zeros that follow a source image: the first is what lies outside, and vector code reads four bytes where it needs
-/// one.
+/// The number of zeros that follow a source image. The first stands for positions outside the image; the others are
+/// needed because vector code reads four bytes for each pixel.
 pub const PADDING: usize = 3;
 
-/// Positions from here on are negative in 16.16 fixed point, and outside.
+/// Positions from this one on are negative in 16.16 fixed point, and therefore outside.
 const FIXED_PIXELS: usize = 1 << 15;
 
-/// Resamples `source`, `height * width` pixels and `PADDING` zeros, into `out`, `height * width` pixels; black outside.
+/// Resamples `source`, which has `height * width` pixels and [`PADDING`] zeros, into `out`, which has `height * width`
+/// pixels. Positions outside the source give black.
 ///
 /// # Panics
-/// If the lengths disagree with the sides, or a side is 0.
+/// If the lengths disagree with the sides, or if a side is 0.
 pub fn gather(source: &[u8], height: usize, width: usize, map: &Fixed, out: &mut [u8]) {
     assert!(height > 0 && width > 0, "an image has pixels");
     assert!(source.len() == height * width + PADDING && out.len() == height * width, "the size of an image");
@@ -35,31 +36,33 @@ pub fn gather(source: &[u8], height: usize, width: usize, map: &Fixed, out: &mut
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl");
         if small && avx512 {
-            // SAFETY: the processor has what the function is compiled for, and sides and lengths are as it asks.
+            // SAFETY: the processor has the features that the function is compiled for; sides and lengths
+            // meet its conditions.
             return unsafe { gather_avx512(source, height, width, map, out) };
         }
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            // SAFETY: the processor has the features that the function is compiled for; it has no other condition.
             return unsafe { gather_avx2(source, height, width, map, out) };
         }
     }
     gather_portable(source, height, width, map, out);
 }
 
-/// The portable loop, compiled for AVX2: twice as fast, since the arithmetic of eight indices is one instruction.
+/// The portable loop, compiled for AVX2. It is twice as fast, because one instruction computes eight indices.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn gather_avx2(source: &[u8], height: usize, width: usize, map: &Fixed, out: &mut [u8]) {
     gather_portable(source, height, width, map, out);
 }
 
-/// Indices of some pixels first, so that the compiler computes several at a time, then the looks.
+/// First computes the indices of several pixels, so that the compiler vectorises the computation,
+/// then reads the pixels.
 #[inline(always)]
 fn gather_portable(source: &[u8], height: usize, width: usize, map: &Fixed, out: &mut [u8]) {
-    // measured: 16 and 64 take half as long again
+    // measured: 16 and 64 take one and a half times as long
     const AT_ONCE: usize = 32;
     let outside = (height * width) as u32;
-    // positions are compared as unsigned numbers: negative ones are beyond every side
+    // positions are compared as unsigned numbers, in which negative ones exceed every side
     let [wide, high] = [width, height].map(|side| (side.min(FIXED_PIXELS) as u32) << 16);
     let [right_x, right_y] = map.right.map(|step| step as u32);
     let [mut row_x, mut row_y] = map.origin.map(|position| position as u32);
@@ -85,11 +88,11 @@ fn gather_portable(source: &[u8], height: usize, width: usize, map: &Fixed, out:
     }
 }
 
-/// Sixteen pixels at a time.
+/// Resamples sixteen pixels at a time.
 ///
 /// # Safety
-/// The processor must have these features, `source` must be `height * width + PADDING` bytes, `out` `height * width`,
-/// and both sides from 1 to 32,767.
+/// The processor must have these features, `source` must have `height * width + PADDING` bytes and `out`
+/// `height * width`, and both sides must be from 1 to 32,767.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn gather_avx512(source: &[u8], height: usize, width: usize, map: &Fixed, out: &mut [u8]) {
@@ -102,10 +105,10 @@ unsafe fn gather_avx512(source: &[u8], height: usize, width: usize, map: &Fixed,
     let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     let ramp = map.right.map(|step| _mm512_mullo_epi32(lanes, _mm512_set1_epi32(step)));
     let stride = map.right.map(|step| _mm512_set1_epi32(step.wrapping_mul(16)));
-    // positions are compared as unsigned numbers: negative ones are beyond every side
+    // positions are compared as unsigned numbers, in which negative ones exceed every side
     let (wide, high) = (_mm512_set1_epi32((width as i32) << 16), _mm512_set1_epi32((height as i32) << 16));
     let whole = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-    // 16-bit halves (x, y) times (1, width), summed: an index
+    // the 16-bit halves (x, y) are multiplied by (1, width) and summed, which gives an index
     let weights = _mm512_set1_epi32((width as i32) << 16 | 1);
     let [mut row_x, mut row_y] = map.origin;
     for line in out.chunks_exact_mut(width) {
@@ -116,8 +119,8 @@ unsafe fn gather_avx512(source: &[u8], height: usize, width: usize, map: &Fixed,
             let halves = _mm512_or_si512(_mm512_srli_epi32::<16>(x), _mm512_and_si512(y, whole));
             let index = _mm512_madd_epi16(halves, weights);
             let black = _mm512_setzero_si512();
-            // SAFETY: `inside` leaves only lanes with x below `width` and y below `height`, so that an index is below
-            // `height * width`, and the four bytes read from there end with the padding.
+            // SAFETY: `inside` leaves only lanes with x below `width` and y below `height`. Their index is below
+            // `height * width`, and the four bytes read from there end within the padding.
             let found = unsafe { _mm512_mask_i32gather_epi32::<1>(black, inside, index, source.as_ptr().cast()) };
             let used = ((1_u32 << pixels.len()) - 1) as u16;
             // SAFETY: the mask leaves exactly the bytes of `pixels`.
@@ -137,7 +140,7 @@ mod tests {
     use super::*;
     use crate::rng::stream;
 
-    /// One pixel at a time, by the book.
+    /// Resamples one pixel at a time, by the definition.
     fn gather_plain(source: &[u8], height: usize, width: usize, map: &Fixed) -> Vec<u8> {
         let position = |axis: usize, x: usize, y: usize| {
             let (right, down) = (map.right[axis].wrapping_mul(x as i32), map.down[axis].wrapping_mul(y as i32));
@@ -153,14 +156,14 @@ mod tests {
 
     type Gather = fn(&[u8], usize, usize, &Fixed, &mut [u8]);
 
-    /// Maps that magnify, shrink, turn, leave the image and wrap around, on images of every width up to 70 and some
-    /// of more.
+    /// The maps magnify, shrink, turn, leave the image and wrap around, on images of every width up to 70
+    /// and some wider ones.
     #[test]
     fn every_loop_gives_the_pixels_of_the_definition() {
         let mut loops: Vec<Gather> = vec![gather, gather_portable];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has what the function is compiled for; it asks for nothing else.
+            // SAFETY: the processor has the features that the function is compiled for; it has no other condition.
             loops.push(|source, height, width, map, out| unsafe { gather_avx2(source, height, width, map, out) });
         }
         let mut rng = stream(1, "gather", 0, 0);

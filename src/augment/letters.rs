@@ -1,13 +1,13 @@
-//! A tiny font of our own for captions in pictures: five by seven pixels a character, only those that captions use.
+//! A tiny font for captions in pictures: five by seven pixels per character, and only the characters that captions use.
 
 use image::{Rgb, RgbImage};
 
-/// Width of a character with the gap after it, in pixels.
+/// The width of a character in pixels, including the gap after it.
 pub const ADVANCE: usize = 6;
-/// Height of a character in pixels.
+/// The height of a character in pixels.
 pub const HEIGHT: usize = 7;
 
-/// The characters; `#` is ink.
+/// The characters; `#` marks ink.
 #[rustfmt::skip]
 const SHAPES: [(char, [&str; HEIGHT]); 33] = [
     ('0', [" ### ", "#   #", "#  ##", "# # #", "##  #", "#   #", " ### "]),
@@ -45,8 +45,8 @@ const SHAPES: [(char, [&str; HEIGHT]); 33] = [
     ('x', ["     ", "     ", "#   #", " # # ", "  #  ", " # # ", "#   #"]),
 ];
 
-/// Writes a text with its upper left corner at (x, y). What lies outside the picture, or is not in the font, is left
-/// out.
+/// Writes a text with its upper left corner at (x, y). Parts outside the picture and characters that are not in the
+/// font are left out.
 pub fn write(picture: &mut RgbImage, (x, y): (usize, usize), text: &str, ink: Rgb<u8>) {
     for (n, c) in text.chars().enumerate() {
         let Some((_, rows)) = SHAPES.iter().find(|(shape, _)| *shape == c) else { continue };

@@ -1,8 +1,9 @@
-//! The stage `augment`: the training split with rotation, affine map and erasing, as shards of the same schema.
+//! The stage `augment`: augments the training split by rotation, an affine map and erasing, and writes it as shards
+//! of the same schema.
 //!
-//! In: the dataset's train shards. Out: `epoch-NNN/data/train-*.parquet`, with what was drawn for each sample as
-//! columns. Parameters are drawn, then applied; they are keyed by (seed, epoch, sample), where a sample is its class and
-//! its index, so neither order nor threads matter.
+//! Input: the dataset's train shards. Output: `epoch-NNN/data/train-*.parquet`, with the drawn parameters of each
+//! sample as columns. Parameters are drawn first, then applied. They are keyed by (seed, epoch, sample), where a sample
+//! is identified by its class and its index, so that neither the order of samples nor the number of threads matters.
 
 pub use self::error::AugmentError;
 use std::path::Path;
@@ -40,19 +41,19 @@ pub mod warp;
 
 use apply::{Resampling, Scratch, Transform};
 
-/// The metadata key under which a stored epoch's shards hold its number and settings.
+/// The metadata key of the number and settings of a stored epoch in its shards.
 pub const KEY: &str = "augment";
 
-/// Bytes of a stored epoch per byte of the train shards it is made of, in the estimate of the space that is needed:
-/// measured 1.07 for the default pipeline (warped edges compress a little worse, and there are the parameters), rounded
-/// up.
+/// The size of a stored epoch divided by the size of the train shards that it is made from, for the estimate of the
+/// required space. Measured as 1.07 for the default pipeline, because warped edges compress a little worse and there
+/// are parameters; rounded up.
 const BYTES_PER_BYTE: f64 = 1.2;
 
-/// The section `augment`: the paper's recipe. An operator that is null is off.
+/// The section `augment`, whose default is the paper's recipe. An operator that is null is off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Epochs to store as shards, for other tools or for replay; training computes the epochs beyond in flight.
+    /// Epochs to store as shards, for other tools or for replay; training augments further epochs in flight.
     pub epochs: usize,
     /// Seed of all draws.
     pub seed: u64,
@@ -62,35 +63,35 @@ pub struct Config {
     pub affine: Option<Affine>,
     /// Erasing of a rectangle, last.
     pub erasing: Option<Erasing>,
-    /// How a position between pixels becomes a grey. nearest: the nearest pixel's, as in the paper; bilinear: a mean
-    /// of the four around it, weighted by distance and rounded down. Both are Pillow's to the last pixel, with black
-    /// outside the image.
+    /// How the grey at a position between pixels is computed. nearest: that of the nearest pixel, as in the paper;
+    /// bilinear: the mean of the four nearest pixels, weighted by distance and rounded down. Both equal Pillow's to the
+    /// last pixel, with black outside the image.
     pub interpolation: Interpolation,
-    /// How rotation and affine map follow each other. sequential: the affine map resamples what the rotation gave, as
-    /// in the paper; fused: the two maps are multiplied and resampled once, which is sharper and faster, and gives
-    /// other pixels.
+    /// How rotation and affine map are combined. sequential: the affine map resamples the result of the rotation,
+    /// as in the paper; fused: the two maps are multiplied and resampled once, which is sharper and faster, and
+    /// gives other pixels.
     pub compose: Compose,
 }
 
-/// How a position between pixels becomes a grey.
+/// How the grey at a position between pixels is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
-    /// The nearest pixel's.
+    /// The grey of the nearest pixel.
     #[default]
     Nearest,
     /// The mean of the four nearest pixels, weighted by distance.
     Bilinear,
 }
 
-/// How rotation and affine map follow each other.
+/// How rotation and affine map are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compose {
-    /// Each resamples what the one before gave.
+    /// The affine map resamples the result of the rotation.
     #[default]
     Sequential,
-    /// Both as one map, resampled once.
+    /// Both are multiplied into one map, which is resampled once.
     Fused,
 }
 
@@ -118,7 +119,7 @@ pub struct Affine {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Erasing {
-    /// Probability that the operator is applied at all; it multiplies with the next.
+    /// Probability that the operator is applied at all; it is multiplied by the next one.
     pub apply_probability: f64,
     /// Probability of the erasing itself.
     pub probability: f64,
@@ -163,7 +164,10 @@ impl Default for Erasing {
 }
 
 impl Config {
-    /// Checks everything that can be known before any work.
+    /// Checks the settings before any work is done.
+    ///
+    /// # Errors
+    /// [`Error::ConfigValue`] if a number is outside its range.
     pub fn validate(&self) -> Result<()> {
         let within = |key: &str, value: f64, low: f64, high: f64| match (low..=high).contains(&value) {
             true => Ok(()),
@@ -198,30 +202,34 @@ impl Config {
     }
 }
 
-/// The augmentation of one epoch: draws and applies.
+/// The augmentation of one epoch: draws parameters and applies them.
 pub struct Augmenter {
     resampling: Resampling,
     draws: draw::Draws,
 }
 
 impl Augmenter {
-    /// The augmentation of an epoch, counted from 0, by a configuration that has been validated.
+    /// The augmentation of epoch `epoch`, counted from 0. The configuration must be valid.
     pub fn new(config: &Config, epoch: usize) -> Augmenter {
         let resampling = Resampling { interpolation: config.interpolation, compose: config.compose };
         Augmenter { resampling, draws: draw::Draws::new(config, epoch as u64) }
     }
 
-    /// What happens to the sample (class, index), an image of `height * width` pixels, in this epoch.
+    /// Draws the parameters of the sample (class, index), an image of `height * width` pixels, in this epoch.
     pub fn params(&self, (label, index): (i64, i64), (height, width): (usize, usize)) -> draw::Params {
         self.draws.params(sample_id(label, index), height, width)
     }
 
-    /// The transform by what was drawn for an image of `height * width` pixels.
+    /// The transform by drawn parameters of an image whose size is (height, width) in pixels.
     pub fn transform(&self, params: &draw::Params, size: (usize, usize)) -> Transform {
         Transform::new(params, self.resampling, size)
     }
 
-    /// Augments the sample (class, index), an image of `height * width` pixels, into `out`; returns what was drawn.
+    /// Augments the sample (class, index), an image whose size is (height, width) in pixels, into `out`. Returns
+    /// the drawn parameters.
+    ///
+    /// # Panics
+    /// If the lengths of `pixels` and `out` are not `height * width`.
     pub fn apply(
         &self,
         sample: (i64, i64),
@@ -235,7 +243,8 @@ impl Augmenter {
         params
     }
 
-    /// Augments samples of `height * width` pixels, and notes what was drawn. Boxes become null: ink moves with the pixels.
+    /// Augments samples whose size is (height, width) in pixels, and adds the drawn parameters to them. Boxes become
+    /// `None`, because augmentation moves the ink.
     pub fn augment(&self, mut samples: Samples, size: (usize, usize)) -> Samples {
         let mut scratch = Scratch::default();
         let mut images = vec![0; samples.images.len()];
@@ -253,21 +262,24 @@ impl Augmenter {
     }
 }
 
-/// A sample's number in the random streams; class and index fit 32 bits each in every plan.
+/// The number of a sample in the random streams. In every plan, class and index fit 32 bits each.
 fn sample_id(label: i64, index: i64) -> u64 {
     (label as u64) << 32 | (index as u64 & 0xffff_ffff)
 }
 
-/// The folder of one epoch below the stage's folder.
+/// The name of the folder of an epoch in the stage's folder.
 pub fn epoch_folder(epoch: usize) -> String {
     format!("epoch-{epoch:03}")
 }
 
-/// Writes `config.epochs` epochs of the train shards in `dataset` (a folder of the stage dataset) into `out`; returns
-/// the digest of all samples. Boxes are null: ink moves with the pixels.
+/// Writes `config.epochs` epochs of the train shards in `dataset`, a folder of the stage dataset, into `out`. Returns
+/// the digest of all samples. The boxes of augmented samples are null, because augmentation moves the ink.
+///
+/// # Errors
+/// [`Error::DiskSpace`] if the file system has no room for the epochs.
 pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> Result<Digest> {
     let shards = Shards::open(&dataset.join(DATA), "train")?;
-    // named by the folder that people know: `out` is under construction
+    // errors name the folder that users know, because `out` is under construction
     let home = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(out);
     require_space(config.epochs, shards.bytes()?, home)?;
     let layout = Layout { parameters: true, ..shards.layout().clone() };
@@ -292,17 +304,18 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
     Ok(digest(&epochs))
 }
 
-/// The settings of one stored epoch as JSON: what a replay needs besides the parameters (the grey of erasing, say).
+/// The settings of one stored epoch as JSON. They contain what a replay needs in addition to the parameters, such as
+/// the grey of erasing.
 fn recipe(config: &Config, epoch: usize) -> String {
     let mut recipe = serde_json::json!(config);
     if let Some(settings) = recipe.as_object_mut() {
         settings.insert("epoch".to_owned(), epoch.into());
-        settings.shift_remove("epochs"); // how many are stored beside this one is nothing of this one
+        settings.shift_remove("epochs"); // the number of stored epochs does not concern a single one
     }
     recipe.to_string()
 }
 
-/// Fails if the file system of `folder` has no room for the epochs, by the size of the shards they are made of.
+/// Fails if the file system of `folder` has no room for the epochs, estimated from the size of the train shards.
 fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {
     let need = (train_bytes as f64 * BYTES_PER_BYTE * epochs as f64) as u64; // saturates
     match files::free_bytes(folder) {
@@ -315,7 +328,7 @@ fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {
     }
 }
 
-/// Adds what was drawn for a sample to the columns.
+/// Appends the drawn parameters of a sample to the columns.
 fn append(drawn: &draw::Params, columns: &mut Parameters) {
     let draw::Params { angle, affine, erase } = *drawn;
     let Parameters { angle: angles, translate, scale, shear, erased } = columns;
@@ -326,8 +339,11 @@ fn append(drawn: &draw::Params, columns: &mut Parameters) {
     erased.push(erase.map(|erase| [erase.left, erase.top, erase.width, erase.height].map(|value| value as i64)));
 }
 
-/// The digest of the epochs that stand in a folder, computed from their shards. Their metadata, which the digest does not
-/// cover, must be those of epochs under `config`, where it is known.
+/// The digest of the stored epochs in a folder, computed from their shards. The digest does not cover the metadata of
+/// the shards; if `config` is given, the metadata are compared with it.
+///
+/// # Errors
+/// [`Error::Format`] if the metadata are not those of an epoch with the settings `config`.
 pub fn digest_of(folder: &Path, config: Option<&Config>, progress: &Progress) -> Result<Digest> {
     let mut digests = Vec::new();
     for epoch in 0.. {

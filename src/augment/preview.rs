@@ -1,5 +1,5 @@
-//! The picture of an augmentation: training samples beside what becomes of them epoch by epoch, with what was drawn
-//! written under each. It is computed anew from the dataset's shards; no stored epoch is needed.
+//! The picture of an augmentation: training samples, their augmentations in several epochs, and the drawn parameters
+//! under each. It is computed from the dataset's shards and needs no stored epoch.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -16,31 +16,34 @@ use crate::error::{Error, Result};
 use crate::guard::guarded;
 use crate::shards::{DATA, Shards};
 
-/// The picture's usual file.
+/// The default name of the file.
 pub const FILE: &str = "preview-augment.png";
 
-/// Pixels of the picture per pixel of an image, each way.
+/// The number of pixels of the picture per pixel of an image, in each direction.
 const ENLARGEMENT: usize = 2;
-/// White space around everything, in pixels.
+/// The white space around each cell, in pixels.
 const GAP: usize = 10;
-/// From one line of a caption to the next, in pixels.
+/// The distance of the lines of a caption in pixels.
 const LINE: usize = letters::HEIGHT + 4;
-/// Lines that a caption can have, and the longest of them: `erase 100x100 at 10,10`.
+/// The maximum number of lines of a caption, and the characters of the longest line: `erase 100x100 at 10,10`.
 const LINES: usize = 5;
 const LONGEST: usize = 22;
-/// The text chunk that tells a picture of this program from others: its keyword, which PNG defines, and its text.
+/// The text chunk that identifies a picture of this program: a keyword that PNG defines, and its text.
 const SOFTWARE: (&str, &str) = ("Software", "multidigit");
-/// Bytes that reading a PNG's header may take: a row of the widest picture is about 3 MB.
+/// The maximum number of bytes that reading a PNG's header may allocate. A row of the widest picture has about 3 MB.
 const HEADER: usize = 16 << 20;
-/// The most pixels in a picture.
+/// The maximum number of pixels of a picture.
 const MAX_PIXELS: u64 = 1 << 27;
 
 const BACKGROUND: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([60, 60, 60]);
 const HEADING: Rgb<u8> = Rgb([40, 110, 220]);
 
-/// Draws `rows` samples, evenly spaced over the train shards of `dataset` (a folder of the stage dataset), each with
+/// Draws `rows` samples at equal distances in the train shards of `dataset`, a folder of the stage dataset, each with
 /// its augmentations in the epochs 0 to `epochs - 1`. A data set with fewer samples gives fewer rows.
+///
+/// # Errors
+/// [`AugmentError::PictureSize`] if the picture would be too large.
 pub fn draw(config: &Config, dataset: &Path, rows: usize, epochs: usize) -> Result<RgbImage> {
     let shards = Shards::open(&dataset.join(DATA), "train")?;
     let (height, width) = (shards.layout().height, shards.layout().width);
@@ -66,7 +69,7 @@ pub fn draw(config: &Config, dataset: &Path, rows: usize, epochs: usize) -> Resu
     Ok(picture)
 }
 
-/// The class, the index in it and the pixels of a row of the shards.
+/// The class, the index in the class and the pixels of a row of the shards.
 fn sample(shards: &Shards, row: u64) -> Result<((i64, i64), Vec<u8>)> {
     let area = shards.layout().height * shards.layout().width;
     let mut first = 0;
@@ -85,7 +88,7 @@ fn sample(shards: &Shards, row: u64) -> Result<((i64, i64), Vec<u8>)> {
     Err(Error::format(shards.first().path(), format!("no row {row}"), "as many rows as its footer says"))
 }
 
-/// The picture as a PNG file, which [`is_ours`] knows again.
+/// The picture as a PNG file that [`is_ours`] recognises.
 #[expect(clippy::expect_used, reason = "8-bit colour of a checked size is encoded in memory")]
 pub fn png(picture: &RgbImage) -> Vec<u8> {
     encode(picture).expect("memory takes every PNG")
@@ -104,17 +107,18 @@ fn encode(picture: &RgbImage) -> Result<Vec<u8>, png::EncodingError> {
     Ok(bytes)
 }
 
-/// Whether a file's bytes begin as a PNG that [`png()`] made. Anything else, whatever it is, is not ours.
+/// Whether the bytes of a file begin like a PNG made by [`png()`]. Returns false for anything else,
+/// including damaged files.
 pub fn is_ours(bytes: &[u8]) -> bool {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: HEADER });
     decoder.set_ignore_iccp_chunk(true);
-    // no error is shown, so its path is no matter
+    // errors are discarded, so the path does not matter
     let Ok(Ok(reader)) = guarded(Path::new(""), || decoder.read_info()) else { return false };
     let mut texts = reader.info().uncompressed_latin1_text.iter();
     texts.any(|text| (text.keyword.as_str(), text.text.as_str()) == SOFTWARE)
 }
 
-/// What was drawn, a line per operator.
+/// The drawn parameters as text, one line for each property.
 fn caption(drawn: &Params) -> Vec<String> {
     let Params { angle, affine, erase } = drawn;
     let mut lines = Vec::new();
@@ -135,11 +139,11 @@ fn caption(drawn: &Params) -> Vec<String> {
     lines
 }
 
-/// Where things are in the picture.
+/// The positions of images and captions in the picture.
 struct Grid {
     height: usize,
     width: usize,
-    /// From a cell to the next, down and across.
+    /// The distance from one cell to the next, down and across.
     step: (usize, usize),
 }
 
@@ -149,7 +153,7 @@ impl Grid {
         Grid { height, width, step: (ENLARGEMENT * height + GAP / 2 + LINES * LINE + GAP, across) }
     }
 
-    /// An empty picture for so many rows and epochs, or an error if it would be too large.
+    /// An empty picture for `rows` rows and `epochs` epochs. Fails if it would be too large.
     fn blank(&self, rows: usize, epochs: usize) -> Result<RgbImage> {
         let size = |cells: usize, step: usize, more: usize| (cells as u64).saturating_mul(step as u64) + more as u64;
         let (width, height) = (size(epochs + 1, self.step.1, GAP), size(rows, self.step.0, GAP + LINE + GAP / 2));
@@ -159,12 +163,12 @@ impl Grid {
         }
     }
 
-    /// Where a column's heading stands (row 0); the cells lie below it.
+    /// The position of a column's heading, if `row` is 0. A cell lies one line below its position.
     fn place(&self, row: usize, column: usize) -> (usize, usize) {
         (GAP + column * self.step.1, GAP + row * self.step.0)
     }
 
-    /// Draws one image, enlarged, with its caption.
+    /// Draws one enlarged image with its caption.
     fn cell(&self, picture: &mut RgbImage, (row, column): (usize, usize), pixels: &[u8], caption: &[String]) {
         let (left, top) = self.place(row, column);
         let top = top + LINE;
@@ -214,7 +218,7 @@ mod tests {
             assert_eq!(is_ours(&ours[..cut]), cut >= header + 4, "{cut}");
             let mut damaged = ours.clone();
             damaged[cut] ^= 0x55;
-            is_ours(&damaged); // and no panic
+            is_ours(&damaged); // does not panic
         }
     }
 

@@ -1,5 +1,5 @@
-//! The stage's options against each other, its keys, and what it refuses; its pixels are held to torchvision's in
-//! `tests/integration/torchvision.rs`.
+//! Tests the options of the stage against each other, the keys of its draws, and its refusals.
+//! `tests/integration/torchvision.rs` compares its pixels with those of torchvision.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ const ALL: [Resampling; 4] = {
     ]
 };
 
-/// Greys without any order.
+/// Random greys.
 fn noise(seed: u64, count: usize) -> Vec<u8> {
     use rand::Rng;
     let mut pixels = vec![0; count];
@@ -66,7 +66,7 @@ fn with_one_operator_fused_and_sequential_are_the_same() {
     }
 }
 
-/// Such maps hit the middles of pixels, so that the second resampling adds no error, and the first cuts nothing off.
+/// These maps hit the middles of pixels, so that the second resampling adds no error, and the first cuts nothing off.
 #[test]
 fn right_angles_and_whole_shifts_fuse_without_a_difference() {
     let turns = [(90.0, (30, 30)), (180.0, (30, 30)), (270.0, (30, 30)), (180.0, (22, 34)), (0.0, (22, 34))];
@@ -84,7 +84,7 @@ fn right_angles_and_whole_shifts_fuse_without_a_difference() {
 
 #[test]
 fn fused_is_another_picture_of_the_same_scene() {
-    // a plane is resampled without loss by bilinear weights, but for rounding down once or twice
+    // bilinear weights resample a plane without loss, except for rounding down once or twice
     let plane: Vec<u8> = (0..64 * 64).map(|n| (n % 64 + 2 * (n / 64)) as u8).collect();
     let augmenter = Augmenter::new(&Config { erasing: None, ..Config::default() }, 0);
     let mut differing = 0;
@@ -116,7 +116,7 @@ fn buffers_that_held_another_image_change_nothing() {
     }
 }
 
-/// The images of some samples of one class, augmented one after the other.
+/// The images of some samples of class 42, augmented one after the other.
 fn batch(augmenter: &Augmenter, samples: impl Iterator<Item = i64>) -> Vec<(i64, Vec<u8>)> {
     let mut scratch = Scratch::default();
     let mut out = vec![0; 64 * 64];
@@ -266,7 +266,7 @@ fn the_limits_of_what_is_accepted_can_be_drawn_and_applied() {
             applied(&params, *resampling, &image, (28, 28));
         }
     }
-    // no rectangle of the whole image is ever drawn, so that the second changes nothing
+    // a rectangle as large as the image is never drawn, so the second configuration changes nothing
     let params = Augmenter::new(&configs[1], 0).params((0, 0), (28, 28));
     assert!(params.erase.is_none() && applied(&params, PLAIN, &image, (28, 28)) == image);
 }
@@ -327,7 +327,7 @@ proptest! {
     fn a_samples_pixels_depend_on_no_sample_before_it(
         config in any_config(), (height, width) in (1..40_usize, 1..40_usize), label: u32,
     ) {
-        // two sizes by turns: buffers that were longer before must not show
+        // two alternating sizes, so that the buffers held a longer image before
         let size = |index: usize| if index.is_multiple_of(2) { (height, width) } else { (width + 3, height) };
         let area = |index: usize| size(index).0 * size(index).1;
         let pixels: Vec<Vec<u8>> = (0..6).map(|index| noise(index as u64, area(index))).collect();

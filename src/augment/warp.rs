@@ -1,43 +1,46 @@
-//! Affine resampling of 8-bit grey images as Pillow computes it, to the last pixel; black outside.
+//! Affine resampling of 8-bit grey images. The pixels are exactly those of Pillow; positions outside
+//! the image give black.
 //!
-//! Nearest has three arithmetics there: positions accumulated in floating point where a map only scales and shifts,
-//! 16.16 fixed point elsewhere, and floating point again where coordinates exceed that. Bilinear is one formula in
-//! floating point. imageproc's `warp` is not used: it works in 32-bit floats, and its pixels are others.
+//! Pillow has three arithmetics for nearest resampling: positions accumulated in floating point if the map only scales
+//! and shifts, 16.16 fixed point for other maps, and floating point again if coordinates exceed fixed point. Bilinear
+//! resampling is one formula in floating point. imageproc's `warp` is not used, because it computes in 32-bit floats
+//! and gives other pixels.
 
 use image::{ImageBuffer, Luma, imageops};
 
 use super::gather::{Fixed, PADDING, gather};
 
-/// A map from output to source positions, as Pillow's `AFFINE` has it: `x' = a x + b y + c`, `y' = d x + e y + f`.
+/// A map from output to source positions, in the form of Pillow's `AFFINE`: `x' = a x + b y + c`, `y' = d x + e y + f`.
 /// The middle of the first pixel is at (0.5, 0.5).
 pub type Matrix = [f64; 6];
 
-/// Coordinates below this fit 16.16 fixed point.
+/// The bound of coordinates in 16.16 fixed point.
 const FIXED_LIMIT: f64 = 32768.0;
 
-/// One resampling of an image, with its arithmetic.
+/// One resampling of an image, and its arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Warp {
-    /// The image as it is.
+    /// Copies the image.
     Still,
-    /// Half a turn.
+    /// Rotates the image by 180 degrees.
     HalfTurn,
-    /// A quarter of a turn counter-clockwise; of square images only.
+    /// Rotates a square image by 90 degrees counter-clockwise.
     Left,
-    /// A quarter of a turn clockwise; of square images only.
+    /// Rotates a square image by 90 degrees clockwise.
     Right,
-    /// To the nearest pixel in 16.16 fixed point.
+    /// Takes the nearest pixel, with positions in 16.16 fixed point.
     Fixed(Fixed),
-    /// To the nearest pixel, whose position is accumulated in floating point along lines and down their first pixels.
+    /// Takes the nearest pixel. Positions are accumulated in floating point along each line, and from line to line for
+    /// the first pixel of a line.
     Floating(Matrix),
-    /// To the nearest pixel, whose position is accumulated in floating point along each axis alone.
+    /// Takes the nearest pixel. Positions are accumulated in floating point along each axis separately.
     Scale(Matrix),
-    /// Between the four nearest pixels.
+    /// Interpolates between the four nearest pixels.
     Bilinear(Matrix),
 }
 
 impl Warp {
-    /// The warp to the nearest pixel by a map, in the arithmetic that Pillow takes for it.
+    /// The warp to the nearest pixel by the map `m`, in the arithmetic that Pillow uses for it.
     pub fn nearest(height: usize, width: usize, m: Matrix) -> Warp {
         if m[1] == 0.0 && m[3] == 0.0 {
             return Warp::Scale(m);
@@ -49,13 +52,14 @@ impl Warp {
         if !(fits(0.0, 0.0) && fits(w, h) && fits(0.0, h) && fits(w, 0.0)) {
             return Warp::Floating(m);
         }
-        // rounded to nearest; positions are taken at the middles of pixels
+        // rounded to nearest; positions are those of the middles of pixels
         let fix = |value: f64| (value * 65536.0 + 0.5).floor() as i32;
         let origin = [fix(m[2] + m[0] * 0.5 + m[1] * 0.5), fix(m[5] + m[3] * 0.5 + m[4] * 0.5)];
         Warp::Fixed(Fixed { origin, right: [fix(m[0]), fix(m[3])], down: [fix(m[1]), fix(m[4])] })
     }
 
-    /// Resamples `source`, `height * width` pixels and `PADDING` zeros.
+    /// Resamples `source`, which has `height * width` pixels and [`PADDING`] zeros, into `out`, which has
+    /// `height * width` pixels. `columns` is a work buffer.
     pub fn resample(&self, source: &[u8], height: usize, width: usize, out: &mut [u8], columns: &mut Vec<usize>) {
         let pixels = &source[..out.len()];
         match self {
@@ -68,13 +72,13 @@ impl Warp {
         }
     }
 
-    /// Turns an image by a half, or a square one by a quarter.
+    /// Rotates an image by 180 degrees, or a square one by 90 degrees.
     #[expect(clippy::expect_used, reason = "`Transform::apply` has compared the lengths with the sides")]
     fn turn(&self, pixels: &[u8], height: usize, width: usize, out: &mut [u8]) {
         let (width, height) = (width as u32, height as u32);
         let source = ImageBuffer::<Luma<u8>, _>::from_raw(width, height, pixels).expect("a pixel for each place");
         let mut turned = ImageBuffer::from_raw(width, height, out).expect("a pixel for each place");
-        // the library counts clockwise
+        // the library counts angles clockwise
         let turn = match self {
             Warp::Left => imageops::rotate270_in(&source, &mut turned),
             Warp::Right => imageops::rotate90_in(&source, &mut turned),
@@ -84,7 +88,7 @@ impl Warp {
     }
 }
 
-/// The path for maps whose coordinates do not fit fixed point.
+/// Resamples by a map whose coordinates do not fit fixed point.
 fn floating(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8]) {
     let mut row = [m[2] + m[1] * 0.5 + m[0] * 0.5, m[5] + m[4] * 0.5 + m[3] * 0.5];
     for line in out.chunks_exact_mut(width) {
@@ -102,12 +106,12 @@ fn floating(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u
     }
 }
 
-/// The pixel in which a position lies.
+/// The pixel that contains a position; `None` if it is outside the image.
 fn whole(position: f64, size: usize) -> Option<usize> {
     (position >= 0.0 && position < size as f64).then_some(position as usize)
 }
 
-/// The path for maps that only scale and shift.
+/// Resamples by a map that only scales and shifts.
 fn scale(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8], columns: &mut Vec<usize>) {
     let mut x = m[2] + m[0] * 0.5;
     columns.clear();
@@ -129,8 +133,8 @@ fn scale(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8],
     }
 }
 
-/// Resamples between the four nearest pixels: weights by distance, rounded down; the edge's pixels go on beyond it by
-/// half a pixel, and what lies further out is black.
+/// Interpolates between the four nearest pixels, weighted by distance, and rounds down. The pixels at the edge extend
+/// beyond their middles by half a pixel; positions further out give black.
 fn bilinear(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u8]) {
     let source = &source[..source.len() - PADDING];
     let (w, h) = (width as f64, height as f64);
@@ -154,7 +158,8 @@ fn bilinear(source: &[u8], height: usize, width: usize, m: &Matrix, out: &mut [u
     }
 }
 
-/// The pixels whose middles a position lies between, kept inside the image, and how far it is from the first.
+/// The two pixels whose middles enclose a position, limited to the image, and the distance of the
+/// position from the first.
 fn neighbours(position: f64, size: usize) -> ([usize; 2], f64) {
     let position = position - 0.5;
     if position < 0.0 {

@@ -1,5 +1,5 @@
-//! The dataset card: `README.md` beside the shards, with the YAML header that Hugging Face reads. Its text is the
-//! template `card.md`.
+//! The dataset card: the file `README.md` beside the shards, with the YAML header that Hugging Face reads. It is
+//! rendered from the template `card.md`.
 
 use serde::Serialize;
 
@@ -10,10 +10,10 @@ use crate::plan::{self, Facts};
 use crate::raw::{Licence, Origin};
 use crate::shards::{DATA, Layout, Written};
 
-/// The picture that the card shows, beside it.
+/// The name of the picture that the card shows.
 pub const MONTAGE: &str = "montage.png";
 
-/// The values of the template.
+/// The values that the template uses.
 #[derive(Serialize)]
 struct Card<'a> {
     title: String,
@@ -28,16 +28,16 @@ struct Card<'a> {
     width: usize,
     /// Whether the shards have a column of raw pixels.
     pixels: bool,
-    /// The name of every class.
+    /// The names of all classes, in order.
     classes: Vec<String>,
-    /// The folder of the shards, beside the card.
+    /// The name of the folder of the shards.
     data: &'static str,
     splits: Vec<SplitRow>,
-    /// Bytes of all shards.
+    /// The size of all shards in bytes.
     bytes: u64,
 }
 
-/// What was written of one split.
+/// One split in the card's table.
 #[derive(Serialize)]
 struct SplitRow {
     name: &'static str,
@@ -47,7 +47,7 @@ struct SplitRow {
     digest: String,
 }
 
-/// The card of a data set: its facts, its schema, and what was written of each split.
+/// Renders the card of a data set from its facts, its schema and what was written of each split.
 pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
     let [height, width] = facts.plan.image_size;
     let origin = facts.glyphs.origin();
@@ -78,7 +78,7 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
     documents::markdown(include_str!("card.md"), &card)
 }
 
-/// What a data set of so many digits is called.
+/// The title of a data set whose images have `digits` digits.
 pub fn title(digits: usize) -> String {
     match digits {
         1 => "SingleMNIST".to_owned(),
@@ -88,7 +88,7 @@ pub fn title(digits: usize) -> String {
     }
 }
 
-/// Hugging Face's size categories.
+/// The size category of a data set at Hugging Face.
 fn size_category(rows: u64) -> &'static str {
     match rows {
         0..1_000 => "n<1K",

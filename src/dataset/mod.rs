@@ -1,7 +1,8 @@
 //! The stage `dataset`: renders the plan into the shards that are published.
 //!
-//! In: `plan.parquet` and the glyphs. Out: `data/{train,val,test}-*.parquet`, a dataset card `README.md`, and
-//! `montage.png`. Rendering is a pure function of a plan row; rows stream through, so memory does not grow with them.
+//! Input: `plan.parquet` and the glyphs. Output: `data/{train,val,test}-*.parquet`, a dataset card `README.md`,
+//! and `montage.png`. Rendering is a pure function of a plan row. Rows are streamed, so that memory does not grow
+//! with their number.
 
 use std::path::Path;
 
@@ -23,19 +24,19 @@ pub mod montage;
 #[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
 pub mod render;
 
-/// The most shards of a split: their numbers have five digits.
+/// The maximum number of shards of a split, because file names number them with five digits.
 const MAX_SHARDS: usize = 99_999;
 
-/// The most bytes of pixels in a row group: a column's chunk is counted in 32 bits.
+/// The maximum number of bytes of pixels in a row group, because the size of a column chunk is counted with 32 bits.
 const MAX_ROW_GROUP: usize = i32::MAX as usize;
 
 /// The section `dataset`: how the shards are stored. None of it changes a pixel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Rows per shard at most; the shards of a split are of equal size.
+    /// Maximum number of rows per shard; the shards of a split are of equal size.
     pub rows_per_shard: usize,
-    /// Rows per row group at most: the unit that readers fetch, and that shuffled reading should hold several of.
+    /// Maximum number of rows per row group: the unit that readers fetch; shuffled reading should hold several.
     pub row_group_rows: usize,
     /// Compression of the Parquet pages.
     pub compression: Compression,
@@ -50,7 +51,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks everything that can be known before any work, for images of a plan.
+    /// Checks the settings before any work is done, for the images of a plan.
+    ///
+    /// # Errors
+    /// [`Error::ConfigValue`] if a number is 0, or if a row group would hold too many bytes of pixels or lists.
     pub fn validate(&self, plan: &plan::Config) -> Result<()> {
         for (key, value) in
             [("dataset.rows_per_shard", self.rows_per_shard), ("dataset.row_group_rows", self.row_group_rows)]
@@ -74,7 +78,11 @@ impl Config {
     }
 }
 
-/// Renders the plan in `plan` into `out`; returns the digest of all samples.
+/// Renders the plan in the file `plan` into the folder `out`. Returns the digest of the facts and all samples.
+///
+/// # Errors
+/// [`Error::Format`] if the plan was made for another number of glyphs, and [`Error::ConfigValue`] if a split would
+/// have more than 99,999 shards.
 pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: &Progress) -> Result<Digest> {
     let data = out.join(DATA);
     files::create_dir(&data)?;
@@ -117,7 +125,7 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     let (picked, splits) = picks.into_rows(layout.digits);
     let samples = render::render(&picked, height, width, glyphs);
     let picture = out.join(card::MONTAGE);
-    // through memory, as the encoder hides what the system says of a file
+    // encoded in memory first, because the encoder hides the system's error if writing a file fails
     let mut bytes = std::io::Cursor::new(Vec::new());
     let montage = montage::draw(&samples, &splits, height, width);
     montage.write_to(&mut bytes, image::ImageFormat::Png).map_err(Error::write(&picture))?;
@@ -127,7 +135,10 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     Ok(digest(&facts, written.iter().map(|split| split.digest)))
 }
 
-/// The digest of a data set that stands in a folder, computed from its shards.
+/// The digest of a data set in a folder, computed from its shards.
+///
+/// # Errors
+/// [`Error::Format`] if the shards of the splits come from different plans.
 pub fn digest_of(folder: &Path, progress: &Progress) -> Result<Digest> {
     let [train, val, test] = split::NAMES.map(|name| Shards::open(&folder.join(DATA), name));
     let shards = [train?, val?, test?];
@@ -151,7 +162,7 @@ fn digest(facts: &Facts, splits: impl Iterator<Item = Digest>) -> Digest {
     content.finish()
 }
 
-/// Whether a path in the folder of a data set is a shard of a split.
+/// Whether a path, relative to the folder of a data set, is that of a shard of a split.
 pub fn is_shard_of(path: &str, split: &str) -> bool {
     let name = path.strip_prefix(DATA).and_then(|name| name.strip_prefix('/'));
     name.and_then(|name| name.strip_prefix(split)).is_some_and(|rest| rest.starts_with('-'))

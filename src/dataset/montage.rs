@@ -1,5 +1,5 @@
-//! The picture of a data set: one sample for each of up to a hundred classes, framed in the colour of its split, with
-//! the boxes of its digits.
+//! The picture of a data set: one sample for each of up to a hundred classes, with a frame in the colour of its split
+//! and a box around each digit.
 
 use image::buffer::ConvertBuffer;
 use image::{ImageBuffer, Luma, Rgb, RgbImage, imageops};
@@ -9,7 +9,7 @@ use imageproc::rect::Rect;
 use crate::plan::rows::Rows;
 use crate::shards::Samples;
 
-/// The most samples in the picture, and the most pixels in all of them together.
+/// The maximum number of samples in the picture, and the maximum number of their pixels in all.
 const MOST: u64 = 100;
 const MOST_PIXELS: u64 = 1 << 24;
 const COLUMNS: usize = 10;
@@ -17,26 +17,26 @@ const FRAME: usize = 3;
 const GAP: usize = 3;
 const BACKGROUND: Rgb<u8> = Rgb([255, 255, 255]);
 const BOX: Rgb<u8> = Rgb([200, 60, 60]);
-/// Frames of train, val and test; the card names the colours.
+/// The colours of the frames of train, val and test. The card names these colours.
 const SPLITS: [Rgb<u8>; 3] = [Rgb([150, 150, 150]), Rgb([40, 110, 220]), Rgb([240, 150, 30])];
 
-/// Picks the rows of the picture as a plan passes by: the first sample of up to a hundred classes, evenly spaced; of fewer
-/// where images are large.
+/// Picks the samples of the picture while a plan is read: the first sample of up to a hundred classes at equal
+/// distances. If images are large, it picks fewer.
 pub struct Picks {
-    /// Every so many classes one is picked.
+    /// The distance between two picked classes.
     step: u64,
-    /// Picked rows with the number of their split.
+    /// The picked rows, each with the number of its split.
     picked: Vec<(Rows, usize)>,
 }
 
 impl Picks {
-    /// Nothing picked yet, out of so many classes of images of so many pixels.
+    /// Creates an empty selection for `classes` classes of images with `pixels` pixels.
     pub fn new(classes: u64, pixels: usize) -> Picks {
         let most = (MOST_PIXELS / pixels.max(1) as u64).clamp(1, MOST);
         Picks { step: classes.div_ceil(most), picked: Vec::new() }
     }
 
-    /// Looks through the next rows of a split.
+    /// Picks rows from the next rows of a split.
     pub fn scan(&mut self, rows: &Rows, split: usize) {
         for row in (0..rows.len()).filter(|&row| rows.index[row] == 0) {
             if u64::from(rows.labels[row]).is_multiple_of(self.step) {
@@ -47,7 +47,7 @@ impl Picks {
         }
     }
 
-    /// The picked rows by class, with the numbers of their splits.
+    /// The picked rows in the order of their classes, and the numbers of their splits.
     pub fn into_rows(mut self, digits: usize) -> (Rows, Vec<usize>) {
         self.picked.sort_by_key(|(rows, _)| rows.labels[0]);
         let mut all = Rows::new(digits);
@@ -57,7 +57,7 @@ impl Picks {
     }
 }
 
-/// Draws samples of `height * width` pixels in a grid of ten columns. `splits` has the number of each sample's split.
+/// Draws samples of `height * width` pixels in a grid of ten columns. `splits` holds the number of each sample's split.
 pub fn draw(samples: &Samples, splits: &[usize], height: usize, width: usize) -> RgbImage {
     let lines = splits.len().div_ceil(COLUMNS);
     let (cell_width, cell_height) = (width + 2 * FRAME + GAP, height + 2 * FRAME + GAP);
@@ -75,7 +75,7 @@ pub fn draw(samples: &Samples, splits: &[usize], height: usize, width: usize) ->
         let boxes = samples.boxes.as_deref().unwrap_or_default();
         for ink in boxes.chunks_exact(4).skip(i * digits).take(digits) {
             let [x, y, w, h] = [ink[0], ink[1], ink[2], ink[3]].map(|value| value as usize);
-            // one pixel outside the ink where there is room, so that the outline hides none of it
+            // one pixel outside the ink, if there is room, so that the outline hides no ink
             let (x0, y0) = (x.saturating_sub(1), y.saturating_sub(1));
             let (x1, y1) = ((x + w + 1).min(width), (y + h + 1).min(height));
             draw_hollow_rect_mut(&mut picture, rect([left + x0, top + y0, x1 - x0, y1 - y0]), BOX);

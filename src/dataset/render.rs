@@ -1,11 +1,13 @@
-//! From plan rows to samples: a pure function of rows and glyphs, so any part of a data set can be made anywhere.
+//! Renders plan rows into samples. Rendering is a pure function of rows and glyphs, so any part of a data set can
+//! be rendered alone.
 
 use crate::labels;
 use crate::plan::rows::Rows;
 use crate::raw::{Glyphs, SIDE};
 use crate::shards::Samples;
 
-/// Renders rows into images of `height * width` pixels: each glyph overwrites its 28x28 cell of a black canvas.
+/// Renders rows into images of `height * width` pixels. Each glyph is copied to its place, 28x28 pixels,
+/// on a black canvas.
 pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samples {
     let digits = rows.digits;
     let mut images = vec![0; rows.len() * height * width];
@@ -36,7 +38,7 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
     }
 }
 
-/// The smallest box around all pixels above 0 of a 28x28 glyph: x, y, width, height; all zero for a blank glyph.
+/// The smallest box around all pixels above 0 of a 28x28 glyph: x, y, width, height. All four are 0 for a blank glyph.
 pub fn ink_box(glyph: &[u8]) -> [i64; 4] {
     let mut columns = [0_u8; SIDE];
     let mut rows = [0_u8; SIDE];
@@ -77,7 +79,7 @@ mod tests {
 
     #[test]
     fn glyphs_land_in_their_cells_of_a_wide_image() {
-        // Three cells in 88 columns begin at 0, 29 and 58: the width is not divisible by the digits.
+        // three cells in 88 columns begin at 0, 29 and 58: the width is not divisible by the number of digits
         let pixels: Vec<u8> = (1..=3).flat_map(|grey| [grey; SIDE * SIDE]).collect();
         let glyphs = Glyphs::new(pixels, vec![0, 1, 2]);
         let rows = Rows {

@@ -1,7 +1,8 @@
-//! The composition's draws: which glyph stands where in which image, in the order of the reference generator.
+//! Draws the composition: the glyphs of each image and their offsets, in the order of the reference generator.
 //!
-//! The reference generator is a sequential program over one MT19937 stream, so this is one too; it costs milliseconds.
-//! Splits by class and by sample make the very same images. A split by source draws inside each split's own glyphs.
+//! The reference generator is a sequential program over one MT19937 stream, so this module is sequential, too; it takes
+//! milliseconds. A split by class and a split by sample give the same images. A split by source draws only from each
+//! split's own glyphs.
 
 use rand::Rng;
 use rand_mt::Mt;
@@ -19,7 +20,10 @@ use crate::rng;
 /// The rows of train, val and test.
 pub type Plan = [Rows; 3];
 
-/// Composes all samples. `labels` are the labels of the glyph pool, in its order; `config` is valid.
+/// Composes all samples. `labels` are the labels of the glyph pool, in its order. `config` must be valid.
+///
+/// # Errors
+/// [`PlanError::GlyphsMissing`] if the pool, or the part of it that belongs to a split, lacks a digit.
 pub fn compose(config: &Config, labels: &[u8], progress: &Progress) -> Result<Plan> {
     let pool = by_digit(labels)?;
     let classes = shuffled_classes(config);
@@ -37,7 +41,7 @@ pub fn compose(config: &Config, labels: &[u8], progress: &Progress) -> Result<Pl
     Ok(plan)
 }
 
-/// Glyph numbers per digit, ascending.
+/// The numbers of the glyphs of each digit, ascending.
 fn by_digit(labels: &[u8]) -> Result<[Vec<u32>; 10]> {
     let mut pool: [Vec<u32>; 10] = Default::default();
     for (number, &label) in labels.iter().enumerate() {
@@ -49,7 +53,7 @@ fn by_digit(labels: &[u8]) -> Result<[Vec<u32>; 10]> {
     }
 }
 
-/// All classes, shuffled by a generator of their own, as the reference does.
+/// All classes, shuffled by a generator of their own, as in the reference generator.
 fn shuffled_classes(config: &Config) -> Vec<u32> {
     let mut classes: Vec<u32> = (0..config.classes() as u32).collect();
     let mut mt = Mt::new(config.seed);
@@ -57,7 +61,7 @@ fn shuffled_classes(config: &Config) -> Vec<u32> {
     classes
 }
 
-/// Draws one image: a glyph per digit, then all vertical offsets, then all horizontal ones.
+/// Draws one image: the glyph of each digit, then all vertical offsets, then all horizontal offsets.
 fn draw(mt: &mut Mt, config: &Config, pool: &[Vec<u32>; 10], label: u32, index: u32, rows: &mut Rows) {
     let [height, width] = config.image_size;
     let digits = config.digits;
@@ -68,7 +72,7 @@ fn draw(mt: &mut Mt, config: &Config, pool: &[Vec<u32>; 10], label: u32, index: 
         rows.sources.push(glyphs[numpy::bounded(|| mt.next_u32(), glyphs.len() as u32 - 1) as usize]);
     }
     for (room, offsets) in [(height - SIDE, &mut rows.y), (width / digits - SIDE, &mut rows.x)] {
-        // the upper end is excluded; no room draws nothing
+        // the upper end is excluded; if there is no room, nothing is drawn
         offsets.extend((0..digits).map(|_| numpy::bounded(|| mt.next_u32(), room.saturating_sub(1) as u32) as u16));
     }
 }
@@ -91,7 +95,7 @@ fn by_class(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: &
     Ok(plan)
 }
 
-/// Deals the images of `images` out anew: each class's samples are divided by the ratio.
+/// Distributes existing images anew: the samples of each class are divided by the ratio.
 fn by_sample(config: &Config, images: Plan) -> Result<Plan> {
     let counts = split::exact_counts(config.split.ratio, config.samples_per_class);
     let mut plan = reserve(config, counts.map(|samples| samples * config.classes()))?;
@@ -108,8 +112,8 @@ fn by_sample(config: &Config, images: Plan) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Divides each digit's glyphs by the ratio, then composes each split's share of every class out of its own glyphs.
-/// Indexes run through a class: train has the first, test the last.
+/// Divides the glyphs of each digit by the ratio, then composes each split's share of every class from the glyphs of
+/// the split. The indices of a class run through the splits: train has the first, test the last.
 fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: &Progress) -> Result<Plan> {
     let mut pools: [[Vec<u32>; 10]; 3] = Default::default();
     for (digit, glyphs) in pool.iter().enumerate() {
@@ -139,7 +143,7 @@ fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: 
     Ok(plan)
 }
 
-/// Empty splits with room for their rows; an error where memory will not do.
+/// Returns empty splits with memory reserved for their rows. Fails if there is not enough memory.
 fn reserve(config: &Config, counts: [u64; 3]) -> Result<Plan> {
     let digits = config.digits;
     let mut plan = [(); 3].map(|()| Rows::new(digits));
@@ -198,7 +202,7 @@ mod tests {
         Config { samples_per_class, split: SplitConfig { by, ..SplitConfig::default() }, ..Config::default() }
     }
 
-    /// Label, index, sources, y and x of a row.
+    /// The label, index, sources, y and x of a row.
     type Image = (u32, u32, Vec<u32>, Vec<u16>, Vec<u16>);
 
     fn images(plan: &Plan) -> BTreeSet<Image> {

@@ -7,7 +7,7 @@ use crate::error::Error;
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum PlanError {
-    /// The pool of glyphs has none for a digit.
+    /// The pool of glyphs has no glyph of a digit.
     #[error("{pool} holds no digit {digit}; every digit from 0 to 9 is needed")]
     GlyphsMissing { digit: u8, pool: String },
 }

@@ -1,5 +1,5 @@
-//! What is worth knowing of a plan: where its glyphs come from, its settings, its counts, and how many glyphs of val and
-//! test also occur in train. It travels as JSON in the metadata of plan.parquet and of every shard.
+//! The facts of a plan: the pool of its glyphs, its settings, the number of samples per split, and how many glyphs of
+//! val and test also occur in train. They are stored as JSON in the metadata of plan.parquet and of every shard.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,22 +8,22 @@ use super::compose::Plan;
 use crate::digest::{Digest, Parts};
 use crate::raw::Origin;
 
-/// The metadata key under which Parquet files hold these facts.
+/// The metadata key of the facts in Parquet files.
 pub const KEY: &str = crate::tables::FACTS;
 
-/// The pool of glyphs.
+/// A description of the pool of glyphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GlyphSet {
-    /// What the pool is called: `MNIST`, `synthetic glyphs`, or a folder's name.
+    /// The published name of the pool: `MNIST`, `synthetic glyphs`, or the name of a folder.
     pub name: String,
-    /// Digest of its pixels and labels.
+    /// The digest of the pool's pixels and labels.
     pub digest: Digest,
-    /// How many glyphs it has.
+    /// The number of glyphs.
     pub count: usize,
 }
 
 impl GlyphSet {
-    /// Where the glyphs come from, as their name tells.
+    /// The origin of the glyphs, which follows from their name.
     pub fn origin(&self) -> Origin {
         Origin::of(&self.name)
     }
@@ -41,7 +41,7 @@ pub struct PerSplit<T> {
 }
 
 impl<T> PerSplit<T> {
-    /// From values in the order train, val, test.
+    /// Takes values in the order train, val, test.
     pub fn new([train, val, test]: [T; 3]) -> PerSplit<T> {
         PerSplit { train, val, test }
     }
@@ -52,17 +52,17 @@ impl<T> PerSplit<T> {
     }
 }
 
-/// How far the glyphs of a split were already seen in train.
+/// How many glyphs of a split also occur in train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leakage {
-    /// Distinct glyphs in the split.
+    /// The number of distinct glyphs in the split.
     pub glyphs: u64,
-    /// Those of them that also occur in train.
+    /// The number of these glyphs that also occur in train.
     pub also_in_train: u64,
 }
 
 impl Leakage {
-    /// The share of the split's glyphs that also occur in train, 0 to 1.
+    /// The share of the split's glyphs that also occur in train, from 0 to 1.
     pub fn share(&self) -> f64 {
         self.also_in_train as f64 / self.glyphs.max(1) as f64
     }
@@ -75,16 +75,16 @@ pub struct Facts {
     pub glyphs: GlyphSet,
     /// The settings of the plan.
     pub plan: Config,
-    /// Samples per split.
+    /// The number of samples of each split.
     pub counts: PerSplit<u64>,
-    /// GlyphSet of val that were seen in train.
+    /// The glyphs of val that also occur in train.
     pub val_leakage: Leakage,
-    /// GlyphSet of test that were seen in train.
+    /// The glyphs of test that also occur in train.
     pub test_leakage: Leakage,
 }
 
 impl Facts {
-    /// Counts a plan over a pool of so many glyphs.
+    /// Collects the facts of a plan that was drawn from the pool `glyphs`.
     #[expect(clippy::indexing_slicing, reason = "the plan was drawn from this pool")]
     pub fn new(config: &Config, glyphs: GlyphSet, plan: &Plan) -> Facts {
         let used = plan.each_ref().map(|rows| {
@@ -105,20 +105,20 @@ impl Facts {
         }
     }
 
-    /// The facts as they stand in the metadata of files.
+    /// The facts as JSON, as stored in the metadata of files.
     pub fn text(&self) -> String {
         serde_json::json!(self).to_string()
     }
 
-    /// The beginning of the content digest of a file that carries these facts: two files that differ in them are not the
-    /// same, even where their rows are.
+    /// Starts the content digest of a file that carries these facts. Files whose facts differ have different digests,
+    /// even if their rows are the same.
     pub fn digest(&self) -> Parts {
         let mut content = Parts::default();
         content.bytes(self.text().as_bytes());
         content
     }
 
-    /// One sentence on what train has seen of the others.
+    /// A sentence about the shares of glyphs in val and test that also occur in train.
     pub fn leakage_sentence(&self) -> String {
         let percent = |leakage: &Leakage| 100.0 * leakage.share();
         let (val, test) = (percent(&self.val_leakage), percent(&self.test_leakage));

@@ -1,7 +1,8 @@
-//! The stage `plan`: all randomness of composition, and the split, in one small table that anyone can query.
+//! The stage `plan`: makes all random choices of the composition and the split, and writes them to one small table
+//! that can be queried.
 //!
-//! In: the labels of the glyph pool. Out: `plan.parquet`, one row per sample. Everything expensive comes later and is a
-//! pure function of these rows, so it runs on any number of threads, in any order, and gives the same bytes.
+//! Input: the labels of the glyph pool. Output: `plan.parquet`, with one row per sample. The expensive work of the
+//! later stages is a pure function of these rows, and gives the same bytes on any number of threads and in any order.
 
 pub use self::error::PlanError;
 use std::path::Path;
@@ -27,20 +28,20 @@ pub mod table;
 
 pub use facts::{Facts, GlyphSet};
 
-/// The file that the stage writes.
+/// The name of the file that the stage writes.
 pub const FILE: &str = "plan.parquet";
 
-/// The most samples that a plan may hold; rows are numbered by 32 bits.
+/// The maximum number of samples of a plan. Rows are numbered with 32 bits.
 pub const MAX_SAMPLES: u64 = u32::MAX as u64;
 
-/// The largest image side, in pixels; offsets are kept in 16 bits.
+/// The maximum height and width of an image in pixels. Offsets are stored with 16 bits.
 pub const MAX_SIDE: usize = 65_535;
 
 /// The section `plan`: what is composed, and how it is split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Digits per image; there is a class for every number of so many digits.
+    /// Digits per image. Every number of that many digits is a class.
     pub digits: usize,
     /// Height and width of an image in pixels: height at least 28, width at least 28 per digit.
     pub image_size: [usize; 2],
@@ -60,9 +61,9 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Split")] // the name in the printed schema
 pub struct SplitConfig {
-    /// What is divided. class: whole classes, as the reference generator and the paper do, so that val and test show
-    /// digit pairs that train never showed; sample: each class's samples (the very same images); source: as sample,
-    /// but the glyphs are divided first, so that no glyph serves two splits.
+    /// What is divided. class: whole classes, as in the reference generator and the paper, so that val and test show
+    /// digit pairs that train never shows; sample: the samples of each class (the same images); source: as sample, but
+    /// the glyphs are divided first, so that no glyph serves two splits.
     pub by: split::By,
     /// Shares of train, val and test, as whole numbers.
     pub ratio: [u32; 3],
@@ -72,9 +73,9 @@ pub struct SplitConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// seeded
+    /// Shuffled with a seed.
     Shuffled,
-    /// ascending by class and index
+    /// Ascending by class and index.
     Class,
 }
 
@@ -98,12 +99,12 @@ impl Default for SplitConfig {
 }
 
 impl Config {
-    /// Number of classes: 10 to the number of digits. Meaningful for a valid configuration.
+    /// The number of classes: 10 to the number of digits. The configuration must be valid.
     pub fn classes(&self) -> u64 {
         labels::classes(self.digits).unwrap_or(u64::MAX)
     }
 
-    /// Rows of train, val and test. Meaningful for a valid configuration.
+    /// The numbers of rows of train, val and test. The configuration must be valid.
     pub fn counts(&self) -> [u64; 3] {
         match self.split.by {
             split::By::Class => {
@@ -113,7 +114,11 @@ impl Config {
         }
     }
 
-    /// Checks everything that can be known before any work.
+    /// Checks the settings before any work is done.
+    ///
+    /// # Errors
+    /// [`Error::ConfigValue`] if a number is 0, if the samples or the image are too many or too large, if an image is
+    /// too small for its digits, or if a split would be empty.
     pub fn validate(&self) -> Result<()> {
         let [height, width] = self.image_size;
         let digits = self.digits;
@@ -153,8 +158,8 @@ impl Config {
     }
 }
 
-/// Composes the plan and writes it to `out`. `glyphs` says what the pool is, `labels` are the labels of its glyphs, in
-/// order. Returns the facts (which the file holds too) and the digest of the rows.
+/// Composes the plan and writes it to [`FILE`] in the folder `out`. `glyphs` describes the pool of glyphs, and `labels`
+/// are their labels, in order. Returns the facts, which the file contains too, and the digest of facts and rows.
 pub fn run(
     config: &Config,
     glyphs: GlyphSet,

@@ -1,11 +1,11 @@
-//! The three draws of NumPy's legacy generator (`numpy.random.RandomState`) that the reference generator makes.
+//! The draws of NumPy's legacy generator (`numpy.random.RandomState`) that the reference generator uses.
 //!
-//! MT19937 itself is `rand_mt`'s; seeding by one 32-bit integer is its `Mt::new`. What NumPy builds on the 32-bit outputs
-//! (masked rejection, the direction of the shuffle) stands here. The draws take any source of 32-bit words, so that
-//! the seeded streams of this crate are shuffled by the same few lines.
+//! `rand_mt` implements MT19937 itself; its `Mt::new` seeds by one 32-bit integer, as NumPy does. This module
+//! implements what NumPy builds on the 32-bit outputs: masked rejection and the direction of the shuffle. The functions
+//! take any source of 32-bit words, so that they shuffle with the seeded streams of this crate, too.
 
-/// A uniform integer in `0..=max`, by NumPy's masked rejection: AND with the smallest `2^k - 1 >= max`, draw again while
-/// the result is above `max`. Draws nothing for `max = 0`.
+/// Draws a uniform integer from `0..=max` by NumPy's masked rejection: a word is masked with the smallest
+/// `2^k - 1 >= max`, and drawn again while the result exceeds `max`. Takes no word if `max` is 0.
 pub fn bounded(mut next: impl FnMut() -> u32, max: u32) -> u32 {
     if max == 0 {
         return 0;
@@ -19,7 +19,8 @@ pub fn bounded(mut next: impl FnMut() -> u32, max: u32) -> u32 {
     }
 }
 
-/// Shuffles as `RandomState.shuffle` does a list: from the last item down, each swaps with one at or before it.
+/// Shuffles as `RandomState.shuffle` shuffles a list: from the last item to the second, each is swapped with a random
+/// item at its position or before it.
 pub fn shuffle<T>(mut next: impl FnMut() -> u32, items: &mut [T]) {
     for i in (1..items.len()).rev() {
         items.swap(i, bounded(&mut next, i as u32) as usize);
@@ -34,7 +35,7 @@ mod tests {
 
     #[test]
     fn bounded_draws_equal_numpys() {
-        // np.random.RandomState(123).randint(0, 37, 12) and, next from the same generator, .choice(6000, 6)
+        // np.random.RandomState(123).randint(0, 37, 12), followed by .choice(6000, 6) on the same generator
         let mut mt = Mt::new(123);
         let small: Vec<u32> = (0..12).map(|_| bounded(|| mt.next_u32(), 36)).collect();
         assert_eq!(small, NUMPY_SMALL);

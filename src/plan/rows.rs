@@ -1,40 +1,41 @@
-//! Plan rows in memory: one per sample, as columns, since a plan has up to billions of small numbers.
+//! The rows of a plan in memory, one per sample. They are stored as columns, because a plan has up to
+//! billions of small numbers.
 
-/// Rows of the plan. Every column has one entry per row; those per digit have `digits` entries per row, left to right.
+/// Rows of a plan. A column has one entry per row, or `digits` entries per row, from left to right.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// Digits per image.
+    /// The number of digits of an image.
     pub digits: usize,
-    /// Class: the number that the digits spell.
+    /// The class: the number that the digits spell.
     pub labels: Vec<u32>,
-    /// Index of the sample in its class, from 0.
+    /// The index of the sample in its class, from 0.
     pub index: Vec<u32>,
-    /// Per digit: number of its glyph in the pool (training images first, then test images).
+    /// Per digit: the number of its glyph in the pool (training images first, then test images).
     pub sources: Vec<u32>,
-    /// Per digit: row of the glyph's top left corner, in pixels.
+    /// Per digit: the row of the glyph's top left corner, in pixels.
     pub y: Vec<u16>,
-    /// Per digit: column of the glyph's top left corner in its cell, in pixels. Cell `l` of an image of width `w` begins
-    /// at column `l * w / digits`, rounded down.
+    /// Per digit: the column of the glyph's top left corner in its cell, in pixels. Cell `l` of an image of width `w`
+    /// begins at column `l * w / digits`, rounded down.
     pub x: Vec<u16>,
 }
 
 impl Rows {
-    /// No rows yet.
+    /// An empty table for images of `digits` digits.
     pub fn new(digits: usize) -> Rows {
         Rows { digits, ..Rows::default() }
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Appends a row of another table.
+    /// Appends one row of another table with the same number of digits.
     pub fn push_from(&mut self, other: &Rows, row: usize) {
         let cells = row * self.digits..(row + 1) * self.digits;
         self.labels.push(other.labels[row]);
@@ -44,7 +45,7 @@ impl Rows {
         self.x.extend_from_slice(&other.x[cells]);
     }
 
-    /// Appends all rows of another table.
+    /// Appends all rows of another table with the same number of digits.
     pub fn append(&mut self, mut other: Rows) {
         self.labels.append(&mut other.labels);
         self.index.append(&mut other.index);
@@ -53,7 +54,7 @@ impl Rows {
         self.x.append(&mut other.x);
     }
 
-    /// Takes the first `n` rows out, or all where there are fewer.
+    /// Removes and returns the first `n` rows, or all rows if there are fewer.
     pub fn take_front(&mut self, n: usize) -> Rows {
         let n = n.min(self.len());
         let cells = n * self.digits;

@@ -1,4 +1,5 @@
-//! Which samples belong to train, val and test: counts and assignments, pure functions of ratio and seed.
+//! The division of samples between train, val and test: counts and assignments, which are pure functions
+//! of ratio and seed.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,23 +7,25 @@ use super::numpy;
 use crate::rng;
 use rand::Rng;
 
-/// The splits in their fixed order; their positions serve as numbers everywhere.
+/// The names of the splits. The position of a name is the number of its split everywhere.
 pub const NAMES: [&str; 3] = ["train", "val", "test"];
 
 /// What is divided between train, val and test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
-    /// whole classes, as the reference generator and the paper do: val and test show digit pairs that train never showed
+    /// Whole classes, as in the reference generator and the paper: val and test show digit pairs that
+    /// train never shows.
     Class,
-    /// each class's samples: the very same images as `class`, every class in every split
+    /// The samples of each class: the same images as `class`, but every class occurs in every split.
     Sample,
-    /// as `sample`, but the source glyphs are divided first: no glyph serves two splits
+    /// As `sample`, but the glyphs are divided first, so that no glyph serves two splits.
     Source,
 }
 
-/// The reference's counts for a list of classes: `int(a / (a + b + c) * n)`, in its own floating-point arithmetic (29 of
-/// 100 classes at ratio 29 is 28), the rest to test.
+/// The numbers of classes per split as the reference generator computes them: `int(a / (a + b + c) * n)` in
+/// floating-point arithmetic, and the rest for test. Rounding errors are included: 100 classes at ratio `[29, 1, 70]`
+/// give 28 for train.
 pub fn reference_counts(ratio: [u32; 3], n: u64) -> [u64; 3] {
     let total: f64 = ratio.iter().map(|&part| f64::from(part)).sum();
     let share = |part: u32| (f64::from(part) / total * n as f64) as u64;
@@ -30,7 +33,7 @@ pub fn reference_counts(ratio: [u32; 3], n: u64) -> [u64; 3] {
     [train, val, n.saturating_sub(train + val)]
 }
 
-/// Exact counts for samples or glyphs: `floor(part * n / total)` in integers, the rest to test.
+/// The exact numbers of samples or glyphs per split: `floor(part * n / total)` in integers, and the rest for test.
 pub fn exact_counts(ratio: [u32; 3], n: u64) -> [u64; 3] {
     let total: u128 = ratio.iter().map(|&part| u128::from(part)).sum();
     let share = |part: u32| (u128::from(part) * u128::from(n) / total) as u64;
@@ -38,8 +41,8 @@ pub fn exact_counts(ratio: [u32; 3], n: u64) -> [u64; 3] {
     [train, val, n.saturating_sub(train + val)]
 }
 
-/// Divides `items` after a seeded shuffle: the first `counts[0]` go to train, and so on. The items keep their order
-/// inside a split.
+/// Divides `items` after a seeded shuffle: the first `counts[0]` items go to train, the next `counts[1]` to val, and
+/// the rest to test. The items of a split are sorted in ascending order.
 pub fn divide<T: Copy + Ord>(items: &[T], counts: [u64; 3], seed: u32, purpose: &str, index: u64) -> [Vec<T>; 3] {
     let mut rng = rng::stream(u64::from(seed), purpose, 0, index);
     let mut shuffled = items.to_vec();
@@ -67,7 +70,7 @@ mod tests {
 
     #[test]
     fn class_counts_round_as_python_does() {
-        // python: int(29 / (29 + 1 + 70) * 100) == 28, since 29 / 100 * 100 is 28.999999999999996
+        // Python: int(29 / (29 + 1 + 70) * 100) == 28, because 29 / 100 * 100 is 28.999999999999996
         assert_eq!(reference_counts([29, 1, 70], 100), [28, 1, 71]);
         assert_eq!(exact_counts([29, 1, 70], 100), [29, 1, 70]);
     }

@@ -1,8 +1,7 @@
-//! `plan.parquet`: writing a plan, and reading it back in pieces, so that a plan of any length passes through little
-//! memory.
+//! Writes `plan.parquet`, and reads it in pieces, so that reading a long plan takes little memory.
 //!
-//! Columns: `split` string, `label` int64, `digits` int64 list, `index` int64, `source_index` int64 list, `y` and `x`
-//! int64 lists. Rows are ordered by split (train, val, test); no row group holds rows of two splits.
+//! The columns are `split`, a string; `label` and `index`, int64; and `digits`, `source_index`, `y` and `x`, lists of
+//! int64. Rows are ordered by split (train, val, test), and no row group contains rows of two splits.
 
 use std::fs::File;
 use std::path::Path;
@@ -21,10 +20,10 @@ use crate::error::{Error, Result};
 use crate::labels;
 use crate::tables::{Compression, Table, int_field, ints, list_field, lists, properties};
 
-/// Rows per row group.
+/// The number of rows per row group.
 const ROW_GROUP: usize = 65_536;
 
-/// Writes a plan whole; returns the digest of its facts and rows.
+/// Writes a whole plan. Returns the digest of its facts and rows.
 #[expect(clippy::indexing_slicing, reason = "some rows of every column, by the number that there are in memory")]
 pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
     let digits = facts.plan.digits;
@@ -65,7 +64,7 @@ pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
     Ok(content.finish())
 }
 
-/// The digest of the facts and rows of a plan that stands in a file.
+/// The digest of the facts and rows of a plan in a file.
 pub fn digest_of(path: &Path) -> Result<Digest> {
     let mut content = facts(&Table::open(path)?)?.digest();
     for name in split::NAMES {
@@ -86,7 +85,10 @@ fn digest(content: &mut Parts, name: &str, rows: &Rows) {
     }
 }
 
-/// The facts in the metadata of a Parquet file of ours (a plan or a shard).
+/// Reads the facts from the metadata of a Parquet file of this program: a plan or a shard.
+///
+/// # Errors
+/// [`Error::Format`] if the metadata has no facts, or if they are not those of this version.
 pub fn facts(table: &Table) -> Result<Facts> {
     let expected = format!("metadata `{KEY}` as this version writes it; make the file again");
     let text =
@@ -95,13 +97,13 @@ pub fn facts(table: &Table) -> Result<Facts> {
         .map_err(|e| Error::format(table.path(), format!("metadata `{KEY}` is not readable ({e})"), expected))
 }
 
-/// Reads one split of a plan, row after row.
+/// Reads the rows of one split of a plan in order.
 pub struct Reader {
     table: Table,
     facts: Facts,
     split: &'static str,
     rows: u64,
-    /// The number of the next row in the file.
+    /// The number, in the file, of the next row to read.
     next: usize,
     batches: Box<dyn Iterator<Item = Result<RecordBatch>> + Send>,
     buffer: Rows,
@@ -109,6 +111,9 @@ pub struct Reader {
 
 impl Reader {
     /// Opens one split (`train`, `val` or `test`) of a plan.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the facts are missing or invalid, or if they contradict the number of rows.
     pub fn open(path: &Path, split: &str) -> Result<Reader> {
         let table = Table::open(path)?;
         let facts = facts(&table)?;
@@ -121,7 +126,7 @@ impl Reader {
         }
         let (first, rows) = (counts.iter().take(position).sum::<u64>(), counts.get(position).copied().unwrap_or(0));
         let split = split::NAMES.get(position).copied().unwrap_or_default();
-        // which row groups are this split's follows from the counts
+        // the row groups of this split follow from the counts
         let (mut groups, mut at) = (Vec::new(), 0);
         for (group, n) in table.row_groups().into_iter().enumerate() {
             if at >= first && at < first + rows {
@@ -143,17 +148,20 @@ impl Reader {
         &self.facts
     }
 
-    /// Rows of the split.
+    /// The number of rows of the split.
     pub fn len(&self) -> u64 {
         self.rows
     }
 
-    /// Whether the split has none.
+    /// Whether the split has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// The next `n` rows.
+    /// Returns the next `n` rows.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if fewer rows are left, or if a value is outside the range that the facts allow.
     pub fn take(&mut self, n: usize) -> Result<Rows> {
         while self.buffer.len() < n {
             match self.batches.next() {
@@ -172,8 +180,8 @@ impl Reader {
     }
 }
 
-/// Rows out of a batch of a split, every value within what the facts allow. `first` is the number of its first row in the
-/// file.
+/// Decodes a batch of rows of a split. Every value is checked against the range that the facts allow. `first` is the
+/// number of the batch's first row in the file.
 fn decode(table: &Table, batch: &RecordBatch, facts: &Facts, split: &str, first: usize) -> Result<Rows> {
     let plan = &facts.plan;
     let [height, width] = plan.image_size;

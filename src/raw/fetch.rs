@@ -1,8 +1,9 @@
-//! Brings one of MNIST's files from a mirror: over https, or from a folder.
+//! Fetches one of MNIST's files from a mirror: by https, or from a folder.
 //!
-//! A file is brought into a folder that is the program's own, and checked there as strictly as any file, down to its
-//! pinned SHA-256. Plain http is refused, except from this machine itself. A request may block for as long as its
-//! time-outs allow, so it runs on a thread of its own, and whoever waits for it hears of an interruption meanwhile.
+//! A file is written into a folder that belongs to the program, and is checked there as strictly as any other
+//! file, including its pinned SHA-256. Plain http is refused, except from this machine itself. A request may
+//! block for as long as its time-outs allow. It therefore runs on a thread of its own, so that the waiting thread
+//! can be interrupted.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -18,32 +19,32 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::raw::RawError;
 
-/// A place that may have the files.
+/// A source of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mirror {
-    /// An address to which a file's name is added.
+    /// An address to which the name of a file is appended.
     Url(String),
-    /// A folder of this machine.
+    /// A folder on this machine.
     Folder(PathBuf),
 }
 
-/// How long to wait, and for how much.
+/// The limits of a download.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
-    /// Until a connection stands.
+    /// The time until a connection is established.
     pub connect: Duration,
-    /// Without a byte.
+    /// The time without any byte.
     pub idle: Duration,
-    /// For one file of one mirror, all attempts together.
+    /// The time for one file from one mirror, all attempts together.
     pub total: Duration,
-    /// Before the second attempt; twice as long before the third.
+    /// The pause before the second attempt. The pause before the third is twice as long.
     pub pause: Duration,
-    /// Bytes of a file as it is sent.
+    /// The size of a file as sent, in bytes.
     pub bytes: u64,
 }
 
 impl Limits {
-    /// MNIST's largest file has 9.9 MB: these limits let a line of 100 kbit/s pass.
+    /// The default limits. MNIST's largest file has 9.9 MB, so a connection of 100 kbit/s is fast enough.
     pub const DEFAULT: Limits = Limits {
         connect: Duration::from_secs(10),
         idle: Duration::from_secs(30),
@@ -53,24 +54,24 @@ impl Limits {
     };
 }
 
-/// Attempts at one file of one mirror.
+/// The number of attempts at fetching one file from one mirror.
 const ATTEMPTS: u32 = 3;
-/// Bytes from a connection at a time.
+/// The number of bytes read from a connection at a time.
 const BLOCK: usize = 1 << 16;
-/// Blocks that are received and not yet written at most.
+/// The maximum number of blocks that have been received but not written.
 const BLOCKS: usize = 4;
-/// How often to ask, while nothing comes, whether the user wants to stop.
+/// The time between two checks whether the user wants to stop, while no data arrives.
 const POLL: Duration = Duration::from_millis(100);
 
 impl Mirror {
-    /// Understands one entry of the list that the user knows as `key`.
+    /// Parses one entry of a list of mirrors. `key` is the name of the list in error messages.
     pub fn parse(text: &str, key: &str) -> Result<Mirror> {
         let expected = "an https:// address or a folder (http:// only for 127.0.0.1 and localhost)";
         let refuse = || Error::value(key, format!("`{text}`"), expected);
         let Some((scheme, rest)) = text.split_once("://") else {
             return if text.is_empty() { Err(refuse()) } else { Ok(Mirror::Folder(PathBuf::from(text))) };
         };
-        // The parsed host counts, not the text: `http://localhost:80@elsewhere/` leads elsewhere.
+        // the parsed host decides, not the text: `http://localhost:80@elsewhere/` leads elsewhere
         let uri: ureq::http::Uri = text.parse().map_err(|_| refuse())?;
         let scheme = scheme.to_ascii_lowercase();
         match (scheme.as_str(), uri.host()) {
@@ -81,8 +82,8 @@ impl Mirror {
         }
     }
 
-    /// Fetches one file into a folder that is the program's own, where it may overwrite what an attempt before left;
-    /// returns its path there.
+    /// Fetches one file into a folder that belongs to the program, and returns its path there. A file left by an
+    /// earlier attempt is overwritten.
     pub fn fetch(&self, part: &Part, folder: &Path, limits: &Limits, progress: &Progress) -> Result<PathBuf> {
         match self {
             Mirror::Url(base) => {
@@ -104,7 +105,7 @@ impl Mirror {
                 let source = part.find(mirror).ok_or_else(missing)?;
                 let packed = source.extension().is_some_and(|extension| extension == "gz");
                 let path = folder.join(if packed { part.packed_name() } else { part.name.to_owned() });
-                // not fs::copy, which also copies that nobody may write to the file
+                // not fs::copy, which would copy a read-only permission as well
                 let mut original = File::open(&source).map_err(Error::io(&source, "open it"))?;
                 let mut copy = File::create(&path).map_err(Error::io(&path, "create it"))?;
                 std::io::copy(&mut original, &mut copy).map_err(Error::io(&source, "copy it"))?;
@@ -115,7 +116,7 @@ impl Mirror {
     }
 }
 
-/// Sleeps, unless the user wants to stop.
+/// Sleeps. Fails if the user wants to stop.
 fn wait(length: Duration, progress: &Progress) -> Result<()> {
     let end = Instant::now() + length;
     loop {
@@ -127,7 +128,7 @@ fn wait(length: Duration, progress: &Progress) -> Result<()> {
     }
 }
 
-/// Whether the same request may well succeed a moment later.
+/// Whether the same request may succeed when repeated.
 fn is_transient(error: &Error) -> bool {
     match error.area() {
         Some(RawError::MirrorStatus { status, .. }) => matches!(status, 408 | 429 | 500..=599),
@@ -136,13 +137,13 @@ fn is_transient(error: &Error) -> bool {
     }
 }
 
-/// What a request brings, in this order.
+/// The messages of a request, in this order.
 enum Piece {
-    /// The answer begins; its length in bytes, if it tells.
+    /// The response has begun. Holds its length in bytes, if declared.
     Begin(Option<u64>),
-    /// The next bytes of it.
+    /// The next bytes of the response.
     Bytes(Vec<u8>),
-    /// It is complete.
+    /// The response is complete.
     End,
 }
 
@@ -182,7 +183,7 @@ fn download(
     verify(path, part, Path::new(url))
 }
 
-/// The next piece of a request, unless the user wants to stop or the deadline passes first.
+/// Returns the next piece of a request. Fails if the user wants to stop or if the deadline passes.
 fn next(
     pieces: &Receiver<Result<Piece>>,
     url: &str,
@@ -206,13 +207,13 @@ fn next(
     }
 }
 
-/// Sends a request on a thread of its own. A thread whose pieces nobody takes any more ends with its next piece or by
-/// the time-outs of the connection; it touches no file.
+/// Sends a request on a thread of its own. If the receiver is dropped, the thread ends when it sends its next piece, or
+/// by the time-outs of the connection. It touches no file.
 fn request(url: &str, deadline: Instant, limits: &Limits) -> Result<Receiver<Result<Piece>>> {
     let (sender, pieces) = sync_channel(BLOCKS);
     let (address, limits) = (url.to_owned(), *limits);
     let thread = thread::Builder::new().name("request".to_owned()).spawn(move || {
-        // an error of `send` says that nobody listens any more, who then needs no error either
+        // sending fails only if the receiver has been dropped, and then the error is not needed either
         if let Err(error) = converse(&address, deadline, &limits, &sender) {
             let _ = sender.send(Err(error));
         }
@@ -221,7 +222,7 @@ fn request(url: &str, deadline: Instant, limits: &Limits) -> Result<Receiver<Res
     Ok(pieces)
 }
 
-/// Sends a request and all that comes back, as long as somebody takes it.
+/// Sends a request, and passes on the response until it ends or the receiver is dropped.
 fn converse(url: &str, deadline: Instant, limits: &Limits, pieces: &SyncSender<Result<Piece>>) -> Result<()> {
     let mut config = ureq::Agent::config_builder()
         .timeout_resolve(Some(limits.connect))
@@ -232,9 +233,9 @@ fn converse(url: &str, deadline: Instant, limits: &Limits, pieces: &SyncSender<R
         .http_status_as_error(false)
         .user_agent(concat!("multidigit/", env!("CARGO_PKG_VERSION")));
     if url.starts_with("http:") {
-        config = config.proxy(None).max_redirects(0); // this machine itself, and nothing beyond
+        config = config.proxy(None).max_redirects(0); // only this machine itself
     } else {
-        config = config.https_only(true); // redirects included
+        config = config.https_only(true); // also after redirects
     }
     let failed = |error: ureq::Error, bytes: u64| explain(url, error, bytes, limits);
     let response = ureq::Agent::new_with_config(config.build()).get(url).call().map_err(|e| failed(e, 0))?;
@@ -263,12 +264,12 @@ fn converse(url: &str, deadline: Instant, limits: &Limits, pieces: &SyncSender<R
     Ok(())
 }
 
-/// A mirror has had its time.
+/// The error of a mirror that exceeded the total time.
 fn slow(url: &str, limits: &Limits) -> Error {
     Error::from(RawError::MirrorSlow { url: url.to_owned(), seconds: limits.total.as_secs_f32() })
 }
 
-/// Our error for one of the HTTP library's, `bytes` into the body.
+/// Converts an error of the HTTP library that occurred after `bytes` bytes of the body.
 fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error {
     let url = url.to_owned();
     match error {
@@ -276,7 +277,7 @@ fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error 
             Error::from(RawError::MirrorStalled { url, seconds: limits.idle.as_secs_f32() })
         }
         ureq::Error::Timeout(ureq::Timeout::Global) => slow(&url, limits),
-        // A host that does not answer at all will not do so a second later: the next mirror is the better hope.
+        // a host that does not answer at all will hardly answer a second later: the next mirror is more promising
         ureq::Error::Timeout(_) => {
             let message = format!("no connection in {} s", limits.connect.as_secs_f32());
             Error::from(RawError::MirrorUnreached { url, message })
@@ -289,7 +290,7 @@ fn explain(url: &str, error: ureq::Error, bytes: u64, limits: &Limits) -> Error 
     }
 }
 
-/// Checks a file as one of the set, and its content against the pinned digest; messages name its origin.
+/// Checks the format of a file, and its content against the pinned digest. Error messages name the file as `origin`.
 fn verify(path: &Path, part: &Part, origin: &Path) -> Result<()> {
     let found = hex(&sha_of(Idx::open(path, origin, part.kind)?)?);
     if found != part.mnist_sha256 {
@@ -302,7 +303,7 @@ fn verify(path: &Path, part: &Part, origin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A digest in hexadecimal digits.
+/// The hexadecimal digits of a digest.
 pub(super) fn hex(sha: &Sha) -> String {
     sha.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,6 @@
 //! The pool of glyphs: all images and labels of a set in memory, training images first, then test images.
 //!
-//! It reads the four files at once, straight into the pool. What is a glyph and what is a split does not matter here.
+//! The four files are read in parallel, straight into the pool.
 
 use std::fmt;
 use std::path::Path;
@@ -16,23 +16,23 @@ use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::raw::RawError;
 
-/// Bytes unpacked at a time where a digest is wanted: while one block is unpacked, the one before is hashed, and both
-/// fit into a core's cache.
+/// The number of bytes unpacked at a time if a digest is wanted. While one block is unpacked, the previous one is
+/// hashed; both fit into a core's cache.
 const BLOCK: usize = 1 << 18;
 
-/// SHA-256 of the unpacked content of one file.
+/// The SHA-256 of the unpacked content of one file.
 pub(super) type Sha = [u8; 32];
 
-/// The pool: training images first, then test images, numbered `0..len`.
+/// The pool of glyphs: training images first, then test images, numbered `0..len`.
 #[derive(PartialEq, Eq)]
 pub struct Glyphs {
-    /// `n * 784` bytes, row-major, 0 is background.
+    /// `n * 784` bytes: 28x28 pixels per glyph, row-major; 0 is background.
     pixels: Vec<u8>,
-    /// `n` bytes, each 0 to 9.
+    /// `n` bytes from 0 to 9.
     labels: Vec<u8>,
 }
 
-/// The count alone: millions of pixels say nothing in a message.
+/// Shows only the number of glyphs, because a message with millions of pixels would be useless.
 impl fmt::Debug for Glyphs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Glyphs({})", self.len())
@@ -41,11 +41,14 @@ impl fmt::Debug for Glyphs {
 
 impl Glyphs {
     /// Reads and checks the four files, in parallel.
+    ///
+    /// # Errors
+    /// [`RawError`] if a file is not valid, or if there are not as many labels as images.
     pub fn read(files: &Files) -> Result<Glyphs> {
         read_pool(files, false).map(|(glyphs, _)| glyphs)
     }
 
-    /// Reads and checks the two files of labels only: those of [`Glyphs::read`], in its order.
+    /// Reads and checks the two files of labels only. Returns the labels in the order of [`Glyphs::read`].
     pub fn read_labels(files: &Files) -> Result<Vec<u8>> {
         let mut labels = Vec::new();
         for (path, part) in files.paths.iter().zip(PARTS).filter(|(_, part)| part.kind == Kind::Labels) {
@@ -58,7 +61,7 @@ impl Glyphs {
         Ok(labels)
     }
 
-    /// A pool of these pixels (784 bytes a glyph) and labels.
+    /// A pool of the given pixels, 784 per glyph, and labels.
     ///
     /// # Panics
     /// If there are not 784 pixels for each label.
@@ -72,18 +75,24 @@ impl Glyphs {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Whether the pool is empty.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The 784 pixels of glyph `i`, row-major. As in a slice, there must be one of this number.
+    /// The 784 pixels of glyph `i`, row-major.
+    ///
+    /// # Panics
+    /// If there is no glyph `i`.
     #[expect(clippy::indexing_slicing, reason = "a glyph is asked for by a number below the pool's length")]
     pub fn image(&self, i: usize) -> &[u8] {
         &self.pixels[i * PIXELS..(i + 1) * PIXELS]
     }
 
-    /// The digit that glyph `i` shows, under the same condition.
+    /// The digit that glyph `i` shows.
+    ///
+    /// # Panics
+    /// If there is no glyph `i`.
     #[expect(clippy::indexing_slicing, reason = "a glyph is asked for by a number below the pool's length")]
     pub fn label(&self, i: usize) -> u8 {
         self.labels[i]
@@ -94,13 +103,14 @@ impl Glyphs {
         &self.labels
     }
 
-    /// The digest of the content: pixels and labels, whatever files they came in.
+    /// The digest of the content, which is independent of how the files store it: all pixels, then all labels.
     pub fn digest(&self) -> Digest {
         Parts::default().bytes(&self.pixels).bytes(&self.labels).finish()
     }
 }
 
-/// Reads the pool; with `hash`, also the SHA-256 of each file's unpacked content.
+/// Reads the pool. If `hash` is true, also computes the SHA-256 of each file's unpacked content; otherwise
+/// the digests are zero.
 pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])> {
     let open = |path: &Path, part: Part| Idx::open(path, path, part.kind);
     let [train_images, train_labels, test_images, test_labels] = [
@@ -119,7 +129,7 @@ pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])>
             }));
         }
     }
-    // Each count is within its limit and covered by the size of its file, so these sizes are sound.
+    // Each count is within its limit and consistent with the size of its file, so it is safe to allocate this much.
     let mut pixels = vec![0; train_images.body_len() + test_images.body_len()];
     let mut labels = vec![0; train_labels.body_len() + test_labels.body_len()];
     let (train_pixels, test_pixels) = pixels.split_at_mut(train_images.body_len());
@@ -142,12 +152,12 @@ pub(super) fn read_pool(files: &Files, hash: bool) -> Result<(Glyphs, [Sha; 4])>
         .collect();
     let mut digests = [[0; 32]; 4];
     for (digest, result) in digests.iter_mut().zip(read) {
-        *digest = result?; // the first in the order of the files, whichever thread was quicker
+        *digest = result?; // the first error in the order of the files, whichever thread was faster
     }
     Ok((Glyphs { pixels, labels }, digests))
 }
 
-/// Reads one file for its digest alone.
+/// The SHA-256 of the unpacked content of one file. Fails if the file is not valid.
 pub(super) fn sha_of(idx: Idx) -> Result<Sha> {
     let mut body = vec![0; idx.body_len()];
     let mut hasher = Sha256::new();
@@ -155,7 +165,7 @@ pub(super) fn sha_of(idx: Idx) -> Result<Sha> {
     Ok(hasher.finalize().into())
 }
 
-/// Fills `out`, which has the size of the body, and feeds the hasher with all of the file's content.
+/// Fills `out`, which has the size of the body, and feeds header and body to the hasher.
 fn read_body(mut idx: Idx, out: &mut [u8], hasher: Option<&mut Sha256>) -> Result<()> {
     let Some(hasher) = hasher else {
         idx.read(out, 0)?;
@@ -188,7 +198,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// Writes a set of `train` + 2 glyphs, some files packed, some plain.
+    /// Writes a set of `train` + 2 glyphs as a mixture of compressed and plain files.
     fn write_set(folder: &Path, train: usize, train_labels: &[u8]) -> Files {
         let images = |count: usize, first: u8| {
             let body: Vec<u8> = (0..count).flat_map(|i| [first + i as u8; PIXELS]).collect();

@@ -1,12 +1,12 @@
-//! IDX, the format of the MNIST files: a header, then bytes; plain, or in gzip where the name ends in `.gz`.
+//! IDX, the format of the MNIST files. A file is plain, or compressed with gzip if its name ends in `.gz`.
 //!
-//! Nothing in a file is believed: its words are compared with named limits and with the size of the file before
-//! anything is allocated, and unpacking stops one byte after the length that the header promises. A file that is not
-//! exactly what it should be is refused, never repaired.
+//! No field of a file is trusted. The fields of the header are compared with fixed limits and with the size of the file
+//! before anything is allocated, and decompression stops one byte after the length that the header declares. A file
+//! that is not exactly as expected is refused, never repaired.
 //!
-//! Layout, by Y. LeCun's description: two zero bytes, a type byte, the number of dimensions, each dimension as a
-//! big-endian 32-bit integer, then the elements in row-major order. Type, count and both zeros together read as one
-//! number, the magic: 2051 for images of bytes, 2049 for labels of bytes.
+//! The format, as described by Y. LeCun: two zero bytes, a byte for the element type, a byte for the number of
+//! dimensions, each dimension as a big-endian 32-bit integer, then the elements in row-major order. The first four
+//! bytes, read as one big-endian integer, are the magic number: 2051 for images of bytes, 2049 for labels of bytes.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -20,14 +20,15 @@ use crate::error::{Error, Result};
 use crate::guard::guarded;
 use crate::raw::RawError;
 
-/// Most glyphs in one file; the largest published set of this kind has 8.1 million.
+/// The maximum number of glyphs in one file. The largest published set of this kind has 8.1 million.
 pub const MAX_GLYPHS: u64 = 10_000_000;
-/// Bytes that one byte of deflate data can unpack to at most (zlib's technical notes: 258 bytes from 2 bits).
+/// The maximum number of bytes that one byte of deflate data can unpack to. According to zlib's technical notes, two
+/// bits can encode 258 bytes.
 const MAX_DEFLATE_RATIO: u64 = 1032;
-/// Bytes in the buffer before the unpacker.
+/// The size in bytes of the read buffer.
 const BUFFER: usize = 1 << 16;
 
-/// What a file holds, by the number of its dimensions.
+/// The content of an IDX file, which follows from its number of dimensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Three dimensions: count, height, width.
@@ -37,7 +38,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word for it.
+    /// The plural noun for messages: `images` or `labels`.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Images => "images",
@@ -45,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// The first four bytes of such a file of bytes, as a number.
+    /// The magic number of a file of this kind with elements of one byte.
     fn magic(self) -> u32 {
         match self {
             Kind::Images => 2051,
@@ -61,7 +62,7 @@ impl Kind {
         }
     }
 
-    /// Bytes of one glyph or label.
+    /// The number of bytes of one image or one label.
     fn item(self) -> u64 {
         match self {
             Kind::Images => PIXELS as u64,
@@ -70,20 +71,24 @@ impl Kind {
     }
 }
 
-/// What the header of an IDX file says.
+/// The header of an IDX file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The dimensions, outermost first.
     pub dimensions: Vec<u64>,
     /// The name of the element type, such as `unsigned byte`.
     pub element: &'static str,
-    /// Bytes of all elements together.
+    /// The size of all elements together, in bytes.
     pub bytes: u64,
-    /// What the file holds, if it is of a kind that this crate reads.
+    /// The kind of the file, if this crate reads files of that kind.
     pub kind: Option<Kind>,
 }
 
-/// Reads the header of any IDX file, of any type and number of dimensions; looks at nothing after it.
+/// Reads the header of an IDX file of any element type and any number of dimensions. The elements are not checked.
+///
+/// # Errors
+/// [`RawError`] if the file is not IDX data, ends within the header, has an unknown element type, or declares
+/// 2^64 bytes or more.
 pub fn header(path: &Path) -> Result<Header> {
     let (mut input, _) = open_file(path, path)?;
     let (magic, dimensions) = input.header()?;
@@ -108,24 +113,25 @@ fn element(path: &Path, code: u8) -> Result<(&'static str, u64)> {
     }
 }
 
-/// A file of images or labels whose header is read and found good; its body comes next.
+/// A file of images or labels whose header has been read and checked. The body has not been read yet.
 pub struct Idx {
     input: Input,
     kind: Kind,
-    /// The header's bytes, which count towards the digest of the content.
+    /// The bytes of the header, which are part of the content's digest.
     head: Vec<u8>,
-    /// The number of images or labels that the header promises.
+    /// The number of images or labels that the header declares.
     pub count: usize,
 }
 
 impl Idx {
-    /// Opens a file and reads its header; messages speak of it as `shown` (a download is checked under its address).
+    /// Opens a file, and reads and checks its header. Error messages name the file as `shown`, which is the address for
+    /// a downloaded file.
     pub fn open(path: &Path, shown: &Path, kind: Kind) -> Result<Idx> {
         let (input, stored) = open_file(path, shown)?;
         Idx::new(input, stored, kind)
     }
 
-    /// Reads the header from `input`, which comes out of a file of `stored` bytes.
+    /// Reads and checks the header of `input`, which is read from a file of `stored` bytes.
     fn new(mut input: Input, stored: u64, kind: Kind) -> Result<Idx> {
         let path = input.shown.clone();
         let (magic, dimensions) = input.header()?;
@@ -165,7 +171,8 @@ impl Idx {
         BigEndian::write_u32_into(&words, &mut head);
         let promised = count.checked_mul(kind.item()).and_then(|body| body.checked_add(head.len() as u64));
         let promised = promised.ok_or_else(|| Error::from(RawError::IdxOverflow { path: path.clone(), dimensions }))?;
-        // What follows makes whoever allocates `count` items safe: no small file can promise much.
+        // The check below makes it safe to allocate memory for `count` items: a small file cannot
+        // declare a large count.
         let possible = if input.gzip { stored.saturating_mul(MAX_DEFLATE_RATIO) } else { stored };
         match (input.gzip, promised) {
             (false, _) if stored < promised => {
@@ -187,17 +194,17 @@ impl Idx {
         }
     }
 
-    /// The header as it stands in the file.
+    /// The bytes of the header, as in the file.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 
-    /// Bytes of the body.
+    /// The size of the body in bytes.
     pub fn body_len(&self) -> usize {
         self.count * self.kind.item() as usize
     }
 
-    /// Fills `out` with the body's next bytes, `before` bytes of it being read already.
+    /// Fills `out` with the next bytes of the body, of which `before` bytes have already been read.
     pub fn read(&mut self, out: &mut [u8], before: usize) -> Result<()> {
         let read = self.input.fill(out)?;
         if read < out.len() {
@@ -208,7 +215,7 @@ impl Idx {
         Ok(())
     }
 
-    /// Makes sure that nothing follows the body, and that the gzip check sum is right.
+    /// Checks that nothing follows the body, and that the checksum of gzip data is right.
     pub fn check_end(mut self) -> Result<()> {
         match self.input.fill(&mut [0])? {
             0 => Ok(()),
@@ -219,18 +226,18 @@ impl Idx {
         }
     }
 
-    /// The path that messages name.
+    /// The path that error messages name.
     pub fn shown(&self) -> &Path {
         &self.input.shown
     }
 }
 
-/// The unpacked bytes of a file.
+/// The decompressed bytes of a file.
 struct Input {
     bytes: Box<dyn Read + Send>,
     gzip: bool,
     shown: PathBuf,
-    /// The first stored bytes, for words about a file that is something else.
+    /// The first bytes as stored, which describe the file in an error message if it is not IDX. Empty for gzip data.
     start: Vec<u8>,
 }
 
@@ -241,7 +248,7 @@ fn open_file(path: &Path, shown: &Path) -> Result<(Input, u64)> {
 }
 
 impl Input {
-    /// Unpacks `file` if its name says so, and refuses it if its first bytes say otherwise.
+    /// Reads `file`, and decompresses it if the name ends in `.gz`. Fails if the first bytes contradict the name.
     fn new(file: impl Read + Send + 'static, shown: &Path) -> Result<Input> {
         let mut file = BufReader::with_capacity(BUFFER, file);
         let start = file.fill_buf().map_err(Error::io(shown, "read it"))?;
@@ -258,7 +265,7 @@ impl Input {
         }
     }
 
-    /// Reads until `out` is full or the data ends; returns how much there was.
+    /// Reads until `out` is full or the data ends. Returns the number of bytes read.
     fn fill(&mut self, out: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while let Some(rest) = out.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -282,7 +289,7 @@ impl Input {
         Ok(filled)
     }
 
-    /// Reads the magic, of which only the two zeros are checked, and the dimensions that it announces.
+    /// Reads the magic number, of which only the two zero bytes are checked, and as many dimensions as it declares.
     fn header(&mut self) -> Result<(u32, Vec<u64>)> {
         let mut magic = [0; 4];
         let read = self.fill(&mut magic)?;
@@ -300,7 +307,7 @@ impl Input {
     }
 }
 
-/// Words for the first bytes of a file that is not what its name says.
+/// Describes the first bytes of a file that is not in the expected format.
 fn describe(start: &[u8]) -> String {
     let text = String::from_utf8_lossy(start).trim_start_matches('\u{feff}').trim_start().to_lowercase();
     match start {

@@ -1,6 +1,6 @@
-//! The four files of a set: their names, where they stand, and what MNIST's hold.
+//! The four files of a set: their names, their places in a folder, and the digests of MNIST's.
 //!
-//! It looks at names only; nothing here opens a file.
+//! This module looks at names only and opens no file.
 
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,14 @@ pub struct Part {
     pub name: &'static str,
     /// The name that other copies of the set use, without `.gz`.
     pub other_name: &'static str,
-    /// What it holds.
+    /// The content of the file.
     pub kind: Kind,
-    /// SHA-256 of MNIST's file, unpacked.
+    /// The SHA-256 of MNIST's file, unpacked.
     pub mnist_sha256: &'static str,
 }
 
-/// Train images, train labels, test images, test labels. The digests are those of the files that the MNIST site
-/// served (their MD5 sums, packed, are the ones that torchvision pins).
+/// Train images, train labels, test images, test labels. The digests are those of the files that the MNIST site served.
+/// The MD5 sums of the same files, compressed, are those that torchvision checks.
 pub const PARTS: [Part; 4] = [
     Part {
         name: "train-images-idx3-ubyte",
@@ -54,8 +54,8 @@ impl Part {
         format!("{}.gz", self.name)
     }
 
-    /// Where the file stands in a folder, if it does. Of several, the first in this order counts: the original name
-    /// packed, the other name packed, the original name plain, the other name plain.
+    /// The path of the file in a folder, if it exists there. If several exist, the first in this order is returned: the
+    /// original name with `.gz`, the other name with `.gz`, the original name, the other name.
     pub fn find(&self, folder: &Path) -> Option<PathBuf> {
         let packed = [self.packed_name(), format!("{}.gz", self.other_name)];
         let plain = [self.name.to_owned(), self.other_name.to_owned()];
@@ -63,15 +63,15 @@ impl Part {
     }
 }
 
-/// Paths of train images, train labels, test images, test labels.
+/// The paths of the four files of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// In that order.
+    /// Train images, train labels, test images, test labels.
     pub paths: [PathBuf; 4],
 }
 
 impl Files {
-    /// The four files in a folder, or the names of those that are not there.
+    /// The four files in a folder, or the names of the missing ones.
     pub fn find(folder: &Path) -> Result<Files, Vec<&'static str>> {
         let found = PARTS.map(|part| part.find(folder));
         match found {

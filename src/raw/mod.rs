@@ -1,7 +1,7 @@
-//! Stage `raw`: the four files of a set of 28x28 glyphs, in place and verified.
+//! The stage `raw`: brings the four files of a set of 28x28 glyphs into place and verifies them.
 //!
-//! It fetches or draws what is missing and checks what is there. It never removes or overwrites a file that the user put
-//! there: a wrong one is an error that says what to do.
+//! The stage fetches or draws the files that are missing and checks the files that exist. It never removes or
+//! overwrites a file that the user put into the folder: a wrong file is an error whose message says what to do.
 
 mod error;
 mod fetch;
@@ -34,9 +34,9 @@ use layout::PARTS;
 pub use origin::{Licence, Origin};
 pub use size::SIDE;
 
-/// Names mirrors that are tried before those of the configuration.
+/// The environment variable that lists mirrors to try before the configured ones.
 pub const MIRRORS_VARIABLE: &str = "MULTIDIGIT_MIRRORS";
-/// How often to look whether another run is done with the folder.
+/// The time between two attempts to take the lock of a folder that another run holds.
 const LOCK_POLL: Duration = Duration::from_millis(200);
 
 /// Where the glyphs come from.
@@ -44,15 +44,15 @@ const LOCK_POLL: Duration = Duration::from_millis(200);
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Which glyphs to use: `mnist`, `synthetic`, or the path of a folder.
-    /// `mnist`: the four official files, looked for in the raw folder, else fetched from the mirrors, and verified.
-    /// `synthetic`: 70,000 digits that the program draws itself, with no network; not handwriting, and not MNIST.
-    /// A folder: any four IDX files of 28x28 images and labels 0 to 9 under MNIST's names (KMNIST or Fashion-MNIST,
-    /// say), read in place; write `./mnist` for a folder called mnist.
+    /// `mnist`: the four official files, taken from the raw folder or else fetched from the mirrors, and verified.
+    /// `synthetic`: 70,000 digits that the program draws itself, without a network; not handwriting, and not MNIST.
+    /// A folder: any four IDX files of 28x28 images and labels 0 to 9 under MNIST's names (such as KMNIST or
+    /// Fashion-MNIST), read in place; write `./mnist` for a folder called mnist.
     #[schemars(with = "String")]
     pub source: Source,
-    /// Where to look for MNIST files that are not in the raw folder, in order: https addresses, to which a file's name
-    /// is added, or folders. The environment variable MULTIDIGIT_MIRRORS (a comma-separated list of the same) is tried
-    /// first.
+    /// Where to look for MNIST files that are not in the raw folder, in order: folders, or https addresses, to which
+    /// the name of a file is appended. The environment variable MULTIDIGIT_MIRRORS, a comma-separated list of the same,
+    /// is tried first.
     pub mirrors: Vec<String>,
 }
 
@@ -71,7 +71,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Finds what cannot work before anything is done.
+    /// Checks the settings before any work is done.
+    ///
+    /// # Errors
+    /// [`Error::ConfigValue`] if the source is an empty text, or if a mirror is neither a folder nor
+    /// an accepted address.
     pub fn validate(&self) -> Result<()> {
         if self.source == Source::Folder(PathBuf::new()) {
             return Err(Error::value("raw.source", "an empty text", "mnist, synthetic or a folder"));
@@ -80,7 +84,7 @@ impl Config {
     }
 }
 
-/// A set of glyphs.
+/// The source of a set of glyphs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum Source {
@@ -88,7 +92,7 @@ pub enum Source {
     Mnist,
     /// Digits drawn by this program.
     Synthetic,
-    /// A folder of the user's.
+    /// A folder of the user.
     Folder(PathBuf),
 }
 
@@ -113,8 +117,8 @@ impl From<Source> for String {
 }
 
 impl Source {
-    /// The name to publish: of a folder only its own name, as its path is nobody's business, and marked as one, so that a
-    /// folder called MNIST is not taken for the verified files.
+    /// The name of the source to publish. Of a folder, it contains only the last component, because the full path is
+    /// private. The name contains the word `folder`, so that a folder called MNIST is not taken for the verified files.
     pub fn name(&self) -> String {
         match self {
             Source::Mnist => origin::MNIST.to_owned(),
@@ -126,28 +130,32 @@ impl Source {
         }
     }
 
-    /// The folder in which the files stand, if `raw` is the raw folder.
+    /// The folder that holds the files, where `raw` is the raw folder.
     fn folder(&self, raw: &Path) -> PathBuf {
         match self {
             Source::Mnist => raw.to_owned(),
-            Source::Synthetic => raw.join("synthetic"), // apart, so that it is never taken for MNIST
+            Source::Synthetic => raw.join("synthetic"), // a folder of its own, so that the set is never taken for MNIST
             Source::Folder(path) => path.clone(),
         }
     }
 }
 
-/// What the stage leaves.
+/// The result of the stage.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Output {
-    /// Where the files stand.
+    /// The paths of the files.
     pub files: Files,
-    /// The digest of their content, as [`Glyphs::digest`] has it.
+    /// The digest of the glyphs, as computed by [`Glyphs::digest`].
     pub digest: Digest,
-    /// The glyphs, training and test images together: whoever needs them next need not read them again.
+    /// The glyphs, training images first, then test images. They are returned so that the next stage need not
+    /// read the files again.
     pub glyphs: Glyphs,
 }
 
-/// Finds the four files of a source, where `raw` is the raw folder. It looks at names only.
+/// Finds the four files of a source, where `raw` is the raw folder. Only names are looked at; no file is opened.
+///
+/// # Errors
+/// [`RawError::RawMissing`] if any of the files is missing.
 pub fn locate(config: &Config, raw: &Path) -> Result<Files> {
     let folder = config.source.folder(raw);
     let advice = match config.source {
@@ -158,13 +166,13 @@ pub fn locate(config: &Config, raw: &Path) -> Result<Files> {
     Files::find(&folder).map_err(|missing| Error::from(RawError::RawMissing { folder, missing, advice }))
 }
 
-/// Brings the files into place, where `raw` is the raw folder, and verifies them.
+/// Brings the four files into place, where `raw` is the raw folder, verifies them and reads the glyphs.
 pub fn run(config: &Config, raw: &Path, progress: &Progress) -> Result<Output> {
     let preferred = std::env::var_os(MIRRORS_VARIABLE).unwrap_or_default();
     run_with(config, raw, &preferred.to_string_lossy(), &Limits::DEFAULT, progress)
 }
 
-/// [`run`] with the content of the environment variable.
+/// Like [`run`], with the content of the environment variable in `preferred`.
 fn run_with(config: &Config, raw: &Path, preferred: &str, limits: &Limits, progress: &Progress) -> Result<Output> {
     config.validate()?;
     match config.source {
@@ -188,7 +196,7 @@ fn run_with(config: &Config, raw: &Path, preferred: &str, limits: &Limits, progr
             if locate(config, raw).is_err() {
                 let _lock = lock(&folder, progress)?;
                 if locate(config, raw).is_err() {
-                    synthetic::complete(&folder, progress)?; // unless the run that had the lock before did
+                    synthetic::complete(&folder, progress)?; // another run may have drawn the set while this one waited
                 }
             }
             clear(&folder.join(synthetic::BUILD), &folder);
@@ -213,20 +221,21 @@ fn run_with(config: &Config, raw: &Path, preferred: &str, limits: &Limits, progr
     }
 }
 
-/// Removes the folder in which a run worked that was killed after the last file had its name, where nobody is at work.
+/// Removes the build folder left by a run that was killed after it had put the last file in place. The build folder is
+/// left alone while another run holds the lock of `folder`.
 fn clear(build: &Path, folder: &Path) {
     if files::is_build_left(build)
         && let Ok(_lock) = FolderLock::take(folder)
     {
-        // the files stand, so that a folder beside them is no reason to fail
+        // all files are in place, so a folder left beside them is no reason to fail
         let _ = files::clear_build(build);
     }
 }
 
-/// Where files are fetched to, beside the raw folder's own; hidden while a run is at work there.
+/// The name of the build for downloads. The build's folder, `.fetch.new`, is hidden among the files of the raw folder.
 const FETCH: &str = "fetch";
 
-/// Tries the mirrors in order, each for all that is still missing.
+/// Tries the mirrors in order, and fetches from each all files that are still missing.
 fn fetch_missing(config: &Config, raw: &Path, preferred: &str, limits: &Limits, progress: &Progress) -> Result<()> {
     let mut mirrors = Vec::new();
     for text in preferred.split(',').map(str::trim).filter(|text| !text.is_empty()) {
@@ -245,7 +254,7 @@ fn fetch_missing(config: &Config, raw: &Path, preferred: &str, limits: &Limits, 
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => {
                     attempts.push(error);
-                    break; // a mirror that lacks one file is not asked for the rest
+                    break; // do not ask a mirror that failed once for further files
                 }
             }
         }
@@ -256,7 +265,7 @@ fn fetch_missing(config: &Config, raw: &Path, preferred: &str, limits: &Limits, 
     }
 }
 
-/// Takes the lock of a folder that is to be filled, waiting for another run that fills it.
+/// Takes the lock of a folder that is to be filled. Waits while another run holds it.
 fn lock(folder: &Path, progress: &Progress) -> Result<FolderLock> {
     loop {
         match FolderLock::take(folder) {

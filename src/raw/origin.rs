@@ -1,7 +1,6 @@
-//! Where the glyphs of a data set come from, and what follows from it for whoever publishes the data set or a network
-//! that was trained on it.
+//! The origin of the glyphs of a data set, and its consequences for publishing the data set or a network trained on it.
 //!
-//! The facts of a plan, which every shard carries, hold the published name of the glyphs. This is the only module that
+//! The facts of a plan, which every shard carries, contain the published name of the glyphs. Only this module
 //! compares such names.
 
 use serde::Serialize;
@@ -20,21 +19,21 @@ pub enum Origin {
     Mnist,
     /// Digits drawn by this program.
     Synthetic,
-    /// A folder of the user's, of which nothing more is known.
+    /// A folder of the user, about whose content nothing more is known.
     Folder,
 }
 
-/// The licence of what is made of a set of glyphs.
+/// The licence of works made from a set of glyphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Licence {
     /// The licence's identifier at Hugging Face.
     pub id: &'static str,
-    /// A sentence on the licence for people.
+    /// A sentence about the licence for readers, in Markdown.
     pub sentence: &'static str,
 }
 
 impl Origin {
-    /// The origin of glyphs that were published under a name, as [`Source::name`](super::Source::name) gives it.
+    /// The origin of glyphs with the published name `name`, as returned by [`Source::name`](super::Source::name).
     pub fn of(name: &str) -> Origin {
         match name {
             MNIST => Origin::Mnist,
@@ -43,7 +42,7 @@ impl Origin {
         }
     }
 
-    /// The licence of what is made of the glyphs.
+    /// The licence of works made from the glyphs.
     pub fn licence(self) -> Licence {
         match self {
             Origin::Mnist => Licence {

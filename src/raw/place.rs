@@ -1,4 +1,4 @@
-//! A finished file gets its name in a folder of the user's, where nothing is ever replaced.
+//! Puts finished files into a folder of the user, without ever replacing a file there.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,16 +8,20 @@ use crate::error::{Error, Result};
 use crate::files::sync;
 use crate::raw::RawError;
 
-/// Puts a file into `folder` under the name it has, in one step, once its content is on the disk; the path it had is then
-/// its owner's to remove.
+/// Moves a file into `folder` under its own name in one step, after its content has been flushed to disk. Where
+/// the file system cannot rename without replacing, the file is linked instead of moved; the caller must then
+/// remove the old path.
 ///
-/// A file that has come to stand there meanwhile is kept in its stead: only the user can have put it there, and whoever
-/// asked for the set reads and judges it next, as any file that was there from the start. All else is an error.
+/// If a file of that name has appeared in `folder` meanwhile, it is kept and the call succeeds. Only the user can have
+/// put it there, and the caller reads and checks all files of the set afterwards.
+///
+/// # Errors
+/// [`RawError::RawInTheWay`] if the name belongs to something that is not a file.
 pub(super) fn put(file: &Path, folder: &Path) -> Result<()> {
     let target = folder.join(file.file_name().unwrap_or_default());
     sync::path(file)?;
     if !rename_to_free(file, &target) {
-        // where the system or the file system cannot rename so: a link is never made over anything either
+        // if the system or the file system cannot rename without replacing: a link never replaces a file either
         match fs::hard_link(file, &target) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match target.is_file() {
                 true => return Ok(()),
@@ -44,7 +48,7 @@ fn rename_to_free(_: &Path, _: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// A home with a folder, and a file to put there.
+    /// A home folder that contains a folder `raw` and a file to put there.
     fn home() -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("raw")).unwrap();

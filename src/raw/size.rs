@@ -1,7 +1,7 @@
-//! The size of a glyph, which every part of the stage reads and none of them owns.
+//! The size of a glyph, in a module of its own because every part of the stage uses it.
 
-/// Height and width of a glyph in pixels.
+/// The height and width of a glyph in pixels.
 pub const SIDE: usize = 28;
 
-/// Pixels of a glyph.
+/// The number of pixels of a glyph.
 pub const PIXELS: usize = SIDE * SIDE;

@@ -1,10 +1,10 @@
-//! The ways to write each digit, as tables of points; `strokes` draws them.
+//! The shapes of the digits as tables of points, which `strokes` draws.
 
-/// A point of a skeleton: x to the right, y down, the digit in the unit square.
+/// A point of a skeleton: x to the right, y down. The digit fills the unit square.
 pub(super) type Point = (f32, f32);
 
-/// A way to write a digit: points, and strokes that run smoothly through points, by their numbers. A corner is where
-/// one stroke ends and the next begins; a stroke that ends where it began is closed smoothly.
+/// One way to write a digit: points, and strokes. A stroke lists the indices of the points through which it runs
+/// smoothly. At a corner, one stroke ends and the next begins. A stroke that ends where it began is closed smoothly.
 pub(super) struct Skeleton {
     pub points: &'static [Point],
     pub strokes: &'static [&'static [usize]],
@@ -15,7 +15,7 @@ const fn skeleton(points: &'static [Point], strokes: &'static [&'static [usize]]
 }
 
 /// The ways to write each digit, all equally likely.
-#[rustfmt::skip] // rows of points, not columns
+#[rustfmt::skip] // keeps the points in rows
 pub(super) const SKELETONS: [&[Skeleton]; 10] = [
     &[
         skeleton(
@@ -23,7 +23,7 @@ pub(super) const SKELETONS: [&[Skeleton]; 10] = [
               (0.76, 0.13)],
             &[&[0, 1, 2, 3, 4, 5, 6, 7, 0]],
         ),
-        // begun and ended apart at the top
+        // begins and ends at different points at the top
         skeleton(
             &[(0.6, 0.04), (0.34, 0.1), (0.19, 0.5), (0.28, 0.88), (0.52, 1.0), (0.78, 0.84), (0.84, 0.48),
               (0.72, 0.12), (0.46, 0.0)],
@@ -66,13 +66,13 @@ pub(super) const SKELETONS: [&[Skeleton]; 10] = [
         ),
     ],
     &[
-        // open
+        // open at the top
         skeleton(
             &[(0.27, 0.04), (0.2, 0.3), (0.17, 0.54), (0.5, 0.55), (0.88, 0.5), (0.72, 0.0), (0.7, 0.52),
               (0.66, 1.0)],
             &[&[0, 1, 2], &[2, 3, 4], &[5, 6, 7]],
         ),
-        // closed
+        // closed at the top
         skeleton(
             &[(0.63, 0.0), (0.36, 0.32), (0.1, 0.64), (0.5, 0.64), (0.92, 0.61), (0.63, 0.5), (0.61, 1.0)],
             &[&[0, 1, 2], &[2, 3, 4], &[0, 5, 6]],
@@ -84,7 +84,7 @@ pub(super) const SKELETONS: [&[Skeleton]; 10] = [
               (0.36, 1.0), (0.14, 0.88), (0.55, 0.02), (0.84, 0.0)],
             &[&[0, 1, 2], &[2, 3, 4, 5, 6, 7, 8], &[0, 9, 10]],
         ),
-        // in one go
+        // in a single stroke
         skeleton(
             &[(0.84, 0.02), (0.56, 0.0), (0.32, 0.1), (0.28, 0.36), (0.54, 0.47), (0.76, 0.62), (0.72, 0.86),
               (0.46, 1.0), (0.16, 0.93)],

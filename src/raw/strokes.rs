@@ -1,43 +1,44 @@
-//! Digits drawn with a pen: one hand's variations of the skeletons, and their ink on 28x28 pixels.
+//! Draws digits with a pen: varies a skeleton as handwriting does, and inks it on 28x28 pixels.
 //!
 //! A glyph is a pure function of a random stream. Only sums, products, quotients and square roots are used, which
-//! IEEE 754 fixes to the last bit, so that every machine draws the same bytes.
+//! IEEE 754 defines to the last bit, so that every machine draws the same bytes.
 
 use rand::Rng;
 
 use super::size::{PIXELS, SIDE};
 use super::skeletons::{Point, SKELETONS};
 
-/// More points than a skeleton has.
+/// An upper bound on the number of points of a skeleton.
 const MAX_POINTS: usize = 12;
-/// Straight pieces between two points of a stroke.
+/// The number of straight pieces between two points of a stroke.
 const PIECES: usize = 4;
-/// Half the range of each coordinate's jitter, from each of two draws.
+/// The range of the jitter: each coordinate is moved by the sum of two draws from `-JITTER..JITTER`.
 const JITTER: f32 = 0.045;
-/// Pixels that a glyph's longer side takes, as in MNIST, which fits digits into 20x20 and centres them by mass.
+/// The approximate length in pixels of a glyph's longer side, as in MNIST, which fits digits into 20x20 pixels and
+/// centres them by mass.
 const BOX: f32 = 20.0;
-/// Pixels at the edges that stay empty.
+/// The number of pixels at the edges that stay empty.
 const MARGIN: f32 = 1.0;
 
-/// A straight piece of ink from `a` to `b`, in pixels.
+/// A straight piece of a stroke from `a` to `b`, in pixels after [`place`].
 #[derive(Clone, Copy)]
 struct Piece {
     a: Point,
     b: Point,
 }
 
-/// A number in `low..high`.
+/// Draws a number from `low..high`.
 fn between(rng: &mut impl Rng, low: f32, high: f32) -> f32 {
     let unit = (rng.next_u32() >> 8) as f32 * (1.0 / (1 << 24) as f32);
     low + unit * (high - low)
 }
 
-/// Draws a digit (0 to 9) into `out`, 784 pixels, row-major, 0 for paper and 255 for ink.
+/// Draws a digit (0 to 9) into `out`: 784 pixels, row-major, from 0 for paper to 255 for ink.
 pub fn draw(digit: u8, rng: &mut impl Rng, out: &mut [u8]) {
     let ways = SKELETONS[digit as usize];
     let way = &ways[((rng.next_u32() as u64 * ways.len() as u64) >> 32) as usize];
 
-    // The hand: slant, tilt and bend of the whole digit, its width, and a tremble of each point.
+    // the handwriting: slant, tilt, bend and width of the whole digit, and a jitter of each point
     let slant = between(rng, -0.2, 0.5);
     let tilt = between(rng, -0.1, 0.1);
     let bend = between(rng, -0.25, 0.25);
@@ -51,7 +52,7 @@ pub fn draw(digit: u8, rng: &mut impl Rng, out: &mut [u8]) {
     let mut pieces = Vec::with_capacity(64);
     way.strokes.iter().for_each(|stroke| flatten(stroke, &points, &mut pieces));
 
-    // The pen: half its width in pixels, and how soft its edge is.
+    // the pen: half its width in pixels, and the width of its soft edge
     let pen = between(rng, 0.75, 1.75);
     let soft = between(rng, 0.9, 1.6);
     let wobble = (between(rng, -0.6, 0.6), between(rng, -0.6, 0.6));
@@ -59,7 +60,7 @@ pub fn draw(digit: u8, rng: &mut impl Rng, out: &mut [u8]) {
     ink(&pieces, pen, soft, out);
 }
 
-/// Cuts a stroke, a uniform Catmull-Rom spline through its points, into straight pieces.
+/// Divides a stroke, which is a uniform Catmull-Rom spline through its points, into straight pieces.
 fn flatten(stroke: &[usize], points: &[Point], pieces: &mut Vec<Piece>) {
     let last = stroke.len() - 1;
     let closed = stroke[0] == stroke[last];
@@ -93,7 +94,7 @@ fn flatten(stroke: &[usize], points: &[Point], pieces: &mut Vec<Piece>) {
 }
 
 /// Scales the pieces so that the longer side of their ink is `side` pixels, and moves their centre of mass to the
-/// centre of the image, as far as the margins let it.
+/// centre of the image plus `wobble`, as far as the margins allow.
 fn place(pieces: &mut [Piece], pen: f32, side: f32, wobble: Point) {
     let (mut low, mut high) = ((f32::MAX, f32::MAX), (f32::MIN, f32::MIN));
     let (mut mass, mut centre) = (0.0, (0.0, 0.0));
@@ -120,7 +121,8 @@ fn place(pieces: &mut [Piece], pen: f32, side: f32, wobble: Point) {
     }
 }
 
-/// Inks each pixel by the distance of its centre to the nearest piece: full inside the pen, fading over `soft` pixels.
+/// Sets each pixel by the distance of its centre to the nearest piece: full ink inside the pen, fading out over `soft`
+/// pixels around its edge.
 fn ink(pieces: &[Piece], pen: f32, soft: f32, out: &mut [u8]) {
     let reach = pen + soft * 0.5;
     let mut nearest = [reach * reach; PIXELS];
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn glyphs_show_their_digits() {
-        // the nearest of 2,000 other glyphs tells the digit
+        // the digit is recognised by the nearest of 2,000 other glyphs
         let known: Vec<(u8, Vec<u8>)> = (0..2000).map(|i| ((i % 10) as u8, glyph((i % 10) as u8, i))).collect();
         let distance = |a: &[u8], b: &[u8]| -> i32 {
             a.iter().zip(b).map(|(&a, &b)| (i32::from(a) - i32::from(b)) * (i32::from(a) - i32::from(b))).sum()

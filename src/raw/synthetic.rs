@@ -1,7 +1,8 @@
-//! The synthetic set: 60,000 + 10,000 drawn digits as four IDX files, for machines without a network, and for tests.
+//! The synthetic set: 60,000 + 10,000 drawn digits as four IDX files, for machines without a network and for tests.
 //!
-//! It has the shape of MNIST, so that every number downstream is alike, but nobody wrote these digits: whatever is
-//! published from them must say so. The set has no settings; its content is pinned by a digest.
+//! The set has the shape of MNIST, so that all counts in later stages are the same as for MNIST. The digits are
+//! not handwritten, and everything published from them must say so. The set has no settings, and its content is
+//! pinned by a digest.
 
 use std::fs;
 use std::io::Write;
@@ -19,20 +20,20 @@ use crate::files::Build;
 use crate::progress::Progress;
 use crate::rng::{Streams, shuffle, stream};
 
-/// Digest of the set's pixels and labels, as [`Glyphs::digest`] has it.
+/// The digest of the set's pixels and labels, as computed by [`Glyphs::digest`].
 pub const DIGEST: &str = "f237ae49a2f9854316bb838ed2ea41e56bb898dd24a1c624a2d118fc05ae7d72";
 const SEED: u64 = 28;
 const TRAIN: usize = 60_000;
 const TEST: usize = 10_000;
-/// Glyphs between two reports of progress.
+/// The number of glyphs between two reports of progress.
 const BLOCK: usize = 1_000;
-/// Bytes that are packed into one gzip member.
+/// The number of bytes that are compressed into one gzip member.
 const MEMBER: usize = 10_000 * PIXELS;
 
-/// Where it is drawn, beside the files; hidden while a run is at work there.
+/// The name of the build of the set. The build's folder, `.draw.new`, is hidden among the files of the set.
 pub const BUILD: &str = "draw";
 
-/// Draws the set, and puts those of its four files that are missing into `folder`, which exists.
+/// Draws the set, and writes those of its four files that are missing into `folder`, which must exist.
 pub fn complete(folder: &Path, progress: &Progress) -> Result<()> {
     let mut labels = Vec::with_capacity(TRAIN + TEST);
     for (split, count) in [(0, TRAIN), (1, TEST)] {
@@ -58,7 +59,7 @@ pub fn complete(folder: &Path, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// As many of each digit as of any other, in a random order.
+/// The labels of a split, in random order. `count` is a multiple of ten, and each digit occurs equally often.
 fn shuffled_labels(split: u64, count: usize) -> Vec<u8> {
     let mut labels: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
     shuffle(&mut stream(SEED, "raw/synthetic/labels", 0, split), &mut labels);
@@ -81,7 +82,8 @@ fn draw(labels: &[u8], progress: &Progress) -> Result<Vec<u8>> {
     Ok(pixels)
 }
 
-/// An IDX file of bytes, packed. Long bodies are packed in parallel, as gzip members that every reader joins.
+/// A gzipped IDX file of unsigned bytes. A long body is compressed in parallel, as several gzip members; every gzip
+/// reader joins them.
 #[expect(clippy::expect_used, reason = "a vector takes every write")]
 fn idx(dimensions: &[u32], body: &[u8]) -> Vec<u8> {
     let mut head = vec![0, 0, 0x08, dimensions.len() as u8];
@@ -92,7 +94,7 @@ fn idx(dimensions: &[u32], body: &[u8]) -> Vec<u8> {
         .par_chunks(MEMBER)
         .enumerate()
         .map(|(i, part)| {
-            // The time in the header stays 0: equal content, equal bytes.
+            // the time in the gzip header stays 0, so that equal content gives equal bytes
             let mut packer = GzBuilder::new().write(Vec::new(), Compression::fast());
             let head: &[u8] = if i == 0 { &head } else { &[] };
             packer.write_all(head).and_then(|()| packer.write_all(part)).expect("a vector takes every write");

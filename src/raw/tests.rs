@@ -5,14 +5,14 @@ use super::*;
 use crate::files;
 use crate::raw::idx::tests::{file, packed};
 
-/// The folder with the real MNIST files, from MULTIDIGIT_TEST_MNIST. Without it a test of real data says that it is
-/// skipped, unless MULTIDIGIT_REQUIRE_MNIST is 1.
+/// The folder with the real MNIST files, named by MULTIDIGIT_TEST_MNIST. Without it, a test of real data prints that it
+/// is skipped, or fails if MULTIDIGIT_REQUIRE_MNIST is 1.
 pub(crate) fn mnist(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("MULTIDIGIT_TEST_MNIST").map(PathBuf::from);
     if folder.is_none() {
         let required = std::env::var_os("MULTIDIGIT_REQUIRE_MNIST").is_some_and(|value| value == "1");
         assert!(!required, "{test}: MULTIDIGIT_REQUIRE_MNIST is 1, but MULTIDIGIT_TEST_MNIST names no folder");
-        // not eprintln, which the test runner hides for a test that passes
+        // not eprintln, whose output the test runner hides if the test passes
         writeln!(std::io::stderr(), "{test}: skipped, as MULTIDIGIT_TEST_MNIST names no folder with the MNIST files")
             .unwrap();
     }
@@ -27,7 +27,7 @@ fn run_here(config: &Config, raw: &Path, preferred: &str) -> Result<Output> {
     run_with(config, raw, preferred, &Limits::DEFAULT, &Progress::silent())
 }
 
-/// A sound set of three glyphs that is not MNIST.
+/// Writes a valid set of three glyphs that is not MNIST.
 fn write_small_set(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     fs::write(folder.join("train-images.idx3-ubyte"), file(&[2, 28, 28], &[1; 1568])).unwrap();
@@ -36,7 +36,7 @@ fn write_small_set(folder: &Path) {
     fs::write(folder.join("t10k-labels-idx1-ubyte.gz"), packed(&file(&[1], &[5]))).unwrap();
 }
 
-/// A message with the folder's path cut to `HOME`.
+/// The message of an error, with the path of the folder replaced by `HOME`.
 fn text(error: Error, home: &Path) -> String {
     error.to_string().replace(&home.display().to_string(), "HOME")
 }
@@ -51,14 +51,14 @@ fn real_mnist_is_fetched_from_a_folder_verified_and_read() {
     assert_eq!(output.glyphs.len(), 70_000);
     let glyphs = Glyphs::read(&output.files).unwrap();
     assert_eq!(glyphs.digest(), output.digest);
-    // The first labels, and images per digit, as published with the set
+    // the first labels, and the number of images per digit, as published with the set
     assert_eq!((&glyphs.labels()[..5], glyphs.label(60_000)), ([5, 0, 4, 1, 9].as_slice(), 7));
     let count = |digit: u8| glyphs.labels()[..60_000].iter().filter(|&&label| label == digit).count();
     assert_eq!(
         std::array::from_fn(|digit| count(digit as u8)),
         [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     );
-    // what stands is used again, with no mirror at all
+    // existing files are used again, without any mirror
     assert_eq!(run_here(&self::config("mnist", &[]), raw.path(), "").unwrap(), output);
 }
 
@@ -69,7 +69,7 @@ fn files_are_found_under_either_naming_packed_first() {
         let files = Files::find(home.path())?;
         Ok::<_, Vec<&str>>(files.paths.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()))
     };
-    fs::create_dir(home.path().join("train-images-idx3-ubyte.gz")).unwrap(); // no file
+    fs::create_dir(home.path().join("train-images-idx3-ubyte.gz")).unwrap(); // not a file
     fs::write(home.path().join("t10k-images.idx3-ubyte"), "").unwrap();
     assert_eq!(found(), Err(vec!["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-labels-idx1-ubyte"]));
     for (suffix, first) in [(".idx#-ubyte", 0), ("-idx#-ubyte", 1), (".idx#-ubyte.gz", 2), ("-idx#-ubyte.gz", 3)] {
@@ -188,7 +188,7 @@ fn the_synthetic_set_is_drawn_once_and_completed() {
     assert_eq!(run_here(&config, home.path(), "").unwrap(), output);
     assert_eq!(output.files.paths.each_ref().map(stamp), first);
 
-    // as a run leaves it that was killed after two files
+    // the state left by a run that was killed after two files
     let [train_images, train_labels, test_images, test_labels] = &output.files.paths;
     fs::remove_file(test_images).unwrap();
     fs::remove_file(test_labels).unwrap();
@@ -236,7 +236,7 @@ fn other_files_under_the_synthetic_sets_names_are_named_and_left_alone() {
         "`HOME/synthetic/train-labels-idx1-ubyte.gz`: found something that is no file; expected a file, or nothing: \
          move it away"
     );
-    // with the advice taken, the set is completed
+    // after the advice is followed, the set is completed
     fs::remove_dir(folder.join("train-labels-idx1-ubyte.gz")).unwrap();
     run_here(&config, home.path(), "").unwrap();
 }
@@ -254,7 +254,7 @@ fn a_fetch_leaves_every_other_file_of_the_raw_folder_alone() {
     for name in theirs {
         assert_eq!(fs::read_to_string(home.path().join(name)).unwrap(), name);
     }
-    assert_eq!(files::entries(home.path()).unwrap().len(), theirs.len() + 1); // and the lock
+    assert_eq!(files::entries(home.path()).unwrap().len(), theirs.len() + 1); // plus the lock
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Reading Parquet files that others wrote: shards in our schema, and plain image sets such as MNIST on Hugging Face.
+//! Reads Parquet files that other programs wrote: shards in this program's schema, and plain image data sets such as
+//! MNIST on Hugging Face.
 //!
-//! Needed are `image` (a struct with `bytes`: 8-bit grey PNGs of one size) and `label` (integers). `digits` is read
-//! where it is there, and must spell the label, else the label spells them; `index` is read where it is there, else rows
-//! are counted. Nothing else is looked at.
+//! Two columns are required: `image`, a struct with `bytes` that are 8-bit grey PNGs of one size, and `label`,
+//! integers. If there is a column `digits`, its digits must spell the label; otherwise the digits follow from the
+//! label. If there is a column `index`, it is read; otherwise rows are numbered. All other columns are ignored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,9 +18,12 @@ use crate::files;
 use crate::labels;
 use crate::tables::{FACTS, Table, make_room};
 
-/// The splits that some paths hold, by name, with their files in order. A file's split is its name before
-/// `-00000-of-00001.parquet`, as Hugging Face names shards, else its whole stem. A folder gives the Parquet files in
-/// it, or in its folder `data`, of every split but train.
+/// The splits found at some paths, by name, with their files in order. The split of a file is its name without
+/// `-00000-of-00001.parquet`, as Hugging Face names shards; for other names, it is the whole stem. Of a folder, the
+/// Parquet files of every split except train are taken, either from the folder itself or from its folder `data`.
+///
+/// # Errors
+/// [`Error::Format`] if a folder has no such files, or if the names of a split's files do not form one set.
 pub fn splits(paths: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>> {
     let mut found: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for path in paths {
@@ -31,7 +35,7 @@ pub fn splits(paths: &[PathBuf]) -> Result<Vec<(String, Vec<PathBuf>)>> {
             found.entry(split_of(path)).or_default().push(path.clone());
         }
     }
-    // val before test, as everywhere; names of others as they come
+    // val first, as everywhere; the others in the order of their names
     let mut all: Vec<_> = found.into_iter().collect();
     all.sort_by_key(|(name, _)| !name.starts_with("val"));
     Ok(all)
@@ -77,11 +81,15 @@ fn split_of(path: &Path) -> String {
     }
 }
 
-/// Reads the first `limit` rows of some files, or all, into memory. Where there is no column `digits`, labels spell
-/// `digits` digits.
+/// Reads some files, or their first `limit` rows, into memory. If there is no column `digits`, a label
+/// spells `digits` digits.
+///
+/// # Errors
+/// [`Error::Format`] if the files have no rows, if those of one folder come from different sets, or if
+/// a row is not valid.
 pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Split> {
     let tables = files.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
-    // shards of one folder are one set, whatever sets of several folders are put together
+    // the files of one folder must be one set; files of several folders may be combined
     for set in tables.chunk_by(|a, b| a.path().parent() == b.path().parent()) {
         require_one_set(set, |table| table.value(FACTS))?;
     }
@@ -114,7 +122,7 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
     Ok(all)
 }
 
-/// What all rows have in common.
+/// The properties that all rows have in common.
 struct ForeignLayout {
     digits: usize,
     /// Whether there is a column of digits.
@@ -124,7 +132,7 @@ struct ForeignLayout {
 }
 
 impl ForeignLayout {
-    /// As the first row of a row group has it.
+    /// Reads the properties from the first row of a row group.
     fn of(table: &Table, group: usize, digits: usize) -> Result<ForeignLayout> {
         let spelled = table.has("digits");
         let names: &[&str] = if spelled { &["image", "label", "digits"] } else { &["image", "label"] };
@@ -142,7 +150,7 @@ impl ForeignLayout {
         Split { height: self.height, width: self.width, digits: self.digits, ..Split::default() }
     }
 
-    /// The `n` rows of a row group that `before` rows of the split stand before.
+    /// Reads the `n` rows of a row group. `before` is the number of rows before it in all files together.
     fn read(&self, table: &Table, group: usize, n: usize, before: usize) -> Result<Split> {
         let mut names = vec!["image", "label"];
         names.extend(["digits", "index"].into_iter().filter(|name| table.has(name)));
@@ -176,7 +184,7 @@ impl ForeignLayout {
         Ok(all)
     }
 
-    /// The digits that labels spell, the first of which stands in this row of the file.
+    /// The digits that labels spell. `row` is the number of the first label in the file.
     fn spell(&self, table: &Table, row: usize, labels: &[i64]) -> Result<Vec<i64>> {
         let classes = labels::classes(self.digits).and_then(|classes| i64::try_from(classes).ok()).unwrap_or(i64::MAX);
         if let Some((at, label)) = labels.iter().enumerate().find(|(_, label)| !(0..classes).contains(*label)) {
@@ -189,7 +197,7 @@ impl ForeignLayout {
     }
 }
 
-/// Rows of a file that stand before a row group.
+/// The number of rows before a row group in its file.
 fn rows_before(table: &Table, group: usize) -> usize {
     table.row_groups().iter().take(group).sum()
 }
@@ -215,7 +223,8 @@ mod tests {
         out.into_inner()
     }
 
-    /// A file of images whose grey is their row, with columns of other widths than ours.
+    /// Writes a file of images whose grey is the number of their row. The types of the columns are of other
+    /// widths than in shards.
     fn write(path: &Path, rows: usize, more: &[(&str, ArrayRef)]) {
         write_with(path, rows, more, WriterProperties::default());
     }
@@ -289,7 +298,7 @@ mod tests {
         let long = "`P`: row 0 has label 5 and digits [9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]; \
                     expected at most 18 digits, whose number is the label";
         assert_eq!(refusal(&[5], crate::tables::lists(&[9; 20], 20)), long);
-        // a row is counted from the file's first one, in whatever row group it is
+        // the number of a row counts from the beginning of the file, across row groups
         let groups = WriterProperties::builder().set_max_row_group_row_count(Some(2)).build();
         let columns =
             [("label", crate::tables::ints(&[1, 2, 3, 4])), ("digits", crate::tables::lists(&[1, 2, 3, 9], 1))];

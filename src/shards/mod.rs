@@ -1,5 +1,6 @@
-//! Shards: the Parquet files that the pipeline publishes and trains on. One schema, one writer, one reader; the stages
-//! dataset and augment write them, augment, train, evaluate and report read them. What others wrote is read by [`foreign`].
+//! Shards: the Parquet files that the pipeline publishes and trains on. They have one schema, one writer and one
+//! reader. The stages dataset and augment write shards; augment, train, evaluate and report read them. Files written by
+//! other programs are read by [`foreign`].
 
 use crate::error::{Error, Result};
 use crate::tables::Table;
@@ -15,18 +16,18 @@ pub use reader::{Shards, read_split};
 pub use schema::Layout;
 pub use writer::{Cut, Samples, Written, write_split};
 
-/// The most pixels that an image may have: a header that promises more is not believed.
+/// The maximum number of pixels of an image. An image whose header declares more is refused.
 pub const MAX_PIXELS: u64 = 1 << 26;
 
-/// The folder of the shards below a stage's folder.
+/// The name of the folder of the shards in a stage's folder.
 pub const DATA: &str = "data";
 
-/// The name of one shard out of `of`, as Hugging Face names them.
+/// The name of shard `number` of `of` shards, in the scheme of Hugging Face.
 pub fn file_name(split: &str, number: usize, of: usize) -> String {
     format!("{split}-{number:05}-of-{of:05}.parquet")
 }
 
-/// Refuses files of one set that differ in what their metadata say of their origin.
+/// Fails if files of one set differ in the metadata that `origin` returns.
 fn require_one_set<'a, T: PartialEq>(tables: &'a [Table], origin: impl Fn(&'a Table) -> T) -> Result<()> {
     let Some((first, others)) = tables.split_first() else { return Ok(()) };
     match others.iter().find(|table| origin(table) != origin(first)) {
@@ -39,37 +40,37 @@ fn require_one_set<'a, T: PartialEq>(tables: &'a [Table], origin: impl Fn(&'a Ta
     }
 }
 
-/// A split in memory.
+/// The samples of a split in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Split {
     /// Image height in pixels.
     pub height: usize,
     /// Image width in pixels.
     pub width: usize,
-    /// Digits per image: the heads of a network.
+    /// Digits per image, which is the number of heads of a network.
     pub digits: usize,
     /// Grey pixels, row-major: `height * width` per sample.
     pub images: Vec<u8>,
-    /// Digit at each position, left to right: `digits` per sample.
+    /// The digit at each position, left to right: `digits` per sample.
     pub targets: Vec<u8>,
-    /// Class of each sample.
+    /// The class of each sample.
     pub labels: Vec<i64>,
-    /// Index of each sample in its class.
+    /// The index of each sample in its class.
     pub index: Vec<i64>,
 }
 
 impl Split {
-    /// Number of samples.
+    /// The number of samples.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there is none.
+    /// Whether the split has no samples.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// Leaves the first `n` samples, or all where there are fewer.
+    /// Keeps the first `n` samples, or all if there are fewer.
     pub fn truncate(&mut self, n: usize) {
         self.images.truncate(n * self.height * self.width);
         self.targets.truncate(n * self.digits);
@@ -78,21 +79,21 @@ impl Split {
     }
 }
 
-/// One sample. As in a slice, there must be one of this number.
+/// Access to single samples, which panics like a slice if there is no sample `i`.
 #[expect(clippy::indexing_slicing, reason = "numbers of samples come from the length, not from a file")]
 impl Split {
-    /// Its pixels.
+    /// The pixels of sample `i`, row-major.
     pub fn image(&self, i: usize) -> &[u8] {
         let area = self.height * self.width;
         &self.images[i * area..(i + 1) * area]
     }
 
-    /// Its digits, left to right.
+    /// The digits of sample `i`, left to right.
     pub fn target(&self, i: usize) -> &[u8] {
         &self.targets[i * self.digits..(i + 1) * self.digits]
     }
 
-    /// Its class, and its index in the class.
+    /// The class of sample `i`, and its index in the class.
     pub fn sample(&self, i: usize) -> (i64, i64) {
         (self.labels[i], self.index[i])
     }

@@ -1,7 +1,8 @@
-//! The columns of an augmented shard that say what was done to each sample, so that others can replay it.
+//! The columns of an augmented shard that hold the augmentation parameters of each sample, so that other programs can
+//! replay the augmentation.
 //!
-//! Every value may be null: its operator is off, or was not drawn for the sample. Nothing here knows how they are drawn
-//! or applied.
+//! A value is null if its operator is off or was not drawn for the sample. How parameters are drawn and applied is not
+//! part of this module.
 
 use std::sync::Arc;
 
@@ -13,10 +14,10 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::tables::{Table, item, list_field};
 
-/// Columns of parameters: their names, in order. The first tells whether a file has them.
+/// The names of the columns, in order. A file has all columns if it has the first.
 pub const NAMES: [&str; 5] = ["angle", "translate", "scale", "shear", "erased"];
 
-/// What was done to the samples of one row group, a value per sample in each column.
+/// The parameters of the samples of one row group. Each column has one value per sample.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parameters {
     /// Rotation in degrees, counter-clockwise.
@@ -31,7 +32,7 @@ pub struct Parameters {
     pub erased: Vec<Option<[i64; 4]>>,
 }
 
-/// The fields of the columns.
+/// The Arrow fields of the columns.
 pub fn fields() -> [Field; 5] {
     let shear = DataType::FixedSizeList(item(DataType::Float64), 2);
     [
@@ -43,7 +44,7 @@ pub fn fields() -> [Field; 5] {
     ]
 }
 
-/// The features of `datasets`, by column.
+/// The features of `datasets` for each column.
 pub fn features() -> [(&'static str, Value); 5] {
     let value = |dtype: &str| json!({"dtype": dtype, "_type": "Value"});
     let sequence = |dtype: &str, length: usize| json!({"feature": value(dtype), "length": length, "_type": "Sequence"});
@@ -57,7 +58,7 @@ pub fn features() -> [(&'static str, Value); 5] {
 }
 
 impl Parameters {
-    /// The values as arrays, in the order of [`fields`].
+    /// The columns as arrays, in the order of [`fields`].
     pub fn arrays(&self) -> Result<[ArrayRef; 5], arrow::error::ArrowError> {
         Ok([
             Arc::new(Float64Array::from(self.angle.clone())),
@@ -69,6 +70,9 @@ impl Parameters {
     }
 
     /// Reads the columns of a batch.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::error::Error::Format) if a column is missing or has another type.
     pub fn read(table: &Table, batch: &RecordBatch) -> Result<Parameters> {
         Ok(Parameters {
             angle: read_values(table, batch, "angle")?,
@@ -79,7 +83,7 @@ impl Parameters {
         })
     }
 
-    /// Appends those of further samples.
+    /// Appends the parameters of further samples.
     pub fn append(&mut self, more: Parameters) {
         let Parameters { angle, translate, scale, shear, erased } = more;
         self.angle.extend(angle);
@@ -89,7 +93,8 @@ impl Parameters {
         self.erased.extend(erased);
     }
 
-    /// Appends one sample's values as bytes, for its digest: a byte that tells null from not, then the value.
+    /// Appends the values of one sample as bytes for its digest: per column one byte that says whether the value is not
+    /// null, then the value.
     #[expect(clippy::indexing_slicing, reason = "a row of every column, all as long as the sample's other columns")]
     pub fn put_bytes(&self, row: usize, out: &mut Vec<u8>) {
         let Parameters { angle, translate, scale, shear, erased } = self;

@@ -1,4 +1,4 @@
-//! Reading shards: whole splits into memory for training, row groups one by one for everything that streams.
+//! Reads shards: whole splits into memory for training, and single row groups for streaming.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -21,11 +21,14 @@ use crate::labels;
 use crate::progress::Progress;
 use crate::tables::{Table, make_room, widened};
 
-/// The most bytes that a PNG's decoder may take beside the pixels. An ordinary colour profile has 1 kB to 2 MB, but a chunk
-/// of 500 kB can promise one of 500 MB.
+/// The maximum number of bytes that a PNG decoder may allocate in addition to the pixels. Usual colour profiles have
+/// 1 kB to 2 MB, but a chunk of 500 kB can declare one of 500 MB.
 const METADATA: u64 = 8 << 20;
 
-/// The shards of a split in a folder (the one that holds the Parquet files), in order; all of them must be there.
+/// Finds the shards of a split in a folder that holds the Parquet files. Returns their paths in order.
+///
+/// # Errors
+/// [`Error::Format`] if there are none, or if any of the set is missing.
 pub fn find(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
     let stem = format!("{split}-");
     let is_ours = |path: &PathBuf| {
@@ -45,14 +48,17 @@ pub fn find(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The row groups of a split, in order, and what all its samples have in common.
+/// The shards of a split, in order, and the properties that all samples have in common.
 pub struct Shards {
     tables: Vec<Table>,
     layout: Layout,
 }
 
 impl Shards {
-    /// Opens the shards of one split; the layout is read from the first row group.
+    /// Opens the shards of one split. The layout is read from the first row of the first shard.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if shards are missing, empty, or from different sets, or if the first row is not readable.
     pub fn open(folder: &Path, split: &str) -> Result<Shards> {
         let tables = find(folder, split)?.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
         require_one_set(&tables, |table| table.pairs().collect::<Vec<_>>())?;
@@ -72,27 +78,27 @@ impl Shards {
         Ok(Shards { tables, layout })
     }
 
-    /// What all samples have in common.
+    /// The properties that all samples have in common.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The first shard, whose metadata speaks for all.
+    /// The first shard, whose metadata is that of all shards.
     pub fn first(&self) -> &Table {
         first_of(&self.tables)
     }
 
-    /// Rows in all shards.
+    /// The number of rows in all shards.
     pub fn rows(&self) -> u64 {
         self.tables.iter().map(Table::rows).sum()
     }
 
-    /// Rows of each row group of each shard.
+    /// The number of rows of each row group of each shard.
     pub fn groups(&self) -> Vec<Vec<usize>> {
         self.tables.iter().map(Table::row_groups).collect()
     }
 
-    /// Bytes of all shards.
+    /// The size of all shards in bytes.
     pub fn bytes(&self) -> Result<u64> {
         self.tables.iter().map(|table| Ok(files::Stamp::of(table.path())?.bytes)).sum()
     }
@@ -108,13 +114,13 @@ impl Shards {
         Ok(labels)
     }
 
-    /// All row groups as (shard, row group), in order.
+    /// The positions of all row groups, as (shard, row group), in order.
     pub fn positions(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let counts: Vec<usize> = self.tables.iter().map(|table| table.row_groups().len()).collect();
         counts.into_iter().enumerate().flat_map(|(shard, groups)| (0..groups).map(move |group| (shard, group)))
     }
 
-    /// [`Shards::positions`], each with its file and the rows that stand before it there.
+    /// The positions of all row groups, each with the path of its shard and the number of rows before it in that shard.
     pub fn places(&self) -> impl Iterator<Item = ((usize, usize), &Path, usize)> {
         self.tables.iter().enumerate().flat_map(|(shard, table)| {
             let groups = table.row_groups();
@@ -122,7 +128,11 @@ impl Shards {
         })
     }
 
-    /// The samples of one row group, images decoded.
+    /// Reads the samples of one row group and decodes the images. The position must be one of [`Shards::positions`].
+    ///
+    /// # Errors
+    /// [`Error::Format`] if a column has a wrong type, if a label is not spelled by its digits, or if an image is not
+    /// an 8-bit grey PNG of the size of the first one.
     #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
     pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
         let table = &self.tables[shard];
@@ -141,7 +151,7 @@ impl Shards {
             samples.digits.extend(digits);
             samples.index.extend(table.ints(&batch, "index")?);
             samples.sources.extend(self.cells(table, &batch, "source_index")?);
-            // null in every row of a row group, or in none
+            // boxes are null in all rows of a row group or in none
             match (boxes(table, &batch, self.layout.digits)?, samples.labels.len() == batch.num_rows()) {
                 (Some(boxes), true) => samples.boxes = Some(boxes),
                 (Some(more), false) if samples.boxes.is_some() => {
@@ -161,7 +171,11 @@ impl Shards {
         Ok(samples)
     }
 
-    /// The digest of all samples, as the writer computed it.
+    /// The digest of all samples, equal to the digest that the writer computed.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the raw bytes of a column `pixels` differ from the image, and all errors
+    /// of [`Shards::read`].
     pub fn digest(&self, progress: &Progress) -> Result<Digest> {
         let mut content = Parts::default();
         let positions: Vec<(usize, usize)> = self.positions().collect();
@@ -182,7 +196,7 @@ impl Shards {
         Ok(content.finish())
     }
 
-    /// Refuses raw bytes beside the images of a row group that are not theirs.
+    /// Fails if the column `pixels` of a row group differs from the decoded images.
     #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
     fn check_pixels(&self, (shard, group): (usize, usize), images: &[u8]) -> Result<()> {
         if !self.layout.pixels {
@@ -221,8 +235,8 @@ fn first_of(tables: &[Table]) -> &Table {
     &tables[0]
 }
 
-/// Decodes images of `height x width` pixels, one after the other, to the end of `out`. `row` is the number of the first
-/// one in the file.
+/// Decodes images of `height * width` pixels one after the other and appends them to `out`. `row` is the number of the
+/// first image in the file.
 pub(super) fn decode(
     table: &Table,
     row: usize,
@@ -246,8 +260,8 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// Refuses digits that are none, and a label that is not the number that its digits spell. `row` is the number of the
-/// first one in the file.
+/// Fails if a digit is not 0 to 9, or if a label is not the number that its digits spell. `row` is the number of the
+/// first label in the file.
 pub(super) fn check_labels(table: &Table, row: usize, labels: &[i64], digits: &[i64], length: usize) -> Result<()> {
     for (i, label) in labels.iter().enumerate() {
         let (row, digits) = (row + i, digits.get(i * length..(i + 1) * length).unwrap_or_default());
@@ -268,7 +282,7 @@ pub(super) fn check_labels(table: &Table, row: usize, labels: &[i64], digits: &[
     Ok(())
 }
 
-/// Reads a split into memory, or its first `limit` rows; images are decoded once, on all threads.
+/// Reads a split, or its first `limit` rows, into memory. Images are decoded on all threads.
 pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Split> {
     let shards = Shards::open(folder, split)?;
     let layout = shards.layout();
@@ -298,7 +312,7 @@ pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Sp
     Ok(out)
 }
 
-/// The encoded images of a batch, of any binary type.
+/// The encoded images of a batch. The column may have any binary type.
 pub(super) fn pngs(table: &Table, batch: &RecordBatch) -> Result<BinaryArray> {
     let column = table.column(batch, "image")?;
     let bytes = column.as_struct_opt().filter(|image| image.null_count() == 0);
@@ -310,15 +324,15 @@ pub(super) fn pngs(table: &Table, batch: &RecordBatch) -> Result<BinaryArray> {
     }
 }
 
-/// A decoder for a PNG from outside, in bounded memory: a colour profile that exceeds the bound is passed over, other
-/// metadata that does is an error.
+/// A decoder with bounded memory for a PNG of unknown origin. A colour profile that exceeds the bound is skipped; other
+/// metadata that exceeds it is an error.
 pub fn png_decoder(png: &[u8]) -> ImageResult<PngDecoder<Cursor<&[u8]>>> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(METADATA);
     PngDecoder::with_limits(Cursor::new(png), limits)
 }
 
-/// A decoder for the image of a row.
+/// A decoder for the image of a row, which must be 8-bit grey and have at most [`MAX_PIXELS`] pixels.
 pub(super) fn decoder<'a>(table: &Table, row: usize, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
     let decoder = guarded(table.path(), || png_decoder(png))?.map_err(|e| unreadable(table, row, &e))?;
     let (width, height) = decoder.dimensions();
@@ -337,7 +351,7 @@ fn unreadable(table: &Table, row: usize, error: &image::ImageError) -> Error {
     Error::format(table.path(), found, "8-bit grey PNGs")
 }
 
-/// The boxes of a batch, four integers per digit; none where the column is null.
+/// The boxes of a batch, four integers per digit. `None` if the column is null in all rows.
 fn boxes(table: &Table, batch: &RecordBatch, digits: usize) -> Result<Option<Vec<i64>>> {
     let column = table.column(batch, "boxes")?;
     if column.null_count() == column.len() {
@@ -421,7 +435,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let (side, rows) = (1000, 70);
         let layout = Layout { height: side, width: side, parameters: true, ..LAYOUT };
-        // noise, which nothing packs
+        // noise, which cannot be compressed
         let mut state = 1_u32;
         let mut noise = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -495,7 +509,7 @@ mod tests {
         assert_eq!(refusal(), format!("`F`: 1 shards of `val` whose names do not form one set; {expected}"));
     }
 
-    /// A shard of one row with columns of the test's making.
+    /// Writes a shard of one row with the given columns.
     fn shard(folder: &Path, png: &[u8], label: ArrayRef, digits: ArrayRef, boxes: ArrayRef) {
         let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![png]));
         let path: ArrayRef = Arc::new(StringArray::from_iter_values(["p"]));

@@ -1,7 +1,8 @@
-//! The one schema of our shards, in Arrow and in the words of Hugging Face `datasets`.
+//! The schema of the shards, as an Arrow schema and as features of Hugging Face `datasets`.
 //!
-//! `datasets` decodes a column by itself only where the Arrow field is exactly what it would write: every field nullable,
-//! `image` a struct of `bytes` and `path` in that order, labels `int64`. The other readers do not mind.
+//! `datasets` decodes a column by itself only if the Arrow field is exactly what `datasets` would write: every field
+//! is nullable, `image` is a struct of `bytes` and `path` in that order, and labels are `int64`. Other readers
+//! accept this as well.
 
 use arrow::datatypes::{DataType, Field, Metadata, Schema};
 use serde_json::{Value, json};
@@ -10,10 +11,10 @@ use super::parameters;
 use crate::labels;
 use crate::tables::{int_field, item, list_field};
 
-/// The metadata key under which `datasets` looks for its features.
+/// The metadata key under which `datasets` looks for the features.
 pub const FEATURES_KEY: &str = "huggingface";
 
-/// What all samples of a set of shards have in common.
+/// The properties that all samples of a set of shards have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// Digits per image.
@@ -22,29 +23,30 @@ pub struct Layout {
     pub height: usize,
     /// Image width in pixels.
     pub width: usize,
-    /// Whether there is a column `pixels` of raw bytes beside the PNG.
+    /// Whether there is a column `pixels` with raw bytes in addition to the PNG.
     pub pixels: bool,
     /// Whether there are columns of augmentation parameters.
     pub parameters: bool,
 }
 
-/// Bytes of the lists in a row of `digits` digits: digits, glyphs and boxes, and the lists of an augmented one's parameters.
+/// The size in bytes of all lists in a row with `digits` digits: digits, glyphs and boxes, and the lists of
+/// augmentation parameters.
 pub fn list_bytes(digits: usize) -> usize {
     8 * (6 * digits + 8)
 }
 
 impl Layout {
-    /// Names of all classes, in order: the digits they spell.
+    /// The names of all classes, in order: the digits that their labels spell.
     pub fn classes(&self) -> Vec<String> {
         (0..labels::classes(self.digits).unwrap_or(u64::MAX)).map(|label| self.class_name(label as i64)).collect()
     }
 
-    /// The name of one class.
+    /// The name of the class `label`.
     pub fn class_name(&self, label: i64) -> String {
         labels::class_name(label, self.digits)
     }
 
-    /// The Arrow schema, with the features of `datasets` as its metadata.
+    /// The Arrow schema, with the features of `datasets` in its metadata.
     pub fn schema(&self) -> Schema {
         let image = vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)];
         let boxes = DataType::FixedSizeList(item(list_field("", 4).data_type().clone()), self.digits as i32);
@@ -68,8 +70,8 @@ impl Layout {
         )
     }
 
-    /// The features of `datasets` as its metadata key holds them. `Sequence`, since the newer `List` breaks versions
-    /// before 4.
+    /// The features of `datasets` as JSON, the value of [`FEATURES_KEY`]. They use the type `Sequence`, because the
+    /// newer `List` breaks versions of `datasets` before 4.
     pub fn features(&self) -> String {
         let digit_names: Vec<String> = (0..10).map(|digit| digit.to_string()).collect();
         let int = json!({"dtype": "int64", "_type": "Value"});

@@ -1,5 +1,5 @@
-//! Writing shards: rows are rendered, encoded and compressed by row group on all threads, and appended in order, so that
-//! the bytes do not depend on the number of threads and memory does not grow with the number of rows.
+//! Writes shards. Row groups are rendered, encoded and compressed on all threads, and appended in order, so that the
+//! bytes do not depend on the number of threads and memory does not grow with the number of rows.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -23,43 +23,45 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::tables::{Compression, ints, item, lists, properties};
 
-/// Samples of one row group, as columns.
+/// The samples of one row group, as columns.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
-    /// Class of each sample.
+    /// The class of each sample.
     pub labels: Vec<i64>,
-    /// Index of each sample in its class.
+    /// The index of each sample in its class.
     pub index: Vec<i64>,
-    /// Digits of each sample, left to right: `digits` per sample.
+    /// The digits of each sample, left to right: `digits` per sample.
     pub digits: Vec<i64>,
-    /// Glyph number of each digit: `digits` per sample.
+    /// The number of each digit's glyph in the pool: `digits` per sample.
     pub sources: Vec<i64>,
-    /// Box of each digit's ink, `x, y, width, height` in pixels: `4 * digits` per sample. None where boxes are unknown.
+    /// The box around each digit's ink, `x, y, width, height` in pixels: `4 * digits` per sample. `None` if
+    /// boxes are unknown.
     pub boxes: Option<Vec<i64>>,
-    /// How each sample was augmented; there where the layout says so.
+    /// The augmentation parameters of each sample, if the layout has columns for them.
     pub parameters: Option<Parameters>,
     /// Grey pixels, row-major: `height * width` per sample.
     pub images: Vec<u8>,
 }
 
 impl Samples {
-    /// The pixels of one sample, of which each has `area`.
+    /// The pixels of sample `row`, where each sample has `area` pixels. `None` if there is no such sample.
     pub fn image(&self, row: usize, area: usize) -> Option<&[u8]> {
         self.images.get(row * area..(row + 1) * area)
     }
 }
 
-/// How rows are cut into shards and row groups.
+/// The sizes of shards and row groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// Rows per shard at most.
+    /// The maximum number of rows per shard.
     pub rows_per_shard: usize,
-    /// Rows per row group at most.
+    /// The maximum number of rows per row group.
     pub row_group_rows: usize,
 }
 
 impl Cut {
-    /// Row groups per shard for so many rows: shards of equal size up to one row.
+    /// The number of rows of each row group of each shard, for `rows` rows in all. The sizes of shards differ
+    /// by at most one row.
     pub fn groups(&self, rows: u64) -> Vec<Vec<usize>> {
         let shards = rows.div_ceil(self.rows_per_shard as u64).max(1);
         let shard_rows = (0..shards).map(|i| rows / shards + u64::from(i < rows % shards));
@@ -70,22 +72,23 @@ impl Cut {
     }
 }
 
-/// What was written of one split.
+/// The result of writing one split.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The shards, in order.
     pub files: Vec<PathBuf>,
-    /// Rows in all of them.
+    /// The number of rows in all shards.
     pub rows: u64,
-    /// Bytes of all of them.
+    /// The size of all shards in bytes.
     pub bytes: u64,
-    /// Digest of the samples: pixels and every column, row by row.
+    /// The digest of the samples: pixels and all columns, row by row.
     pub digest: Digest,
 }
 
-/// Writes the shards of one split into `folder`. `groups` gives the rows of each row group of each shard. `next` hands
-/// out the material of the next row group, in order; `render` makes samples of it, on any thread.
-#[allow(clippy::too_many_arguments)] // each is one plain word of the task, used at one place
+/// Writes the shards of one split into `folder`. `groups` holds the number of rows of each row group of each shard.
+/// `next` returns the material of the next row group, for the given number of rows; it is called in order. `render`
+/// makes samples from the material, on any thread.
+#[allow(clippy::too_many_arguments)] // each argument is a plain part of the task, used in one place
 pub fn write_split<T: Send>(
     folder: &Path,
     split: &str,
@@ -102,7 +105,7 @@ pub fn write_split<T: Send>(
     let schema = Arc::new(layout.schema());
     let properties = properties(compression, &metadata)
         .set_max_row_group_row_count(None)
-        // PNGs and paths never repeat: a dictionary of them would be thrown away
+        // PNGs and paths never repeat, so a dictionary of them would be discarded
         .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "bytes".into()]), false)
         .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "path".into()]), false)
         .set_column_dictionary_enabled(ColumnPath::from("pixels"), false)
@@ -142,7 +145,7 @@ pub fn write_split<T: Send>(
     Ok(written)
 }
 
-/// Row groups that are made at once: enough to keep every thread busy, few enough to stay within a bound of bytes.
+/// The number of row groups to make at once: enough for all threads, but limited to 256 MiB of pixels.
 fn wave_groups(shard: &[usize], layout: &Layout) -> usize {
     const WAVE_BYTES: usize = 256 << 20;
     let group = shard.iter().max().map_or(0, |rows| rows * layout.height * layout.width);
@@ -157,7 +160,7 @@ fn append(writer: &mut SerializedFileWriter<File>, columns: Vec<ArrowColumnChunk
     group.close().map(drop)
 }
 
-/// A row group, ready to be appended.
+/// An encoded row group, ready to be appended.
 struct Encoded {
     columns: Vec<ArrowColumnChunk>,
     digests: Vec<Digest>,
@@ -187,8 +190,8 @@ fn encode(
     Ok(Encoded { columns: write().map_err(Error::write(path))?, digests })
 }
 
-/// One digest per sample, over its columns and the digest of its pixels: pixels are hashed apart, since BLAKE3 is fast on
-/// whole kilobytes that begin where its input begins.
+/// One digest per sample, computed from its columns and the digest of its pixels. Pixels are hashed separately, because
+/// BLAKE3 is fast on whole kilobytes that begin where its input begins.
 #[expect(
     clippy::indexing_slicing,
     reason = "a row of every column, as long as the number of samples and the layout say"
@@ -219,15 +222,15 @@ pub fn row_digests(layout: &Layout, samples: &Samples) -> Vec<Digest> {
         .collect()
 }
 
-/// The columns of the schema, in its order.
+/// The columns of the schema, in the order of the schema.
 fn arrays(layout: &Layout, samples: Samples) -> Result<Vec<ArrayRef>, arrow::error::ArrowError> {
     let (n, rows) = (layout.digits, samples.labels.len());
     let area = layout.height * layout.width;
     let mut png = Vec::with_capacity(rows * area / 4);
     let mut offsets = vec![0];
     for image in samples.images.chunks_exact(area) {
-        // Without a filter, and with the encoder's fast mode: images that are mostly black come out small at once,
-        // and the page compression above takes the rest.
+        // No filter, and the encoder's fast mode: images that are mostly black become small at once, and the
+        // compression of the pages does the rest.
         PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::NoFilter)
             .write_image(image, layout.width as u32, layout.height as u32, ExtendedColorType::L8)
             .map_err(|e| arrow::error::ArrowError::ExternalError(Box::new(e)))?;

@@ -7,7 +7,7 @@ use crate::progress::Event;
 use crate::raw::idx::Kind;
 use crate::raw::idx::tests::{file, packed};
 
-/// What the server does with a connection: send these bytes, then something else.
+/// The behaviour of the server on one connection: it sends the bytes, then does `then`.
 #[derive(Clone)]
 struct Answer {
     bytes: Vec<u8>,
@@ -17,13 +17,14 @@ struct Answer {
 #[derive(Clone, Copy)]
 enum Then {
     Close,
-    /// Say nothing more, until the client gives up.
+    /// Sends nothing more until the client gives up.
     Stall,
-    /// Send a byte every 50 ms, until the client gives up.
+    /// Sends a byte every 50 ms until the client gives up.
     Drip,
 }
 
-/// A server on this machine that gives one answer to each connection in turn; its address, and the requests it got.
+/// Starts a server on this machine that gives one answer to each connection in turn. Returns its address and the
+/// requests that it receives.
 fn serve(answers: Vec<Answer>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/mnist/", listener.local_addr().unwrap());
@@ -33,7 +34,7 @@ fn serve(answers: Vec<Answer>) -> (String, Arc<Mutex<Vec<String>>>) {
         for answer in answers {
             let (mut stream, _) = listener.accept().unwrap();
             log.lock().unwrap().push(request_line(&mut stream));
-            // a client that refuses the rest closes early, which is its right
+            // a client that refuses the response closes the connection early
             let _ = stream.write_all(&answer.bytes);
             match answer.then {
                 Then::Close => {}
@@ -71,7 +72,7 @@ fn content() -> Vec<u8> {
     file(&[3], &[1, 2, 3])
 }
 
-/// The training labels, had MNIST but three.
+/// The training labels, as if MNIST had only three.
 fn part() -> Part {
     use sha2::Digest;
     Part {
@@ -92,7 +93,8 @@ fn limits() -> Limits {
     }
 }
 
-/// Fetches from a server with these answers: the outcome with the address cut short, and the number of requests.
+/// Fetches from a server with the given answers. Returns the result, with the address shortened, and the
+/// number of requests.
 fn outcome(answers: Vec<Answer>) -> (Result<Vec<u8>, String>, usize) {
     outcome_within(&limits(), answers)
 }
@@ -199,15 +201,16 @@ fn all_attempts_together_have_one_limit_of_time() {
     let body = packed(&content());
     let expected = "`http://m/train-labels-idx1-ubyte.gz`: timed out (not done in 0.6 s, all attempts together)";
     let limits = Limits { total: Duration::from_millis(600), ..limits() };
-    // a drip never falls silent: time is up in the first attempt, and there is no second one
+    // a steady trickle never triggers the idle limit, so the first attempt uses up all the time and there is no second
     let drip = Answer { then: Then::Drip, ..answer("200 OK", 10_000, &body[..20]) };
     assert_eq!(outcome_within(&limits, vec![drip.clone(), drip]), (Err(expected.to_owned()), 1));
-    // three silences of 0.25 s are more than the time there is
+    // three idle times of 0.25 s exceed the total
     let silent = Answer { then: Then::Stall, ..answer("200 OK", body.len(), &body[..20]) };
     assert_eq!(outcome_within(&limits, vec![silent; 3]).0, Err(expected.to_owned()));
 }
 
-/// Fetches with time-outs of half a minute, and asks to stop a moment after `is_reached` says so; what becomes of it.
+/// Fetches with long time-outs, and asks to stop 300 ms after `is_reached` first returns true. Asserts that the fetch
+/// is interrupted within two seconds.
 fn interrupted_where(mirror: &Mirror, is_reached: &(dyn Fn() -> bool + Sync)) {
     let long = Duration::from_secs(30);
     let limits = Limits { connect: long, idle: long, total: 3 * long, pause: long, bytes: 10_000 };
@@ -243,7 +246,7 @@ fn an_interruption_is_heard_while_a_server_keeps_silent() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_interruption_is_heard_while_a_connection_is_made() {
-    // a listener that accepts nobody: once its queue is full, Linux leaves a connection's first packet unanswered
+    // this listener accepts no connection; once its queue is full, Linux does not answer a connection's first packet
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut queue = Vec::new();
@@ -255,7 +258,7 @@ fn an_interruption_is_heard_while_a_connection_is_made() {
 
 #[test]
 fn an_interruption_is_heard_whatever_a_request_waits_for() {
-    // a thread that says nothing is all that a slow look-up of a name shows of itself
+    // a slow look-up of a name looks like a thread that sends nothing
     let (sender, pieces) = sync_channel(1);
     let begun = Instant::now();
     let sink = |_: Event| begun.elapsed() < Duration::from_millis(300);
@@ -263,7 +266,7 @@ fn an_interruption_is_heard_whatever_a_request_waits_for() {
     let error = next(&pieces, "https://m/x", deadline, &limits(), &Progress::new(&sink)).err().unwrap();
     assert!(matches!(error, Error::Interrupted), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(2));
-    // and one that is gone without a last word is no reason to wait
+    // a thread that ended without sending an error ends the wait
     drop(sender);
     let error = next(&pieces, "https://m/x", deadline, &limits(), &Progress::silent()).err().unwrap();
     assert_eq!(error.to_string(), "`https://m/x`: not reached: the request ended without an answer");
@@ -376,7 +379,7 @@ fn https_is_spoken_and_its_failure_explained() {
         let (mut stream, _) = listener.accept().unwrap();
         let mut hello = [0; 3];
         stream.read_exact(&mut hello).unwrap();
-        // the first bytes of a TLS handshake (RFC 8446, 5.1): so it was not plain text that arrived
+        // the first bytes of a TLS handshake (RFC 8446, 5.1), which show that the request was not sent as plain text
         assert_eq!(hello[..2], [22, 3]);
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
         let _ = stream.read(&mut [0; 4096]);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// An IDX file of bytes.
+/// An IDX file of unsigned bytes.
 pub(crate) fn file(dimensions: &[u32], body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
     dimensions.iter().for_each(|dimension| bytes.extend(dimension.to_be_bytes()));
@@ -20,7 +20,7 @@ pub(crate) fn packed(bytes: &[u8]) -> Vec<u8> {
     packer.finish().unwrap()
 }
 
-/// Two images and, as labels, their count.
+/// A file of two images.
 fn images() -> Vec<u8> {
     file(&[2, 28, 28], &[7; 1568])
 }
@@ -199,7 +199,7 @@ fn damaged_gzip_is_refused() {
 
 #[test]
 fn unpacking_stops_where_the_promise_ends() {
-    // 100 MB of zeros behind a header that promises two images: were they unpacked, it would be noticed
+    // 100 MB of zeros after a header that declares two images; the count of bytes read shows whether they are unpacked
     struct Counted<R>(R, std::sync::Arc<std::sync::atomic::AtomicUsize>);
     impl<R: Read> Read for Counted<R> {
         fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
@@ -244,7 +244,7 @@ fn a_header_is_told_for_any_kind_of_idx_file() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), start in 0..4usize) {
-        // some begin as good files do, so that the later checks are reached as well
+        // some begin like valid files, so that the later checks are reached as well
         let starts: [&[u8]; 4] = [&[], &[0, 0, 8, 3], &[0, 0, 8, 1], &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]];
         let bytes = [starts[start], &bytes].concat();
         for kind in [Kind::Images, Kind::Labels] {
