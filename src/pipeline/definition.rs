@@ -95,8 +95,8 @@ pub trait Definition {
         vec![key::section(config, self.name(), &[])]
     }
 
-    /// Whether the stage has a folder for each run. Such a stage runs only if it is named in the request, and `clean`
-    /// leaves its folders unless forced.
+    /// Whether the stage has a folder for each run. A request that names no stage does not run such a stage, and
+    /// `clean` leaves its folders unless forced.
     fn is_per_run(&self) -> bool {
         false
     }
