@@ -1,4 +1,4 @@
-//! The command line, nothing else: words and flags in, one typed value out.
+//! The command line: parses words and flags into one typed value.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads the command line of this process; ends it where that is wrong, or asks for help.
+    /// Reads the command line of this process. Exits if it is invalid, or if it asks for help.
     pub fn read() -> Cli {
         let mut cli = Cli::parse();
         cli.global.overrides = every_set(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()));
@@ -25,8 +25,8 @@ impl Cli {
     }
 }
 
-/// The values of every `--set`, in order. clap keeps only those after the command's word where some stand there, and
-/// drops those before it without a word.
+/// The values of every `--set`, in order. If some are given after the command's word, clap
+/// silently drops those before it.
 fn every_set(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut arguments = arguments.into_iter();
     let mut values = Vec::new();
@@ -147,7 +147,7 @@ pub struct Report {
     pub force: bool,
 }
 
-/// The files that there are schemas of.
+/// The files that have a schema.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Schema {
     /// `pipeline.yaml`
@@ -162,7 +162,8 @@ pub struct Predict {
     /// PNG files in 8-bit grey, of the size that the network was trained on, light digits on black
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
-    /// The run whose network to ask, by the name of its folder, with its own settings [default: that of the configuration]
+    /// The run whose network to ask, by the name of its folder, with its own settings [default:
+    /// that of the configuration]
     #[arg(long, value_name = "NAME")]
     pub run: Option<String>,
     /// Print JSON, with the probability of every digit
@@ -187,7 +188,7 @@ pub struct Preview {
     pub out: Option<PathBuf>,
 }
 
-/// What there are pictures of. A word, not a subcommand: flags of every command may then stand on either side of it.
+/// The pictures that can be drawn. This is a value, not a subcommand, so that global flags may come before or after it.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Picture {
     /// The stage `augment`
@@ -223,7 +224,8 @@ pub enum Measured {
 pub struct RunArgs {
     #[arg(value_name = "STAGE", help = Stage::ALL.map(Stage::name).join(", "))]
     pub stages: Vec<Stage>,
-    /// Work on this run, by the name of its folder, with the settings of its own config.yaml; it is evaluated as it stands
+    /// Work on this run, by the name of its folder, with the settings of its own config.yaml; it
+    /// is evaluated as it stands
     #[arg(long, value_name = "NAME", requires = "stages")]
     pub run: Option<String>,
     /// Run the named stages even if they are fresh; with `train`, train over a finished run
@@ -254,7 +256,7 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     out
 }
 
-/// The manual page: that of the program, and the arguments of every command after it.
+/// The manual page: the page of the program, followed by the arguments of every command.
 pub fn man() -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let program = Cli::command();

@@ -1,7 +1,7 @@
-//! `pipeline.yaml` as one typed value: a section for each stage, overrides from the command line, validation.
+//! `pipeline.yaml` as one typed value: a section for each stage, overrides from the command line, and validation.
 //!
-//! Defaults and their documentation live with the stages; what is written here is how a file and `--set` become a
-//! [`Config`], and how a [`Config`] is written out again with its documentation.
+//! The defaults and their documentation are with the stages. This module turns a file and `--set` into a [`Config`],
+//! and writes a [`Config`] with its documentation.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::files;
 use crate::guard::guarded;
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
 
-/// The configuration file that is looked for by default.
+/// The configuration file that is used if it exists and no other file is named.
 pub const FILE: &str = "pipeline.yaml";
 
-/// Settings of all stages.
+/// The settings of all stages.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -45,27 +45,28 @@ pub struct Config {
     #[serde(deserialize_with = "or_default")]
     #[schemars(with = "evaluate::Config")]
     pub evaluate: evaluate::Config,
-    /// The page that shows it all.
+    /// The report: one page about the data set and the runs.
     #[serde(deserialize_with = "or_default")]
     #[schemars(with = "report::Config")]
     pub report: report::Config,
 }
 
-/// A section that is there with nothing in it is the section's default.
+/// Deserializes a section. An empty section has the default values.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Config {
-    /// Reads a configuration file, if there is one, applies overrides of the form `key.path=value`, and validates.
+    /// Reads a configuration file, if a path is given, applies overrides of the form `key.path=value`,
+    /// and validates the result.
     pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
         let config = Config::read(path, overrides)?;
         config.validate()?;
         Ok(config)
     }
 
-    /// [`Config::load`] without validation: what a file says need not work here, such as a device that this program was not
-    /// built for.
+    /// Like [`Config::load`], but without validation, since a file may hold values that do not work here, such as a
+    /// device that this program was not built for.
     pub fn read(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
         let mut config = match path {
             Some(path) => {
@@ -88,7 +89,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads YAML text; `origin` names it in errors.
+    /// Reads YAML text. `origin` is its name in errors.
     pub fn parse(text: &str, origin: &str) -> Result<Config> {
         let is_blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
         if text.lines().all(is_blank) {
@@ -117,7 +118,7 @@ impl Config {
         })
     }
 
-    /// The configuration with one override, `key.path=value`; the value is YAML.
+    /// The configuration with one override of the form `key.path=value`, whose value is YAML.
     pub fn with(&self, text: &str) -> Result<Config> {
         let origin = format!("--set {text}");
         let syntax = |message: String| Error::ConfigSyntax { origin: origin.clone(), message };
@@ -133,7 +134,7 @@ impl Config {
         serde_json::from_value(tree).map_err(|error| syntax(error.to_string()))
     }
 
-    /// Checks everything that can be known before any work.
+    /// Returns an error for values that cannot work, as far as that is known before any work.
     pub fn validate(&self) -> Result<()> {
         self.raw.validate()?;
         self.plan.validate()?;
@@ -143,12 +144,12 @@ impl Config {
         self.evaluate.validate()
     }
 
-    /// The configuration as YAML, every key under its documentation.
+    /// The configuration as YAML, with the documentation of each key above it.
     pub fn document(&self) -> String {
         self.document_under(if *self == Config::default() { DEFAULTS } else { RESOLVED })
     }
 
-    /// The same under a header of one's own, lines of comment.
+    /// Like [`Config::document`], under the given header of comment lines.
     pub fn document_under(&self, header: &str) -> String {
         let schema = schemars::schema_for!(Config).to_value();
         let value = json!(self);
@@ -168,17 +169,17 @@ impl Config {
     }
 }
 
-/// The header where values differ from the defaults.
+/// The header of a configuration whose values differ from the defaults.
 const RESOLVED: &str = "# The pipeline as it is configured, a section for each stage: defaults, file and overrides.\n";
 
-/// The header of the default configuration, which is the file that everybody begins with.
+/// The header of the default configuration, the file that users start from.
 const DEFAULTS: &str = "# The pipeline, a section for each stage. Every value here is the default: a file needs only what differs.\n\
     # `multidigit show-config` prints this with overrides applied, `multidigit schema` prints its JSON Schema.\n";
 
-/// Columns of a documentation line.
+/// The width of a documentation line in columns.
 const DOCUMENT_WIDTH: usize = 110;
 
-/// Finds the place of a dotted path. Where a value on the way is null, the default's object takes its place.
+/// Finds the value at a dotted path. If a value on the way is null, it is replaced by the object of the default.
 fn place<'a>(tree: &'a mut Value, default: &Value, path: &str, origin: &str) -> Result<&'a mut Value> {
     let mut here = tree;
     let mut default = default.clone();
@@ -203,7 +204,7 @@ fn place<'a>(tree: &'a mut Value, default: &Value, path: &str, origin: &str) -> 
     Ok(here)
 }
 
-/// The error for a key that does not exist, with the nearest one that does.
+/// The error for a key that does not exist, with the most similar valid key.
 fn unknown(origin: String, key: &str, valid: impl Iterator<Item = String>) -> Error {
     let valid: Vec<String> = valid.collect();
     let nearest = valid
@@ -215,7 +216,7 @@ fn unknown(origin: String, key: &str, valid: impl Iterator<Item = String>) -> Er
     Error::ConfigKey { origin, key: key.to_owned(), nearest, valid }
 }
 
-/// Writes one key with its documentation above it, and what is below it.
+/// Writes a key with its documentation above it, and the keys below it.
 fn entry(out: &mut String, name: &str, value: &Value, parent: &Value, root: &Value, depth: usize) {
     let indent = "  ".repeat(depth);
     let schema = parent.get("properties").and_then(|all| all.get(name)).unwrap_or(&Value::Null);
@@ -231,7 +232,7 @@ fn entry(out: &mut String, name: &str, value: &Value, parent: &Value, root: &Val
     }
 }
 
-/// A description as lines of comment, broken at spaces.
+/// A description as comment lines, broken at spaces.
 fn comment(description: &str, indent: &str) -> String {
     let prefix = format!("{indent}# ");
     let options = textwrap::Options::new(DOCUMENT_WIDTH)
@@ -244,7 +245,7 @@ fn comment(description: &str, indent: &str) -> String {
     if words.is_empty() { String::new() } else { format!("{}\n", textwrap::fill(&words.join(" "), options)) }
 }
 
-/// The schema behind references and options.
+/// The schema that a schema refers to, directly or in a list of options.
 fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
     if let Some(reference) = schema["$ref"].as_str() {
         return root.pointer(reference.trim_start_matches('#')).unwrap_or(schema);
@@ -257,7 +258,7 @@ fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
     schema
 }
 
-/// A value on one line of YAML: JSON, but for words that need no quotes.
+/// A value on one line of YAML: as JSON, except that words that need no quotes have none.
 fn scalar(value: &Value) -> String {
     match value {
         Value::String(text) if is_plain(text) => text.clone(),
@@ -267,7 +268,7 @@ fn scalar(value: &Value) -> String {
     }
 }
 
-/// Whether YAML reads a text as that text without quotes.
+/// Whether YAML reads a text without quotes as the same text.
 fn is_plain(text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || "_-./".contains(c);
     let url = text.starts_with("https://") && text.chars().all(|c| word(c) || c == ':');

@@ -1,12 +1,13 @@
-//! Multi-digit MNIST, exact, staged and reproducible: from the official files to published Parquet and trained networks.
+//! Multi-digit MNIST, exact, staged and reproducible: from the official files to published
+//! Parquet and trained networks.
 //!
 //! ```text
 //! raw ──> plan ──> dataset ──> augment ──> train ──> evaluate ──> report
 //! ```
 //!
-//! A stage has one name: its module here, its section in `pipeline.yaml`, its folder in `artifacts/`, its word on the
-//! command line. Each is a pure function from files to files. Everything random is drawn in one place, in [`plan`] or from
-//! the streams of [`rng`], and applied in another.
+//! A stage has one name: its module here, its section in `pipeline.yaml`, its folder in `artifacts/` and its word on
+//! the command line. Each stage is a pure function from files to files. Everything random is drawn in one place, in
+//! [`plan`] or from the streams of [`rng`], and applied in another.
 //!
 //! A program brings stages up to date and reads what they made:
 //!

@@ -1,4 +1,4 @@
-//! `multidigit predict`: the answers of a trained network about single picture files.
+//! `multidigit predict`: the predictions of a trained network for picture files.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -22,27 +22,27 @@ use crate::shards::reader::png_decoder;
 use crate::train::WEIGHTS;
 use crate::train::batch::Normalise;
 
-/// Bytes of a picture file at most: four times what the largest picture that a network can take has in grey.
+/// The maximum size of a picture file in bytes: four times that of the largest picture in grey that a network can take.
 const BYTES: u64 = 64 << 20;
-/// Images per forward pass.
+/// The number of images per forward pass.
 const BATCH: usize = 100;
 
-/// What a network says of one image.
+/// The prediction of a network for one image.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ImagePrediction {
-    /// The image's file.
+    /// The file of the image.
     pub image: PathBuf,
     /// The digits found, left to right.
     pub digits: String,
-    /// Their joint probability: the product over the positions.
+    /// The joint probability of the digits found: the product of their probabilities over the positions.
     pub probability: f64,
-    /// What was found at each position, from the left.
+    /// The prediction at each position, from the left.
     pub positions: Vec<DigitPrediction>,
-    /// Whether the image has light digits on dark ground, as those that the network was trained on.
+    /// Whether the image shows light digits on a dark ground, like the training images.
     pub light_on_dark: bool,
 }
 
-/// What was found at one position.
+/// The prediction at one position.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DigitPrediction {
     /// The digit found.
@@ -51,11 +51,12 @@ pub struct DigitPrediction {
     pub probabilities: Vec<f64>,
 }
 
-/// Asks the network of the configured run about images in PNG files.
+/// Runs the network of the configured run on images in PNG files.
 ///
 /// # Errors
-/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun); [`Error::Format`] for damaged weights, and for an image of
-/// another size or colour than the network takes, with the way to convert it.
+/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun) and
+/// [`RunsError::RunUnfinished`](crate::runs::RunsError::RunUnfinished); [`Error::Format`] for damaged weights, and for
+/// an image of another size or colour than the network takes. The message then says how to convert the image.
 pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<ImagePrediction>> {
     let folder = pipeline.folder(Stage::Train);
     let file = Path::new(WEIGHTS).join(pipeline.config().evaluate.weights.file());
@@ -68,8 +69,8 @@ pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<ImagePredi
     predict_files(&weights, recorded, images)
 }
 
-/// Asks the network in the file `weights` about images in the PNG files `paths`. `recorded` is the digest of the weights in
-/// the record of their run, if it has one.
+/// Runs the network in the file `weights` on the images in the PNG files `paths`. `recorded` is the digest of the
+/// weights in the record of their run, if the run has one.
 fn predict_files(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Vec<ImagePrediction>> {
     let (network, description) = weights::load(weights, recorded, &Device::Cpu)?;
     let shape = network.shape();
@@ -77,7 +78,7 @@ fn predict_files(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) ->
     let mut split = Split { height: size.0, width: size.1, digits: shape.digits, ..Split::default() };
     for path in paths {
         split.images.extend(read(path, size)?);
-        // nobody knows what is right
+        // the right digits are not known
         split.targets.extend(std::iter::repeat_n(0, shape.digits));
     }
     let normalise = Normalise::new(description.mean, description.std);
@@ -102,7 +103,7 @@ fn prediction(predictions: &Predictions, row: usize, path: &Path, pixels: &[u8])
     }
 }
 
-/// The grey pixels of a PNG file of `height x width` pixels.
+/// The grey pixels of a PNG file of `height x width` pixels, row by row.
 pub fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
     let wanted =
         format!("a PNG of {height}x{width} pixels (height x width) in 8-bit grey, as the network was trained on");

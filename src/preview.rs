@@ -1,4 +1,4 @@
-//! `multidigit preview`: a picture of what the augmentation does to a few images of the data set.
+//! `multidigit preview`: a picture of the augmentation of a few images of the data set.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,13 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::pipeline::{Pipeline, Stage};
 
-/// Draws a picture of the augmentation of `rows` training samples in the epochs below `epochs`; the data set must be
-/// fresh. It is written to `out`, else beside the stages' folders. Returns its path.
+/// Draws a picture of the augmentation of `rows` training samples in the first `epochs` epochs. The data set must be
+/// fresh. The picture is written to `out`, or to the folder of artifacts if `out` is `None`. Returns its path.
 ///
 /// # Errors
-/// [`PipelineError::InputStale`](crate::pipeline::PipelineError::InputStale); [`Error::Format`] where the data set is damaged, or the picture's place is taken.
+/// [`PipelineError::InputStale`](crate::pipeline::PipelineError::InputStale). [`Error::Format`] if the data
+/// set is damaged, if `out` lies in the folder of a stage or is no regular file, or if the default file was
+/// not drawn by this program.
 pub fn augment(pipeline: &Pipeline, rows: usize, epochs: usize, out: Option<PathBuf>) -> Result<PathBuf> {
     pipeline.require_fresh(&[Stage::Dataset], "preview")?;
     pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train"))?;

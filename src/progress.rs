@@ -1,14 +1,14 @@
-//! How a stage tells the outside what it is doing, and learns that it should stop.
+//! Reports the progress of a stage, and tells the stage when to stop.
 //!
-//! Library code never prints: it sends [`Event`]s to one closure. The closure's answer is the other direction: `false`
-//! means that the user wants to stop, and the stage returns [`Error::Interrupted`].
+//! Library code never prints. It sends [`Event`]s to one closure. If the closure returns `false`, the user wants to
+//! stop, and the stage returns [`Error::Interrupted`].
 
 use crate::error::{Error, Result};
 
-/// Something worth telling.
+/// An event that is reported to the user.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event<'a> {
-    /// Work of a known size begins; it replaces what was under way before.
+    /// Work of a known size begins. It replaces the current work, if any.
     Begin {
         /// The name of the work.
         what: &'a str,
@@ -17,13 +17,13 @@ pub enum Event<'a> {
         /// The name of the units, in the plural.
         unit: &'static str,
     },
-    /// So many units are done since the last event.
+    /// This number of units was done since the last event.
     Advance(u64),
-    /// What the work under way shows of itself at the moment (a loss, say).
+    /// A detail of the current work, such as a loss.
     Detail(&'a str),
-    /// The work under way is over.
+    /// The current work has ended.
     End,
-    /// A sentence for the user, in the course of things.
+    /// A sentence for the user.
     Note(&'a str),
     /// A sentence that the user should not miss.
     Warn(&'a str),
@@ -36,42 +36,51 @@ pub struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Sends events to `sink`, which answers whether to go on.
+    /// Sends events to `sink`, which returns whether the work should continue.
     pub fn new(sink: &'a (dyn Fn(Event) -> bool + Sync)) -> Progress<'a> {
         Progress { sink }
     }
 
-    /// Nobody listens, nobody stops us.
+    /// Ignores all events, and never stops the work.
     pub fn silent() -> Progress<'static> {
         Progress { sink: &|_| true }
     }
 
-    /// See [`Event::Begin`].
+    /// Sends [`Event::Begin`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the work should stop.
     pub fn begin(&self, what: &str, total: u64, unit: &'static str) -> Result<()> {
         self.send(Event::Begin { what, total, unit })
     }
 
-    /// See [`Event::Advance`].
+    /// Sends [`Event::Advance`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the work should stop.
     pub fn advance(&self, units: u64) -> Result<()> {
         self.send(Event::Advance(units))
     }
 
-    /// See [`Event::Detail`].
+    /// Sends [`Event::Detail`].
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the work should stop.
     pub fn detail(&self, text: &str) -> Result<()> {
         self.send(Event::Detail(text))
     }
 
-    /// See [`Event::End`].
+    /// Sends [`Event::End`].
     pub fn end(&self) {
         (self.sink)(Event::End);
     }
 
-    /// See [`Event::Note`].
+    /// Sends [`Event::Note`].
     pub fn note(&self, sentence: &str) {
         (self.sink)(Event::Note(sentence));
     }
 
-    /// See [`Event::Warn`].
+    /// Sends [`Event::Warn`].
     pub fn warn(&self, sentence: &str) {
         (self.sink)(Event::Warn(sentence));
     }

@@ -1,7 +1,7 @@
-//! Records: the file `record.json` in which a stage notes its key, its outputs and their digests.
+//! Records: the file `record.json`, in which a stage stores its key, its outputs and their digests.
 //!
-//! A record is written last into the folder under construction and takes its place together with the outputs, so that a
-//! record never describes other outputs than those beside it.
+//! The record is the last file that is written into the folder under construction, and takes its place together with
+//! the outputs. A record therefore never describes other outputs than those beside it.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub mod seal;
 
 pub use key::Key;
 
-/// The record's file in a stage's folder.
+/// The name of the record's file in a stage's folder.
 pub const FILE: &str = "record.json";
 
 /// The outputs of a stage, and everything that they depend on.
@@ -26,36 +26,39 @@ pub const FILE: &str = "record.json";
 pub struct Record {
     /// Everything that the output depends on.
     pub key: Key,
-    /// Digest of the logical content (pixels, labels, columns).
+    /// The digest of the logical content (pixels, labels, columns).
     pub content: Digest,
     /// The files that were written.
     pub outputs: Vec<Output>,
-    /// How many samples, glyphs, epochs or runs the outputs hold, whichever the stage makes.
+    /// The number of samples, glyphs, epochs or runs in the outputs, depending on the stage.
     pub rows: u64,
-    /// Further facts about the output, in a form of the stage's own.
+    /// Further facts about the output, in a form that depends on the stage.
     pub facts: Value,
-    /// How long the stage took.
+    /// The duration of the stage's work in seconds.
     pub seconds: f64,
-    /// When it ended, in seconds since 1970.
+    /// When the work ended, in seconds since 1970.
     pub finished: u64,
 }
 
 /// A file that a stage wrote.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Output {
-    /// Its path below the stage's base folder, with forward slashes.
+    /// The path below the stage's base folder, with forward slashes.
     pub path: String,
-    /// Size, time and inode at the last look.
+    /// The size, time and inode of the file when it was last compared.
     pub stamp: Stamp,
-    /// Digest of its bytes.
+    /// The digest of the file's bytes.
     pub digest: Digest,
 }
 
 impl Record {
-    /// Reads the record in a stage's folder; `None` where there is none.
+    /// Reads the record in a stage's folder. Returns `None` if the folder has no record.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the record is damaged, or names a file outside its folder.
     pub fn read(folder: &Path) -> Result<Option<Record>> {
         let path = folder.join(FILE);
-        // an error of the system does not prove that there is no record
+        // an error of the system does not prove that no record exists
         if !path.try_exists().map_err(Error::io(&path, "look for it"))? {
             return Ok(None);
         }
@@ -88,7 +91,7 @@ impl Record {
         files::write(&folder.join(FILE), self.text().as_bytes())
     }
 
-    /// Writes a record with renewed stamps in place of the former one. It is no failure if the record cannot be written, or
+    /// Writes a record with renewed stamps in place of the former one. Does nothing if the record cannot be written, or
     /// if another process is writing it.
     pub fn renew(&self, folder: &Path) {
         files::replace_unless_taken(&folder.join(FILE), self.text().as_bytes());
@@ -98,8 +101,9 @@ impl Record {
         seal::seal(&format!("{:#}", serde_json::json!(self)))
     }
 
-    /// Compares every output below `base` with this record, and returns the differences in words. A file is read only if its
-    /// size, time or inode changed; if its bytes are the same nevertheless, its stamp in this record is renewed.
+    /// Compares every output below `base` with this record, and returns the differences in words. A file of the
+    /// recorded size is read only if its time or inode changed. If its bytes are the same nevertheless, its stamp
+    /// in this record is renewed.
     pub fn look(&mut self, base: &Path) -> Vec<String> {
         let mut differences = Vec::new();
         if self.outputs.is_empty() {
@@ -125,9 +129,12 @@ impl Record {
         differences
     }
 
-    /// Reads the outputs below `base` that `wanted` picks by their paths, and compares their digests, before a stage computes
-    /// with them: a file that decays on the disk keeps its size, time and inode. `advice` says what to do about a file that
-    /// is not as recorded.
+    /// Reads the outputs below `base` whose paths `wanted` selects, and compares their digests. Stages call it before
+    /// they compute with the outputs, because a file that decays on the disk keeps its size, time and inode. `advice`
+    /// says what to do about a file that is not as recorded.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the bytes of a file differ from the recorded ones.
     pub fn check(&self, base: &Path, advice: &str, wanted: impl Fn(&str) -> bool) -> Result<()> {
         use rayon::prelude::*;
         let wanted: Vec<&Output> = self.outputs.iter().filter(|output| wanted(&output.path)).collect();
@@ -149,12 +156,12 @@ impl Record {
         serde_json::from_value(self.key.settings.get(section)?.clone()).ok()
     }
 
-    /// The digest of an output.
+    /// The digest of the output with this path, if the record names it.
     pub fn digest_of(&self, path: &str) -> Option<Digest> {
         self.outputs.iter().find(|output| output.path == path).map(|output| output.digest)
     }
 
-    /// The digest of several outputs, in this order; none if the record does not name all of them.
+    /// The digest of several outputs, in this order; `None` if the record does not name all of them.
     pub fn digest_of_all(&self, paths: &[&str]) -> Option<Digest> {
         let digests = paths.iter().map(|path| self.digest_of(path)).collect::<Option<Vec<Digest>>>()?;
         Some(Digest::of_json(&serde_json::json!(digests)))
@@ -167,7 +174,7 @@ impl Record {
     }
 }
 
-/// Describes files below `base`.
+/// Describes files below `base` for a record.
 pub fn outputs(base: &Path, paths: &[PathBuf]) -> Result<Vec<Output>> {
     use rayon::prelude::*;
     let describe = |path: &PathBuf| {
@@ -183,7 +190,7 @@ pub fn content_of(outputs: &[Output]) -> Digest {
     Digest::of_json(&serde_json::json!(files))
 }
 
-/// A relative path as records have it.
+/// A relative path in the form that records use, with forward slashes.
 pub fn name(path: &Path) -> String {
     path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
 }

@@ -36,11 +36,11 @@ pub const FACTS: &str = "multidigit";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// Zstandard, level 1
+    /// Zstandard, level 1.
     Zstd,
-    /// faster, larger
+    /// Snappy: faster, with larger files.
     Snappy,
-    /// none
+    /// No compression.
     Uncompressed,
 }
 

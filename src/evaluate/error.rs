@@ -2,12 +2,12 @@
 
 use crate::error::Error;
 
-/// A network cannot be evaluated.
+/// An error that keeps a network from being evaluated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the message of a variant names its fields")]
 pub enum EvaluateError {
-    /// The values of the network overflow.
+    /// The values that the network computes overflow.
     #[error("the network answers with numbers that are not finite; its weights, or their mean and std, are of no use")]
     NoAnswer,
 }

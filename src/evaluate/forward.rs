@@ -1,6 +1,6 @@
-//! What a network says of images: the probabilities of every digit at every position, beside what is right.
+//! Runs a network on images, and keeps the probability of every digit at every position beside the right digits.
 //!
-//! The only place of this stage that runs a network; everything after it is arithmetic on [`Predictions`].
+//! This is the only part of the stage that runs a network; everything after it is arithmetic on [`Predictions`].
 
 use crate::error::{Error, Result};
 use crate::evaluate::EvaluateError;
@@ -10,28 +10,28 @@ use crate::train::batch::{Normalise, forward};
 use multidigit_nn::floats::Floats;
 use multidigit_nn::loss::{argmax, cross_entropy, softmax};
 
-/// What a network says of the first images of a split, image after image.
+/// The predictions of a network for the first images of a split, image after image.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Predictions {
-    /// Digits per image.
+    /// The number of digits per image.
     pub digits: usize,
     /// The right digits, left to right: `digits` per image.
     pub targets: Vec<u8>,
-    /// The digits found, likewise.
+    /// The digits found, left to right: `digits` per image.
     pub predicted: Vec<u8>,
     /// The probability of each digit at each position: `digits` times ten per image.
     pub probabilities: Vec<f64>,
-    /// Sum over images and positions of the cross entropy.
+    /// The sum of the cross entropies over images and positions.
     pub loss: f64,
 }
 
 impl Predictions {
-    /// Images.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.targets.len() / self.digits.max(1)
     }
 
-    /// Whether there is none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
@@ -46,7 +46,7 @@ impl Predictions {
         &self.predicted[image * self.digits..][..self.digits]
     }
 
-    /// The right digit at a position of an image, and the one found there.
+    /// The right digit at a position of an image, and the digit found there.
     pub fn at(&self, image: usize, position: usize) -> (u8, u8) {
         (self.truth(image)[position], self.predicted(image)[position])
     }
@@ -61,13 +61,13 @@ impl Predictions {
         self.probabilities[(image * self.digits + position) * CLASSES + usize::from(digit)]
     }
 
-    /// The probability of some digits of an image together: the product over its positions, as the heads are
-    /// independent given the image.
+    /// The joint probability of some digits of an image, one for each position: the product of their probabilities,
+    /// since the heads are independent given the image.
     pub fn joint(&self, image: usize, digits: &[u8]) -> f64 {
         digits.iter().enumerate().map(|(position, &digit)| self.probability(image, position, digit)).product()
     }
 
-    /// Adds what the heads say of a batch: a slice of logits per head, `(images, 10)` each.
+    /// Adds the predictions for a batch. `heads` holds the logits of each head, of shape `(images, 10)`.
     fn add(&mut self, heads: &[&[f32]], targets: &[u8]) {
         for (image, targets) in targets.chunks_exact(self.digits).enumerate() {
             for (head, &target) in heads.iter().zip(targets) {
@@ -81,10 +81,11 @@ impl Predictions {
     }
 }
 
-/// What a network, in evaluation mode, says of the first `images` images of a split. `done` hears of each batch.
+/// Runs a network, in evaluation mode, on the first `images` images of a split, `batch` at a time. `done` is called
+/// with the number of images of each batch.
 ///
 /// # Errors
-/// [`EvaluateError::NoAnswer`]
+/// [`EvaluateError::NoAnswer`] if a logit is not finite.
 pub fn predict(
     network: &Network,
     normalise: &Normalise,
@@ -120,7 +121,7 @@ mod tests {
         all.add(&[&head([3, 7]), &head([1, 2])], &[3, 1, 7, 5]);
         assert_eq!((all.len(), all.predicted.as_slice()), (2, &[3, 1, 7, 2][..]));
         assert!(all.is_correct(0) && !all.is_correct(1));
-        // odds 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
+        // the right digit has odds of 9 to 9 others: probability 1/2 three times, and 1/18 for the wrong digit
         let expected = 3.0 * 2f64.ln() + 18f64.ln();
         assert!((all.loss - expected).abs() < 1e-6);
         assert!((all.joint(1, &[7, 2]) - 0.25).abs() < 1e-6 && (all.joint(1, &[7, 5]) - 1.0 / 36.0).abs() < 1e-6);

@@ -1,8 +1,8 @@
-//! `metrics.json`: what a network's answers come to. Every number that the report, a model card or `multidigit runs`
-//! shows of an evaluated network is read from these structures.
+//! `metrics.json`: the metrics of a network's predictions. Every number about an evaluated network in the report, in a
+//! model card and in `multidigit runs` is read from these structures.
 //!
-//! Plain data, computed from [`Predictions`] alone. docs/metrics.md tells what each value means, and
-//! docs/metrics.schema.json is its JSON Schema.
+//! The structures are plain data, computed from [`Predictions`] alone. docs/metrics.md describes each value, and
+//! docs/metrics.schema.json is the JSON Schema of the file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,37 +19,37 @@ use crate::files;
 use crate::labels::class_name_of;
 use crate::networks::{CLASSES, Model};
 
-/// The file of [`Metrics`].
+/// The name of the file that holds [`Metrics`].
 pub const FILE: &str = "metrics.json";
 
-/// The version of the file's form: raised when a value changes its name or meaning.
+/// The version of the file's format. It is raised when a value changes its name or meaning.
 pub const VERSION: u32 = 2;
 
-/// Wrong pairs, and worst mistakes, that are kept of a split.
+/// The maximum numbers of wrong pairs and of worst mistakes that are kept for a split.
 const MOST_CONFUSIONS: usize = 50;
 const MOST_MISTAKES: usize = 24;
 
-/// What stands in `metrics.json`.
+/// The content of `metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metrics {
-    /// The version of this file's form: 2.
+    /// The version of this file's format: 2.
     pub version: u32,
     /// The architecture.
     pub model: Model,
     /// The number of parameters.
     pub parameters: usize,
-    /// Which weights of the run.
+    /// The weights of the run that were evaluated.
     pub weights: Weights,
-    /// The epoch, counted from 1, that the weights are of.
+    /// The epoch that the weights are from, counted from 1.
     pub epoch: usize,
-    /// Digits per image: the network's heads.
+    /// The number of digits per image: the network's heads.
     pub digits: usize,
-    /// Height and width of the images in pixels.
+    /// The height and width of the images in pixels.
     pub image_size: [usize; 2],
-    /// The files or folders that were evaluated instead of the data set; none: its val and test.
+    /// The files or folders that were evaluated instead of the data set; empty for the data set's val and test.
     pub data: Vec<String>,
-    /// The results, a split each.
+    /// The results of each split.
     pub splits: Vec<SplitMetrics>,
 }
 
@@ -57,11 +57,11 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplitMetrics {
-    /// The split's name.
+    /// The name of the split.
     pub split: String,
-    /// Images that were looked at.
+    /// The number of images that were evaluated.
     pub samples: usize,
-    /// Sum over the positions of the mean cross entropy.
+    /// The loss: the sum over the positions of the mean cross entropy.
     pub loss: f64,
     /// Joint-digit accuracy: the share of images with all digits right.
     pub accuracy: Accuracy,
@@ -71,9 +71,9 @@ pub struct SplitMetrics {
     pub positions: Vec<PositionMetrics>,
     /// The results for each class that occurs, in order.
     pub classes: Vec<ClassMetrics>,
-    /// The most frequent wrong answers, at most 50, most frequent first.
+    /// The most frequent wrong answers, at most 50, the most frequent first.
     pub confusions: Vec<ClassConfusion>,
-    /// The worst mistakes: wrong answers of the highest probability, at most 24, worst first.
+    /// The worst mistakes: the wrong answers of the highest probability, at most 24, the worst first.
     pub mistakes: Vec<Mistake>,
 }
 
@@ -83,13 +83,13 @@ pub struct SplitMetrics {
 pub struct PositionMetrics {
     /// The position, counted from 1 on the left.
     pub position: usize,
-    /// Share of images with the right digit here.
+    /// The share of images with the right digit at this position.
     pub accuracy: Accuracy,
-    /// Mean over the digits of their F1 scores, over the digits that occur here or were found here.
+    /// The mean of the F1 scores of the digits that occur or were predicted at this position.
     pub macro_f1: f64,
-    /// Calibration of the largest probability here.
+    /// Calibration of the largest probability at this position.
     pub calibration: Calibration,
-    /// How often each digit (row) was taken for each (column).
+    /// How often each digit (row) was taken for each digit (column).
     pub confusion: Confusion,
 }
 
@@ -97,9 +97,9 @@ pub struct PositionMetrics {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClassMetrics {
-    /// The class: its digits.
+    /// The digits of the class.
     pub class: String,
-    /// Share of its images with all digits right.
+    /// The share of the class's images with all digits right.
     pub accuracy: Accuracy,
 }
 
@@ -111,7 +111,7 @@ pub struct ClassConfusion {
     pub class: String,
     /// The class found.
     pub predicted: String,
-    /// Images.
+    /// The number of images.
     pub count: u64,
 }
 
@@ -127,14 +127,17 @@ pub struct Mistake {
     pub class: String,
     /// The class found.
     pub predicted: String,
-    /// Joint probability of the class found.
+    /// The joint probability of the class found.
     pub probability: f64,
-    /// Joint probability of the right class.
+    /// The joint probability of the right class.
     pub class_probability: f64,
 }
 
 impl Metrics {
-    /// Reads the numbers of an evaluated run.
+    /// Reads the metrics of an evaluated run.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the file does not hold metrics of this version.
     pub fn read(path: &Path) -> Result<Metrics> {
         let refuse = |found: String| {
             Error::format(path, found, format!("what `evaluate` writes, version {VERSION}; evaluate the run again"))
@@ -147,14 +150,14 @@ impl Metrics {
         }
     }
 
-    /// Writes them, to 15 significant digits, which every reader of JSON gives back.
+    /// Writes the metrics. Numbers are rounded to 15 significant digits, which every JSON reader preserves.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut tree = serde_json::json!(self);
         shorten(&mut tree);
         files::write(path, format!("{tree:#}\n").as_bytes())
     }
 
-    /// The results on a split.
+    /// The results on a split, if it was evaluated.
     pub fn split(&self, name: &str) -> Option<&SplitMetrics> {
         self.splits.iter().find(|split| split.split == name)
     }
@@ -165,7 +168,7 @@ impl Metrics {
     }
 }
 
-/// Rounds every number of a tree to 15 significant digits.
+/// Rounds every floating-point number in a tree to 15 significant digits.
 fn shorten(tree: &mut Value) {
     match tree {
         Value::Array(items) => items.iter_mut().for_each(shorten),
@@ -181,7 +184,7 @@ fn shorten(tree: &mut Value) {
 }
 
 impl SplitMetrics {
-    /// What the answers to a split come to; `index` has the index in its class of each image.
+    /// Computes the metrics of the predictions for a split. `index` holds the index of each image in its class.
     pub fn new(split: &str, index: &[i64], predictions: &Predictions) -> SplitMetrics {
         let images = || 0..predictions.len();
         let largest = |image: usize| predictions.joint(image, predictions.predicted(image));
@@ -238,7 +241,7 @@ fn confusions(predictions: &Predictions) -> Vec<ClassConfusion> {
         *counts.entry((predictions.truth(image), predictions.predicted(image))).or_default() += 1;
     }
     let mut all: Vec<_> = counts.into_iter().collect();
-    all.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: of equals the lower class first
+    all.sort_by_key(|&(_, count)| std::cmp::Reverse(count)); // stable: among equal counts, the lower class comes first
     all.truncate(MOST_CONFUSIONS);
     let named = |((class, predicted), count)| ClassConfusion {
         class: class_name_of(class),
@@ -252,7 +255,7 @@ fn mistakes(index: &[i64], predictions: &Predictions) -> Vec<Mistake> {
     let wrong = (0..predictions.len()).filter(|&image| !predictions.is_correct(image));
     let mut wrong: Vec<(f64, usize)> =
         wrong.map(|image| (predictions.joint(image, predictions.predicted(image)), image)).collect();
-    wrong.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable: of equals the earlier row first
+    wrong.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable: among equal probabilities, the earlier row comes first
     wrong.truncate(MOST_MISTAKES);
     let mistake = |(probability, row): (f64, usize)| Mistake {
         row,
@@ -265,7 +268,7 @@ fn mistakes(index: &[i64], predictions: &Predictions) -> Vec<Mistake> {
     wrong.into_iter().map(mistake).collect()
 }
 
-/// A confusion matrix as CSV: a row for each right digit.
+/// A confusion matrix as CSV, with one row for each right digit.
 pub fn confusion_csv(counts: &Confusion) -> String {
     let row = |head: String, cells: Vec<String>| std::iter::once(head).chain(cells);
     let heading = row("digit".to_owned(), (0..CLASSES).map(|digit| format!("found_{digit}")).collect());
@@ -278,7 +281,8 @@ pub fn confusion_csv(counts: &Confusion) -> String {
 mod tests {
     use super::*;
 
-    /// Answers with these (right, found, probability of what was found, of what is right) in images of one digit.
+    /// Predictions for images of one digit, from tuples of the right digit, the digit found, the probability of the
+    /// digit found, and the probability of the right digit.
     fn answers(images: &[(u8, u8, f64, f64)]) -> Predictions {
         let mut all = Predictions { digits: 1, loss: images.len() as f64, ..Predictions::default() };
         for &(right, found, most, of_right) in images {
@@ -308,7 +312,7 @@ mod tests {
         assert_eq!(rows, [(2, 12, 0.8, 0.1), (3, 13, 0.7, 0.2), (1, 11, 0.6, 0.3)]);
         let position = &found.positions[0];
         assert_eq!((position.position, position.confusion[1][7], position.accuracy.correct), (1, 2, 2));
-        // of 1: 2/4, of 4: 2/3, of 7 and 9: 0
+        // F1 of 1: 2/4, of 4: 2/3, of 7 and 9: 0
         assert!((position.macro_f1 - (0.5 + 2.0 / 3.0) / 4.0).abs() < 1e-15);
         assert!(confusion_csv(&position.confusion).contains("\n4,0,0,0,0,1,0,0,0,0,1\n"));
     }

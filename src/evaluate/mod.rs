@@ -1,4 +1,5 @@
-//! The stage `evaluate`: a trained network's answers on splits it did not learn from, and what they come to.
+//! The stage `evaluate`: runs a trained network on splits that it was not trained on, and computes
+//! metrics of its predictions.
 //!
 //! The network is rebuilt from its file of weights alone. Every number that is shown later comes from [`Metrics`].
 
@@ -30,13 +31,13 @@ use crate::train::{self, Device, gpu};
 use multidigit_nn::Precision;
 use multidigit_nn::cpu::memory;
 
-/// The table of answers.
+/// The name of the file of predictions.
 pub const PREDICTIONS: &str = "predictions.parquet";
 
 /// The splits of a data set that are evaluated.
 const SPLITS: [&str; 2] = ["val", "test"];
 
-/// Evaluating a trained network.
+/// The configuration of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -48,14 +49,14 @@ pub struct Config {
     pub weights: Weights,
     /// Evaluate on the first so many images of each split only; null: on all.
     pub samples: Option<usize>,
-    /// Other images to evaluate on: a Parquet file, a folder of them, or a list of such; null: the data set's val and
-    /// test. Files are in the schema of this program's shards; `image` and `label` will do where a label spells the
-    /// digits, as in MNIST on Hugging Face. Of a folder every split but train is taken. The results stand in a folder
-    /// of their own, RUN@NAME-DIGEST, whose digest is that of the files.
+    /// Other images to evaluate on: a Parquet file, a folder of Parquet files, or a list of both; null: the data set's
+    /// val and test. Files have the schema of this program's shards, of which the columns `image` and `label` are
+    /// enough if a label spells the digits, as in MNIST on Hugging Face. From a folder, every split except train is
+    /// taken. The results have their own folder, RUN@NAME-DIGEST, whose digest is that of the files.
     pub data: Option<Paths>,
 }
 
-/// A path, or a list of them.
+/// A path, or a list of paths.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged, expecting = "expected a path, a list of paths, or null")]
 pub enum Paths {
@@ -75,18 +76,18 @@ impl Paths {
     }
 }
 
-/// Which weights of a run.
+/// The weights of a run that are evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Weights {
-    /// Those of the epoch with the lowest validation loss.
+    /// The weights of the epoch with the lowest validation loss.
     Best,
-    /// Those of the last epoch.
+    /// The weights of the last epoch.
     Last,
 }
 
 impl Weights {
-    /// The file's name in a run's folder `weights`.
+    /// The name of the file in a run's folder `weights`.
     pub fn file(self) -> &'static str {
         match self {
             Weights::Best => "best.safetensors",
@@ -94,7 +95,7 @@ impl Weights {
         }
     }
 
-    /// The word for it.
+    /// The name of the weights, as in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Weights::Best => "best",
@@ -110,7 +111,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Refuses values that cannot work, before any work.
+    /// Returns an error for values that cannot work, before any work.
     pub fn validate(&self) -> Result<()> {
         if self.batch_size == 0 {
             return Err(Error::value("evaluate.batch_size", 0, "at least 1"));
@@ -127,15 +128,15 @@ impl Config {
         Ok(())
     }
 
-    /// The paths of other images than the data set's; none: that.
+    /// The paths of the images to evaluate on instead of the data set; `None` for the data set.
     pub fn others(&self) -> Option<&[PathBuf]> {
         self.data.as_ref().map(Paths::as_slice)
     }
 
-    /// The name of the other images, after their file or folder; none: it is the data set that is evaluated on.
+    /// The name of the other images, made from the name of their file or folder; `None` for the data set.
     pub fn data_name(&self) -> Option<String> {
         let paths = self.others()?;
-        // a folder `data` says less than the one around it
+        // the name `data` says less than the name of the folder around it
         let named = paths.iter().flat_map(|path| path.iter().rev()).find(|part| *part != "data");
         let named = named.map(Path::new).and_then(Path::file_stem).unwrap_or_default().to_string_lossy();
         let more = if paths.len() > 1 { format!("-and-{}-more", paths.len() - 1) } else { String::new() };
@@ -143,9 +144,9 @@ impl Config {
     }
 }
 
-/// The splits to evaluate the network in the file `weights` on, by name: those of other images where the configuration
-/// names some, else val and test in `data`, the folder of the data set's shards. `recorded` is the digest of the weights in
-/// the record of their run, if it has one.
+/// Reads the splits, with their names, to evaluate the network in the file `weights` on. They are the other images, if
+/// the configuration names any, and otherwise val and test in `data`, the folder of the data set's shards. `recorded`
+/// is the digest of the weights in the record of their run, if the run has one.
 pub fn read(config: &Config, weights: &Path, recorded: Option<Digest>, data: &Path) -> Result<Vec<(String, Split)>> {
     match config.others() {
         None => SPLITS.map(|name| Ok((name.to_owned(), read_split(data, name, config.samples)?))).into_iter().collect(),
@@ -157,12 +158,12 @@ pub fn read(config: &Config, weights: &Path, recorded: Option<Digest>, data: &Pa
     }
 }
 
-/// Evaluates the network in the file `weights` on `splits`, named; writes `metrics.json`, `predictions.parquet` and a
-/// `confusion_SPLIT_POSITION.csv` for each split and position into the folder `out`.
+/// Evaluates the network in the file `weights` on named `splits`. Writes `metrics.json`, `predictions.parquet` and, for
+/// each split and position, a `confusion_SPLIT_POSITION.csv` into the folder `out`.
 ///
 /// # Errors
-/// [`Error::Format`] for weights that are damaged, or of a network for other images than the splits hold;
-/// [`TrainError::DeviceMemory`].
+/// [`Error::Format`] if the weights are damaged, or if their network takes other images than the splits hold;
+/// [`TrainError::EmptySplit`]; [`TrainError::DeviceMemory`].
 pub fn run(
     config: &Config,
     weights: &Path,
@@ -231,7 +232,7 @@ pub fn run(
         splits: measured,
     };
     metrics.write(&out.join(FILE))?;
-    Metrics::read(&out.join(FILE)) // so that nobody has other digits than the file
+    Metrics::read(&out.join(FILE)) // every number is one that the file gives back
 }
 
 #[cfg(test)]

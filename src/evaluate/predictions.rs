@@ -1,8 +1,8 @@
-//! `predictions.parquet`: what the network said of each image, beside what is right.
+//! `predictions.parquet`: the prediction of the network for each image, beside the right answer.
 //!
 //! Columns: `index` int64, `split` string, `label` int64, `digits` and `predicted` int64 lists, `predicted_label`
-//! int64, `probabilities` lists of ten doubles per position, `probability` double (of the answer as a whole),
-//! `correct`. Rows stand in the order of the shards. All other numbers of the stage can be computed from this file.
+//! int64, `probabilities` lists of ten doubles per position, `probability` double (of the whole answer), `correct`
+//! boolean. The rows are in the order of the shards. All other numbers of the stage can be computed from this file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use crate::networks::CLASSES;
 use crate::shards::Split;
 use crate::tables::{Compression, ints, item, lists, properties};
 
-/// Rows in a row group.
+/// The maximum number of rows in a row group.
 const GROUP_ROWS: usize = 1 << 16;
 
-/// Writes the answers to the first images of each split; `table` holds (name, split, predictions).
+/// Writes the predictions for the first images of each split. `table` holds the name, the images and the
+/// predictions of each split.
 pub fn write(path: &Path, table: &[(&str, &Split, Predictions)]) -> Result<()> {
     let properties = properties(Compression::Zstd, &[]).set_max_row_group_row_count(Some(GROUP_ROWS)).build();
     let mut batches = Vec::new();

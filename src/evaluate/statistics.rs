@@ -1,48 +1,50 @@
-//! Statistics of answers: shares with their intervals, confusion and F1, calibration. Pure arithmetic on counts and
-//! probabilities, checked against scikit-learn and SciPy (`tests/readers/test_metrics.py`).
+//! Statistics of predictions: accuracies with intervals, confusion, F1 and calibration. Everything is arithmetic on
+//! counts and probabilities, checked against scikit-learn and SciPy (`tests/readers/test_metrics.py`).
 
 use serde::{Deserialize, Serialize};
 
 use crate::networks::CLASSES;
 
-/// The 97.5% quantile of the normal distribution (SciPy's `norm.ppf(0.975)`): 2.5% on either side of an interval.
+/// The 97.5% quantile of the normal distribution (SciPy's `norm.ppf(0.975)`), which leaves 2.5% on
+/// either side of an interval.
 const Z: f64 = 1.959963984540054;
 
-/// Bins of a calibration: those of Guo et al., "On Calibration of Modern Neural Networks", 2017.
+/// The number of bins of a calibration, as in Guo et al., "On Calibration of Modern Neural Networks", 2017.
 pub const BINS: usize = 15;
 
-/// A share of right answers.
+/// A share of right answers, with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Accuracy {
-    /// Right answers.
+    /// The number of right answers.
     pub correct: u64,
-    /// All answers.
+    /// The number of all answers.
     pub samples: u64,
     /// `correct / samples`.
     pub value: f64,
-    /// Lower end of the 95% interval by Wilson's score.
+    /// The lower end of the 95% interval by Wilson's score.
     pub low: f64,
-    /// Upper end of the 95% interval by Wilson's score.
+    /// The upper end of the 95% interval by Wilson's score.
     pub high: f64,
 }
 
 impl Accuracy {
-    /// So many right answers of at least one. The interval is that of E. B. Wilson, "Probable Inference, the Law of
-    /// Succession, and Statistical Inference", 1927, without correction for continuity.
+    /// The accuracy of `samples` answers, at least one, of which `correct` are right. The interval is that
+    /// of E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927,
+    /// without continuity correction.
     pub fn new(correct: u64, samples: u64) -> Accuracy {
         let n = samples.max(1) as f64;
         let value = correct as f64 / n;
         let centre = value + Z * Z / (2.0 * n);
         let half = Z * (value * (1.0 - value) / n + Z * Z / (4.0 * n * n)).sqrt();
         let end = |sum: f64| sum / (1.0 + Z * Z / n);
-        // exactly 0 and 1 where every answer is wrong or right, which rounding misses
+        // exactly 0 or 1 if every answer is wrong or right, which rounding would miss
         let low = if correct == 0 { 0.0 } else { end(centre - half) };
         let high = if correct == samples { 1.0 } else { end(centre + half) };
         Accuracy { correct, samples, value, low, high }
     }
 
-    /// The share of `true`.
+    /// The accuracy of answers, each `true` if it is right.
     pub fn of(answers: impl Iterator<Item = bool>) -> Accuracy {
         let (mut correct, mut samples) = (0, 0);
         for right in answers {
@@ -53,10 +55,10 @@ impl Accuracy {
     }
 }
 
-/// How often a digit (row) was taken for another (column).
+/// The number of times that a digit (row) was taken for another digit (column).
 pub type Confusion = [[u64; CLASSES]; CLASSES];
 
-/// Counts pairs of (right digit, digit found).
+/// Counts pairs of the right digit and the digit found.
 pub fn confusion(pairs: impl Iterator<Item = (u8, u8)>) -> Confusion {
     let mut counts = Confusion::default();
     for (right, found) in pairs {
@@ -65,8 +67,8 @@ pub fn confusion(pairs: impl Iterator<Item = (u8, u8)>) -> Confusion {
     counts
 }
 
-/// The mean of the digits' F1 scores, as scikit-learn's `f1_score(average="macro")` takes it: over the digits that
-/// occur among the right ones or those found.
+/// The mean of the digits' F1 scores, as in scikit-learn's `f1_score(average="macro")`: over the digits that occur
+/// among the right digits or the digits found.
 pub fn macro_f1(counts: &Confusion) -> f64 {
     let scores: Vec<f64> = (0..CLASSES)
         .filter_map(|digit| {
@@ -78,35 +80,35 @@ pub fn macro_f1(counts: &Confusion) -> f64 {
     scores.iter().sum::<f64>() / scores.len().max(1) as f64
 }
 
-/// How far confidences are from shares of right answers.
+/// The distance between the confidence of answers and their accuracy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Expected calibration error: the mean over all answers of the distance, in their bin, between mean confidence and
-    /// share of right answers.
+    /// The expected calibration error: the distance between the mean confidence and the accuracy of a bin,
+    /// averaged over all answers.
     pub expected_error: f64,
-    /// The bins: equally wide, the upper edge belonging to each.
+    /// The bins, equally wide. The upper edge belongs to the bin.
     pub bins: Vec<Bin>,
 }
 
-/// Answers of about the same confidence.
+/// The answers of about the same confidence.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bin {
-    /// Lower edge, outside the bin.
+    /// The lower edge, outside the bin.
     pub above: f64,
-    /// Upper edge, inside the bin.
+    /// The upper edge, inside the bin.
     pub to: f64,
-    /// Answers in it.
+    /// The number of answers in the bin.
     pub samples: u64,
-    /// Mean confidence of these answers; null where there are none.
+    /// The mean confidence of the answers in the bin; null if the bin is empty.
     pub confidence: Option<f64>,
-    /// Share of right ones among them; null where there are none.
+    /// The share of right answers in the bin; null if the bin is empty.
     pub accuracy: Option<f64>,
 }
 
 impl Calibration {
-    /// From pairs of (confidence, whether the answer is right).
+    /// The calibration of answers, from pairs of the confidence and whether the answer is right.
     pub fn of(answers: impl Iterator<Item = (f64, bool)>) -> Calibration {
         let edge = |bin: usize| bin as f64 / BINS as f64;
         let mut sums = [(0u64, 0.0, 0u64); BINS];

@@ -1,5 +1,5 @@
-//! Cleaning: the removal of the files that records name, and of nothing else. Runs and their evaluations are removed only
-//! if that is forced.
+//! Cleaning: removes the files that records name, and no others. Runs and their evaluations are
+//! removed only if that is forced.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,18 +14,20 @@ use crate::record::{self, Record};
 pub struct Cleaned {
     /// The folder.
     pub folder: PathBuf,
-    /// How many files of it were removed.
+    /// The number of files that were removed from it.
     pub files: usize,
-    /// Whether the folder still stands, because it holds files that no record names.
+    /// Whether the folder still exists, because it holds files that no record names.
     pub stands: bool,
 }
 
 impl Pipeline {
-    /// Removes what the stages made, with `runs` also the runs and their evaluations. Files that no record names stay.
+    /// Removes the outputs of the stages, and with `runs` also the runs and their evaluations. Files
+    /// that no record names stay.
     ///
     /// # Errors
-    /// [`crate::error::Error::Busy`] where another process is at work, before anything is removed;
-    /// [`crate::error::Error::Format`] for a record that cannot be read.
+    /// [`crate::error::Error::Busy`] if another process is at work in one of the folders; nothing is
+    /// removed then. [`crate::error::Error::Format`] if a record cannot be read in a folder that carries a
+    /// mark, or beside such a folder.
     pub fn clean(&self, runs: bool) -> Result<Vec<Cleaned>> {
         let mut targets = BTreeSet::new();
         for stage in Stage::ALL {
@@ -55,7 +57,7 @@ impl Pipeline {
             ownership::mend(*stage, target)?;
             for folder in [target.clone(), files::unfinished(target)] {
                 if files::is_rest(&folder) {
-                    // the rest of a removal that was killed
+                    // the remains of a removal that was killed
                     files::remove_empty(&folder)?;
                     continue;
                 }
@@ -65,7 +67,7 @@ impl Pipeline {
                 }
             }
             if *is_linked {
-                // so that the link still leads somewhere
+                // the folder is made again, so that the link does not dangle
                 files::create_dir(target)?;
             }
         }
@@ -73,7 +75,8 @@ impl Pipeline {
     }
 }
 
-/// The folder in which a run stands, or will stand, of which `folder` may be a state under construction or unfinished.
+/// The folder of a finished run. `folder` is that folder itself, or a folder beside it that is under construction or
+/// holds the unfinished run.
 fn target_of(folder: &Path) -> PathBuf {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let hidden = name.strip_prefix('.').and_then(|name| name.strip_suffix(".new").or(name.strip_suffix(".old")));

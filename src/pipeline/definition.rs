@@ -1,5 +1,5 @@
-//! The definition of a stage: everything that the pipeline has to know of it. Each stage implements [`Definition`] in its own
-//! file in `stages/`.
+//! The definition of a stage: everything that the pipeline has to know about it. Each stage implements [`Definition`]
+//! in its own file in `stages/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use crate::record::{self, Key, Output, Record};
 /// A stage that another one reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Input {
-    /// It must be fresh, and its content is in the key.
+    /// The input must be fresh, and its content is in the key.
     Keyed(Stage),
-    /// It must be fresh, but its content is not in the key (in Make: an order-only prerequisite).
+    /// The input must be fresh, but its content is not in the key (in Make: an order-only prerequisite).
     OrderOnly(Stage),
-    /// Whatever stands of it is shown; none of it is needed.
+    /// The existing outputs of the input are shown; none of them is needed.
     Shown(Stage),
 }
 
@@ -41,17 +41,17 @@ pub enum Beginning {
     Start,
     /// From the files of an earlier build.
     GoOn {
-        /// The state from which it goes on, in words.
+        /// The state from which the work continues, in words.
         from: String,
-        /// How many of its rows are done; the rows of a training are its epochs.
+        /// The number of rows that are done; the rows of a training are its epochs.
         done: u64,
     },
-    /// The work is not needed, unless an input that is yet to be made differs from the one in the record.
+    /// The work is not needed, unless an input that is yet to be made differs from the input in the record.
     Unchanged,
 }
 
 impl Beginning {
-    /// The state from which the work goes on, in words, if it goes on.
+    /// The state from which the work continues, in words; `None` if the work does not continue an earlier build.
     pub fn goes_on_from(&self) -> Option<&str> {
         match self {
             Beginning::GoOn { from, .. } => Some(from),
@@ -60,11 +60,11 @@ impl Beginning {
     }
 }
 
-/// The result of a stage, as its record keeps it.
+/// The result of a stage, for its record.
 pub struct Done {
-    /// Digest of the logical content; none where the content is the files themselves.
+    /// The digest of the logical content; `None` if the files themselves are the content.
     pub content: Option<Digest>,
-    /// How many samples, glyphs, epochs or runs were made.
+    /// The number of samples, glyphs, epochs or runs that were made.
     pub rows: u64,
     /// Further facts for the record.
     pub facts: Value,
@@ -75,16 +75,17 @@ pub trait Definition {
     /// The stage that is defined.
     fn stage(&self) -> Stage;
 
-    /// The stage's one name: section of the configuration, folder, word on the command line and make target.
+    /// The name of the stage: its section of the configuration, its folder, its word on the command
+    /// line and its make target.
     fn name(&self) -> &'static str;
 
     /// The version of the stage's code. It is raised when the same inputs and settings give another output.
     fn version(&self) -> u32;
 
-    /// The stages that this one reads under a configuration.
+    /// The stages that this stage reads under a configuration.
     fn inputs(&self, config: &Config) -> &'static [Input];
 
-    /// Inputs in the key that are not the configured output of a stage: a name and a content digest for each.
+    /// The inputs in the key that are not the configured output of a stage: a name and a content digest for each.
     fn other_inputs(&self, _: &Pipeline) -> Result<Vec<(String, Digest)>> {
         Ok(Vec::new())
     }
@@ -94,29 +95,29 @@ pub trait Definition {
         vec![key::section(config, self.name(), &[])]
     }
 
-    /// Whether the stage has a folder for each run. Such a stage runs only where it is asked for, and `clean` leaves its
-    /// folders unless forced.
+    /// Whether the stage has a folder for each run. A request that names no stage does not run such a stage, and
+    /// `clean` leaves its folders unless forced.
     fn is_per_run(&self) -> bool {
         false
     }
 
-    /// The folder for the configured output.
+    /// The folder of the configured output.
     fn folder(&self, pipeline: &Pipeline) -> PathBuf {
         pipeline.home(self.stage())
     }
 
-    /// Whether the outputs are files of the user's in another folder. The stage's own folder then holds the record alone.
+    /// Whether the outputs are files of the user in another folder. The stage's own folder then holds the record alone.
     fn has_outputs_elsewhere(&self) -> bool {
         false
     }
 
-    /// The folder to which the paths of the outputs are relative. `folder` is the one with the record. The outputs are those
-    /// of the record `recorded` if it is given, else those of the configuration.
+    /// The folder that the paths of the outputs are relative to. `folder` is the folder of the record. The outputs are
+    /// those of `recorded`, if it is given, and of the configuration otherwise.
     fn base(&self, _: &Pipeline, folder: &Path, _recorded: Option<&Record>) -> Result<PathBuf> {
         Ok(folder.to_owned())
     }
 
-    /// Whether a file in the stage's folder, by its path there, is one that the stage writes.
+    /// Whether the stage writes the file at this path in its folder.
     fn is_output(&self, _path: &str) -> bool {
         true
     }
@@ -128,13 +129,13 @@ pub trait Definition {
         record::outputs(build, &files)
     }
 
-    /// Whether the stage's folder may hold files that its record does not name. In other folders `verify` reports them, since
-    /// a reader may take every file there.
+    /// Whether the stage's folder may hold files that its record does not name. In other folders `verify` reports such
+    /// files, since a reader may take every file there.
     fn may_hold_strays(&self) -> bool {
         self.has_outputs_elsewhere()
     }
 
-    /// Whether a file with this path shows that the folder is the stage's, even if the folder has no record.
+    /// Whether a file with this path shows that the folder belongs to the stage, even if the folder has no record.
     fn is_characteristic(&self, path: &str) -> bool;
 
     /// Whether `pipeline.lock` pins the content.
@@ -142,18 +143,18 @@ pub trait Definition {
         false
     }
 
-    /// Refuses a configuration with which the stage cannot work, before any stage runs.
+    /// Returns an error if the stage cannot work with a configuration. It is called before any stage runs.
     fn check_config(&self, _: &Config) -> Result<()> {
         Ok(())
     }
 
-    /// Refuses inputs that do not fit together, if the command takes inputs as they stand. `standing` holds the records of the
-    /// inputs that the command does not make.
+    /// Returns an error if the inputs do not fit together. It is called if the command takes its inputs as they stand.
+    /// `standing` holds the records of the inputs that the command does not make.
     fn check_standing(&self, _: &Pipeline, _standing: &BTreeMap<Stage, Option<Record>>) -> Result<()> {
         Ok(())
     }
 
-    /// Whether an interrupted build stays, for a later command to go on with.
+    /// Whether an interrupted build is kept, so that a later command can continue it.
     fn is_resumable(&self) -> bool {
         false
     }
@@ -161,39 +162,41 @@ pub trait Definition {
     /// How the work would begin, if the stages in `pending` run first.
     ///
     /// # Errors
-    /// If files of the user's are in the way.
+    /// Fails if files of the user are in the way.
     fn beginning(&self, pipeline: &Pipeline, _force: bool, _pending: &BTreeSet<Stage>) -> Result<Beginning> {
         ownership::check_around(self.stage(), &self.folder(pipeline))?;
         Ok(Beginning::Start)
     }
 
-    /// Tells the user, before any stage runs, what to expect of this one. `beginning` is given if the stage is to run.
+    /// Tells the user, before any stage runs, what to expect of this stage. `beginning` is
+    /// given if the stage is to run.
     fn announce(&self, _: &Pipeline, _: &Request, _beginning: Option<&Beginning>, _: &Progress) {}
 
-    /// Makes the folder to work in.
+    /// Creates the folder to build in.
     fn build(&self, _: &Pipeline, target: &Path, _: &Key, _force: bool, _: &Progress) -> Result<Build> {
         ownership::check(self.stage(), target)?;
         Build::beside(target)
     }
 
-    /// Does the work, in the folder `out`.
+    /// Does the work in the folder `out`.
     fn run(&self, pipeline: &Pipeline, key: &Key, out: &Path, progress: &Progress) -> Result<Done>;
 
-    /// How much there is of the output, in words.
+    /// The amount of the output, in words.
     fn amount(&self, record: &Record) -> String;
 
-    /// What `status` says of a fresh output beyond its amount, a sentence each.
+    /// The sentences that `status` adds to the amount of a fresh output.
     fn remarks(&self, _: &Pipeline, _: &Record) -> Vec<String> {
         Vec::new()
     }
 
-    /// The content digest, computed again from outputs whose bytes are as recorded; none if it cannot be computed from them.
+    /// The content digest, computed again from outputs whose bytes are as recorded; `None` if it
+    /// cannot be computed from them.
     fn recompute(&self, _: &Pipeline, record: &Record, _: &Progress) -> Result<Option<Digest>> {
         Ok(Some(record::content_of(&record.outputs)))
     }
 
-    /// The first row of the output that differs from what the inputs give, in words. `verify` asks for it if the content is
-    /// not the recorded one, but the inputs are.
+    /// The first row of the output that differs from the row that the inputs give, in words. `verify` asks for it if
+    /// the content differs from the recorded content although the inputs do not.
     fn first_difference(&self, _: &Pipeline, _: &Record) -> Result<Option<String>> {
         Ok(None)
     }

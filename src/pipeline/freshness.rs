@@ -1,4 +1,4 @@
-//! Freshness: whether the output of a stage is what its configuration and its inputs give.
+//! Freshness: whether the output of a stage is the one that its configuration and its inputs give.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,18 +11,18 @@ use crate::record::Record;
 /// Whether a stage has to run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Freshness {
-    /// Its output is up to date, and this is its record.
+    /// The output is up to date, and this is its record.
     Fresh(Box<Record>),
-    /// It has to run, for these reasons.
+    /// The stage has to run, for these reasons.
     Stale(Vec<String>),
 }
 
-/// What `multidigit status` tells of a stage.
+/// The status of a stage, as `multidigit status` shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
     /// The stage.
     pub stage: Stage,
-    /// Whether it is fresh.
+    /// Whether the stage is fresh.
     pub freshness: Freshness,
     /// Further facts about a fresh output, a sentence each.
     pub remarks: Vec<String>,
@@ -35,7 +35,7 @@ impl Pipeline {
         let mut all = Vec::new();
         for stage in Stage::ALL {
             let definition = stage.definition();
-            // a stage that shows an input needs none of it, so the input need not be fresh
+            // a stage that only shows an input does not need it, so that input need not be fresh
             let stale_inputs = stale.iter().copied().filter(|&input| !stage.shows(input, &self.config)).collect();
             let mut freshness = self.freshness(stage, &stale_inputs)?;
             let mut remarks = Vec::new();
@@ -56,7 +56,7 @@ impl Pipeline {
         Ok(all)
     }
 
-    /// Whether a stage is fresh, if the stages in `pending` are not.
+    /// Whether a stage is fresh, given that the stages in `pending` are not.
     pub(super) fn freshness(&self, stage: Stage, pending: &BTreeSet<Stage>) -> Result<Freshness> {
         let mut record = match self.record(stage) {
             Ok(Some(record)) => record,
@@ -93,7 +93,7 @@ impl Pipeline {
         Ok(reasons)
     }
 
-    /// The differences between the outputs that stand and the recorded ones, in words. The stamps in the record are renewed.
+    /// The differences between the existing outputs and the recorded ones, in words. Renews the stamps in the record.
     fn damages(&self, stage: Stage, record: &mut Record) -> Result<Vec<String>> {
         let (definition, folder) = (stage.definition(), self.folder(stage));
         let base = match definition.base(self, &folder, None) {
@@ -102,14 +102,14 @@ impl Pipeline {
         };
         let mut reasons = record.look(&base);
         if !definition.has_outputs_elsewhere() {
-            // readers take every shard in a folder, even one that no record names
+            // readers take every shard in a folder, even a shard that no record names
             let strays = record.strays(&folder)?.filter(|stray| stray.ends_with(".parquet"));
             reasons.extend(strays.map(|stray| format!("{stray} is not in the record")));
         }
         Ok(reasons)
     }
 
-    /// Refuses stages with stale inputs, except for inputs that the same command makes.
+    /// Returns an error if an input of the stages is stale, except for inputs that the same command makes.
     pub(super) fn require_fresh_inputs(&self, stages: &[Stage]) -> Result<()> {
         for &stage in stages {
             let inputs: Vec<Stage> = stage.needed(&self.config).filter(|input| !stages.contains(input)).collect();
@@ -118,7 +118,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Refuses stages that are stale; `wanted_by` is the command or the stage that reads them.
+    /// Returns an error if one of the stages is stale. `wanted_by` is the command or the stage that reads them.
     pub fn require_fresh(&self, stages: &[Stage], wanted_by: &'static str) -> Result<()> {
         for Status { stage, freshness, .. } in self.status()? {
             if let Freshness::Stale(reasons) = freshness
@@ -134,8 +134,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Refuses damaged inputs, and inputs that do not fit together, of the stages that take their inputs as they stand.
-    /// Inputs that are among `stages` are made by the same command and not looked at.
+    /// For the stages that take their inputs as they stand: returns an error if inputs are damaged or do not fit
+    /// together. Inputs that are among `stages` are made by the same command and are not checked.
     pub(super) fn require_standing(&self, stages: &[Stage]) -> Result<()> {
         let readers: Vec<Stage> = stages.iter().copied().filter(|stage| stage.reads_runs(&self.config)).collect();
         let inputs: BTreeSet<Stage> = readers.iter().flat_map(|stage| stage.keyed(&self.config)).collect();
@@ -146,7 +146,7 @@ impl Pipeline {
         readers.iter().try_for_each(|stage| stage.definition().check_standing(self, &standing))
     }
 
-    /// The record of a stage, if there is one. All outputs must be as recorded.
+    /// The record of a stage, if one exists. Returns an error if an output is not as recorded.
     fn require_whole(&self, stage: Stage) -> Result<Option<Record>> {
         let Some(mut record) = self.record(stage)? else { return Ok(None) };
         let (definition, folder) = (stage.definition(), self.folder(stage));
@@ -164,23 +164,23 @@ impl Pipeline {
         }
     }
 
-    /// Reads the outputs of a stage that `wanted` picks, and compares them with the record before anything is computed from
-    /// them.
+    /// Reads the outputs of a stage that `wanted` selects, and compares them with the record, before
+    /// anything is computed from them.
     ///
     /// # Errors
-    /// [`Error::Format`]
+    /// [`Error::Format`] if a file is not as recorded.
     pub fn check_outputs(&self, stage: Stage, wanted: impl Fn(&str) -> bool) -> Result<()> {
         let Some(record) = self.record(stage)? else { return Ok(()) };
         let base = stage.definition().base(self, &self.folder(stage), None)?;
         record.check(&base, &make_again(stage), wanted)
     }
 
-    /// The stage's record, if it has one.
+    /// The record of a stage, if one exists.
     pub(super) fn record(&self, stage: Stage) -> Result<Option<Record>> {
         Record::read(&self.folder(stage))
     }
 
-    /// The content of a stage, which must have run.
+    /// The content of a stage. Returns an error if the stage has no record.
     pub(super) fn content(&self, stage: Stage) -> Result<Digest> {
         match self.record(stage)? {
             Some(record) => Ok(record.content),
@@ -188,8 +188,8 @@ impl Pipeline {
         }
     }
 
-    /// Writes the record of a fresh stage again if the stamps of its outputs were renewed, so that the next command need not
-    /// read the outputs. The caller holds the folder's lock, so that no other record is overwritten.
+    /// Writes the record of a fresh stage again if the stamps of its outputs were renewed, so that the next command
+    /// does not have to read the outputs. The caller holds the folder's lock, so that no other record is overwritten.
     pub(super) fn keep_stamps(&self, stage: Stage, record: &Record) {
         if !matches!(self.record(stage), Ok(Some(stored)) if stored == *record) {
             record.renew(&self.folder(stage));
@@ -197,7 +197,7 @@ impl Pipeline {
     }
 }
 
-/// The advice about a file of a stage that is not as recorded.
+/// The advice for a file of a stage that is not as recorded.
 pub(super) fn make_again(stage: Stage) -> String {
     format!("restore the file from a copy, or make it again with `multidigit run {stage} --force`")
 }

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::record::{Key, Record};
 
-/// A section of a configuration, by its name and without some of its settings.
+/// A section of a configuration: its name, and its settings except those in `without`.
 pub fn section(config: &Config, name: &str, without: &[&str]) -> (String, Value) {
     let mut section = json!(config).get(name).and_then(Value::as_object).cloned().unwrap_or_default();
     section.retain(|setting, _| !without.contains(&setting.as_str()));
@@ -22,7 +22,8 @@ pub fn settings(stage: Stage, config: &Config) -> Value {
     Value::Object(Map::from_iter(stage.definition().settings(config)))
 }
 
-/// The digest of all settings and versions that a stage's output depends on, its own and upstream.
+/// The digest of the settings and versions that a stage's output depends on: those of the stage
+/// and of all stages upstream.
 pub fn settings_digest(stage: Stage, config: &Config) -> Digest {
     let all = stage.with_upstream(config).into_iter().map(|stage| {
         let version = stage.definition().version();
@@ -32,7 +33,7 @@ pub fn settings_digest(stage: Stage, config: &Config) -> Digest {
 }
 
 impl Pipeline {
-    /// The key of a stage under the records that stand, and the inputs that have none.
+    /// The key of a stage, computed from the existing records, and the inputs that have no record.
     pub(super) fn key(&self, stage: Stage) -> Result<(Key, Vec<Stage>)> {
         let mut inputs = BTreeMap::new();
         let mut missing = Vec::new();

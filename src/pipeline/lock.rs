@@ -1,7 +1,7 @@
-//! `pipeline.lock`: the content digests of the stages that make the data, committed with the configuration, so that
-//! whoever runs the same configuration can tell that the same data came out.
+//! `pipeline.lock`: the content digests of the stages that make the data. The file is committed with the configuration,
+//! so that anyone who runs the same configuration can tell whether the data are the same.
 //!
-//! A pin holds for the settings under which it was made, and is ignored under others.
+//! A pin holds for the settings under which it was made, and is ignored under other settings.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,34 +17,34 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::record::seal;
 
-/// The lock file beside the configuration.
+/// The name of the lock file, which lies beside the configuration.
 pub const FILE: &str = "pipeline.lock";
 
 /// Pinned content, by stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
-    /// What the file is.
+    /// A sentence that describes the file.
     about: String,
-    /// Pins, by stage.
+    /// The pins, by stage.
     stages: BTreeMap<Stage, Pin>,
-    /// Digest of the text before it. Without it, a pin with a damaged digest of settings would be ignored.
+    /// The digest of the text before it. Without it, a pin with a damaged digest of settings would be ignored.
     #[serde(default, skip_serializing)]
     digest: Option<IgnoredAny>,
 }
 
-/// The content of one stage under some settings.
+/// The pinned content of one stage under some settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pin {
-    /// Digest of the settings and versions of the stage and everything upstream.
+    /// The digest of the settings and versions of the stage and all stages upstream.
     settings: Digest,
-    /// Digest of the logical content.
+    /// The digest of the logical content.
     content: Digest,
 }
 
 impl Lock {
-    /// Reads a lock file; `None` where there is none.
+    /// Reads a lock file. Returns `None` if the file does not exist.
     pub fn read(path: &Path) -> Result<Option<Lock>> {
         if !path.exists() {
             return Ok(None);
@@ -77,7 +77,7 @@ impl Lock {
         )
     }
 
-    /// The content that a stage must have under a configuration; `None` where nothing is pinned for it.
+    /// The content that a stage must have under a configuration; `None` if none is pinned for it.
     pub fn expected(&self, stage: Stage, config: &Config) -> Option<Digest> {
         let pin = self.stages.get(&stage)?;
         (pin.settings == settings_digest(stage, config)).then_some(pin.content)

@@ -1,15 +1,16 @@
-//! The pipeline: which stages run, in which order, and which are fresh.
+//! The pipeline: which stages run, in which order, and which stages are fresh.
 //!
-//! A stage is fresh if the key in its record equals its current key and every output stands as recorded. A stage builds in
-//! a folder beside its target; the finished folder, record included, takes the target's place as a whole, so a kill at any
-//! moment leaves the last good state. A stage that runs again and gives the same content leaves everything below it fresh.
+//! A stage is fresh if the key in its record equals its current key and every output is as recorded. A stage builds its
+//! output in a folder beside its target. The finished folder, with the record in it, then replaces the target in one
+//! step, so a kill at any moment leaves the last good state. If a stage runs again and gives the same content, the
+//! stages below it stay fresh.
 //!
-//! Before any stage runs, the pipeline checks that no file of the user's is in the way. While a command runs, it holds a
-//! read lock on every folder that it has read or made, and a write lock on the folder that it is making, so that other
-//! commands can read the same folders.
+//! Before any stage runs, the pipeline checks that no file of the user is in the way. While a command runs, it holds a
+//! read lock on every folder that it has read or made, and a write lock on the folder that it is making. Other commands
+//! can therefore read the same folders.
 //!
-//! Nothing here names a single stage. What makes a stage different from the others is in its `Definition`, in a file of
-//! its own in `stages/`.
+//! This module names no stage. The properties in which stages differ are in their `Definition`s,
+//! one file each in `stages/`.
 
 pub use self::error::PipelineError;
 use std::collections::BTreeSet;
@@ -43,7 +44,7 @@ pub use stage::Stage;
 pub use stages::train::config_of;
 pub use verify::Verdict;
 
-/// A configured pipeline over two folders.
+/// A configured pipeline over a folder of glyph files and a folder of artifacts.
 pub struct Pipeline {
     config: Config,
     /// The overrides of the command line, which are noted in the configuration file of a run.
@@ -54,35 +55,35 @@ pub struct Pipeline {
     memory: stages::Memory,
 }
 
-/// What became of a stage in a run.
+/// The outcome of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// It was fresh, with this record.
+    /// The stage was fresh, with this record.
     Fresh(Box<Record>),
-    /// It ran.
+    /// The stage ran.
     Ran {
-        /// Why it ran.
+        /// The reasons for running.
         reasons: Vec<String>,
-        /// The record that it wrote.
+        /// The record that the stage wrote.
         record: Box<Record>,
-        /// Whether its content is the one that `pipeline.lock` pins; `None` where nothing is pinned.
+        /// Whether the content is the one that `pipeline.lock` pins; `None` if it pins none for the stage.
         pinned: Option<bool>,
     },
-    /// It would run, for these reasons.
+    /// The stage would run, for these reasons.
     WouldRun(Vec<String>),
 }
 
-/// What would become of a stage.
+/// The expected outcome of a stage.
 struct Planned {
     stage: Stage,
     outcome: Outcome,
-    /// How its work would begin, if it would run.
+    /// How the work would begin; `None` if the stage is fresh.
     beginning: Option<Beginning>,
 }
 
 impl Pipeline {
-    /// A pipeline over a folder of glyph files and one of artifacts; `lock_file` is its `pipeline.lock`, `overrides` what
-    /// the command line changed of the configuration.
+    /// Creates a pipeline over a folder of glyph files and a folder of artifacts. `lock_file` is the path of its
+    /// `pipeline.lock`, and `overrides` are the changes that the command line made to the configuration.
     pub fn new(
         config: Config,
         overrides: Vec<String>,
@@ -103,20 +104,20 @@ impl Pipeline {
         &self.artifacts
     }
 
-    /// The folder that has a stage's name. It holds the stage's output, or a folder for each run.
+    /// The folder named after a stage. It holds the stage's output, or a folder for each run.
     pub fn home(&self, stage: Stage) -> PathBuf {
         self.artifacts.join(stage.name())
     }
 
-    /// The folder in which a stage's output stands.
+    /// The folder of a stage's configured output.
     pub fn folder(&self, stage: Stage) -> PathBuf {
         stage.definition().folder(self)
     }
 
-    /// Brings stages up to date and tells of each as soon as it is done.
+    /// Brings stages up to date, and passes the outcome of each stage to `tell` as soon as it is done.
     ///
     /// # Errors
-    /// Before any work, if files of the user's or a run are in the way of a stage.
+    /// Fails before any work if files of the user, or another run, are in the way of a stage.
     pub fn run(
         &self,
         request: &Request,
@@ -150,7 +151,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Refuses a raw folder that is, or lies in, the folder of a stage: what stands there is replaced.
+    /// Returns an error if the raw folder is the folder of a stage or lies in one, since the folder of a
+    /// stage is replaced as a whole.
     fn check_folders(&self) -> Result<()> {
         let raw = files::absolute(&self.raw);
         let is_taken = |stage: &Stage| {
@@ -167,15 +169,15 @@ impl Pipeline {
         }
     }
 
-    /// What would become of the stages, in their order, as things stand.
+    /// The expected outcomes of the stages, in their order.
     ///
     /// # Errors
-    /// If something is in the way of a stage that would run.
+    /// Fails if something is in the way of a stage that would run.
     fn plan(&self, selected: &[Stage], request: &Request) -> Result<Vec<Planned>> {
         let mut pending = BTreeSet::new();
         let mut all = Vec::new();
         for &stage in selected {
-            // a stage with a folder for each run needs the folder around them, too
+            // for a stage with a folder for each run, the folder around them is needed too
             files::resolve(&self.home(stage))?;
             let force = request.forces(stage);
             let planned = match self.freshness(stage, &pending)? {
@@ -195,8 +197,8 @@ impl Pipeline {
         Ok(all)
     }
 
-    /// Brings one stage, whose inputs are fresh, up to date. The lock that is returned keeps other commands from replacing
-    /// the output while later stages read it.
+    /// Brings one stage up to date, whose inputs are up to date or taken as they stand. The returned lock keeps other
+    /// commands from replacing the output while later stages read it.
     fn bring(
         &self,
         stage: Stage,
@@ -215,7 +217,7 @@ impl Pipeline {
         drop(reading);
         let writing = FolderLock::beside(&target, Hold::Write)?;
         ownership::mend(stage, &target)?;
-        // another process may have made it meanwhile
+        // another process may have made the output meanwhile
         let reasons = match self.freshness(stage, &BTreeSet::new())? {
             Freshness::Fresh(record) if !force => {
                 return Ok((Outcome::Fresh(record), writing.downgraded()));
@@ -239,11 +241,11 @@ impl Pipeline {
         Ok((Outcome::Ran { reasons, record: Box::new(record), pinned }, writing.downgraded()))
     }
 
-    /// Runs one stage, whose inputs are fresh, and puts its output and record in place.
+    /// Runs one stage and puts its output and its record in place.
     fn perform(&self, stage: Stage, target: &Path, force: bool, progress: &Progress) -> Result<Record> {
         let started = Instant::now();
         let definition = stage.definition();
-        // the locks on the inputs keep their content, and the key with it, until the end
+        // until the end, the locks on the inputs keep their content, and so the key
         let (key, _) = self.key(stage)?;
         let build = definition.build(self, target, &key, force, progress)?;
         let Done { content, rows, facts } = definition.run(self, &key, build.path(), progress)?;
@@ -267,9 +269,9 @@ impl Pipeline {
         Ok(record)
     }
 
-    /// Writes `pipeline.lock` from what stands; the pinned stages must be fresh. Returns its path.
+    /// Writes `pipeline.lock` from the records of the pinned stages, which must be fresh. Returns the path of the file.
     pub fn lock(&self) -> Result<&Path> {
-        // an error for a file that is not a lock file, which would be the user's
+        // fails if the file is not a lock file: it would be the user's
         Lock::read(&self.lock_file)?;
         let held = Stage::pinned().map(|stage| FolderLock::reading(&files::resolve(&self.folder(stage))?));
         let _held = held.collect::<Result<Vec<_>>>()?;
@@ -280,7 +282,7 @@ impl Pipeline {
     }
 }
 
-/// Why a stage runs that is stale or forced.
+/// The reasons for which a stale or forced stage runs.
 fn reasons(freshness: Freshness, force: bool) -> Vec<String> {
     match freshness {
         Freshness::Stale(reasons) if !force => reasons,

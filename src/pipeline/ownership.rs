@@ -1,7 +1,7 @@
-//! Ownership: the program replaces a stage's folder only if the folder's record names every file in it, and removes only
-//! files that a record names.
+//! Ownership: the program replaces a stage's folder only if the folder's record names every file in it, and removes
+//! only files that a record names.
 //!
-//! The record is `record.json` in that folder. A file that it does not name is the user's.
+//! The record is the file `record.json` in the folder. A file that it does not name belongs to the user.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,12 @@ use crate::error::{Error, Result};
 use crate::files::{self, FolderLock, Hold};
 use crate::record::{self, Record};
 
-/// Refuses to replace the folder of a stage if its record does not name everything in it.
+/// Returns an error if the record of a stage's folder does not name everything in it. Such a
+/// folder may not be replaced.
 ///
 /// # Errors
-/// [`Error::Foreign`] for what the record does not name; [`Error::Format`] if the record cannot be read, if it is the record
-/// of another stage, and if another file system is mounted on the folder.
+/// [`Error::Foreign`] for files that the record does not name. [`Error::Format`] if the record cannot be read or is the
+/// record of another stage, or if another file system is mounted on the folder.
 pub fn check(stage: Stage, folder: &Path) -> Result<()> {
     let folder = files::resolve(folder)?;
     require_exchangeable(&folder)?;
@@ -34,7 +35,8 @@ pub fn check(stage: Stage, folder: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a folder on which a file system is mounted, since such a folder cannot be exchanged with another one.
+/// Returns an error if a file system is mounted on the folder, since such a folder cannot be
+/// exchanged with another one.
 #[cfg(unix)]
 fn require_exchangeable(folder: &Path) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -55,7 +57,8 @@ fn require_exchangeable(_: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Does what [`check`] does, and refuses foreign files in the places beside the folder where a build would stand.
+/// Like [`check`], but also returns an error if foreign files are in the places beside the folder
+/// where a build would be made.
 pub fn check_around(stage: Stage, folder: &Path) -> Result<()> {
     check(stage, folder)?;
     let [build, _, aside] = files::former(&files::resolve(folder)?);
@@ -65,8 +68,8 @@ pub fn check_around(stage: Stage, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the files that the record in a folder names, the record, the marks, and the folders that are then empty. Other
-/// files stay, and so do files behind a link.
+/// Removes the files that the record in a folder names, then the folders that are empty, the record and the marks.
+/// Other files stay, and so do files behind a link.
 pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
     let record = Record::read(folder)?;
     for name in named(stage, record.as_ref()) {
@@ -77,7 +80,7 @@ pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
         }
     }
     remove_empty_folders(folder)?;
-    // the marks last, so that the rest of a killed removal can be recognised
+    // the marks last, so that the remains of a killed removal can be recognised
     files::remove(&half_of_record(folder))?;
     for name in [record::FILE, files::MARK, files::REPLACED] {
         files::remove(&folder.join(name))?;
@@ -85,8 +88,9 @@ pub fn remove_recorded(stage: Stage, folder: &Path) -> Result<()> {
     files::remove_if_empty(folder)
 }
 
-/// Cleans up what a killed run left beside the folder of a stage. A state that was moved aside returns if nothing took its
-/// place; a build that was never finished and a state that was replaced are removed. The caller holds the folder's lock.
+/// Cleans up what a killed run left beside the folder of a stage. A state that was moved aside is moved
+/// back if no other state took its place; an unfinished build and a replaced state are removed. The caller
+/// holds the folder's lock.
 pub fn mend(stage: Stage, target: &Path) -> Result<()> {
     let former = files::former(target);
     if is_replaced(stage, &former[2]) && !target.exists() {
@@ -106,14 +110,14 @@ pub fn mend(stage: Stage, target: &Path) -> Result<()> {
     files::clear_build(target)
 }
 
-/// Calls [`mend`] if a killed run left something and no other process is at work there. A stage that turns out to be fresh
-/// does not clean up otherwise.
+/// Calls [`mend`] if a killed run left files beside the folder and no other process is at work there. A fresh stage is
+/// not cleaned up otherwise.
 pub fn mend_if_left(stage: Stage, target: &Path) {
     let is_left = |folder: &PathBuf| is_replaced(stage, folder) || files::is_rest(folder);
     let is_left =
         files::needs_mending(target) || half_of_record(target).is_file() || files::former(target).iter().any(is_left);
     if is_left && let Ok(_writing) = FolderLock::beside(target, Hold::Write) {
-        // the next command that builds here reports what is in the way
+        // the next command that builds here reports the obstacle
         let _ = mend(stage, target);
     }
 }
@@ -129,14 +133,14 @@ pub fn is_replaced(stage: Stage, folder: &Path) -> bool {
     folder.join(files::REPLACED).is_file() && record().is_some_and(|record| Stage::of(&record) == Some(stage))
 }
 
-/// The paths of the files that a record names in its own folder; outputs that stand elsewhere are the user's.
+/// The paths of the files that a record names in its own folder. Outputs in another folder belong to the user.
 fn named(stage: Stage, record: Option<&Record>) -> BTreeSet<&str> {
     let outputs =
         record.filter(|_| !stage.definition().has_outputs_elsewhere()).into_iter().flat_map(|record| &record.outputs);
     outputs.map(|output| output.path.as_str()).collect()
 }
 
-/// The files and folders in a folder, at any depth, that its record does not name and that hold no file that it names.
+/// The files in a folder that its record does not name, at any depth, and the folders that hold no file that it names.
 fn foreign(stage: Stage, folder: &Path, record: Option<&Record>) -> Result<Vec<String>> {
     let named = named(stage, record);
     let is_ours = |name: &str| {

@@ -1,30 +1,30 @@
-//! Requests: which stages a command names, and which stages it therefore brings up to date.
+//! Requests: the stages that a command names, and the stages that it therefore brings up to date.
 
 use std::collections::BTreeSet;
 
 use super::Stage;
 use crate::config::Config;
 
-/// Which stages to bring up to date, and how.
+/// The stages to bring up to date, and the way to do it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
-    /// The named stages. If there are none, all stages without a folder for each run are meant: no network is trained
-    /// unasked.
+    /// The named stages. If the list is empty, all stages without a folder for each run are meant, so that no network
+    /// is trained unless it is asked for.
     pub stages: Vec<Stage>,
     /// Run the named stages even if they are fresh.
     pub force: bool,
-    /// Only the named stages; their inputs must be fresh.
+    /// Run only the named stages; their inputs must be fresh.
     pub single: bool,
-    /// Also everything below the named stages.
+    /// Also run every stage below the named stages.
     pub downstream: bool,
-    /// Say what would run, and run nothing.
+    /// Report which stages would run, and run none.
     pub dry_run: bool,
-    /// Evaluate and report on the run and the data set that stand, whatever the configuration says of how they are made.
+    /// Evaluate and report on the existing run and data set, whatever the configuration says about how they are made.
     pub as_they_stand: bool,
 }
 
 impl Request {
-    /// Whether a stage is asked for.
+    /// Whether the request asks for a stage.
     fn names(&self, stage: Stage) -> bool {
         match self.stages.is_empty() {
             true => !stage.definition().is_per_run(),
@@ -32,8 +32,8 @@ impl Request {
         }
     }
 
-    /// Whether a stage is to run even if it is fresh. The stages that it needs are not forced: a training takes an hour, so
-    /// it has to be named.
+    /// Whether a stage is to run even if it is fresh. The stages that it needs are not forced: a training may take an
+    /// hour, so it has to be named.
     pub(super) fn forces(&self, stage: Stage) -> bool {
         self.force && self.names(stage)
     }

@@ -17,7 +17,7 @@ use crate::record::Record;
 pub enum Stage {
     /// The glyph files, fetched or drawn, and verified.
     Raw,
-    /// The table that says which glyph stands where.
+    /// The table that says which glyph stands where in which image.
     Plan,
     /// The images, as shards.
     Dataset,
@@ -25,7 +25,7 @@ pub enum Stage {
     Augment,
     /// A trained network.
     Train,
-    /// The answers of a trained network, and its numbers.
+    /// The predictions of a trained network, and its metrics.
     Evaluate,
     /// The page about the data set and the runs.
     Report,
@@ -34,7 +34,7 @@ pub enum Stage {
 use Stage::{Augment, Dataset, Evaluate, Plan, Raw, Report, Train};
 
 impl Stage {
-    /// All stages, in an order in which each finds its inputs done.
+    /// All stages, ordered so that each stage comes after its inputs.
     pub const ALL: [Stage; 7] = [Raw, Plan, Dataset, Augment, Train, Evaluate, Report];
 
     /// The definition of the stage.
@@ -50,13 +50,14 @@ impl Stage {
         }
     }
 
-    /// The stage's one name: section of the configuration, folder, word on the command line and make target.
+    /// The name of the stage: its section of the configuration, its folder, its word on the command
+    /// line and its make target.
     pub fn name(self) -> &'static str {
         self.definition().name()
     }
 
-    /// The stage that wrote a record. Its key holds the section of the stage itself, and may hold sections of earlier stages,
-    /// so the last stage counts.
+    /// The stage that wrote a record. The key of a record holds the section of the stage itself and may hold sections
+    /// of earlier stages, so the last stage with a section counts.
     pub fn of(record: &Record) -> Option<Stage> {
         Stage::ALL.into_iter().rev().find(|stage| record.key.settings.get(stage.name()).is_some())
     }
@@ -71,7 +72,8 @@ impl Stage {
         self.definition().amount(record)
     }
 
-    /// The name of a folder of the stage in keys and in messages: that of the stage, with that of the run if there are several.
+    /// The name of a folder of the stage in keys and in messages: the stage's name, followed by the run's name if the
+    /// stage has a folder for each run.
     pub(super) fn label(self, folder: &Path) -> String {
         match self.definition().is_per_run() {
             true => format!("{self}/{}", folder.file_name().unwrap_or_default().to_string_lossy()),
@@ -79,7 +81,7 @@ impl Stage {
         }
     }
 
-    /// The stages whose output this one reads under a configuration.
+    /// The stages whose output this stage reads under a configuration.
     pub fn inputs(self, config: &Config) -> impl Iterator<Item = Stage> + use<> {
         self.definition().inputs(config).iter().map(|input| input.stage())
     }
@@ -96,17 +98,17 @@ impl Stage {
         keyed.map(|input| input.stage())
     }
 
-    /// Whether this stage shows what stands of another, without needing any of it.
+    /// Whether this stage shows the existing outputs of another stage without needing any.
     pub(super) fn shows(self, other: Stage, config: &Config) -> bool {
         self.definition().inputs(config).contains(&Input::Shown(other))
     }
 
-    /// Whether this stage reads runs. It can then be asked to work on a run that stands.
+    /// Whether this stage reads runs. Such a stage can be asked to work on an existing run.
     pub(super) fn reads_runs(self, config: &Config) -> bool {
         self.inputs(config).any(|input| input.definition().is_per_run())
     }
 
-    /// The stage and everything that it needs, in order.
+    /// This stage and every stage that it needs, in order.
     pub fn with_upstream(self, config: &Config) -> Vec<Stage> {
         let needed = self.needed(config).flat_map(|input| input.with_upstream(config));
         let mut all: Vec<Stage> = needed.chain([self]).collect();
@@ -115,7 +117,7 @@ impl Stage {
         all
     }
 
-    /// Whether this stage reads another's output, directly or not.
+    /// Whether this stage reads the output of another one, directly or indirectly.
     pub fn is_below(self, other: Stage, config: &Config) -> bool {
         self.inputs(config).any(|input| input == other || input.is_below(other, config))
     }
@@ -136,7 +138,7 @@ impl FromStr for Stage {
     }
 }
 
-/// The graph as Mermaid, for Markdown.
+/// The graph as a Mermaid diagram, for Markdown.
 pub fn mermaid(config: &Config) -> String {
     let edges = Stage::ALL
         .into_iter()
@@ -144,7 +146,7 @@ pub fn mermaid(config: &Config) -> String {
     format!("graph LR\n{}", edges.collect::<String>())
 }
 
-/// The graph as text: every stage with its inputs.
+/// The graph as text: one line for each stage, with its inputs.
 pub fn text(config: &Config) -> String {
     let line = |stage: Stage| {
         let inputs: Vec<&str> = stage.inputs(config).map(Stage::name).collect();

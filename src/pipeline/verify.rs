@@ -1,5 +1,5 @@
-//! Verification: every output is read again, the digests of its bytes and of its content are computed again, and both are
-//! compared with the records and with `pipeline.lock`.
+//! Verification: reads every output again, computes the digests of its bytes and of its content again, and compares
+//! both with the records and with `pipeline.lock`.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use crate::files;
 use crate::progress::Progress;
 use crate::record::{self, Record};
 
-/// What verification found of one stage.
+/// The result of verifying one stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// The stage, with the run where there are several.
+    /// The name of the stage, with the name of the run if the stage has a folder for each run.
     pub name: String,
-    /// Files that were read.
+    /// The number of files that were read.
     pub files: usize,
     /// The content digest: the recomputed one, or the recorded one if it could not be recomputed.
     pub content: Digest,
@@ -27,8 +27,8 @@ pub struct Verdict {
 }
 
 impl Pipeline {
-    /// Verifies the outputs of all stages and of all runs. It writes nothing, so it works in folders that only others can
-    /// write.
+    /// Verifies the outputs of all stages and of all runs. Verification writes nothing, so it works in folders in
+    /// which the user may not write.
     ///
     /// # Errors
     /// [`Error::Format`] if there is no output at all.
@@ -44,7 +44,7 @@ impl Pipeline {
                 }
                 let mut verdict = self.verify_one(stage, &folder, pinned.as_ref(), progress)?;
                 let mut record = Record::read(&folder).ok();
-                // another command may have replaced the folder while it was read: read it until its record stays the same
+                // another command may replace the folder while it is read: repeat until its record stays the same
                 while !verdict.differences.is_empty() {
                     verdict = self.verify_one(stage, &folder, pinned.as_ref(), progress)?;
                     let before = std::mem::replace(&mut record, Record::read(&folder).ok());
@@ -105,8 +105,8 @@ impl Pipeline {
         Ok(verdict)
     }
 
-    /// Computes the content of a stage again from outputs whose bytes are as recorded. Where it is another one, the first
-    /// row that differs is named, as far as the inputs are those that were recorded.
+    /// Computes the content of a stage again, from outputs whose bytes are as recorded. If it differs from the recorded
+    /// content and the inputs are the recorded ones, the first row that differs is named.
     fn verify_content(&self, stage: Stage, record: &Record, verdict: &mut Verdict, progress: &Progress) -> Result<()> {
         match stage.definition().recompute(self, record, progress) {
             Ok(Some(content)) if content != record.content => {
@@ -125,7 +125,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Whether the inputs that stand have the content that a stage's record names.
+    /// Whether the existing inputs have the content that a stage's record names.
     fn has_recorded_inputs(&self, stage: Stage, record: &Record) -> bool {
         stage.keyed(&self.config).all(|input| {
             let content = self.content(input).ok();
@@ -134,7 +134,7 @@ impl Pipeline {
     }
 }
 
-/// The differences between the outputs below `base` and the recorded ones, in words. Every byte is read.
+/// The differences between the outputs below `base` and the recorded ones, in words. Reads every byte.
 fn damages(record: &Record, base: &Path) -> Vec<String> {
     let mut damages = Vec::new();
     for output in &record.outputs {
@@ -158,7 +158,7 @@ fn is_in_transit(folder: &Path) -> bool {
     name.starts_with('.') || name.ends_with(files::UNFINISHED)
 }
 
-/// Whether a folder holds nothing that its stage writes: it is then the user's, whatever its name is.
+/// Whether a folder holds nothing that its stage writes. Such a folder belongs to the user, whatever its name is.
 fn is_foreign(stage: Stage, folder: &Path) -> Result<bool> {
     let is_ours = |path: &str| path == record::FILE || stage.definition().is_characteristic(path);
     Ok(!files::walk(folder)?.iter().any(|path| is_ours(&record::name(path))))

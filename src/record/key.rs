@@ -1,6 +1,6 @@
-//! Keys: everything that a stage's output depends on, and the words in which two keys differ.
+//! Keys: everything that a stage's output depends on, and a description of the differences between two keys.
 //!
-//! Source text is never part of a key, nor is anything that cannot change the output, such as mirrors.
+//! A key never contains source text, nor anything that cannot change the output, such as mirrors.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 
-/// What an output depends on. A stage is fresh while its key equals the one in its record.
+/// Everything that an output depends on. A stage is fresh only while its key equals the key in its record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Key {
-    /// The stage's version.
+    /// The version of the stage.
     pub version: u32,
-    /// The settings that matter, by section.
+    /// The settings that can change the output, by section.
     pub settings: Value,
-    /// Content digests of the inputs, by name.
+    /// The content digests of the inputs, by name.
     pub inputs: BTreeMap<String, Digest>,
 }
 
@@ -26,7 +26,8 @@ impl Key {
         Digest::of_json(&serde_json::json!(self))
     }
 
-    /// Why an output with the key `old` does not do for this one: which parameter (old -> new), which input.
+    /// The reasons why an output with the key `old` does not fit this key: each setting that differs (old
+    /// -> new), and each input.
     pub fn reasons_against(&self, old: &Key) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.version != old.version {
@@ -47,7 +48,7 @@ impl Key {
     }
 }
 
-/// Lists the leaves in which two trees differ.
+/// Adds the leaves in which two trees differ to `out`.
 fn differences(old: &Value, new: &Value, path: &str, out: &mut Vec<String>) {
     match (old, new) {
         (Value::Object(a), Value::Object(b)) => {

@@ -1,8 +1,8 @@
-//! Seals: a file of JSON holds the digest of its own text as its last member.
+//! Seals: a JSON file holds the digest of its own text as its last member.
 //!
-//! After a flipped bit such a file may still be readable, with another number in it. The digest covers the text as it was
-//! written, since not every number survives being read and written again. Files of earlier versions have no digest, and are
-//! read as they are.
+//! After a bit flip, such a file may still be readable, with another number in it. The digest covers the text as it
+//! was written, since not every number survives being read and written again. Files of earlier versions have no
+//! digest, and are read unchecked.
 
 use std::path::Path;
 
@@ -18,16 +18,16 @@ const MEMBER: &str = ",\n  \"digest\": \"";
 /// The text after the digest, which was the end of the text before it was sealed.
 const END: &str = "\n}";
 
-/// A pretty JSON object with the digest of its text.
+/// Adds the digest of its text to an indented JSON object.
 pub fn seal(text: &str) -> String {
     let open = text.strip_suffix(END).unwrap_or(text);
     format!("{open}{MEMBER}{}\"{END}", Digest::of(open.as_bytes()))
 }
 
-/// Compares the text of a file with the digest in it, if it has one. `advice` says what to do where they differ.
+/// Compares the text of a file with the digest in it, if it has one. `advice` says what to do if they differ.
 ///
 /// # Errors
-/// [`Error::Format`]
+/// [`Error::Format`] if they differ.
 pub fn check(path: &Path, text: &str, advice: &str) -> Result<()> {
     #[derive(Deserialize)]
     struct Sealed {
@@ -36,7 +36,7 @@ pub fn check(path: &Path, text: &str, advice: &str) -> Result<()> {
     if !matches!(serde_json::from_str(text), Ok(Sealed { digest: Some(_) })) {
         return Ok(());
     }
-    // a lock file travels through version control, which may change the ends of its lines
+    // a lock file passes through version control, which may change its line endings
     let text = text.replace("\r\n", "\n");
     let is_whole = |(open, rest): (&str, &str)| rest == format!("{}\"{END}", Digest::of(open.as_bytes()));
     match text.trim_end().rsplit_once(MEMBER).is_some_and(is_whole) {

@@ -1,5 +1,5 @@
-//! The data set as the page shows it: counts, which class is in which split, and pictures of each split. Read from the
-//! shards and the facts in them.
+//! The data set as the page shows it: its counts, the split of each class, and pictures of each split. The data are
+//! read from the shards and the facts in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -16,27 +16,27 @@ use crate::plan::Facts;
 use crate::plan::split::NAMES;
 use crate::shards::{DATA, Layout, Shards};
 
-/// Images in the picture of a split, and in one of its lines.
+/// The number of images in the picture of a split, and the number in one of its lines.
 const PICTURES: usize = 40;
 const COLUMNS: usize = 10;
-/// The most pixels of a picture.
+/// The maximum number of pixels of a picture.
 const MOST_PIXELS: usize = 1 << 22;
-/// Space between images, in pixels.
+/// The space between images, in pixels.
 const GAP: usize = 2;
-/// Grey of that space.
+/// The grey value of that space.
 const GROUND: u8 = 96;
 
 /// A split of the data set.
 pub struct SplitShards {
-    /// Its name.
+    /// The name of the split.
     pub name: &'static str,
-    /// Its shards.
+    /// The shards of the split.
     pub shards: Shards,
-    /// Samples of each class that occurs in it.
+    /// The number of samples of each class that occurs in the split.
     pub classes: BTreeMap<i64, u64>,
 }
 
-/// Opens the splits of a data set (a folder of the stage dataset) and counts their classes.
+/// Opens the splits of a data set (a folder of the stage `dataset`) and counts their classes.
 pub fn splits(dataset: &Path) -> Result<[SplitShards; 3]> {
     let open = |name: &'static str| -> Result<SplitShards> {
         let shards = Shards::open(&dataset.join(DATA), name)?;
@@ -48,7 +48,7 @@ pub fn splits(dataset: &Path) -> Result<[SplitShards; 3]> {
     Ok([train?, val?, test?])
 }
 
-/// Samples and classes of each split, and how even the classes are.
+/// The number of samples and of classes in each split, with the sizes of the smallest and the largest class.
 pub fn balance(splits: &[SplitShards]) -> Table {
     let titles = ["<split", "samples", "classes", "fewest per class", "most per class"];
     let mut table = Table::new("splits", "Samples and classes of each split", &titles);
@@ -61,7 +61,7 @@ pub fn balance(splits: &[SplitShards]) -> Table {
     table
 }
 
-/// How often each digit stands at each position of each split.
+/// The number of samples with each digit at each position, for each split.
 pub fn digits(splits: &[SplitShards], digits: usize) -> Table {
     let titles: Vec<String> =
         ["<split", "position"].into_iter().map(str::to_owned).chain((0..10).map(|digit| digit.to_string())).collect();
@@ -84,7 +84,8 @@ pub fn digits(splits: &[SplitShards], digits: usize) -> Table {
     table
 }
 
-/// Which split each class is in, as a map of tens and units; of one digit a single row. None for more digits.
+/// The split of each class, as a map of tens and units. A map for one digit has a single row; for more than
+/// two digits there is no map.
 pub fn map(splits: &[SplitShards], layout: &Layout) -> Option<Table> {
     let caption = match layout.digits {
         1 => "The splits that hold each digit",
@@ -108,8 +109,8 @@ fn kind_of(split: &str) -> &'static str {
     NAMES.into_iter().find(|name| *name == split).unwrap_or_default()
 }
 
-/// A map of classes of one or two digits. `cell` makes the cell of a pair of digits: its row, and its column. A map of
-/// one digit has the row 0 alone, which then has no heading.
+/// A map of the classes of one or two digits. `cell` makes the cell for a pair of digits, its row and its column. A map
+/// of one digit has only the row 0, without a heading.
 pub fn class_map(file: &str, caption: &str, digits: usize, cell: impl Fn([u8; 2]) -> Cell) -> Table {
     let titles: Vec<String> =
         std::iter::once("digit".to_owned()).chain((0..10).map(|digit| digit.to_string())).collect();
@@ -123,7 +124,7 @@ pub fn class_map(file: &str, caption: &str, digits: usize, cell: impl Fn([u8; 2]
     table
 }
 
-/// How far the glyphs of val and test were seen in train.
+/// The number of glyphs in val and test, and how many of them also occur in train.
 pub fn leakage(facts: &Facts) -> Table {
     let titles = ["<split", "glyphs", "also in train", "share"];
     let mut table = Table::new("leakage", "Glyphs that a split shares with train", &titles);
@@ -134,7 +135,7 @@ pub fn leakage(facts: &Facts) -> Table {
     table
 }
 
-/// A picture of samples of a split: evenly spaced over up to four row groups, in the order of their classes.
+/// A picture of samples of a split, evenly spaced over up to four row groups and sorted by class.
 pub fn montage(split: &SplitShards, figures: &Figures) -> Result<Figure> {
     let Layout { height, width, .. } = *split.shards.layout();
     let most = PICTURES.min(MOST_PIXELS / (height * width).max(1)).max(1);
@@ -177,7 +178,7 @@ pub fn png(picture: &GrayImage) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Some rows of a split as PNG; those that it has not are left out.
+/// The images in some rows of a split, as PNG. Rows that the split does not have are left out.
 pub fn images(shards: &Shards, rows: &BTreeSet<usize>) -> Result<BTreeMap<usize, Vec<u8>>> {
     let Layout { height, width, .. } = *shards.layout();
     let mut first = 0;

@@ -1,4 +1,4 @@
-//! Figures: pictures that the page embeds and `figures/` holds as files.
+//! Figures: pictures that are embedded in the page and saved as files in `figures/`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,28 +9,28 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::files;
 
-/// A picture in the page.
+/// A picture on the page.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
-    /// The picture as an address that needs no network.
+    /// The picture as a `data:` address, which needs no network.
     pub source: String,
-    /// What those read who do not see it.
+    /// The text for readers who do not see the picture.
     pub alt: String,
-    /// The line below it.
+    /// The caption below the picture.
     pub caption: String,
 }
 
-/// The folder of the figures' files.
+/// The folder for the files of the figures.
 pub struct Figures(PathBuf);
 
 impl Figures {
-    /// Into a folder, which is created.
+    /// Creates the folder for the files.
     pub fn new(folder: &Path) -> Result<Figures> {
         files::create_dir(folder)?;
         Ok(Figures(folder.to_owned()))
     }
 
-    /// Writes a file, and embeds it. Its name's ending tells PNG from SVG.
+    /// Writes a file and embeds it. The suffix of its name tells PNG from SVG.
     pub fn embed(
         &self,
         name: &str,
@@ -44,7 +44,7 @@ impl Figures {
         Ok(Figure { source, alt: alt.into(), caption: caption.into() })
     }
 
-    /// Writes a file only.
+    /// Writes a file without embedding it.
     pub fn save(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.0.join(name);
         files::create_dir(path.parent().unwrap_or(&self.0))?;

@@ -1,8 +1,8 @@
-//! The stage `report`: one page for people, out of the numbers that the other stages left.
+//! The stage `report`: one page for people, made from the numbers that the other stages left.
 //!
-//! In: the data set's facts and a few of its images, the settings of the augmentation, and the runs as [`crate::runs`]
-//! reads them. Out: `index.html`, which needs no network and no script, every figure as a file in `figures/`, every
-//! table as CSV in `tables/`. The report computes nothing that another stage states.
+//! The input is the data set's facts, a few of its images, the settings of the augmentation, and the runs as
+//! [`crate::runs`] reads them. The output is `index.html`, which needs no network and no script, with every figure as a
+//! file in `figures/` and every table as CSV in `tables/`. The report computes no number that another stage states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,56 +33,56 @@ mod plots;
 mod tables;
 mod view;
 
-/// The page's file.
+/// The file name of the page.
 pub const FILE: &str = "index.html";
 
-/// Images and epochs in the picture of the augmentation.
+/// The numbers of images and of epochs in the picture of the augmentation.
 const PREVIEW_ROWS: usize = 4;
 const PREVIEW_EPOCHS: usize = 6;
 
-/// The most runs that are shown one by one: a page with the figures of more would pass 5 MB. Of the others the tables
-/// tell, and `figures/`.
+/// The maximum number of runs that are shown individually: with the figures of more runs, the page would exceed 5 MB.
+/// Further runs are in the tables only.
 const MOST_RUNS: usize = 24;
 
-/// The section `report`.
+/// The settings of the report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Names of the runs to compare; none: all that were trained on the data set.
+    /// Names of the runs to compare; empty: all runs that were trained on the data set.
     pub runs: Vec<String>,
 }
 
-/// What to report on.
+/// The content to report on.
 #[derive(Debug, Clone)]
 pub struct Content {
-    /// The data set: a folder of the stage dataset.
+    /// The data set: a folder of the stage `dataset`.
     pub dataset: PathBuf,
-    /// Its augmentation.
+    /// The settings of its augmentation.
     pub augment: augment::Config,
-    /// The content of what the data set is made of, and its own, by stage.
+    /// The content digests of the data set and of the stages that it is made from, by stage.
     pub digests: Vec<(&'static str, Digest)>,
     /// The runs on this data set, best first.
     pub runs: Vec<Run>,
-    /// The names of runs on other data, of which the page says just that.
+    /// The names of runs on other data. The page shows nothing else of them.
     pub others: Vec<String>,
 }
 
-/// What the page says.
+/// The values of the page's template.
 #[derive(Serialize)]
 struct Page {
     title: String,
     style: &'static str,
-    /// Few numbers, each with what it is.
+    /// A few numbers at the top of the page, each with its description.
     highlights: Vec<(String, String)>,
     synthetic: bool,
     leakage_sentence: String,
     description: String,
     runs: Option<Table>,
     paper: Option<Table>,
-    /// Name of each run whose recipe is not the paper's, and in what it differs.
+    /// The names of the runs whose recipe is not the paper's, each with the differences.
     differences: Vec<(String, String)>,
     views: Vec<RunView>,
-    /// Names of runs that are in the tables only.
+    /// The names of the runs that are in the tables only.
     beyond: Vec<String>,
     others: String,
     balance: Table,
@@ -118,7 +118,7 @@ fn render(page: &Page) -> std::result::Result<String, minijinja::Error> {
     templates.add_template("figure.html", include_str!("figure.html"))?;
     templates.add_template("run.html", include_str!("run.html"))?;
     templates.add_template(FILE, include_str!("page.html"))?;
-    // parts of the page that stand in it many times, each a template of one value
+    // parts that occur many times on the page, each a template of one value
     let part = |name: &'static str| {
         move |state: &State, it: Value, class: Option<String>| -> std::result::Result<Value, minijinja::Error> {
             let values = context! { it, class, strong => STRONG };
@@ -185,7 +185,7 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figur
 }
 
 impl Page {
-    /// Every table on the page.
+    /// All tables on the page.
     fn tables(&self) -> impl Iterator<Item = &Table> {
         let fixed = [&self.balance, &self.digits, &self.leakage, &self.settings, &self.digests];
         let own = fixed.into_iter().chain([&self.runs, &self.paper, &self.map].into_iter().flatten());
@@ -197,7 +197,7 @@ impl Page {
     }
 }
 
-/// The images of the mistakes that are shown of some runs.
+/// The images of the mistakes that are shown for some runs.
 fn images(runs: &[Run], splits: &[data::SplitShards]) -> Result<Images> {
     let mut wanted: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     for split in runs.iter().filter_map(|run| run.metrics.as_ref()).flat_map(|metrics| &metrics.splits) {
@@ -241,7 +241,7 @@ fn description(facts: &Facts) -> String {
     )
 }
 
-/// All runs, a line each.
+/// The table of all runs, one row each.
 fn run_table(runs: &[Summary]) -> Table {
     let titles = [
         "<run",
@@ -295,7 +295,7 @@ fn run_table(runs: &[Summary]) -> Table {
     table
 }
 
-/// Each run above the paper's row of its model and learning rate.
+/// The table of all runs, each above the paper's row for its model and learning rate.
 fn paper_table(runs: &[Run], summaries: &[Summary], facts: &Facts) -> Table {
     let titles =
         ["<run", "<recipe", "train accuracy", "train loss", "val accuracy", "val loss", "test accuracy", "test loss"];

@@ -1,5 +1,5 @@
-//! Curves over epochs and reliability, as SVG by kuva: a kept crate without dependencies that draws axes, legends and
-//! ticks. The pictures are light or dark as their surroundings are.
+//! Plots of the training curves and of reliability, as SVG. They are drawn by kuva, a maintained crate without
+//! dependencies that draws axes, legends and ticks. The plots are light or dark like their surroundings.
 
 use kuva::plot::LinePlot;
 use kuva::plot::annotations::ReferenceLine;
@@ -11,24 +11,24 @@ use kuva::render_to_svg;
 use crate::evaluate::statistics::Calibration;
 use crate::train::metrics::Epoch;
 
-/// Colours that can be told apart on white and on black, also by those who do not see red and green.
+/// Colours that can be told apart on white and on black, also by people who cannot tell red from green.
 const TRAIN: &str = "#8d97a3";
 const VAL: &str = "#2f7de1";
 const STEP: &str = "#d97706";
 
-/// Size of a plot in pixels.
+/// The size of a plot in pixels.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 
-/// What makes kuva's black on white fit its surroundings.
+/// The style that fits kuva's black-on-white plots to their surroundings.
 const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{fill:none}text{fill:#3d434b}\
     [stroke=\"#cccccc\"]{stroke:#e4e5e6}[stroke=\"#000000\"]{stroke:#8a919b}\
     @media(prefers-color-scheme:dark){text{fill:#c3c9d0}[stroke=\"#cccccc\"]{stroke:#2c333b}\
     [stroke=\"#000000\"]{stroke:#6f7883}}</style>";
 
-/// Training and validation curves of one quantity, `value` giving both of an epoch; a dashed line before each epoch
-/// that has another learning rate than the one before it. The axes begin at 0; the upper one ends at `top`, or a little
-/// above the data.
+/// The curves of one quantity in training and validation; `value` returns both for an epoch. A dashed line precedes
+/// each epoch whose learning rate differs from that of the epoch before. The axes begin at 0. The vertical axis ends at
+/// `top`, or just above the data.
 pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn(&Epoch) -> (f64, f64)) -> String {
     let points = |pick: fn((f64, f64)) -> f64| -> Vec<(f64, f64)> {
         epochs.iter().map(|epoch| (epoch.epoch as f64, pick(value(epoch)))).collect()
@@ -37,7 +37,7 @@ pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn
     for (name, colour, points) in [("train", TRAIN, points(|v| v.0)), ("val", VAL, points(|v| v.1))] {
         let line = LinePlot::new().with_data(points.clone()).with_color(colour).with_stroke_width(2.0);
         plots.push(line.with_legend(name).into());
-        // a single epoch makes no line
+        // a single epoch makes no line, so each epoch is also a dot
         let size = if epochs.len() > 12 { 2.0 } else { 3.0 };
         plots.push(ScatterPlot::new().with_data(points).with_color(colour).with_size(size).into());
     }
@@ -60,15 +60,15 @@ pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn
     svg(plots, layout)
 }
 
-/// The epochs that have another learning rate than the one before them, with it. None where it moves all the time, as a
-/// cosine does: a line for every epoch would say nothing.
+/// The epochs whose learning rate differs from that of the epoch before, with their learning rates. Empty if the
+/// learning rate changes all the time, as with a cosine schedule, because a line for every epoch would say nothing.
 pub fn steps(epochs: &[Epoch]) -> Vec<(usize, f64)> {
     let all: Vec<(usize, f64)> =
         epochs.iter().zip(epochs.iter().skip(1)).filter(|(a, b)| a.lr != b.lr).map(|(_, b)| (b.epoch, b.lr)).collect();
     if all.len() > 2 && all.len() + 2 >= epochs.len() { Vec::new() } else { all }
 }
 
-/// Share of right answers against confidence; the diagonal is perfect calibration.
+/// The share of right answers against confidence. The diagonal is perfect calibration.
 pub fn reliability(calibration: &Calibration) -> String {
     let filled = || calibration.bins.iter().filter_map(|bin| Some((bin.confidence?, bin.accuracy?, bin.samples)));
     let points: Vec<(f64, f64)> = filled().map(|(confidence, accuracy, _)| (confidence, accuracy)).collect();
@@ -98,7 +98,7 @@ fn sized(layout: Layout) -> Layout {
 }
 
 fn svg(plots: Vec<Plot>, layout: Layout) -> String {
-    // kuva gives a size and no view box, without which a page cannot scale the picture
+    // kuva writes a size but no view box, without which a page cannot scale the plot
     let view_box = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" ");
     let svg = render_to_svg(plots, layout).replacen("<svg ", &view_box, 1);
     match svg.split_once('>') {
@@ -134,7 +134,7 @@ mod tests {
         let cosine: Vec<Epoch> = (1..=5).map(|n| epoch(n, 1e-3 / n as f64)).collect();
         assert_eq!(steps(&cosine), []);
         let svg = curves("accuracy", Some(1.0), &epochs, |epoch| (epoch.train_accuracy, epoch.val_accuracy));
-        // what the style sheet takes hold of
+        // the attributes that the style sheet selects
         for words in ["<rect width=\"100%\" height=\"100%\" fill=\"white\"", "stroke=\"#cccccc\"", "stroke=\"#000000\""]
         {
             assert!(svg.contains(words), "{words}");

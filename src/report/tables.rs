@@ -1,5 +1,5 @@
-//! Tables: what the page shows as HTML, `tables/` holds as CSV, and a heat map draws as SVG. One structure for all
-//! three, so that they cannot differ.
+//! Tables: the page shows a table as HTML, `tables/` holds it as CSV, and a heat map is drawn as SVG. All three are
+//! made from one structure, so that they cannot differ.
 
 use std::path::Path;
 
@@ -13,15 +13,15 @@ use crate::runs::format::percent;
 /// A table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Table {
-    /// Its CSV file's name, without ending.
+    /// The name of the CSV file, without its suffix.
     pub file: String,
-    /// What it shows.
+    /// The caption of the table.
     pub caption: String,
-    /// Headings of its columns.
+    /// The headings of the columns.
     pub columns: Vec<Column>,
-    /// Its rows: a cell per column, the first of which heads the row.
+    /// The rows, with a cell for each column. The first cell is the heading of the row.
     pub rows: Vec<Vec<Cell>>,
-    /// Whether it is a map: small square cells of which colour says more than text.
+    /// Whether the table is a map: small square cells whose colour says more than their text.
     pub is_map: bool,
 }
 
@@ -30,20 +30,20 @@ pub struct Table {
 pub struct Column {
     /// The text.
     pub title: String,
-    /// Whether its cells are words, set to the left; numbers are set to the right.
+    /// Whether the cells are words, which are aligned left. Numbers are aligned right.
     pub words: bool,
 }
 
 /// A cell.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Cell {
-    /// What people read.
+    /// The text for people.
     pub text: String,
-    /// What programs read: the number in full.
+    /// The text for programs: the number in full.
     pub raw: String,
-    /// Its kind, as a class of the style sheet; mostly none.
+    /// The kind of the cell, a class of the style sheet; usually empty.
     pub kind: &'static str,
-    /// How strongly it is coloured, 0 to 1.
+    /// The strength of the colour, from 0 to 1.
     pub heat: f64,
 }
 
@@ -58,12 +58,12 @@ pub fn count(value: u64) -> Cell {
     Cell { text: grouped(value), raw: value.to_string(), ..Cell::default() }
 }
 
-/// A cell of a share, as a percentage; of none a dash.
+/// A cell of a share, as a percentage; a dash if there is none.
 pub fn share(value: Option<f64>) -> Cell {
     number(value, percent)
 }
 
-/// A cell of a number as `show` writes it; of none a dash.
+/// A cell of a number in the form that `show` gives; a dash if there is none.
 pub fn number(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
     match value {
         Some(value) => Cell { text: show(value), raw: value.to_string(), ..Cell::default() },
@@ -71,12 +71,12 @@ pub fn number(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
     }
 }
 
-/// A loss as people read it.
+/// A loss with four decimals.
 pub fn loss(loss: f64) -> String {
     format!("{loss:.4}")
 }
 
-/// A whole number with its thousands apart.
+/// A whole number with commas between its thousands.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let cut = |(i, digit): (usize, char)| match i > 0 && (digits.len() - i).is_multiple_of(3) {
@@ -87,7 +87,7 @@ pub fn grouped(value: u64) -> String {
 }
 
 impl Table {
-    /// A table without rows; of a column's title a leading `<` says that it holds words.
+    /// A table without rows. A leading `<` in a title marks a column of words.
     pub fn new(file: impl Into<String>, caption: impl Into<String>, titles: &[&str]) -> Table {
         let column = |title: &&str| match title.strip_prefix('<') {
             Some(title) => Column { title: title.to_owned(), words: true },
@@ -111,7 +111,7 @@ impl Table {
         files::write(&path, self.csv().as_bytes())
     }
 
-    /// A map as SVG, light or dark as its surroundings are.
+    /// A map as SVG, light or dark like its surroundings.
     pub fn svg(&self) -> String {
         const CELL: usize = 34;
         const MARGIN: usize = 36;
@@ -159,7 +159,7 @@ impl Table {
     }
 }
 
-/// The heat from which on text is light.
+/// Text on a cell with more heat than this is light.
 pub const STRONG: f64 = 0.55;
 
 fn escaped(text: &str) -> String {

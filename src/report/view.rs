@@ -1,5 +1,5 @@
-//! A run as the page shows it: its curves, its results, what it takes for what. Everything is read from a [`Run`]; only
-//! the form is made here.
+//! A run as the page shows it: its curves, its results and its mistakes. All numbers are read from a [`Run`]; this
+//! module only formats them.
 
 use std::collections::BTreeMap;
 
@@ -18,24 +18,24 @@ use crate::labels;
 use crate::runs::format::{percent, span, utc};
 use crate::runs::{Run, RunState};
 
-/// Wrong answers in a table, and worst mistakes in a picture.
+/// The maximum numbers of wrong answers in a table and of worst mistakes in a picture.
 const CONFUSIONS: usize = 10;
 pub const MISTAKES: usize = 12;
 
-/// Images of mistakes, as PNG: by split and row.
+/// The images of mistakes as PNG, by split and row.
 pub type Images = BTreeMap<(String, usize), Vec<u8>>;
 
 /// A run on the page.
 #[derive(Debug, Serialize)]
 pub struct RunView {
     pub name: String,
-    /// What a link to it ends in.
+    /// The fragment of a link to the run.
     pub id: String,
-    /// Finished, unfinished or stopped.
+    /// The state of the run: finished, unfinished or stopped.
     pub state: &'static str,
-    /// One sentence.
+    /// A sentence that summarises the run.
     pub line: String,
-    /// What the reader should not miss, a sentence each.
+    /// Warnings, a sentence each.
     pub warnings: Vec<String>,
     pub curves: Vec<Figure>,
     pub results: Option<Table>,
@@ -49,7 +49,7 @@ pub struct RunView {
 #[derive(Debug, Serialize)]
 pub struct SplitView {
     pub name: String,
-    /// Whether it is shown before anyone asks: test is.
+    /// Whether the split is shown without a click, as `test` is.
     pub open: bool,
     pub map: Option<Table>,
     pub confusion: Vec<Table>,
@@ -69,7 +69,7 @@ pub struct Mistake {
     pub class_probability: String,
 }
 
-/// Makes the view of a run and writes its figures; `images` holds those of its mistakes.
+/// Makes the view of a run and writes its figures. `images` holds the images of its mistakes.
 pub fn view(run: &Run, images: &Images, figures: &Figures) -> Result<RunView> {
     let summary = run.summary();
     let id = format!("run-{}", slug(&run.folder));
@@ -94,7 +94,7 @@ pub fn view(run: &Run, images: &Images, figures: &Figures) -> Result<RunView> {
     })
 }
 
-/// A name as part of an address in the page, or of a file's; two names never give the same one.
+/// A name as part of an address in the page, or of a file name. Different names give different results.
 fn slug(name: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let part = |c: char| if plain(c) { c.to_string() } else { format!("~{:x}~", u32::from(c)) };
@@ -178,7 +178,7 @@ fn curves(run: &Run, figures: &Figures) -> Result<Vec<Figure>> {
     ])
 }
 
-/// The numbers of every split.
+/// The results on every split.
 fn results(run: &Run, metrics: &Metrics) -> Table {
     let mut titles: Vec<String> =
         ["<split", "images", "accuracy", "95% interval", "loss", "calibration error"].map(str::to_owned).to_vec();
@@ -200,7 +200,7 @@ fn results(run: &Run, metrics: &Metrics) -> Table {
     table
 }
 
-/// The interval of an accuracy.
+/// The 95% interval of an accuracy.
 pub fn interval(accuracy: &Accuracy) -> Cell {
     let text = format!("{}–{}", percent(accuracy.low), percent(accuracy.high));
     Cell { text, raw: format!("{} {}", accuracy.low, accuracy.high), ..Cell::default() }
@@ -259,7 +259,7 @@ fn split_view(run: &Run, split: &SplitMetrics, digits: usize, images: &Images, f
     })
 }
 
-/// Accuracy of each class; colour is the share of wrong answers beside the class with the most.
+/// The accuracy of each class. The colour is the share of wrong answers, relative to the class with the largest share.
 fn accuracy_map(run: &str, split: &SplitMetrics, digits: usize) -> Table {
     let by_class: BTreeMap<i64, &Accuracy> =
         split.classes.iter().filter_map(|class| Some((class.class.parse().ok()?, &class.accuracy))).collect();
@@ -278,7 +278,8 @@ fn accuracy_map(run: &str, split: &SplitMetrics, digits: usize) -> Table {
     })
 }
 
-/// How often each digit was taken for each; mistakes are coloured by their number beside the most frequent one.
+/// How often each digit was taken for each digit. The colour of a mistake is its count, relative to
+/// the most frequent mistake.
 fn confusion(run: &str, split: &SplitMetrics, at: &PositionMetrics) -> Table {
     let file = format!("{}/confusion-{}-{}", slug(run), slug(&split.split), at.position);
     let caption = format!(
@@ -324,7 +325,7 @@ fn elsewhere(run: &Run) -> Table {
     table
 }
 
-/// The settings of training and augmentation, a row each.
+/// The settings of training and augmentation, one row each.
 fn settings(run: &Run) -> Option<Table> {
     let mut table = Table::new(format!("{}/settings", slug(&run.folder)), "Settings", &["<setting", "<value"]);
     for section in ["train", "augment"] {

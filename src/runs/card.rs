@@ -1,5 +1,5 @@
-//! The model card: `README.md` beside an evaluated network, with the YAML header that Hugging Face reads. Its text is
-//! the template `card.md`.
+//! The model card: `README.md` beside the metrics of an evaluated network, with the YAML header that Hugging Face
+//! reads. Its text is the template `card.md`.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -15,10 +15,10 @@ use crate::plan::facts::GlyphSet;
 use crate::plan::{self, Facts};
 use crate::raw::{Licence, Origin};
 
-/// The card's file.
+/// The file name of the card.
 pub const FILE: &str = "README.md";
 
-/// The values of the template. Numbers that are not whole are texts, as the card shows them.
+/// The values of the template. Numbers with decimals are texts, as the card shows them.
 #[derive(Serialize)]
 struct Card<'a> {
     name: &'a str,
@@ -35,16 +35,16 @@ struct Card<'a> {
     epoch: usize,
     weights_file: &'static str,
     splits: Vec<SplitRow>,
-    /// The settings of training: key and value.
+    /// The settings of the training: key and value.
     settings: Vec<(String, String)>,
     epochs_done: usize,
-    /// How long the training took.
+    /// The duration of the training.
     time: Option<String>,
     plan: &'a plan::Config,
     glyphs: &'a GlyphSet,
     glyphs_digest: String,
     leakage_sentence: String,
-    /// What differs from the paper's recipe.
+    /// The differences from the paper's recipe.
     differences: Vec<String>,
 }
 
@@ -140,14 +140,14 @@ fn model_index(split: &SplitMetrics) -> Vec<Metric> {
     all
 }
 
-/// The settings of training as cells of a Markdown table.
+/// The settings of the training as cells of a Markdown table.
 fn settings(run: &Run) -> Vec<(String, String)> {
     let cell = |value: &Value| value.to_string().replace('"', "").replace('|', "\\|");
     let section = run.settings.get("train").and_then(Value::as_object).into_iter().flatten();
     section.map(|(key, value)| (key.clone(), cell(value))).collect()
 }
 
-/// A text as YAML takes it, whatever is in it.
+/// A text quoted for YAML.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }

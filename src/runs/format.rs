@@ -1,8 +1,8 @@
-//! Times, lengths of time and shares as people read them.
+//! Times, durations and shares in a readable form.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 
-/// A time in seconds since 1970 as date and time of day, UTC.
+/// A time in seconds since 1970 as date and time of day in UTC.
 pub fn utc(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
     match time {
@@ -10,12 +10,12 @@ pub fn utc(seconds: u64) -> String {
             let (year, month, day) = (time.year(), time.month(), time.day());
             format!("{year}-{month:02}-{day:02} {:02}:{:02}", time.hour(), time.minute())
         }
-        // some 260,000 years from now, as a damaged file may have it
+        // a time some 260,000 years from now, as a damaged file may hold it
         None => format!("{seconds} s after 1970"),
     }
 }
 
-/// A length of time.
+/// A duration in a suitable unit.
 pub fn span(seconds: f64) -> String {
     match seconds {
         s if s < 10.0 => format!("{s:.1} s"),
@@ -25,7 +25,7 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// A share, such as an accuracy, in percent with two decimals.
+/// A share, such as an accuracy, as a percentage with two decimals.
 pub fn percent(share: f64) -> String {
     format!("{:.2}%", 100.0 * share)
 }

@@ -1,4 +1,4 @@
-//! The runs that stand in a folder of artifacts, finished or not, and what the records say of each.
+//! The list of the runs in a folder of artifacts, finished or not, with what the records say about each.
 
 use std::path::{Path, PathBuf};
 
@@ -23,16 +23,16 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// The runs in a folder of artifacts, in which the stages `train` and `evaluate` have the folders of their names. It
-    /// reads nothing yet.
+    /// The runs in a folder of artifacts. The folders of the stages `train` and `evaluate` have the stages'
+    /// names. Nothing is read yet.
     pub fn new(artifacts: &Path) -> Runs {
         Runs { train: artifacts.join("train"), evaluate: artifacts.join("evaluate") }
     }
 
-    /// Every run that stands, the best first; or those of one name, finished and unfinished.
+    /// All runs, the best first. If `name` is given, only the runs with this name, finished and unfinished.
     ///
     /// # Errors
-    /// [`RunsError::NoSuchRun`] and [`RunsError::RunUnfinished`] for a name that no run has.
+    /// [`RunsError::NoSuchRun`] if no run has the name.
     pub fn list(&self, name: Option<&str>) -> Result<Vec<Run>> {
         let mut runs = self.places()?.iter().map(|(place, _)| Run::read(place)).collect::<Result<Vec<Run>>>()?;
         if let Some(name) = name {
@@ -45,7 +45,7 @@ impl Runs {
         Ok(runs)
     }
 
-    /// The error for a run that does not stand, with the names of those that do.
+    /// The error for a run that does not exist, with the names of the existing runs, or for a run that is unfinished.
     pub fn missing(&self, run: &str) -> Result<Error> {
         let folder = self.train.join(run);
         let unfinished = files::unfinished(&files::resolve(&folder).unwrap_or(folder));
@@ -61,10 +61,10 @@ impl Runs {
         Ok(Error::from(RunsError::NoSuchRun { folder: self.train.clone(), run: run.to_owned(), runs }))
     }
 
-    /// The folder of the finished run with this name, or the one in which an unfinished run would stand.
+    /// The folder of the finished run with this name; if there is none, the folder of an unfinished run with this name.
     ///
     /// # Errors
-    /// [`RunsError::NoSuchRun`] for a text that is no name of a folder.
+    /// [`RunsError::NoSuchRun`] or [`RunsError::RunUnfinished`] if the text is not the name of a folder.
     pub fn folder(&self, run: &str) -> Result<PathBuf> {
         if Path::new(run).components().count() != 1 || Path::new(run).file_name().is_none() {
             return Err(self.missing(run)?);
@@ -76,19 +76,19 @@ impl Runs {
         }
     }
 
-    /// Where all runs stand, finished or not, with the content of the data set that each was trained on, as far as that is
-    /// known.
+    /// The places of all runs, finished or not, each with the content digest of the data set that it was
+    /// trained on, if that is known.
     pub fn places(&self) -> Result<Vec<(Place, Option<Digest>)>> {
         let mut folders = files::entries(&self.train)?;
-        // an unfinished run stands beside the folder that a link leads to
+        // if the folder of a run is a link, the unfinished run is beside the target of the link
         let linked = folders.iter().filter(|folder| folder.is_symlink()).filter_map(|link| files::resolve(link).ok());
         folders.extend(linked.map(|folder| files::unfinished(&folder)).collect::<Vec<_>>());
         folders.retain(|folder| is_run(folder));
         folders.iter().map(|folder| self.place(folder)).collect()
     }
 
-    /// What the records say of the run in a folder of `train`, with the content of its data set. An evaluation counts if it
-    /// is of the weights that stand.
+    /// What the records say about the run in a folder of `train`, with the content digest of its data set. Only
+    /// evaluations of the current weights count.
     pub fn place(&self, folder: &Path) -> Result<(Place, Option<Digest>)> {
         let mut place = Place { folder: folder.to_owned(), ..Place::default() };
         let record = match Record::read(folder) {
@@ -97,14 +97,14 @@ impl Runs {
                 let environment = Run::read(&place)?.environment;
                 return Ok((place, environment.dataset.and_then(|digest| digest.parse().ok())));
             }
-            // the record may be readable a moment later, so this is no fact about the run
+            // the record may be readable a moment later, so this says nothing about the run
             Err(error) if error.is_of_system() => return Err(error),
             Err(error) => {
                 place.problems.push(error.to_string());
                 return Ok((place, None));
             }
         };
-        // the weights are large, and hold nothing that is shown of a run
+        // the weights are large, and nothing in them is shown
         let check = |wanted: &dyn Fn(&str) -> bool| record.check(folder, "restore the file from a copy", wanted).err();
         let table = check(&|path| path == metrics::FILE);
         let others = check(&|path| path != metrics::FILE && !path.ends_with(".safetensors"));
@@ -122,7 +122,7 @@ impl Runs {
         Ok((place, dataset))
     }
 
-    /// Adds the evaluations of the weights that a run's record names, and what is wrong with them.
+    /// Adds the evaluations of the weights that a run's record names, and the problems of these evaluations.
     fn add_evaluations(&self, place: &mut Place, run: &Record) -> Result<()> {
         let name = name_of(&place.folder);
         let dataset = run.key.inputs.get("dataset");
@@ -132,7 +132,7 @@ impl Runs {
                 Ok(None) => continue,
                 Err(error) if error.is_of_system() => return Err(error),
                 Err(error) => {
-                    // without a record only the folder's name tells which run was evaluated
+                    // without a record, only the folder's name tells which run was evaluated
                     let folder = name_of(&folder);
                     let is_of_run = folder.strip_prefix(&name).is_some_and(|at| at.is_empty() || at.starts_with('@'));
                     place.problems.extend(is_of_run.then(|| error.to_string()));
@@ -171,7 +171,7 @@ pub fn recorded(home: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Whether a folder in `train` holds a run: a user may keep other folders there.
+/// Whether a folder in `train` holds a run. A user may keep other folders there.
 fn is_run(folder: &Path) -> bool {
     !is_hidden(folder) && (folder.join(record::FILE).is_file() || files::is_marked(folder))
 }

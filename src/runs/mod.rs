@@ -1,8 +1,8 @@
-//! What is known of a run, gathered from the files that it left: the one place that the report, the model cards and
-//! `multidigit runs` take a run's numbers from.
+//! Runs: the information about each run, gathered from the files that it left. The report, the model cards and
+//! `multidigit runs` take the numbers of a run from here alone.
 //!
-//! Numbers are read here (`metrics.csv` of `train`, `metrics.json` of `evaluate`) and selected, never computed. A run
-//! that has not ended, or whose files are damaged, is a run all the same, and says what it is.
+//! Numbers are read (from `metrics.csv` of `train` and `metrics.json` of `evaluate`) and selected, never computed. A
+//! run that has not ended, or whose files are damaged, is also listed, with its state and its problems.
 
 pub mod card;
 mod error;
@@ -25,24 +25,24 @@ use crate::train::metrics::{self, Epoch};
 use crate::train::{self, environment};
 pub use list::{Runs, recorded};
 
-/// Where a run stands, and what its records say of it.
+/// The folders of a run, and what its records say about it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Place {
-    /// The folder that `train` left.
+    /// The folder that `train` wrote.
     pub folder: PathBuf,
-    /// The folder that `evaluate` left of these weights on the data set, where it did.
+    /// The folder of the evaluation of these weights on the data set, if there is one.
     pub evaluate: Option<PathBuf>,
-    /// Those that it left of these weights on other data.
+    /// The folders of the evaluations of these weights on other data.
     pub elsewhere: Vec<PathBuf>,
-    /// The settings in the record of `train`, by section; none without a record.
+    /// The settings in the record of `train`, by section; `None` if there is no record.
     pub settings: Option<Value>,
     /// When training ended, in seconds since 1970.
     pub finished: Option<u64>,
-    /// How long it took, in seconds.
+    /// The duration of the training in seconds.
     pub seconds: Option<f64>,
-    /// What is wrong with the record, and with what it records, in words.
+    /// Problems of the record and of the files that it names, in words.
     pub problems: Vec<String>,
-    /// Whether the table of the epochs is not the one that was recorded.
+    /// Whether the table of the epochs differs from the recorded one.
     pub is_rotten: bool,
 }
 
@@ -52,14 +52,14 @@ pub struct Place {
 pub enum RunState {
     /// All epochs are done.
     Finished,
-    /// It was interrupted, or is under way.
+    /// The training was interrupted, or is under way.
     Unfinished,
-    /// Its loss became NaN or infinite.
+    /// The loss became NaN or infinite.
     Stopped,
 }
 
 impl RunState {
-    /// The word for it.
+    /// The name of the state, in lower case.
     pub fn name(self) -> &'static str {
         match self {
             RunState::Finished => "finished",
@@ -69,29 +69,29 @@ impl RunState {
     }
 }
 
-/// What computed a run. Older runs do not say.
+/// The environment that a run was trained in. Older runs do not record it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RecordedEnvironment {
-    /// The program's version.
+    /// The version of the program.
     pub version: Option<String>,
-    /// The commit that it was built from.
+    /// The commit that the program was built from.
     pub commit: Option<String>,
-    /// The processor.
+    /// The name of the processor.
     pub cpu: Option<String>,
-    /// Its cores.
+    /// The number of its cores.
     pub cores: Option<u64>,
-    /// Threads that computed.
+    /// The number of threads that computed.
     pub threads: Option<u64>,
-    /// What computed.
+    /// The device that computed.
     pub device: Option<String>,
-    /// Content digest of the data set.
+    /// The content digest of the data set.
     pub dataset: Option<String>,
     /// When training began, in seconds since 1970.
     pub started: Option<u64>,
 }
 
-/// What `train` says of a loss that is no number.
+/// What `train` writes when the loss becomes NaN or infinite.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Stop {
@@ -99,89 +99,90 @@ pub struct Stop {
     pub step: Option<u64>,
     /// The epoch, counted from 1.
     pub epoch: Option<u64>,
-    /// The sentence that the user read.
+    /// The message that the user saw.
     pub message: String,
 }
 
 /// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// Its name.
+    /// The name of the run.
     pub name: String,
-    /// The name of its folder, which no other run has: of one that has not ended its ending says so.
+    /// The name of the run's folder, which no other run has. If the run has not ended, the name has the
+    /// suffix of an unfinished run.
     pub folder: String,
-    /// Whether it has ended.
+    /// Whether the run has ended.
     pub state: RunState,
-    /// The settings, by section; null where nothing tells.
+    /// The settings, by section; null if no file holds them.
     pub settings: Value,
     /// The network.
     pub model: Option<String>,
-    /// The learning rate that it began with.
+    /// The initial learning rate.
     pub learning_rate: Option<f64>,
-    /// Epochs that are done.
+    /// The epochs that are done.
     pub epochs: Vec<Epoch>,
-    /// The evaluation of its weights on the data set.
+    /// The evaluation of the run's weights on the data set.
     pub metrics: Option<Metrics>,
-    /// Evaluations of its weights on other data, by the names of their folders.
+    /// Evaluations of the run's weights on other data, by the names of their folders.
     pub elsewhere: Vec<(String, Metrics)>,
-    /// What computed it.
+    /// The environment that the run was trained in.
     pub environment: RecordedEnvironment,
-    /// Why it stopped, where its loss became no number.
+    /// Why the run stopped, if its loss became NaN or infinite.
     pub stop: Option<Stop>,
-    /// What could not be read, in words.
+    /// Problems with reading the files of the run, in words.
     pub problems: Vec<String>,
-    /// When it ended; of one that has not, when it began. In seconds since 1970.
+    /// When the run ended, or when it began if it has not ended, in seconds since 1970.
     pub when: Option<u64>,
-    /// How long it took, in seconds.
+    /// The duration of the training in seconds.
     pub seconds: Option<f64>,
 }
 
-/// A run in one line: what `multidigit runs` prints, and every table of runs shows.
+/// A run in one line, as `multidigit runs` prints it and tables of runs show it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// Its name.
+    /// The name of the run.
     pub run: String,
-    /// Whether it has ended.
+    /// Whether the run has ended.
     pub state: RunState,
     /// The network.
     pub model: Option<String>,
-    /// The learning rate that it began with.
+    /// The initial learning rate.
     pub learning_rate: Option<f64>,
-    /// Images per step.
+    /// The number of images per step.
     pub batch_size: Option<u64>,
     /// The seed.
     pub seed: Option<u64>,
-    /// Epochs that are done.
+    /// The number of epochs that are done.
     pub epochs: usize,
-    /// Epochs that were asked for.
+    /// The number of epochs in the configuration.
     pub epochs_planned: Option<u64>,
-    /// Training accuracy in the last epoch.
+    /// The training accuracy in the last epoch.
     pub train_accuracy: Option<f64>,
-    /// Training loss in the last epoch.
+    /// The training loss in the last epoch.
     pub train_loss: Option<f64>,
-    /// The epoch with the lowest validation loss, whose weights are the best.
+    /// The epoch with the lowest validation loss, whose weights are the best weights.
     pub best_epoch: Option<usize>,
-    /// Validation accuracy after that epoch.
+    /// The validation accuracy after that epoch.
     pub best_val_accuracy: Option<f64>,
-    /// Validation loss after that epoch.
+    /// The validation loss after that epoch.
     pub best_val_loss: Option<f64>,
-    /// Joint-digit accuracy on test, with its interval.
+    /// The joint-digit accuracy on the test split, with its interval.
     pub test_accuracy: Option<Accuracy>,
-    /// Loss on test.
+    /// The loss on the test split.
     pub test_loss: Option<f64>,
-    /// When it ended, else when it began, in seconds since 1970.
+    /// When the run ended, or when it began if it has not ended, in seconds since 1970.
     pub when: Option<u64>,
-    /// How long it took, in seconds.
+    /// The duration of the training in seconds.
     pub seconds: Option<f64>,
-    /// What could not be read of it, in words.
+    /// Problems with reading the files of the run, in words.
     pub problems: Vec<String>,
 }
 
 impl Run {
-    /// Reads what stands of a run. What is damaged is said in [`Run::problems`].
+    /// Reads the files of a run. Damaged files are reported in [`Run::problems`].
     ///
     /// # Errors
-    /// [`Error::Io`] where the system fails: the same run may be whole a moment later.
+    /// [`Error::Io`] if the system fails, since the same file may be readable a moment later.
     pub fn read(place: &Place) -> Result<Run> {
         let folder = &place.folder;
         let mut problems = place.problems.clone();
@@ -190,7 +191,7 @@ impl Run {
             Some(settings) => settings.clone(),
             None => read_if_there(&folder.join(train::CONFIG), yaml, &mut problems)?.unwrap_or_default(),
         };
-        // numbers that are not those that were recorded are none
+        // a table that differs from the recorded one is not shown
         let epochs = match place.is_rotten {
             true => Vec::new(),
             false => read_if_there(&folder.join(metrics::FILE), metrics::read, &mut problems)?.unwrap_or_default(),
@@ -230,7 +231,7 @@ impl Run {
         })
     }
 
-    /// The epoch with the lowest validation loss, the first of equals.
+    /// The epoch with the lowest validation loss; the first of several with the same loss.
     pub fn best(&self) -> Option<&Epoch> {
         self.epochs.iter().reduce(|best, epoch| if epoch.val_loss < best.val_loss { epoch } else { best })
     }
@@ -263,13 +264,14 @@ impl Run {
     }
 }
 
-/// Sorts runs: the best validation accuracy first, those without one last, by name among equals.
+/// Sorts runs by validation accuracy, the best first and runs without one last. Runs with equal
+/// accuracy are sorted by name.
 pub fn sort(runs: &mut [Run]) {
     let rank = |run: &Run| run.best().map_or(-1.0, |best| best.val_accuracy);
     runs.sort_by(|a, b| rank(b).total_cmp(&rank(a)).then_with(|| a.name.cmp(&b.name)));
 }
 
-/// What a file holds, where it stands; what is wrong with it goes to `problems`.
+/// Reads a file, if it exists. Its problems are added to `problems`.
 fn read_if_there<T>(path: &Path, read: impl Fn(&Path) -> Result<T>, problems: &mut Vec<String>) -> Result<Option<T>> {
     if !path.try_exists().map_err(Error::io(path, "look for it"))? {
         return Ok(None);

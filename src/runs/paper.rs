@@ -1,4 +1,4 @@
-//! The paper's Table 1, and in what a run's recipe differs from the paper's.
+//! The paper's Table 1, and the differences between a run's recipe and the paper's.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,15 +15,15 @@ pub struct Row {
     pub model: &'static str,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Final training accuracy and loss.
+    /// The final training accuracy and loss.
     pub train: (f64, f64),
-    /// Best validation accuracy and loss.
+    /// The best validation accuracy and loss.
     pub val: (f64, f64),
-    /// Test accuracy and loss.
+    /// The test accuracy and loss.
     pub test: (f64, f64),
 }
 
-/// Passes over the training images in the paper.
+/// The number of epochs in the paper.
 pub const EPOCHS: usize = 30;
 
 const fn row(model: &'static str, learning_rate: f64, numbers: [(f64, f64); 3]) -> Row {
@@ -31,7 +31,7 @@ const fn row(model: &'static str, learning_rate: f64, numbers: [(f64, f64); 3]) 
     Row { model, learning_rate, train, val, test }
 }
 
-/// The paper's Table 1: 30 epochs on 64 of 100 classes, measured on the others.
+/// The paper's Table 1: 30 epochs on 64 of 100 classes, measured on the other classes.
 pub const TABLE_1: [Row; 6] = [
     row("alexnet", 1e-3, [(0.9092, 0.307), (0.5291, 1.793), (0.5145, 1.999)]),
     row("alexnet", 5e-4, [(0.9481, 0.173), (0.7307, 0.923), (0.6696, 1.341)]),
@@ -41,14 +41,14 @@ pub const TABLE_1: [Row; 6] = [
     row("fcn", 5e-4, [(0.9625, 0.115), (0.8846, 0.397), (0.8510, 0.507)]),
 ];
 
-/// The paper's row of a run: that of its model and learning rate.
+/// The row of the paper for a run: the row with its model and learning rate.
 pub fn row_of(run: &Run) -> Option<&'static Row> {
     let rate = run.learning_rate?;
     TABLE_1.iter().find(|row| Some(row.model) == run.model.as_deref() && row.learning_rate == rate)
 }
 
-/// In what a run on a data set with these facts differs from the paper's recipe; empty: in nothing that the paper fixes
-/// (it fixes neither batch size nor seed).
+/// The differences between the recipe of a run, on a data set with these facts, and the paper's recipe, in words. The
+/// paper fixes neither batch size nor seed, so they never count as differences.
 pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
     let mut all = Vec::new();
     if row_of(run).is_none() {
@@ -81,7 +81,7 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
         let per_class = plan.samples_per_class;
         all.push(format!("{} digits in {height}x{width} pixels, {per_class} samples per class", plan.digits));
     }
-    // what the paper leaves open, and what says nothing of the result
+    // the settings that the paper leaves open, or that do not affect the result
     let free = ["model", "learning_rate", "epochs", "batch_size", "seed", "device", "run", "checkpoint_every_steps"];
     let settings = |section: &str| run.settings.get(section).unwrap_or(&Value::Null);
     leaves("train", &json!(train::Config::default()), settings("train"), &free, &mut all);
@@ -94,7 +94,7 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
     all
 }
 
-/// Names the settings below `section` that are not the default's. A key that the run does not know says nothing.
+/// Adds the settings below `section` that differ from the defaults. A key that the run does not have counts as equal.
 fn leaves(section: &str, default: &Value, value: &Value, free: &[&str], out: &mut Vec<String>) {
     let (Some(default), Some(value)) = (default.as_object(), value.as_object()) else { return };
     for (key, expected) in default.iter().filter(|(key, _)| !free.contains(&key.as_str())) {
@@ -105,7 +105,7 @@ fn leaves(section: &str, default: &Value, value: &Value, free: &[&str], out: &mu
     }
 }
 
-/// Whether two settings are the same, by value: YAML writes 15 where JSON has 15.0.
+/// Whether two settings are equal as values: YAML writes 15 where JSON has 15.0.
 fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -138,7 +138,7 @@ mod tests {
         Facts { glyphs, plan, counts, val_leakage: leakage, test_leakage: leakage }
     }
 
-    /// A finished run of the default settings but for some, with so many epochs.
+    /// A finished run with default settings except those in `change`, and with `epochs` epochs.
     fn run(change: impl Fn(&mut train::Config), epochs: usize) -> Run {
         let home = tempfile::tempdir().unwrap();
         let epoch = |epoch: usize| Epoch {

@@ -229,8 +229,8 @@ impl Pages {
             };
             input.seek_relative(packed as i64).map_err(refuse)?;
             left -= packed;
-            // a page that declares a larger size is refused before it is unpacked; a page that is
-            // larger is refused meanwhile
+            // a page that declares a larger size is refused before it is unpacked; a page that turns out larger than it
+            // declares is refused while it is unpacked
             pages.largest = pages.largest.max(unpacked);
             pages.unpacked = pages.unpacked.saturating_add(unpacked);
             let words = u64::try_from(page.words).ok().filter(|&words| words <= unpacked);

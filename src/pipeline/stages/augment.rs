@@ -1,4 +1,4 @@
-//! The stage `augment`: epochs of augmented training images as shards, for whoever trains elsewhere.
+//! The stage `augment`: epochs of augmented training images as shards, for training with other software.
 
 use std::path::Path;
 

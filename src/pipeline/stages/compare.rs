@@ -1,10 +1,11 @@
-//! The comparison of shards with what their inputs give, row by row.
+//! The comparison of shards with the samples that their inputs give, row by row.
 
 use crate::error::Result;
 use crate::shards::{Samples, Shards};
 
-/// The first row of a split that differs from what its input gives, in words. `of` names the input, which gives `rows` rows
-/// in all; `next` gives the samples of its next row group, for a group of that many rows in the shards.
+/// The first row of a split that differs from the row that its input gives, in words. `of` is the name of the input and
+/// `rows` the number of its rows. `next` is called with the number of rows of each row group of the shards, and returns
+/// the samples that the input gives for it.
 pub fn compare(
     shards: &Shards,
     of: &str,
@@ -26,7 +27,7 @@ pub fn compare(
     Ok((found != rows).then(|| format!("`{path}`: {found} rows in all shards of this split; {of} gives {rows}")))
 }
 
-/// The column in which a row differs.
+/// The name of the first column in which two rows differ.
 fn column_that_differs(a: &Samples, b: &Samples, digits: usize, row: usize) -> Option<&'static str> {
     let area = a.images.len() / a.labels.len();
     let cells = row * digits..(row + 1) * digits;

@@ -50,7 +50,7 @@ impl Definition for Dataset {
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
         pipeline.check_outputs(Stage::Plan, |_| true)?;
         let plan = pipeline.folder(Stage::Plan).join(plan::FILE);
-        // they are in memory if `raw` ran in this process, and no later stage needs them
+        // they are in memory if `raw` ran in this process; no later stage needs them
         let glyphs = match pipeline.memory.glyphs.take() {
             Some(glyphs) => glyphs,
             None => {

@@ -1,6 +1,7 @@
-//! The stage `evaluate`: what a trained network answers on the data set's val and test, or on other data.
+//! The stage `evaluate`: the predictions of a trained network on the val and test splits of the
+//! data set, or on other data.
 //!
-//! There is one folder for each run, and one more for each run on other data.
+//! Each run has one folder, and one more for each evaluation on other data.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,10 +27,10 @@ use crate::train::WEIGHTS;
 /// The definition of the stage.
 pub struct Evaluate;
 
-/// Characters of the name of other data in the name of an evaluation.
+/// The maximum number of characters that the name of other data contributes to the name of an evaluation.
 const MOST_OF_DATA: usize = 60;
 
-/// The files that say what was measured. The model card is no part of the content, as it says how long training took.
+/// The files whose digests are the content. The model card is not among them, since it says how long training took.
 const MEASURED: [&str; 2] = [evaluate::FILE, evaluate::PREDICTIONS];
 
 impl Definition for Evaluate {
@@ -65,7 +66,7 @@ impl Definition for Evaluate {
         let name = match pipeline.config.evaluate.data_name() {
             None => run,
             Some(data) => {
-                // an evaluation on data that cannot be read fails later, with the reason
+                // if the data cannot be read, the evaluation fails later and says why
                 let digests = |files: &Vec<(String, Digest)>| files.iter().map(|file| file.1).collect::<Vec<_>>();
                 let content = other_data(pipeline).ok().map(|files| Digest::of_json(&json!(digests(files))));
                 name_on_other_data(&run, &data, content)
@@ -108,7 +109,7 @@ impl Definition for Evaluate {
             pipeline.check_outputs(Stage::Dataset, |path| path.starts_with(DATA))?;
         }
         let splits = evaluate::read(config, &weights, recorded, &data)?;
-        // an hour of training may lie between the first look at other data and their use
+        // an hour of training may pass between the first reading of other data and their use
         check_other_data(pipeline)?;
         let named: Vec<(&str, &Split)> = splits.iter().map(|(name, split)| (name.as_str(), split)).collect();
         let metrics = evaluate::run(config, &weights, recorded, &named, out, progress)?;
@@ -126,13 +127,13 @@ impl Definition for Evaluate {
     }
 
     fn recompute(&self, _: &Pipeline, record: &Record, _: &Progress) -> Result<Option<Digest>> {
-        // before evaluations could be repeated, their content was that of all their files
+        // the content of evaluations by older versions is the digest of all their files
         let all = record::content_of(&record.outputs);
         Ok(if all == record.content { Some(all) } else { record.digest_of_all(&MEASURED) })
     }
 }
 
-/// Names and digests of the files that are evaluated instead of the data set, in their order.
+/// The names and digests of the files that are evaluated instead of the data set, in order.
 fn other_data(pipeline: &Pipeline) -> Result<&Vec<(String, Digest)>> {
     if let Some(contents) = pipeline.memory.other_data.get() {
         return Ok(contents);
@@ -144,7 +145,7 @@ fn other_data(pipeline: &Pipeline) -> Result<&Vec<(String, Digest)>> {
     Ok(pipeline.memory.other_data.get_or_init(|| contents))
 }
 
-/// Refuses files to evaluate on that changed since they were digested.
+/// Returns an error if a file to evaluate on has changed since its digest was computed.
 fn check_other_data(pipeline: &Pipeline) -> Result<()> {
     for (name, digest) in pipeline.memory.other_data.get().into_iter().flatten() {
         let path = Path::new(name.strip_prefix("data/").unwrap_or(name));
@@ -156,8 +157,8 @@ fn check_other_data(pipeline: &Pipeline) -> Result<()> {
     Ok(())
 }
 
-/// The name of an evaluation of a run on other data than the data set's: the run's, the data's, and a digest of what
-/// the data are.
+/// The name of an evaluation of a run on other data: the names of the run and of the data, and a
+/// digest of the data's content.
 fn name_on_other_data(run: &str, data: &str, content: Option<Digest>) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let data: String = data.chars().map(plain).take(MOST_OF_DATA).collect();
@@ -165,7 +166,7 @@ fn name_on_other_data(run: &str, data: &str, content: Option<Digest>) -> String 
     format!("{run}@{data}{content}")
 }
 
-/// Writes the model card of the run that was just evaluated on the data set.
+/// Writes the model card of a run after its evaluation on the data set.
 fn write_card(pipeline: &Pipeline, metrics: &Metrics, out: &Path) -> Result<()> {
     let shards = Shards::open(&pipeline.folder(Stage::Dataset).join(DATA), "train")?;
     let facts = plan::table::facts(shards.first())?;

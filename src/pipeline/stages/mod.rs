@@ -1,4 +1,4 @@
-//! The stages, each in one file: its version, its inputs, its settings in the key, its outputs, its work.
+//! The stages, one file each: version, inputs, settings in the key, outputs and work.
 
 use std::cell::{OnceCell, RefCell};
 
@@ -14,11 +14,11 @@ pub mod raw;
 pub mod report;
 pub mod train;
 
-/// What stages keep in memory while a command runs, so that it need not be read twice.
+/// What stages keep in memory while a command runs, so that it is not read twice.
 #[derive(Default)]
 pub struct Memory {
-    /// The glyphs, between the stage that verified them and the one that renders them.
+    /// The glyphs, kept from the stage that verifies them to the stage that renders them.
     glyphs: RefCell<Option<Glyphs>>,
-    /// Names and digests of the files that are evaluated instead of the data set, once they were read.
+    /// The names and digests of the files that are evaluated instead of the data set, once they have been read.
     other_data: OnceCell<Vec<(String, Digest)>>,
 }

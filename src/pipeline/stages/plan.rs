@@ -1,4 +1,4 @@
-//! The stage `plan`: the table that says which glyph stands where, drawn from the labels of the glyphs.
+//! The stage `plan`: the table that says which glyph stands where in which image, drawn from the labels of the glyphs.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ impl Definition for Plan {
     }
 
     fn settings(&self, config: &Config) -> Vec<(String, Value)> {
-        // the name of the glyphs travels with the plan: the same content from elsewhere is named anew
+        // the plan holds the name of the glyphs, so the same glyphs under another name give another plan
         vec![key::section(config, "plan", &[]), ("glyphs".to_owned(), config.raw.source.name().into())]
     }
 
@@ -95,7 +95,7 @@ impl Definition for Plan {
     }
 }
 
-/// The values of a row of a plan.
+/// The values in a row of a plan.
 fn columns(rows: &Rows, row: usize) -> impl PartialEq {
     let cells = row * rows.digits..(row + 1) * rows.digits;
     let places = [rows.y.get(cells.clone()), rows.x.get(cells.clone())].map(|cells| cells.map(<[_]>::to_vec));

@@ -1,4 +1,4 @@
-//! The stage `raw`: its outputs are the four glyph files, which stand in the raw folder and belong to the user.
+//! The stage `raw`: its outputs are the four glyph files, which are in the raw folder and belong to the user.
 
 use std::path::{Path, PathBuf};
 
@@ -80,18 +80,18 @@ impl Definition for Raw {
     }
 }
 
-/// The glyph files of the configuration.
+/// The glyph files that the configuration names.
 pub fn locate(pipeline: &Pipeline) -> Result<Files> {
     raw::locate(&pipeline.config.raw, &pipeline.raw)
 }
 
-/// Compares the glyph files that `wanted` picks with the record, before another stage computes with them.
+/// Compares the glyph files that `wanted` selects with the record, before another stage computes with them.
 ///
 /// # Errors
-/// [`Error::Format`]
+/// [`Error::Format`] if a file is not as recorded, or not named in the record.
 pub fn check(pipeline: &Pipeline, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let Some(record) = pipeline.record(Stage::Raw)? else { return Ok(()) };
-    // of several files of one name, packed and plain, another may be read than the recorded one
+    // if the folder holds a file both packed and plain, the one that would be read may not be the recorded one
     for path in locate(pipeline)?.paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if record.digest_of(&name).is_none() {
@@ -102,12 +102,12 @@ pub fn check(pipeline: &Pipeline, wanted: impl Fn(&str) -> bool) -> Result<()> {
     pipeline.check_outputs(Stage::Raw, wanted)
 }
 
-/// The source of the glyphs in a record, which need not be the one that is configured now.
+/// The source of the glyphs that a record names, which may differ from the configured one.
 fn source_of(pipeline: &Pipeline, record: &Record) -> raw::Config {
     record.settings_of("raw").unwrap_or_else(|| pipeline.config.raw.clone())
 }
 
-/// The folder in which the files stand.
+/// The folder that holds the files.
 fn base_of(files: &Files) -> PathBuf {
     files.paths[0].parent().unwrap_or(Path::new(".")).to_owned()
 }

@@ -1,4 +1,4 @@
-//! The stage `report`: the page about the data set and about every run that stands, whichever run is configured.
+//! The stage `report`: the page about the data set and about every existing run, whichever run is configured.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ impl Definition for Report {
         &[Input::Keyed(Stage::Dataset), Input::Shown(Stage::Train), Input::Shown(Stage::Evaluate)]
     }
 
-    /// The content of every run that stands, trained, evaluated or unfinished.
+    /// The content of every existing run, whether trained, evaluated or unfinished.
     fn other_inputs(&self, pipeline: &Pipeline) -> Result<Vec<(String, Digest)>> {
         let mut contents = Vec::new();
         for (place, _) in Runs::new(&pipeline.artifacts).places()? {
@@ -56,7 +56,7 @@ impl Definition for Report {
     }
 
     fn settings(&self, config: &Config) -> Vec<(String, Value)> {
-        // the page shows what the settings of `augment` do to a few images
+        // the page shows the effect of the settings of `augment` on a few images
         vec![key::section(config, "augment", &["epochs"]), key::section(config, "report", &[])]
     }
 
@@ -104,7 +104,8 @@ impl Definition for Report {
     }
 }
 
-/// The content of a run without a record: the files that the report reads of it, and not its growing weights.
+/// The content of a run without a record: the digests of the files that the report reads. The weights, which change in
+/// training, are not among them.
 fn content_of_unfinished(folder: &Path) -> Result<Digest> {
     let mut files = files::entries(folder)?;
     files.retain(|file| file.extension().is_some_and(|e| e == "csv" || e == "json" || e == "yaml"));
@@ -113,8 +114,8 @@ fn content_of_unfinished(folder: &Path) -> Result<Digest> {
 }
 
 impl Pipeline {
-    /// Brings the report up to date with what stands, and nothing else but a data set that is not there: no run is trained
-    /// or evaluated.
+    /// Brings the report up to date with the existing data set and runs. The data set is made if it does not exist, but
+    /// no run is trained or evaluated.
     pub fn report(
         &self,
         force: bool,

@@ -1,6 +1,6 @@
-//! The stage `train`: one network, trained on the data set into a folder of its own, the run.
+//! The stage `train`: trains one network on the data set. The result is a run, in a folder of its own.
 //!
-//! A run that was interrupted stays and goes on; how a training begins is decided in [`beginning`].
+//! An interrupted run is kept and can be continued; [`beginning`] decides how a training begins.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub use naming::run_name;
 /// The definition of the stage.
 pub struct Train;
 
-/// Settings of `train` that change no weight.
+/// The settings of `train` that do not change the weights.
 const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
 
 impl Definition for Train {
@@ -49,8 +49,8 @@ impl Definition for Train {
         2
     }
 
-    /// The augmented pixels follow from the data set and the settings of `augment`, both in the key, however many epochs
-    /// stand as shards.
+    /// The shards of `augment` are not in the key: the augmented pixels follow from the data set and the settings of
+    /// `augment`, which both are, however many epochs are stored as shards.
     fn inputs(&self, config: &Config) -> &'static [Input] {
         match config.train.augment {
             true => &[Input::Keyed(Stage::Dataset), Input::OrderOnly(Stage::Augment)],
@@ -61,7 +61,7 @@ impl Definition for Train {
     fn settings(&self, config: &Config) -> Vec<(String, Value)> {
         let train = key::section(config, "train", &UNKEYED);
         match config.train.augment {
-            // epochs beyond those that stand as shards are augmented in flight
+            // epochs that are not stored as shards are augmented in flight
             true => vec![key::section(config, "augment", &["epochs"]), train],
             false => vec![train],
         }
@@ -79,7 +79,7 @@ impl Definition for Train {
         train::is_output(path)
     }
 
-    /// Users keep their own files with a run.
+    /// Users may keep their own files in the folder of a run.
     fn may_hold_strays(&self) -> bool {
         true
     }
@@ -101,7 +101,7 @@ impl Definition for Train {
         beginning::find(pipeline, force, pending).map(Beginning::from)
     }
 
-    /// Tells how long the training takes. If no stage was named and no run stands, it tells how to train one.
+    /// Tells the user how long the training takes, or, if no stage was named and no run exists, how to train one.
     fn announce(&self, pipeline: &Pipeline, request: &Request, beginning: Option<&Beginning>, progress: &Progress) {
         let done = match beginning {
             None if request.stages.is_empty() && !self.folder(pipeline).exists() => 0,
@@ -146,7 +146,7 @@ impl Definition for Train {
         };
         let data = train::Data { digest: pipeline.content(Stage::Dataset)?, epochs, val: &val };
         let summary = train::run(config, &data, key.digest(), out, progress)?;
-        // equal weights are equal runs, however long they took
+        // runs with equal weights have equal content, however long their training took
         let weights = weights().map(|path| Digest::of_file(&out.join(path)));
         let content = Digest::of_json(&json!(weights.into_iter().collect::<Result<Vec<_>>>()?));
         Ok(Done { content: Some(content), rows: summary.epochs.len() as u64, facts: json!(summary) })
@@ -171,12 +171,13 @@ impl Definition for Train {
     }
 }
 
-/// The files of the weights, by their paths in a run's folder.
+/// The files of the weights, as paths in a run's folder.
 fn weights() -> [String; 2] {
     [Weights::Best, Weights::Last].map(|weights| format!("{WEIGHTS}/{}", weights.file()))
 }
 
-/// The network and its epochs, of which some are done, and how long they take, in words.
+/// A description of the training that remains after `done` epochs: the network, the epochs, the images
+/// and, on the CPU, the time.
 fn expectation(config: &Config, done: usize) -> String {
     let train = &train::Config { epochs: config.train.epochs - done, ..config.train.clone() };
     let [images, val, _] = config.plan.counts().map(|count| count as usize);
@@ -186,21 +187,21 @@ fn expectation(config: &Config, done: usize) -> String {
     let time = match train.device {
         Device::Cpu if !estimate::is_worthwhile(train, images) => None,
         Device::Cpu => estimate::estimate(train, shape, images, val).ok().map(estimate::words),
-        Device::Cuda => None, // its speed is known when it trains
+        Device::Cuda => None, // its speed is known only once it trains
     };
     let time = time.map_or_else(String::new, |time| format!(", {time} on this machine by steps just measured"));
     let epochs = if train.epochs == 1 { "1 epoch".to_owned() } else { format!("{} epochs", train.epochs) };
     format!("{}, {epochs} of {images} images{time}", train.model)
 }
 
-/// Refuses a finished run of other settings than the configured ones.
+/// Returns an error if a finished run has other settings than the configured ones.
 ///
 /// # Errors
 /// [`PipelineError::RunStands`](crate::pipeline::PipelineError::RunStands)
 pub fn require_same_settings(pipeline: &Pipeline, run: &Record) -> Result<()> {
     let ours = Key { settings: key::settings(Stage::Train, &pipeline.config), ..run.key.clone() };
     let mut differences = ours.reasons_against(&run.key);
-    // a program without CUDA reads the device of a run as the CPU
+    // a program without CUDA replaces the device of a run by the CPU
     differences.retain(|difference| cfg!(feature = "cuda") || !difference.starts_with("train.device: "));
     match differences.is_empty() {
         true => Ok(()),
@@ -208,12 +209,12 @@ pub fn require_same_settings(pipeline: &Pipeline, run: &Record) -> Result<()> {
     }
 }
 
-/// The configuration of a run that stands in a folder of artifacts, as its own file has it, under overrides. In a program
-/// without CUDA its device is the CPU.
+/// The configuration of an existing run: the one in its own file, with overrides. In a program without
+/// CUDA, the device is the CPU.
 ///
 /// # Errors
-/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun); [`Error::Format`](crate::error::Error::Format) where the file is not
-/// the one that was recorded.
+/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun) if the run does not exist;
+/// [`Error::Format`](crate::error::Error::Format) if the file differs from the recorded one.
 pub fn config_of(artifacts: &Path, run: &str, overrides: &[String]) -> Result<Config> {
     let runs = Runs::new(artifacts);
     let folder = runs.folder(run)?;
@@ -227,7 +228,7 @@ pub fn config_of(artifacts: &Path, run: &str, overrides: &[String]) -> Result<Co
     }
     let mut config = Config::read(Some(&file), &[])?;
     if !cfg!(feature = "cuda") {
-        // the run is evaluated by this program all the same, and not trained, since its record names another device
+        // this program can evaluate the run nevertheless; it does not train it, since its record names another device
         config.train.device = Device::Cpu;
         config.evaluate.device = Device::Cpu;
     }

@@ -1,7 +1,7 @@
-//! How a training begins, or why it is refused. It depends on the runs, finished and unfinished, that have its name.
+//! Decides how a training begins, or why it is refused, from the finished and unfinished runs that have its name.
 //!
-//! Without `--force`, a finished run is never trained over, and an unfinished run with other settings is never started over.
-//! A finished run that is to have more epochs goes on from its checkpoint, if the schedule allows that.
+//! Without `--force`, no training overwrites a finished run, and none starts an unfinished run with other settings
+//! over. A finished run that is to have more epochs is continued from its checkpoint, if the schedule allows that.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,11 +27,11 @@ use multidigit_nn::schedule::Kind;
 pub enum Training {
     /// From nothing.
     Start,
-    /// From nothing, as the unfinished run that stands has no checkpoint yet.
+    /// From nothing, since the existing unfinished run has no checkpoint yet.
     Anew,
-    /// From the checkpoint of an unfinished run of the same settings and data: its epoch, counted from 1, and step.
+    /// From the checkpoint of an unfinished run with the same settings and data. `epoch` is counted from 1.
     GoOn { epoch: usize, step: u64 },
-    /// From the checkpoint of this finished run of fewer epochs.
+    /// From the checkpoint of this finished run, which has fewer epochs.
     Extend(Box<Record>),
     /// Not at all, if the data set that is yet to be made is the one that the finished run was trained on.
     Unchanged,
@@ -55,7 +55,7 @@ impl From<Training> for Beginning {
     }
 }
 
-/// The advice about a damaged file of a finished run.
+/// The advice for a damaged file of a finished run.
 const RESTORE: &str = "restore the file from a copy, or train the run again with --force";
 
 /// The content of the mark in the folder of an unfinished run.
@@ -64,7 +64,7 @@ struct Mark {
     about: String,
     /// Everything that the run depends on.
     key: Key,
-    /// Whether it was begun with `--force`, so that the same command, with it, goes on.
+    /// Whether the run was begun with `--force`. If so, the same command with `--force` continues it.
     #[serde(default)]
     forced: bool,
 }
@@ -85,12 +85,12 @@ impl Mark {
     }
 }
 
-/// How the training of the configured run would begin. Where the data set is `pending`, nobody knows its content, and
-/// settings alone are compared.
+/// How the training of the configured run would begin. If the data set is `pending`, its content is not known yet, and
+/// only settings are compared.
 ///
 /// # Errors
-/// [`PipelineError::RunStands`] and [`PipelineError::UnfinishedStands`], unless `force`; [`Error::Foreign`]; [`Error::Format`] for a
-/// damaged run, or a damaged checkpoint.
+/// [`PipelineError::RunStands`] and [`PipelineError::UnfinishedStands`], unless `force`; [`Error::Foreign`];
+/// [`Error::Format`] for a damaged run or a damaged checkpoint.
 pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Result<Training> {
     let target = files::resolve(&pipeline.folder(Stage::Train))?;
     let (key, _) = pipeline.key(Stage::Train)?;
@@ -116,7 +116,7 @@ pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Resu
     }
     refuse_links(&folder)?;
     if force {
-        // a training that was begun with `--force` and interrupted goes on, unless its files are damaged
+        // a training that was begun with `--force` and interrupted is continued, unless its files are damaged
         let mark = unless_damaged(Mark::read(&folder))?.filter(|mark| mark.forced && mark.key == key);
         let going_on = match mark {
             Some(mark) => unless_damaged(going_on(pipeline, &folder, &mark.key))?.flatten(),
@@ -146,7 +146,7 @@ pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Resu
     }
 }
 
-/// How a training begins if a finished run has its name and is not fresh.
+/// How a training begins if a finished run has its name but is not fresh.
 fn beside_finished(pipeline: &Pipeline, target: &Path, record: Record, key: &Key, pending: bool) -> Result<Training> {
     let differences = differences(pipeline, target, &record.key, key, pending);
     if is_extended(&record.key, key) && differences.len() == 1 {
@@ -169,8 +169,8 @@ fn beside_finished(pipeline: &Pipeline, target: &Path, record: Record, key: &Key
     Err(Error::format(target, found, format!("the files as they were recorded; {RESTORE}")))
 }
 
-/// Refuses an unfinished run with links among the files that a training writes: the files would be written where the links
-/// lead.
+/// Returns an error if links are among the files that a training writes in an unfinished run, since the training would
+/// write to the targets of the links.
 fn refuse_links(folder: &Path) -> Result<()> {
     let is_linked = |path: &&PathBuf| {
         let name = record::name(path);
@@ -183,7 +183,7 @@ fn refuse_links(folder: &Path) -> Result<()> {
     }
 }
 
-/// The place at which the run with this key in a folder goes on, if it has a checkpoint.
+/// How the run with this key in a folder is continued; `None` if it has no checkpoint.
 fn going_on(pipeline: &Pipeline, folder: &Path, key: &Key) -> Result<Option<Training>> {
     let found = checkpoint::find(folder)?.map(|found| found.state);
     let Some(state) = found.filter(|state| state.identity == key.digest()) else {
@@ -194,8 +194,8 @@ fn going_on(pipeline: &Pipeline, folder: &Path, key: &Key) -> Result<Option<Trai
     Ok(Some(Training::GoOn { epoch: state.epoch + 1, step: state.step }))
 }
 
-/// The error for a finished run that differs from the configured one; `schedule` is given if it is what keeps the run from
-/// going on.
+/// The error for a finished run that differs from the configured one. `schedule` is given if the schedule is the reason
+/// why the run cannot be continued.
 pub fn stands(pipeline: &Pipeline, target: &Path, differences: Vec<String>, schedule: Option<Kind>) -> Error {
     let why = schedule.map(|kind| {
         let kind = json!(kind);
@@ -209,8 +209,8 @@ pub fn stands(pipeline: &Pipeline, target: &Path, differences: Vec<String>, sche
     })
 }
 
-/// The differences between the run in a folder and the configured one, in words. The settings of its data set are read from
-/// the run's own configuration file, since they say more than the digest in the key.
+/// The differences between the run in a folder and the configured one, in words. The settings of the run's data set are
+/// read from its own configuration file, since they say more than the digest in the key.
 fn differences(pipeline: &Pipeline, folder: &Path, theirs: &Key, ours: &Key, pending: bool) -> Vec<String> {
     if theirs == ours {
         // the run's configuration file may have been changed, but it is written again
@@ -240,7 +240,7 @@ pub fn build(pipeline: &Pipeline, target: &Path, key: &Key, force: bool, progres
     let folder = build.path();
     let goes_on = matches!(training, Training::GoOn { .. });
     for path in files::walk_all(folder)? {
-        // a run that goes on keeps all files but those that a kill left half written
+        // a run that is continued keeps all files except those that a kill left half written
         let is_half = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if train::is_output(&record::name(&path)) && (is_half || !goes_on) {
             files::remove(&folder.join(path))?;
@@ -249,7 +249,7 @@ pub fn build(pipeline: &Pipeline, target: &Path, key: &Key, force: bool, progres
     if !goes_on {
         build.mark(&Mark::text(key, force))?;
     }
-    // a kill after the end of a training may have left a record
+    // a kill just after a training ended may have left a record
     files::remove(&folder.join(record::FILE))?;
     if let Training::Extend(record) = &training {
         extend(target, folder, record, key)?;
@@ -262,9 +262,9 @@ pub fn build(pipeline: &Pipeline, target: &Path, key: &Key, force: bool, progres
     Ok(build)
 }
 
-/// Copies a finished run into the folder of an unfinished one with another key, which goes on from its checkpoint.
+/// Copies a finished run into the folder of an unfinished run with another key, which continues from the checkpoint.
 fn extend(target: &Path, folder: &Path, finished: &Record, key: &Key) -> Result<()> {
-    // the checkpoint last: a training without it begins again
+    // the checkpoint last: without it, a training starts over
     let (last, first): (Vec<_>, Vec<_>) = finished.outputs.iter().partition(|o| o.path == checkpoint::FILE);
     for output in first.into_iter().chain(last) {
         let to = folder.join(&output.path);
@@ -274,7 +274,7 @@ fn extend(target: &Path, folder: &Path, finished: &Record, key: &Key) -> Result<
     checkpoint::adopt(folder, finished.key.digest(), key.digest())
 }
 
-/// The result of reading a file; none if the file is damaged.
+/// The result of reading a file; `None` if the file is damaged.
 fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Err(error) if !error.is_of_system() => Ok(None),

@@ -1,4 +1,4 @@
-//! The names of runs to which the user gives none. A name holds the settings that tell the run from others.
+//! The names of runs that the user does not name. A name holds the settings in which a run differs from others.
 
 use serde_json::{Map, Value};
 
@@ -6,13 +6,15 @@ use crate::config::Config;
 use crate::digest::Digest;
 use crate::pipeline::{Stage, key};
 
-/// Settings of `train` that are not appended to a name: three begin it, and a run keeps its name with more epochs.
+/// The settings of `train` that are not appended to a name. Three are at its front, and a run that gets
+/// more epochs keeps its name.
 const FRONT: [&str; 4] = ["model", "learning_rate", "seed", "epochs"];
-/// Characters of a name for all that differs from the defaults; more than these become a digest.
+/// The maximum length of the part of a name for the settings that differ from the defaults. A longer part
+/// is replaced by a digest.
 const MOST: usize = 48;
 
-/// The name of the configured run's folder: `train.run`, else model, learning rate and seed, and whatever else differs
-/// from the defaults of the recipe, such as `alexnet-lr0.0005-seed0-samples640`.
+/// The name of the configured run's folder: `train.run` if it is set. Otherwise the model, the learning rate, the seed
+/// and all other settings that differ from the defaults, such as `alexnet-lr0.0005-seed0-samples640`.
 pub fn run_name(config: &Config) -> String {
     if let Some(run) = &config.train.run {
         return run.clone();
@@ -28,7 +30,7 @@ pub fn run_name(config: &Config) -> String {
     front + &rest
 }
 
-/// The settings on which a run depends and which are not the defaults, by dotted key; those of `train` without theirs.
+/// The settings that a run depends on and that differ from the defaults, by dotted key. Keys of `train` have no prefix.
 fn differing(config: &Config) -> Vec<(String, Value)> {
     let default = Config::default();
     let mut all = Vec::new();
@@ -57,7 +59,7 @@ fn leaves(default: &Value, value: &Value, path: &str, out: &mut Vec<(String, Val
     }
 }
 
-/// A setting as a part of a name; `None` for a value that reads badly there.
+/// A setting as a part of a name; `None` if its value does not fit in a name.
 fn part(key: &str, value: &Value) -> Option<String> {
     let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     match value {
@@ -73,7 +75,7 @@ fn part(key: &str, value: &Value) -> Option<String> {
     }
 }
 
-/// A number in few characters: 0.0005, 1e300.
+/// A number in few characters, such as 0.0005 or 1e300.
 fn number(value: f64) -> String {
     let plain = value.to_string();
     if plain.len() <= 10 { plain } else { format!("{value:e}") }
