@@ -9,8 +9,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::{Error, Result};
 use crate::guard::guarded;
+use crate::parquet_file::ParquetFile;
 use crate::raw::idx;
-use crate::tables::Table;
 
 /// The number of rows shown.
 const ROWS: usize = 5;
@@ -53,26 +53,26 @@ fn idx_header(path: &Path) -> Result<String> {
 }
 
 fn parquet(path: &Path) -> Result<String> {
-    let table = Table::open(path)?;
-    let file = table.metadata().metadata().file_metadata();
-    let groups = table.row_groups();
+    let file = ParquetFile::open(path)?;
+    let about = file.metadata().metadata().file_metadata();
+    let groups = file.row_groups();
     let mut out = format!("{}: Parquet\n", path.display());
     let mut line = |text: String| {
         out.push_str(&text);
         out.push('\n');
     };
-    line(format!("rows: {} in {} row groups{}", table.rows(), groups.len(), spread(&groups)));
-    line(format!("created by: {}", file.created_by().unwrap_or("unknown")));
+    line(format!("rows: {} in {} row groups{}", file.rows(), groups.len(), spread(&groups)));
+    line(format!("created by: {}", about.created_by().unwrap_or("unknown")));
     line("schema:".to_owned());
-    for field in table.metadata().schema().fields() {
+    for field in file.metadata().schema().fields() {
         line(format!("  {}: {}", clip(field.name()), field.data_type()));
     }
     line("metadata:".to_owned());
-    for pair in file.key_value_metadata().into_iter().flatten() {
+    for pair in about.key_value_metadata().into_iter().flatten() {
         line(format!("  {}: {}", clip(&pair.key), clip(pair.value.as_deref().unwrap_or_default())));
     }
     // an unsupported compression or type should not hide the rest
-    match first_rows(&table) {
+    match first_rows(&file) {
         Ok(rows) => out.push_str(&format!("first rows:\n{rows}")),
         Err(error) => out.push_str(&format!("first rows: {error}\n")),
     }
@@ -88,21 +88,21 @@ fn spread(groups: &[usize]) -> String {
 }
 
 /// The first rows of the first row group. Columns are read one by one, so that only one is in memory.
-fn first_rows(table: &Table) -> Result<String> {
-    let count = table.row_groups().first().map_or(0, |&rows| rows.min(ROWS));
+fn first_rows(file: &ParquetFile) -> Result<String> {
+    let count = file.row_groups().first().map_or(0, |&rows| rows.min(ROWS));
     if count == 0 {
         return Ok("  none\n".to_owned());
     }
     let mut rows = vec![String::new(); count];
-    let fields = table.metadata().schema().fields();
+    let fields = file.metadata().schema().fields();
     for (position, field) in fields.iter().enumerate() {
         let name = field.name();
         if fields.iter().take(position).any(|before| before.name() == name) {
             continue; // already shown with the first column of this name
         }
-        let bytes = unpacked(table, name);
+        let bytes = unpacked(file, name);
         let columns = match bytes {
-            0..=COLUMN => values(table, name)?,
+            0..=COLUMN => values(file, name)?,
             _ => vec![vec![format!("({:.1} MB in its row group, too much to show)", bytes as f64 / 1e6); count]],
         };
         for column in columns {
@@ -117,8 +117,8 @@ fn first_rows(table: &Table) -> Result<String> {
 
 /// The uncompressed size in bytes of the columns of a name in the first row group, as declared in the footer. The size
 /// declared in a page header is not known before the page is read.
-fn unpacked(table: &Table, name: &str) -> u64 {
-    let (metadata, fields) = (table.metadata(), table.metadata().schema().fields());
+fn unpacked(file: &ParquetFile, name: &str) -> u64 {
+    let (metadata, fields) = (file.metadata(), file.metadata().schema().fields());
     let Some(group) = metadata.metadata().row_groups().first() else { return 0 };
     let root = |leaf| fields.get(metadata.parquet_schema().get_column_root_idx(leaf));
     let leaves = group.columns().iter().enumerate();
@@ -127,8 +127,8 @@ fn unpacked(table: &Table, name: &str) -> u64 {
 }
 
 /// The first values of the columns of a name, column by column, clipped.
-fn values(table: &Table, name: &str) -> Result<Vec<Vec<String>>> {
-    let Some(batch) = table.read(&[name], vec![0], ROWS)?.next().transpose()? else { return Ok(Vec::new()) };
+fn values(file: &ParquetFile, name: &str) -> Result<Vec<Vec<String>>> {
+    let Some(batch) = file.read(&[name], vec![0], ROWS)?.next().transpose()? else { return Ok(Vec::new()) };
     let options = FormatOptions::default().with_null("null");
     let column = |column: &ArrayRef| -> Result<Vec<String>, ArrowError> {
         let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
@@ -140,7 +140,7 @@ fn values(table: &Table, name: &str) -> Result<Vec<Vec<String>>> {
         (0..column.len().min(ROWS)).map(value).collect()
     };
     let columns = || batch.columns().iter().map(column).collect::<Result<_, _>>();
-    guarded(table.path(), columns)?.map_err(Error::parquet(table.path()))
+    guarded(file.path(), columns)?.map_err(Error::parquet(file.path()))
 }
 
 /// A text on one line, clipped if it is too long to display. The characters cut off are counted, not stored.
@@ -189,7 +189,7 @@ mod tests {
         use arrow::datatypes::{Field, Schema};
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("dots.parquet");
-        let column = crate::tables::ints(&[42]);
+        let column = crate::parquet_file::ints(&[42]);
         let schema = Schema::new(vec![Field::new("a.b", column.data_type().clone(), true)]);
         let schema = Arc::new(schema);
         let batch = RecordBatch::try_new(schema.clone(), vec![column]).unwrap();
@@ -214,12 +214,12 @@ mod tests {
         let path = home.path().join("large.parquet");
         let text: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(70_000_000), "y".to_owned()]));
         let batch = RecordBatch::try_from_iter([
-            ("first", crate::tables::ints(&[1, 2])),
+            ("first", crate::parquet_file::ints(&[1, 2])),
             ("text", text),
-            ("last", crate::tables::ints(&[3, 4])),
+            ("last", crate::parquet_file::ints(&[3, 4])),
         ])
         .unwrap();
-        let properties = crate::tables::properties(crate::tables::Compression::Zstd, &[]).build();
+        let properties = crate::parquet_file::properties(crate::parquet_file::Compression::Zstd, &[]).build();
         let file = std::fs::File::create(&path).unwrap();
         let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
         writer.write(&batch).unwrap();

@@ -32,14 +32,14 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`documents`], [`record`], [`tables`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`documents`], [`record`], [`parquet_file`], [`shards`] |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`networks`] |
 //! | | [`train`] |
 //! | | [`evaluate`] |
 //! | | [`runs`], which reads the files of runs |
 //! | | [`report`] |
 //! | order | [`config`], then [`pipeline`] |
-//! | people | [`inspect`], [`predict`], [`preview`], and the program's own modules: command line, terminal, results as text |
+//! | people | [`inspect`], [`predict`], [`preview`], and the program's own modules: command line, terminal, output as text |
 
 #![deny(missing_docs)]
 
@@ -67,6 +67,8 @@ pub mod labels;
 #[forbid(unsafe_code)]
 pub mod networks;
 #[forbid(unsafe_code)]
+pub mod parquet_file;
+#[forbid(unsafe_code)]
 pub mod pipeline;
 #[forbid(unsafe_code)]
 pub mod plan;
@@ -88,8 +90,6 @@ pub mod rng;
 pub mod runs;
 #[forbid(unsafe_code)]
 pub mod shards;
-#[forbid(unsafe_code)]
-pub mod tables;
 pub mod train;
 
 pub use config::Config;

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
-mod results;
+mod output;
 mod terminal;
 
 use std::io::{ErrorKind, Write};
@@ -52,7 +52,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             let Config { plan, augment, train, .. } = configuration(&global, run.as_deref())?;
             at_work(&global, |progress| {
                 let report = train::bench::run(&train, &augment, plan.digits, plan.image_size, steps.into(), progress)?;
-                print(&results::bench(&report, profile))
+                print(&output::bench(&report, profile))
             })
         }
         Command::Run(run) => {
@@ -67,7 +67,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             in_pipeline(&global, config, |pipeline, progress| pipeline.report(force, progress, &mut tell))
         }
         Command::Status => in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
-            print(&results::status(&pipeline.status()?))
+            print(&output::status(&pipeline.status()?))
         }),
         Command::Runs { run, json } => in_pipeline(&global, configuration(&global, None)?, |pipeline, progress| {
             let runs = Runs::new(pipeline.artifacts()).list(run.as_deref())?;
@@ -75,10 +75,10 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             for run in &runs {
                 run.problems.iter().for_each(|problem| progress.warn(&format!("run {}: {problem}", run.run)));
             }
-            print(&if json { results::json(&runs) } else { results::runs(&runs) })
+            print(&if json { output::json(&runs) } else { output::runs(&runs) })
         }),
         Command::Clean { force } => in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
-            print(&results::cleaned(&pipeline.clean(force)?))
+            print(&output::cleaned(&pipeline.clean(force)?))
         }),
         Command::Lock => in_pipeline(&global, configuration(&global, None)?, |pipeline, _| {
             print(&format!("wrote {}\n", pipeline.lock()?.display()))
@@ -91,19 +91,19 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         }
         Command::Predict(Predict { images, run, json }) => {
             in_pipeline(&global, configuration(&global, run.as_deref())?, |pipeline, progress| {
-                let answers = predict::predict(pipeline, &images)?;
-                for answer in answers.iter().filter(|answer| !answer.light_on_dark) {
-                    let image = answer.image.display();
+                let predictions = predict::predict(pipeline, &images)?;
+                for prediction in predictions.iter().filter(|prediction| !prediction.light_on_dark) {
+                    let image = prediction.image.display();
                     progress.warn(&format!(
                         "`{image}`: dark digits on light ground? the network knows light ones on black"
                     ));
                 }
-                print(&if json { results::json(&answers) } else { results::answers(&answers) })
+                print(&if json { output::json(&predictions) } else { output::predictions(&predictions) })
             })
         }
         Command::Verify => in_pipeline(&global, configuration(&global, None)?, |pipeline, progress| {
             let verdicts = pipeline.verify(progress)?;
-            print(&results::verdicts(&verdicts))?;
+            print(&output::verdicts(&verdicts))?;
             match verdicts.iter().map(|verdict| verdict.differences.len()).sum() {
                 0 => Ok(()),
                 differences => Err(Error::from(PipelineError::Differences { differences })),
@@ -155,7 +155,7 @@ fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Pr
 
 /// Prints the outcome of a stage.
 fn tell(stage: Stage, outcome: &Outcome) -> Result<()> {
-    print(&results::outcome(stage, outcome))
+    print(&output::outcome(stage, outcome))
 }
 
 fn print(text: &str) -> Result<()> {

@@ -18,7 +18,7 @@ use crate::pipeline::{Pipeline, Stage};
 use crate::record::{self, Record};
 use crate::runs::Runs;
 use crate::shards::Split;
-use crate::shards::reader::png_decoder;
+use crate::shards::pngs::png_decoder;
 use crate::train::WEIGHTS;
 use crate::train::batch::Normalise;
 

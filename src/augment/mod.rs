@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::parquet_file::Compression;
 use crate::plan::facts;
 use crate::progress::Progress;
 use crate::shards::{DATA, Layout, Parameters, Samples, Shards, write_split};
-use crate::tables::Compression;
 
 #[forbid(unsafe_code)]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]

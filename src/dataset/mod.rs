@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::parquet_file::{Compression, LISTS};
 use crate::plan::{self, Facts, facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::shards::schema::list_bytes;
 use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
-use crate::tables::{Compression, LISTS};
 
 pub mod card;
 #[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
@@ -86,7 +86,7 @@ impl Config {
 pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: &Progress) -> Result<Digest> {
     let data = out.join(DATA);
     files::create_dir(&data)?;
-    let facts = table::facts(&crate::tables::Table::open(plan)?)?;
+    let facts = table::facts(&crate::parquet_file::ParquetFile::open(plan)?)?;
     if facts.glyphs.count != glyphs.len() {
         let found = format!("made for {} glyphs", facts.glyphs.count);
         return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));

@@ -16,18 +16,18 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::labels::wrapping_label;
 use crate::networks::CLASSES;
+use crate::parquet_file::{Compression, ints, item, lists, properties};
 use crate::shards::Split;
-use crate::tables::{Compression, ints, item, lists, properties};
 
 /// The maximum number of rows in a row group.
 const GROUP_ROWS: usize = 1 << 16;
 
-/// Writes the predictions for the first images of each split. `table` holds the name, the images and the
+/// Writes the predictions for the first images of each split. `splits` holds the name, the images and the
 /// predictions of each split.
-pub fn write(path: &Path, table: &[(&str, &Split, Predictions)]) -> Result<()> {
+pub fn write(path: &Path, splits: &[(&str, &Split, Predictions)]) -> Result<()> {
     let properties = properties(Compression::Zstd, &[]).set_max_row_group_row_count(Some(GROUP_ROWS)).build();
     let mut batches = Vec::new();
-    for (name, split, predictions) in table {
+    for (name, split, predictions) in splits {
         batches.push(batch(name, split, predictions).map_err(Error::parquet(path))?);
     }
     let Some(first) = batches.first() else {

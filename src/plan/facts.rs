@@ -9,7 +9,7 @@ use crate::digest::{Digest, Parts};
 use crate::raw::Origin;
 
 /// The metadata key of the facts in Parquet files.
-pub const KEY: &str = crate::tables::FACTS;
+pub const KEY: &str = crate::parquet_file::FACTS;
 
 /// A description of the pool of glyphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -18,7 +18,7 @@ use super::split;
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::labels;
-use crate::tables::{Compression, Table, int_field, ints, list_field, lists, properties};
+use crate::parquet_file::{Compression, ParquetFile, int_field, ints, list_field, lists, properties};
 
 /// The number of rows per row group.
 const ROW_GROUP: usize = 65_536;
@@ -66,7 +66,7 @@ pub fn write(path: &Path, facts: &Facts, plan: &Plan) -> Result<Digest> {
 
 /// The digest of the facts and rows of a plan in a file.
 pub fn digest_of(path: &Path) -> Result<Digest> {
-    let mut content = facts(&Table::open(path)?)?.digest();
+    let mut content = facts(&ParquetFile::open(path)?)?.digest();
     for name in split::NAMES {
         let mut reader = Reader::open(path, name)?;
         let rows = reader.take(reader.len() as usize)?;
@@ -89,17 +89,16 @@ fn digest(content: &mut Parts, name: &str, rows: &Rows) {
 ///
 /// # Errors
 /// [`Error::Format`] if the metadata has no facts, or if they are not those of this version.
-pub fn facts(table: &Table) -> Result<Facts> {
+pub fn facts(file: &ParquetFile) -> Result<Facts> {
     let expected = format!("metadata `{KEY}` as this version writes it; make the file again");
-    let text =
-        table.value(KEY).ok_or_else(|| Error::format(table.path(), format!("no metadata `{KEY}`"), &expected))?;
+    let text = file.value(KEY).ok_or_else(|| Error::format(file.path(), format!("no metadata `{KEY}`"), &expected))?;
     serde_json::from_str(text)
-        .map_err(|e| Error::format(table.path(), format!("metadata `{KEY}` is not readable ({e})"), expected))
+        .map_err(|e| Error::format(file.path(), format!("metadata `{KEY}` is not readable ({e})"), expected))
 }
 
 /// Reads the rows of one split of a plan in order.
 pub struct Reader {
-    table: Table,
+    file: ParquetFile,
     facts: Facts,
     split: &'static str,
     rows: u64,
@@ -115,8 +114,8 @@ impl Reader {
     /// # Errors
     /// [`Error::Format`] if the facts are missing or invalid, or if they contradict the number of rows.
     pub fn open(path: &Path, split: &str) -> Result<Reader> {
-        let table = Table::open(path)?;
-        let facts = facts(&table)?;
+        let file = ParquetFile::open(path)?;
+        let facts = facts(&file)?;
         facts.plan.validate().map_err(|e| Error::format(path, e.to_string(), "a plan that this program wrote"))?;
         let position = split::NAMES.iter().position(|&name| name == split).unwrap_or(split::NAMES.len());
         let counts = facts.counts.as_array().map(|&n| n);
@@ -128,7 +127,7 @@ impl Reader {
         let split = split::NAMES.get(position).copied().unwrap_or_default();
         // the row groups of this split follow from the counts
         let (mut groups, mut at) = (Vec::new(), 0);
-        for (group, n) in table.row_groups().into_iter().enumerate() {
+        for (group, n) in file.row_groups().into_iter().enumerate() {
             if at >= first && at < first + rows {
                 groups.push(group);
             }
@@ -138,9 +137,9 @@ impl Reader {
             return Err(Error::format(path, format!("{at} rows"), format!("{} rows", counts.iter().sum::<u64>())));
         }
         let columns = ["split", "label", "digits", "index", "source_index", "y", "x"];
-        let batches = Box::new(table.read(&columns, groups, ROW_GROUP)?);
+        let batches = Box::new(file.read(&columns, groups, ROW_GROUP)?);
         let buffer = Rows::new(facts.plan.digits);
-        Ok(Reader { table, facts, split, rows, next: first as usize, batches, buffer })
+        Ok(Reader { file, facts, split, rows, next: first as usize, batches, buffer })
     }
 
     /// The facts of the plan.
@@ -166,13 +165,13 @@ impl Reader {
         while self.buffer.len() < n {
             match self.batches.next() {
                 Some(batch) => {
-                    let rows = decode(&self.table, &batch?, &self.facts, self.split, self.next)?;
+                    let rows = decode(&self.file, &batch?, &self.facts, self.split, self.next)?;
                     self.next += rows.len();
                     self.buffer.append(rows);
                 }
                 None => {
                     let found = format!("{} rows where {n} are due", self.buffer.len());
-                    return Err(Error::format(self.table.path(), found, "as many rows as its metadata says"));
+                    return Err(Error::format(self.file.path(), found, "as many rows as its metadata says"));
                 }
             }
         }
@@ -182,12 +181,12 @@ impl Reader {
 
 /// Decodes a batch of rows of a split. Every value is checked against the range that the facts allow. `first` is the
 /// number of the batch's first row in the file.
-fn decode(table: &Table, batch: &RecordBatch, facts: &Facts, split: &str, first: usize) -> Result<Rows> {
+fn decode(file: &ParquetFile, batch: &RecordBatch, facts: &Facts, split: &str, first: usize) -> Result<Rows> {
     let plan = &facts.plan;
     let [height, width] = plan.image_size;
     let room = [height, width / plan.digits].map(|size| (size - crate::raw::SIDE) as i64);
     let refuse = |row: usize, found: String, expected: String| {
-        Error::format(table.path(), format!("row {} has {found}", first + row), expected)
+        Error::format(file.path(), format!("row {} has {found}", first + row), expected)
     };
     let small = |name: &str, values: Vec<i64>, length: usize, max: i64| -> Result<Vec<u32>> {
         match values.iter().enumerate().find(|(_, value)| !(0..=max).contains(*value)) {
@@ -196,15 +195,15 @@ fn decode(table: &Table, batch: &RecordBatch, facts: &Facts, split: &str, first:
         }
     };
     let cells = |name: &str, max: i64| -> Result<Vec<u32>> {
-        let (values, length) = table.lists(batch, name)?;
+        let (values, length) = file.lists(batch, name)?;
         if length != plan.digits {
             let found = format!("column `{name}` has lists of {length}");
-            return Err(Error::format(table.path(), found, format!("lists of {}", plan.digits)));
+            return Err(Error::format(file.path(), found, format!("lists of {}", plan.digits)));
         }
         small(name, values, length, max)
     };
     let narrow = |values: Vec<u32>| values.into_iter().map(|value| value as u16).collect();
-    let labels = small("label", table.ints(batch, "label")?, 1, plan.classes() as i64 - 1)?;
+    let labels = small("label", file.ints(batch, "label")?, 1, plan.classes() as i64 - 1)?;
     for (row, (&label, digits)) in labels.iter().zip(cells("digits", 9)?.chunks_exact(plan.digits)).enumerate() {
         let expected: Vec<u32> = labels::digits(label.into(), plan.digits).map(u32::from).collect();
         if digits != expected {
@@ -212,16 +211,16 @@ fn decode(table: &Table, batch: &RecordBatch, facts: &Facts, split: &str, first:
             return Err(refuse(row, format!("label {label} and digits {digits:?}"), expected));
         }
     }
-    let column = table.column(batch, "split")?;
+    let column = file.column(batch, "split")?;
     let splits = column.as_string_opt::<i32>().filter(|splits| splits.null_count() == 0);
-    let splits = splits.ok_or_else(|| table.wrong("split", column, "strings without nulls"))?;
+    let splits = splits.ok_or_else(|| file.wrong("split", column, "strings without nulls"))?;
     if let Some((row, other)) = splits.iter().flatten().enumerate().find(|(_, name)| *name != split) {
         return Err(refuse(row, format!("split {other:?}"), format!("{split:?}, as the counts of the plan give")));
     }
     Ok(Rows {
         digits: plan.digits,
         labels,
-        index: small("index", table.ints(batch, "index")?, 1, plan.samples_per_class as i64 - 1)?,
+        index: small("index", file.ints(batch, "index")?, 1, plan.samples_per_class as i64 - 1)?,
         sources: cells("source_index", facts.glyphs.count as i64 - 1)?,
         y: narrow(cells("y", room[0])?),
         x: narrow(cells("x", room[1])?),

@@ -204,9 +204,9 @@ pub fn images(shards: &Shards, rows: &BTreeSet<usize>) -> Result<BTreeMap<usize,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parquet_file::Compression;
     use crate::progress::Progress;
     use crate::shards::{Samples, write_split};
-    use crate::tables::Compression;
 
     #[test]
     fn a_class_below_zero_is_a_class_and_has_no_digit() {

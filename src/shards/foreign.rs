@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use image::ImageDecoder;
 use rayon::prelude::*;
 
-use super::reader::{check_labels, decode, decoder, pngs};
+use super::pngs::{decode, decoder, pngs};
+use super::reader::check_labels;
 use super::{DATA, Split, file_name, require_one_set};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::labels;
-use crate::tables::{FACTS, Table, make_room};
+use crate::parquet_file::{FACTS, ParquetFile, make_room};
 
 /// The splits found at some paths, by name, with their files in order. The split of a file is its name without
 /// `-00000-of-00001.parquet`, as Hugging Face names shards; for other names, it is the whole stem. Of a folder, the
@@ -88,17 +89,17 @@ fn split_of(path: &Path) -> String {
 /// [`Error::Format`] if the files have no rows, if those of one folder come from different sets, or if
 /// a row is not valid.
 pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Split> {
-    let tables = files.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
+    let opened = files.iter().map(|path| ParquetFile::open(path)).collect::<Result<Vec<ParquetFile>>>()?;
     // the files of one folder must be one set; files of several folders may be combined
-    for set in tables.chunk_by(|a, b| a.path().parent() == b.path().parent()) {
-        require_one_set(set, |table| table.value(FACTS))?;
+    for set in opened.chunk_by(|a, b| a.path().parent() == b.path().parent()) {
+        require_one_set(set, |file| file.value(FACTS))?;
     }
     let limit = limit.unwrap_or(usize::MAX);
     let (mut wanted, mut rows) = (Vec::new(), 0);
-    for table in &tables {
-        for (group, n) in table.row_groups().into_iter().enumerate().filter(|(_, n)| *n > 0) {
+    for file in &opened {
+        for (group, n) in file.row_groups().into_iter().enumerate().filter(|(_, n)| *n > 0) {
             if rows < limit {
-                wanted.push((table, group, n, rows));
+                wanted.push((file, group, n, rows));
                 rows = rows.saturating_add(n);
             }
         }
@@ -111,7 +112,7 @@ pub fn read(files: &[PathBuf], digits: usize, limit: Option<usize>) -> Result<Sp
     let (rows, area) = (rows.min(limit), layout.height * layout.width);
     let mut all = layout.empty();
     make_room(first.path(), &mut all.images, rows, area)?;
-    let parts = wanted.into_par_iter().map(|(table, group, n, before)| layout.read(table, group, n, before));
+    let parts = wanted.into_par_iter().map(|(file, group, n, before)| layout.read(file, group, n, before));
     for mut part in parts.collect::<Result<Vec<Split>>>()? {
         part.truncate(rows - all.len());
         all.images.extend_from_slice(&part.images);
@@ -133,16 +134,16 @@ struct ForeignLayout {
 
 impl ForeignLayout {
     /// Reads the properties from the first row of a row group.
-    fn of(table: &Table, group: usize, digits: usize) -> Result<ForeignLayout> {
-        let spelled = table.has("digits");
+    fn of(file: &ParquetFile, group: usize, digits: usize) -> Result<ForeignLayout> {
+        let spelled = file.has("digits");
         let names: &[&str] = if spelled { &["image", "label", "digits"] } else { &["image", "label"] };
-        let batch = table.read(names, vec![group], 1)?.next().transpose()?;
+        let batch = file.read(names, vec![group], 1)?.next().transpose()?;
         let Some(batch) = batch.filter(|batch| batch.num_rows() > 0) else {
-            return Err(Error::format(table.path(), "an empty row group", "at least one image in each"));
+            return Err(Error::format(file.path(), "an empty row group", "at least one image in each"));
         };
-        let row = rows_before(table, group);
-        let (width, height) = decoder(table, row, pngs(table, &batch)?.value(0))?.dimensions();
-        let digits = if spelled { table.lists(&batch, "digits")?.1 } else { digits };
+        let row = rows_before(file, group);
+        let (width, height) = decoder(file, row, pngs(file, &batch)?.value(0))?.dimensions();
+        let digits = if spelled { file.lists(&batch, "digits")?.1 } else { digits };
         Ok(ForeignLayout { digits, spelled, height: height as usize, width: width as usize })
     }
 
@@ -151,55 +152,51 @@ impl ForeignLayout {
     }
 
     /// Reads the `n` rows of a row group. `before` is the number of rows before it in all files together.
-    fn read(&self, table: &Table, group: usize, n: usize, before: usize) -> Result<Split> {
+    fn read(&self, file: &ParquetFile, group: usize, n: usize, before: usize) -> Result<Split> {
         let mut names = vec!["image", "label"];
-        names.extend(["digits", "index"].into_iter().filter(|name| table.has(name)));
+        names.extend(["digits", "index"].into_iter().filter(|name| file.has(name)));
         let mut all = self.empty();
-        for batch in table.read(&names, vec![group], n)? {
-            let (batch, row) = (batch?, rows_before(table, group) + all.labels.len());
-            let labels = table.ints(&batch, "label")?;
+        for batch in file.read(&names, vec![group], n)? {
+            let (batch, row) = (batch?, rows_before(file, group) + all.labels.len());
+            let labels = file.ints(&batch, "label")?;
             let digits = match self.spelled {
-                true => table.lists(&batch, "digits")?,
-                false => (self.spell(table, row, &labels)?, self.digits),
+                true => file.lists(&batch, "digits")?,
+                false => (self.spell(file, row, &labels)?, self.digits),
             };
             if digits.1 != self.digits {
                 let expected = format!("lists of {}, as in the first row", self.digits);
-                return Err(Error::format(
-                    table.path(),
-                    format!("column `digits` has lists of {}", digits.1),
-                    expected,
-                ));
+                return Err(Error::format(file.path(), format!("column `digits` has lists of {}", digits.1), expected));
             }
             if self.spelled {
-                check_labels(table, row, &labels, &digits.0, self.digits)?;
+                check_labels(file, row, &labels, &digits.0, self.digits)?;
             }
             all.targets.extend(digits.0.iter().map(|&digit| digit as u8));
-            match table.has("index") {
-                true => all.index.extend(table.ints(&batch, "index")?),
+            match file.has("index") {
+                true => all.index.extend(file.ints(&batch, "index")?),
                 false => all.index.extend((0..labels.len()).map(|row| (before + all.labels.len() + row) as i64)),
             }
             all.labels.extend(labels);
-            decode(table, row, &pngs(table, &batch)?, (self.height, self.width), &mut all.images)?;
+            decode(file, row, &pngs(file, &batch)?, (self.height, self.width), &mut all.images)?;
         }
         Ok(all)
     }
 
     /// The digits that labels spell. `row` is the number of the first label in the file.
-    fn spell(&self, table: &Table, row: usize, labels: &[i64]) -> Result<Vec<i64>> {
+    fn spell(&self, file: &ParquetFile, row: usize, labels: &[i64]) -> Result<Vec<i64>> {
         let classes = labels::classes(self.digits).and_then(|classes| i64::try_from(classes).ok()).unwrap_or(i64::MAX);
         if let Some((at, label)) = labels.iter().enumerate().find(|(_, label)| !(0..classes).contains(*label)) {
             let (digits, s) = (self.digits, if self.digits == 1 { "" } else { "s" });
             let expected = format!("0 to {}, as {digits} digit{s} spell (there is no column `digits`)", classes - 1);
             let found = format!("row {} has label {label}", row + at);
-            return Err(Error::format(table.path(), found, expected));
+            return Err(Error::format(file.path(), found, expected));
         }
         Ok(labels.iter().flat_map(|&label| labels::digits(label as u64, self.digits)).map(i64::from).collect())
     }
 }
 
 /// The number of rows before a row group in its file.
-fn rows_before(table: &Table, group: usize) -> usize {
-    table.row_groups().iter().take(group).sum()
+fn rows_before(file: &ParquetFile, group: usize) -> usize {
+    file.row_groups().iter().take(group).sum()
 }
 
 #[cfg(test)]
@@ -290,18 +287,20 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("test.parquet");
         let refusal = |labels: &[i64], digits: ArrayRef| {
-            write(&path, labels.len(), &[("label", crate::tables::ints(labels)), ("digits", digits)]);
+            write(&path, labels.len(), &[("label", crate::parquet_file::ints(labels)), ("digits", digits)]);
             read(std::slice::from_ref(&path), 2, None).unwrap_err().to_string().replace(path.to_str().unwrap(), "P")
         };
         let expected = "`P`: row 1 has label 12 and digits [9, 9]; expected label 99, which these digits spell";
-        assert_eq!(refusal(&[7, 12], crate::tables::lists(&[0, 7, 9, 9], 2)), expected);
+        assert_eq!(refusal(&[7, 12], crate::parquet_file::lists(&[0, 7, 9, 9], 2)), expected);
         let long = "`P`: row 0 has label 5 and digits [9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]; \
                     expected at most 18 digits, whose number is the label";
-        assert_eq!(refusal(&[5], crate::tables::lists(&[9; 20], 20)), long);
+        assert_eq!(refusal(&[5], crate::parquet_file::lists(&[9; 20], 20)), long);
         // the number of a row counts from the beginning of the file, across row groups
         let groups = WriterProperties::builder().set_max_row_group_row_count(Some(2)).build();
-        let columns =
-            [("label", crate::tables::ints(&[1, 2, 3, 4])), ("digits", crate::tables::lists(&[1, 2, 3, 9], 1))];
+        let columns = [
+            ("label", crate::parquet_file::ints(&[1, 2, 3, 4])),
+            ("digits", crate::parquet_file::lists(&[1, 2, 3, 9], 1)),
+        ];
         write_with(&path, 4, &columns, groups);
         let refused = read(&[home.path().join("test.parquet")], 2, None).unwrap_err().to_string();
         assert!(refused.contains("`: row 3 has label 4 and digits [9]; expected label 9, "), "{refused}");

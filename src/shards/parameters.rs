@@ -12,7 +12,7 @@ use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Ty
 use serde_json::{Value, json};
 
 use crate::error::Result;
-use crate::tables::{Table, item, list_field};
+use crate::parquet_file::{ParquetFile, item, list_field};
 
 /// The names of the columns, in order. A file has all columns if it has the first.
 pub const NAMES: [&str; 5] = ["angle", "translate", "scale", "shear", "erased"];
@@ -73,13 +73,13 @@ impl Parameters {
     ///
     /// # Errors
     /// [`Error::Format`](crate::error::Error::Format) if a column is missing or has another type.
-    pub fn read(table: &Table, batch: &RecordBatch) -> Result<Parameters> {
+    pub fn read(file: &ParquetFile, batch: &RecordBatch) -> Result<Parameters> {
         Ok(Parameters {
-            angle: read_values(table, batch, "angle")?,
-            translate: read_lists::<Int64Type, 2>(table, batch, "translate")?,
-            scale: read_values(table, batch, "scale")?,
-            shear: read_lists::<Float64Type, 2>(table, batch, "shear")?,
-            erased: read_lists::<Int64Type, 4>(table, batch, "erased")?,
+            angle: read_values(file, batch, "angle")?,
+            translate: read_lists::<Int64Type, 2>(file, batch, "translate")?,
+            scale: read_values(file, batch, "scale")?,
+            shear: read_lists::<Float64Type, 2>(file, batch, "shear")?,
+            erased: read_lists::<Int64Type, 4>(file, batch, "erased")?,
         })
     }
 
@@ -119,21 +119,21 @@ fn lists<P: ArrowPrimitiveType, const N: usize>(
     Ok(Arc::new(FixedSizeListArray::try_new(item(P::DATA_TYPE), N as i32, values, Some(valid))?))
 }
 
-fn read_values(table: &Table, batch: &RecordBatch, name: &str) -> Result<Vec<Option<f64>>> {
-    let column = table.column(batch, name)?;
+fn read_values(file: &ParquetFile, batch: &RecordBatch, name: &str) -> Result<Vec<Option<f64>>> {
+    let column = file.column(batch, name)?;
     match column.as_primitive_opt::<Float64Type>() {
         Some(values) => Ok(values.iter().collect()),
-        None => Err(table.wrong(name, column, "double")),
+        None => Err(file.wrong(name, column, "double")),
     }
 }
 
 fn read_lists<P: ArrowPrimitiveType, const N: usize>(
-    table: &Table,
+    file: &ParquetFile,
     batch: &RecordBatch,
     name: &str,
 ) -> Result<Vec<Option<[P::Native; N]>>> {
-    let column = table.column(batch, name)?;
-    let refuse = || table.wrong(name, column, &format!("lists of {N} {}, or null", P::DATA_TYPE));
+    let column = file.column(batch, name)?;
+    let refuse = || file.wrong(name, column, &format!("lists of {N} {}, or null", P::DATA_TYPE));
     let list = column.as_fixed_size_list_opt().filter(|list| list.value_length() as usize == N).ok_or_else(refuse)?;
     let values = list.values().as_primitive_opt::<P>().ok_or_else(refuse)?;
     let row = |row: usize| {

@@ -1,29 +1,23 @@
-//! Reads shards: whole splits into memory for training, and single row groups for streaming.
+//! Reads the shards of a split, row group by row group.
 
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
-use image::codecs::png::PngDecoder;
-use image::{ColorType, ImageDecoder, ImageResult, Limits};
+use image::ImageDecoder;
 use rayon::prelude::*;
 
 use super::parameters::{self, Parameters};
+use super::pngs::{decode, decoder, pngs};
 use super::schema::Layout;
 use super::writer::{Samples, row_digests};
-use super::{MAX_PIXELS, Split, file_name, require_one_set};
+use super::{file_name, require_one_set};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::guard::guarded;
 use crate::labels;
+use crate::parquet_file::ParquetFile;
 use crate::progress::Progress;
-use crate::tables::{Table, make_room, widened};
-
-/// The maximum number of bytes that a PNG decoder may allocate in addition to the pixels. Usual colour profiles have
-/// 1 kB to 2 MB, but a chunk of 500 kB can declare one of 500 MB.
-const METADATA: u64 = 8 << 20;
 
 /// Finds the shards of a split in a folder that holds the Parquet files. Returns their paths in order.
 ///
@@ -50,7 +44,7 @@ pub fn find(folder: &Path, split: &str) -> Result<Vec<PathBuf>> {
 
 /// The shards of a split, in order, and the properties that all samples have in common.
 pub struct Shards {
-    tables: Vec<Table>,
+    files: Vec<ParquetFile>,
     layout: Layout,
 }
 
@@ -60,10 +54,11 @@ impl Shards {
     /// # Errors
     /// [`Error::Format`] if shards are missing, empty, or from different sets, or if the first row is not readable.
     pub fn open(folder: &Path, split: &str) -> Result<Shards> {
-        let tables = find(folder, split)?.iter().map(|path| Table::open(path)).collect::<Result<Vec<Table>>>()?;
-        require_one_set(&tables, |table| table.pairs().collect::<Vec<_>>())?;
-        let first = first_of(&tables);
-        if tables.iter().any(|table| table.rows() == 0) {
+        let files =
+            find(folder, split)?.iter().map(|path| ParquetFile::open(path)).collect::<Result<Vec<ParquetFile>>>()?;
+        require_one_set(&files, |file| file.pairs().collect::<Vec<_>>())?;
+        let first = first_of(&files);
+        if files.iter().any(|file| file.rows() == 0) {
             return Err(Error::format(first.path(), "no rows in it or another shard", "at least one sample in each"));
         }
         let batch = first.read(&["image", "digits"], vec![0], 1)?.next().transpose()?;
@@ -75,7 +70,7 @@ impl Shards {
         let (height, width) = (height as usize, width as usize);
         let (pixels, parameters) = (first.has("pixels"), first.has(parameters::NAMES[0]));
         let layout = Layout { digits, height, width, pixels, parameters };
-        Ok(Shards { tables, layout })
+        Ok(Shards { files, layout })
     }
 
     /// The properties that all samples have in common.
@@ -84,31 +79,31 @@ impl Shards {
     }
 
     /// The first shard, whose metadata is that of all shards.
-    pub fn first(&self) -> &Table {
-        first_of(&self.tables)
+    pub fn first(&self) -> &ParquetFile {
+        first_of(&self.files)
     }
 
     /// The number of rows in all shards.
     pub fn rows(&self) -> u64 {
-        self.tables.iter().map(Table::rows).sum()
+        self.files.iter().map(ParquetFile::rows).sum()
     }
 
     /// The number of rows of each row group of each shard.
     pub fn groups(&self) -> Vec<Vec<usize>> {
-        self.tables.iter().map(Table::row_groups).collect()
+        self.files.iter().map(ParquetFile::row_groups).collect()
     }
 
     /// The size of all shards in bytes.
     pub fn bytes(&self) -> Result<u64> {
-        self.tables.iter().map(|table| Ok(files::Stamp::of(table.path())?.bytes)).sum()
+        self.files.iter().map(|file| Ok(files::Stamp::of(file.path())?.bytes)).sum()
     }
 
     /// The classes of all rows, in order.
     pub fn labels(&self) -> Result<Vec<i64>> {
         let mut labels = Vec::new();
-        for table in &self.tables {
-            for batch in table.read(&["label"], (0..table.row_groups().len()).collect(), 1 << 16)? {
-                labels.extend(table.ints(&batch?, "label")?);
+        for file in &self.files {
+            for batch in file.read(&["label"], (0..file.row_groups().len()).collect(), 1 << 16)? {
+                labels.extend(file.ints(&batch?, "label")?);
             }
         }
         Ok(labels)
@@ -116,15 +111,15 @@ impl Shards {
 
     /// The positions of all row groups, as (shard, row group), in order.
     pub fn positions(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let counts: Vec<usize> = self.tables.iter().map(|table| table.row_groups().len()).collect();
+        let counts: Vec<usize> = self.files.iter().map(|file| file.row_groups().len()).collect();
         counts.into_iter().enumerate().flat_map(|(shard, groups)| (0..groups).map(move |group| (shard, group)))
     }
 
     /// The positions of all row groups, each with the path of its shard and the number of rows before it in that shard.
     pub fn places(&self) -> impl Iterator<Item = ((usize, usize), &Path, usize)> {
-        self.tables.iter().enumerate().flat_map(|(shard, table)| {
-            let groups = table.row_groups();
-            (0..groups.len()).map(move |group| ((shard, group), table.path(), groups.iter().take(group).sum()))
+        self.files.iter().enumerate().flat_map(|(shard, file)| {
+            let groups = file.row_groups();
+            (0..groups.len()).map(move |group| ((shard, group), file.path(), groups.iter().take(group).sum()))
         })
     }
 
@@ -135,38 +130,38 @@ impl Shards {
     /// an 8-bit grey PNG of the size of the first one.
     #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
     pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
-        let table = &self.tables[shard];
+        let file = &self.files[shard];
         let mut names = vec!["image", "label", "digits", "index", "source_index", "boxes"];
         if self.layout.parameters {
             names.extend(parameters::NAMES);
         }
-        let groups = table.row_groups();
+        let groups = file.row_groups();
         let (before, rows) = (groups[..group].iter().sum::<usize>(), groups[group]);
         let mut samples = Samples::default();
-        for batch in table.read(&names, vec![group], rows.max(1))? {
+        for batch in file.read(&names, vec![group], rows.max(1))? {
             let (batch, row) = (batch?, before + samples.labels.len());
-            let (labels, digits) = (table.ints(&batch, "label")?, self.cells(table, &batch, "digits")?);
-            check_labels(table, row, &labels, &digits, self.layout.digits)?;
+            let (labels, digits) = (file.ints(&batch, "label")?, self.cells(file, &batch, "digits")?);
+            check_labels(file, row, &labels, &digits, self.layout.digits)?;
             samples.labels.extend(labels);
             samples.digits.extend(digits);
-            samples.index.extend(table.ints(&batch, "index")?);
-            samples.sources.extend(self.cells(table, &batch, "source_index")?);
+            samples.index.extend(file.ints(&batch, "index")?);
+            samples.sources.extend(self.cells(file, &batch, "source_index")?);
             // boxes are null in all rows of a row group or in none
-            match (boxes(table, &batch, self.layout.digits)?, samples.labels.len() == batch.num_rows()) {
+            match (boxes(file, &batch, self.layout.digits)?, samples.labels.len() == batch.num_rows()) {
                 (Some(boxes), true) => samples.boxes = Some(boxes),
                 (Some(more), false) if samples.boxes.is_some() => {
                     samples.boxes.iter_mut().for_each(|boxes| boxes.extend(&more))
                 }
                 (None, _) if samples.boxes.is_none() => {}
                 _ => {
-                    return Err(table.wrong("boxes", table.column(&batch, "boxes")?, "boxes in every row, or in none"));
+                    return Err(file.wrong("boxes", file.column(&batch, "boxes")?, "boxes in every row, or in none"));
                 }
             }
             if self.layout.parameters {
-                samples.parameters.get_or_insert_default().append(Parameters::read(table, &batch)?);
+                samples.parameters.get_or_insert_default().append(Parameters::read(file, &batch)?);
             }
             let size = (self.layout.height, self.layout.width);
-            decode(table, row, &pngs(table, &batch)?, size, &mut samples.images)?;
+            decode(file, row, &pngs(file, &batch)?, size, &mut samples.images)?;
         }
         Ok(samples)
     }
@@ -202,17 +197,17 @@ impl Shards {
         if !self.layout.pixels {
             return Ok(());
         }
-        let (table, area) = (&self.tables[shard], self.layout.height * self.layout.width);
-        let (groups, mut images) = (table.row_groups(), images.chunks_exact(area));
+        let (file, area) = (&self.files[shard], self.layout.height * self.layout.width);
+        let (groups, mut images) = (file.row_groups(), images.chunks_exact(area));
         let mut row = groups[..group].iter().sum::<usize>();
-        for batch in table.read(&["pixels"], vec![group], groups[group].max(1))? {
+        for batch in file.read(&["pixels"], vec![group], groups[group].max(1))? {
             let batch = batch?;
-            let column = table.column(&batch, "pixels")?;
-            let raw = column.as_binary_opt::<i32>().ok_or_else(|| table.wrong("pixels", column, "binary"))?;
+            let column = file.column(&batch, "pixels")?;
+            let raw = column.as_binary_opt::<i32>().ok_or_else(|| file.wrong("pixels", column, "binary"))?;
             for (i, bytes) in raw.iter().enumerate() {
                 if bytes != images.next() {
                     let found = format!("row {} has other `pixels` than its image", row + i);
-                    return Err(Error::format(table.path(), found, "the raw bytes of the image"));
+                    return Err(Error::format(file.path(), found, "the raw bytes of the image"));
                 }
             }
             row += raw.len();
@@ -220,54 +215,35 @@ impl Shards {
         Ok(())
     }
 
-    fn cells(&self, table: &Table, batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
-        let (values, length) = table.lists(batch, name)?;
+    fn cells(&self, file: &ParquetFile, batch: &RecordBatch, name: &str) -> Result<Vec<i64>> {
+        let (values, length) = file.lists(batch, name)?;
         if length != self.layout.digits {
             let expected = format!("lists of {}, as in the first shard", self.layout.digits);
-            return Err(Error::format(table.path(), format!("column `{name}` has lists of {length}"), expected));
+            return Err(Error::format(file.path(), format!("column `{name}` has lists of {length}"), expected));
         }
         Ok(values)
     }
 }
 
 #[expect(clippy::indexing_slicing, reason = "a set of shards has one at least, or `find` has refused it")]
-fn first_of(tables: &[Table]) -> &Table {
-    &tables[0]
-}
-
-/// Decodes images of `height * width` pixels one after the other and appends them to `out`. `row` is the number of the
-/// first image in the file.
-pub(super) fn decode(
-    table: &Table,
-    row: usize,
-    pngs: &BinaryArray,
-    (height, width): (usize, usize),
-    out: &mut Vec<u8>,
-) -> Result<()> {
-    make_room(table.path(), out, pngs.len(), height * width)?;
-    for (row, png) in (row..).zip(pngs.iter().flatten()) {
-        let decoder = decoder(table, row, png)?;
-        if decoder.dimensions() != (width as u32, height as u32) {
-            let (w, h) = decoder.dimensions();
-            let expected = format!("{width}x{height} pixels, as in the first shard");
-            return Err(Error::format(table.path(), format!("row {row} has an image of {w}x{h} pixels"), expected));
-        }
-        let start = out.len();
-        out.resize(start + height * width, 0);
-        let image = out.get_mut(start..).unwrap_or_default();
-        guarded(table.path(), || decoder.read_image(image))?.map_err(|e| unreadable(table, row, &e))?;
-    }
-    Ok(())
+fn first_of(files: &[ParquetFile]) -> &ParquetFile {
+    &files[0]
 }
 
 /// Fails if a digit is not 0 to 9, or if a label is not the number that its digits spell. `row` is the number of the
 /// first label in the file.
-pub(super) fn check_labels(table: &Table, row: usize, labels: &[i64], digits: &[i64], length: usize) -> Result<()> {
+pub(super) fn check_labels(
+    file: &ParquetFile,
+    row: usize,
+    labels: &[i64],
+    digits: &[i64],
+    length: usize,
+) -> Result<()> {
     for (i, label) in labels.iter().enumerate() {
         let (row, digits) = (row + i, digits.get(i * length..(i + 1) * length).unwrap_or_default());
         if let Some(digit) = digits.iter().find(|digit| !(0..10).contains(*digit)) {
             let found = format!("row {row} has digit {digit}");
-            return Err(Error::format(table.path(), found, "column `digits` with digits 0 to 9"));
+            return Err(Error::format(file.path(), found, "column `digits` with digits 0 to 9"));
         }
         let spelled = labels::label(digits.iter().copied());
         if spelled != Some(*label) {
@@ -276,84 +252,15 @@ pub(super) fn check_labels(table: &Table, row: usize, labels: &[i64], digits: &[
                 Some(spelled) => format!("label {spelled}, which these digits spell"),
                 None => "at most 18 digits, whose number is the label".to_owned(),
             };
-            return Err(Error::format(table.path(), found, expected));
+            return Err(Error::format(file.path(), found, expected));
         }
     }
     Ok(())
 }
 
-/// Reads a split, or its first `limit` rows, into memory. Images are decoded on all threads.
-pub fn read_split(folder: &Path, split: &str, limit: Option<usize>) -> Result<Split> {
-    let shards = Shards::open(folder, split)?;
-    let layout = shards.layout();
-    let limit = limit.unwrap_or(usize::MAX);
-    let mut wanted = Vec::new();
-    let mut rows = 0;
-    for (position, n) in shards.positions().zip(shards.groups().concat()) {
-        if rows >= limit {
-            break;
-        }
-        wanted.push(position);
-        rows = rows.saturating_add(n);
-    }
-    let rows = rows.min(limit);
-    let area = layout.height * layout.width;
-    let mut out = Split { height: layout.height, width: layout.width, digits: layout.digits, ..Split::default() };
-    make_room(shards.first().path(), &mut out.images, rows, area)?;
-    let parts = wanted.into_par_iter().map(|position| shards.read(position)).collect::<Result<Vec<Samples>>>()?;
-    for mut part in parts {
-        let n = part.labels.len().min(rows - out.labels.len());
-        out.targets.extend(part.digits.iter().take(n * layout.digits).map(|&digit| digit as u8));
-        out.labels.extend(part.labels.iter().take(n));
-        out.index.extend(part.index.iter().take(n));
-        part.images.truncate(n * area);
-        out.images.append(&mut part.images);
-    }
-    Ok(out)
-}
-
-/// The encoded images of a batch. The column may have any binary type.
-pub(super) fn pngs(table: &Table, batch: &RecordBatch) -> Result<BinaryArray> {
-    let column = table.column(batch, "image")?;
-    let bytes = column.as_struct_opt().filter(|image| image.null_count() == 0);
-    let bytes = bytes.and_then(|image| image.column_by_name("bytes")).filter(|bytes| bytes.null_count() == 0);
-    let small = bytes.and_then(|bytes| widened(bytes, &DataType::Binary));
-    match small.as_ref().or(bytes).and_then(|bytes| bytes.as_binary_opt::<i32>()) {
-        Some(bytes) => Ok(bytes.clone()),
-        None => Err(table.wrong("image", column, "struct<bytes: binary, path: string> without nulls")),
-    }
-}
-
-/// A decoder with bounded memory for a PNG of unknown origin. A colour profile that exceeds the bound is skipped; other
-/// metadata that exceeds it is an error.
-pub fn png_decoder(png: &[u8]) -> ImageResult<PngDecoder<Cursor<&[u8]>>> {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(METADATA);
-    PngDecoder::with_limits(Cursor::new(png), limits)
-}
-
-/// A decoder for the image of a row, which must be 8-bit grey and have at most [`MAX_PIXELS`] pixels.
-pub(super) fn decoder<'a>(table: &Table, row: usize, png: &'a [u8]) -> Result<PngDecoder<Cursor<&'a [u8]>>> {
-    let decoder = guarded(table.path(), || png_decoder(png))?.map_err(|e| unreadable(table, row, &e))?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        let found = format!("row {row} has an image of {width}x{height} pixels");
-        return Err(Error::format(table.path(), found, format!("at most {MAX_PIXELS} pixels")));
-    }
-    match decoder.color_type() {
-        ColorType::L8 => Ok(decoder),
-        other => Err(Error::format(table.path(), format!("row {row} has an image in {other:?}"), "8-bit grey PNGs")),
-    }
-}
-
-fn unreadable(table: &Table, row: usize, error: &image::ImageError) -> Error {
-    let found = format!("row {row} has an image that is not readable ({error})");
-    Error::format(table.path(), found, "8-bit grey PNGs")
-}
-
 /// The boxes of a batch, four integers per digit. `None` if the column is null in all rows.
-fn boxes(table: &Table, batch: &RecordBatch, digits: usize) -> Result<Option<Vec<i64>>> {
-    let column = table.column(batch, "boxes")?;
+fn boxes(file: &ParquetFile, batch: &RecordBatch, digits: usize) -> Result<Option<Vec<i64>>> {
+    let column = file.column(batch, "boxes")?;
     if column.null_count() == column.len() {
         return Ok(None);
     }
@@ -366,20 +273,20 @@ fn boxes(table: &Table, batch: &RecordBatch, digits: usize) -> Result<Option<Vec
         let ints = values.as_primitive_opt::<arrow::datatypes::Int64Type>()?;
         (ints.null_count() == 0).then(|| ints.values().to_vec())
     });
-    inner.map(Some).ok_or_else(|| table.wrong("boxes", column, "four int64 per digit"))
+    inner.map(Some).ok_or_else(|| file.wrong("boxes", column, "four int64 per digit"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, StringArray, StructArray};
+    use arrow::array::{ArrayRef, BinaryArray, StringArray, StructArray};
     use arrow::datatypes::{Field, Schema};
     use parquet::arrow::ArrowWriter;
 
-    use super::super::write_split;
+    use super::super::{read_split, write_split};
     use super::*;
-    use crate::tables::{Compression, ints, lists};
+    use crate::parquet_file::{Compression, ints, lists};
 
     const LAYOUT: Layout = Layout { digits: 2, height: 3, width: 5, pixels: false, parameters: false };
 
@@ -542,44 +449,6 @@ mod tests {
     }
 
     #[test]
-    fn a_colour_profile_is_read_where_it_is_of_an_ordinary_size_and_passed_over_where_it_fills_the_memory() {
-        use image::ImageEncoder;
-        let with_profile = |bytes: usize| {
-            let mut out = Vec::new();
-            let mut encoder = image::codecs::png::PngEncoder::new(&mut out);
-            encoder.set_icc_profile(vec![0; bytes]).unwrap();
-            encoder.write_image(&[1, 2], 2, 1, image::ExtendedColorType::L8).unwrap();
-            out
-        };
-        for (bytes, kept) in [(2 << 20, Some(2 << 20)), (64 << 20, None)] {
-            let png = with_profile(bytes);
-            assert!(png.len() < 100_000);
-            let mut decoder = png_decoder(&png).unwrap();
-            assert_eq!(decoder.icc_profile().unwrap().map(|profile| profile.len()), kept);
-            let mut pixels = [0; 2];
-            decoder.read_image(&mut pixels).unwrap();
-            assert_eq!(pixels, [1, 2]);
-        }
-    }
-
-    #[test]
-    fn text_in_a_png_is_never_unpacked_and_too_much_of_it_is_an_error() {
-        let with_text = |text: String, packed: bool| {
-            let mut out = Vec::new();
-            let mut encoder = png::Encoder::new(&mut out, 2, 1);
-            let keyword = "Comment".to_owned();
-            if packed { encoder.add_ztxt_chunk(keyword, text) } else { encoder.add_text_chunk(keyword, text) }.unwrap();
-            encoder.write_header().unwrap().write_image_data(&[1, 2]).unwrap();
-            out
-        };
-        let mut pixels = [0; 2];
-        png_decoder(&with_text(" ".repeat(64 << 20), true)).unwrap().read_image(&mut pixels).unwrap();
-        assert_eq!(pixels, [1, 2]);
-        let error = png_decoder(&with_text(" ".repeat(16 << 20), false)).err().unwrap();
-        assert_eq!(error.to_string(), "Memory limit exceeded");
-    }
-
-    #[test]
     fn columns_of_another_form_are_refused_by_name() {
         let home = tempfile::tempdir().unwrap();
         let grey = png(image::ExtendedColorType::L8, 2, &[1, 2]);
@@ -591,7 +460,7 @@ mod tests {
         let refusal = |png: &[u8], label, digits| refusal_of(png, label, digits, ints(&[0]));
         let nested = |outer: i32, inner: usize| -> ArrayRef {
             let values = lists(&vec![0; outer as usize * inner], inner);
-            let field = crate::tables::item(values.data_type().clone());
+            let field = crate::parquet_file::item(values.data_type().clone());
             Arc::new(arrow::array::FixedSizeListArray::new(field, outer, values, None))
         };
         for (outer, inner) in [(2, 1), (3, 4)] {

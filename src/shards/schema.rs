@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::parameters;
 use crate::labels;
-use crate::tables::{int_field, item, list_field};
+use crate::parquet_file::{int_field, item, list_field};
 
 /// The metadata key under which `datasets` looks for the features.
 pub const FEATURES_KEY: &str = "huggingface";

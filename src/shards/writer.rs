@@ -20,8 +20,8 @@ use super::parameters::Parameters;
 use super::schema::{FEATURES_KEY, Layout};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
+use crate::parquet_file::{Compression, ints, item, lists, properties};
 use crate::progress::Progress;
-use crate::tables::{Compression, ints, item, lists, properties};
 
 /// The samples of one row group, as columns.
 #[derive(Debug, Clone, Default, PartialEq)]

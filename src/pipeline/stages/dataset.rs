@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::dataset::{self, render};
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::parquet_file::ParquetFile;
 use crate::pipeline::definition::{Definition, Done, Input};
 use crate::pipeline::{Pipeline, Stage};
 use crate::plan::{self, split, table};
@@ -17,7 +18,6 @@ use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::record::{Key, Record};
 use crate::shards::{DATA, Shards};
-use crate::tables::Table;
 
 /// The definition of the stage.
 pub struct Dataset;
@@ -76,7 +76,7 @@ impl Definition for Dataset {
     /// Renders the images again from the plan.
     fn first_difference(&self, pipeline: &Pipeline, _: &Record) -> Result<Option<String>> {
         let (data, plan) = (self.folder(pipeline).join(DATA), pipeline.folder(Stage::Plan).join(plan::FILE));
-        let facts = table::facts(&Table::open(&plan)?)?;
+        let facts = table::facts(&ParquetFile::open(&plan)?)?;
         let glyphs = Glyphs::read(&glyphs::locate(pipeline)?)?;
         let [height, width] = facts.plan.image_size;
         for name in split::NAMES {

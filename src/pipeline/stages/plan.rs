@@ -8,6 +8,7 @@ use super::raw as glyphs;
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::parquet_file::ParquetFile;
 use crate::pipeline::definition::{Definition, Done, Input};
 use crate::pipeline::{Pipeline, Stage, key};
 use crate::plan::rows::Rows;
@@ -15,7 +16,6 @@ use crate::plan::{self, Facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::record::{Key, Record};
-use crate::tables::Table;
 
 /// The definition of the stage.
 pub struct Plan;
@@ -79,7 +79,7 @@ impl Definition for Plan {
     fn first_difference(&self, pipeline: &Pipeline, _: &Record) -> Result<Option<String>> {
         let path = self.folder(pipeline).join(plan::FILE);
         let labels = Glyphs::read_labels(&glyphs::locate(pipeline)?)?;
-        let settings = table::facts(&Table::open(&path)?)?.plan;
+        let settings = table::facts(&ParquetFile::open(&path)?)?.plan;
         let plan = plan::compose::compose(&settings, &labels, &Progress::silent())?;
         let mut before = 0;
         for (name, expected) in split::NAMES.into_iter().zip(&plan) {

@@ -113,19 +113,19 @@ pub fn widened(column: &ArrayRef, to: &DataType) -> Option<ArrayRef> {
 
 /// An open Parquet file. Its footer is read once.
 #[derive(Clone)]
-pub struct Table {
+pub struct ParquetFile {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
 }
 
-impl Table {
+impl ParquetFile {
     /// Opens a file and reads its footer.
-    pub fn open(path: &Path) -> Result<Table> {
+    pub fn open(path: &Path) -> Result<ParquetFile> {
         let file = files::open(path)?;
         bounds::check_footer(path, &file)?;
         let load = || ArrowReaderMetadata::load(&file, ArrowReaderOptions::default());
         let metadata = guarded(path, load)?.map_err(Error::parquet(path))?;
-        Ok(Table { path: path.to_owned(), metadata })
+        Ok(ParquetFile { path: path.to_owned(), metadata })
     }
 
     /// The path of the file.

@@ -79,17 +79,19 @@ pub fn json<T: Serialize>(result: &T) -> String {
 }
 
 /// The answers of a network for images, one line each.
-pub fn answers(answers: &[ImagePrediction]) -> String {
-    let positions = |answer: &ImagePrediction| -> String {
-        let position =
-            answer.positions.iter().filter_map(|at| Some((at.digit, *at.probabilities.get(usize::from(at.digit))?)));
+pub fn predictions(predictions: &[ImagePrediction]) -> String {
+    let positions = |prediction: &ImagePrediction| -> String {
+        let position = prediction
+            .positions
+            .iter()
+            .filter_map(|at| Some((at.digit, *at.probabilities.get(usize::from(at.digit))?)));
         position.map(|(digit, probability)| format!("  {digit} {:>7}", percent(probability))).collect()
     };
-    let row = |answer: &ImagePrediction| {
-        let digits = [answer.digits.clone(), percent(answer.probability), positions(answer)];
-        [vec![answer.image.display().to_string()], digits.to_vec()].concat()
+    let row = |prediction: &ImagePrediction| {
+        let digits = [prediction.digits.clone(), percent(prediction.probability), positions(prediction)];
+        [vec![prediction.image.display().to_string()], digits.to_vec()].concat()
     };
-    table(&["image", "digits", "probability", "  each digit"], answers.iter().map(row).collect())
+    table(&["image", "digits", "probability", "  each digit"], predictions.iter().map(row).collect())
 }
 
 /// All runs, one line each.

@@ -403,8 +403,8 @@ mod tests {
 
     #[test]
     fn a_type_is_as_wide_as_its_nulls() {
-        let fixed = |item: DataType, length| DataType::FixedSizeList(crate::tables::item(item), length);
-        let list = |item: DataType| DataType::List(crate::tables::item(item));
+        let fixed = |item: DataType, length| DataType::FixedSizeList(crate::parquet_file::item(item), length);
+        let list = |item: DataType| DataType::List(crate::parquet_file::item(item));
         assert_eq!(width_of(DataType::Int64), (8, 0));
         assert_eq!(width_of(DataType::Utf8), (1, 0));
         assert_eq!(width_of(fixed(DataType::Int64, 2)), (16, 0));
