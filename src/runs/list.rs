@@ -108,7 +108,7 @@ impl Runs {
         let check = |wanted: &dyn Fn(&str) -> bool| record.check(folder, "restore the file from a copy", wanted).err();
         let table = check(&|path| path == metrics::FILE);
         let others = check(&|path| path != metrics::FILE && !path.ends_with(".safetensors"));
-        place.is_rotten = table.is_some();
+        place.has_damaged_metrics = table.is_some();
         for error in [table, others].into_iter().flatten() {
             if error.is_of_system() {
                 return Err(error);

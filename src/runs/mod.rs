@@ -43,7 +43,7 @@ pub struct Place {
     /// Problems of the record and of the files that it names, in words.
     pub problems: Vec<String>,
     /// Whether the table of the epochs differs from the recorded one.
-    pub is_rotten: bool,
+    pub has_damaged_metrics: bool,
 }
 
 /// Whether a run has ended.
@@ -192,7 +192,7 @@ impl Run {
             None => read_if_there(&folder.join(train::CONFIG), yaml, &mut problems)?.unwrap_or_default(),
         };
         // a table that differs from the recorded one is not shown
-        let epochs = match place.is_rotten {
+        let epochs = match place.has_damaged_metrics {
             true => Vec::new(),
             false => read_if_there(&folder.join(metrics::FILE), metrics::read, &mut problems)?.unwrap_or_default(),
         };

@@ -23,10 +23,6 @@ mod events;
 #[cfg_attr(not(feature = "cuda"), path = "no_gpu.rs")]
 #[allow(unsafe_code, reason = "promises the kernels that rows and addresses are those of one data set")]
 pub mod gpu;
-#[cfg(feature = "cuda")]
-#[allow(unsafe_code, reason = "launches its kernels on addresses of the device")]
-#[allow(clippy::indexing_slicing, reason = "fills structures of fixed sizes")]
-pub mod images;
 #[forbid(unsafe_code)]
 pub mod learner;
 #[forbid(unsafe_code)]

@@ -4,13 +4,16 @@
 //! The host sends the order, random draws, learning rates and dropout keys of a whole epoch at once, and reads the sums
 //! of several steps at their end. All random numbers are drawn on the host, from the same streams as on the CPU.
 
+#[allow(clippy::indexing_slicing, reason = "fills structures of fixed sizes")]
+pub mod images;
+
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, DriverError, sys};
 use rayon::prelude::*;
 
+use self::images::{Images, KERNELS};
 use super::batch::{Normalise, Scores, order};
-use super::images::{Images, KERNELS};
 use super::learner::Learner;
 use super::{Config, Data, Stretch};
 use crate::error::{Error, Result};
