@@ -151,8 +151,8 @@ fn age(finished: u64) -> String {
 }
 
 /// The results of a training benchmark. With `profile`, they include the time of each layer.
-pub fn bench(report: &bench::Report, profile: bool) -> String {
-    let bench::Report { shape, batch, threads, steps, alone, loaded, waited, evaluation, .. } = report;
+pub fn bench(report: &bench::BenchReport, profile: bool) -> String {
+    let bench::BenchReport { shape, batch, threads, steps, alone, loaded, waited, evaluation, .. } = report;
     let (height, width) = (shape.height, shape.width);
     let mut out = format!(
         "{}, {} digits on {height}x{width} pixels, {threads} threads, {steps} steps of {batch} images each\n\

@@ -52,8 +52,8 @@ impl Transform {
             }
             (rotation, affine, _) => {
                 let turned = rotation.map(|rotation| match rotation {
-                    Rotation::Turn(turn) => turn,
-                    Rotation::Map(matrix) => warp(matrix),
+                    PillowRotation::Turn(turn) => turn,
+                    PillowRotation::Map(matrix) => warp(matrix),
                 });
                 [turned, affine.map(warp)]
             }
@@ -103,41 +103,41 @@ fn load(buffer: &mut Vec<u8>, pixels: &[u8]) {
 }
 
 /// A rotation as Pillow computes it.
-enum Rotation {
+enum PillowRotation {
     /// A multiple of a right angle, for which Pillow has shortcuts.
     Turn(Warp),
     /// Any other angle.
     Map(Matrix),
 }
 
-impl Rotation {
+impl PillowRotation {
     /// The rotation as a map, also for the angles with a shortcut.
     fn matrix(&self, height: usize, width: usize) -> Matrix {
         let (w, h) = (width as f64, height as f64);
         match *self {
-            Rotation::Turn(Warp::HalfTurn) => [-1.0, 0.0, w, 0.0, -1.0, h],
-            Rotation::Turn(Warp::Left) => [0.0, -1.0, w, 1.0, 0.0, 0.0],
-            Rotation::Turn(Warp::Right) => [0.0, 1.0, 0.0, -1.0, 0.0, h],
-            Rotation::Turn(_) => [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
-            Rotation::Map(matrix) => matrix,
+            PillowRotation::Turn(Warp::HalfTurn) => [-1.0, 0.0, w, 0.0, -1.0, h],
+            PillowRotation::Turn(Warp::Left) => [0.0, -1.0, w, 1.0, 0.0, 0.0],
+            PillowRotation::Turn(Warp::Right) => [0.0, 1.0, 0.0, -1.0, 0.0, h],
+            PillowRotation::Turn(_) => [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+            PillowRotation::Map(matrix) => matrix,
         }
     }
 }
 
 /// The rotation of `PIL.Image.rotate` about the centre. `angle` is in degrees, counter-clockwise.
-fn rotation(angle: f64, height: usize, width: usize) -> Rotation {
+fn rotation(angle: f64, height: usize, width: usize) -> PillowRotation {
     let angle = angle.rem_euclid(360.0);
     match angle {
-        0.0 => return Rotation::Turn(Warp::Still),
-        180.0 => return Rotation::Turn(Warp::HalfTurn),
-        90.0 if height == width => return Rotation::Turn(Warp::Left),
-        270.0 if height == width => return Rotation::Turn(Warp::Right),
+        0.0 => return PillowRotation::Turn(Warp::Still),
+        180.0 => return PillowRotation::Turn(Warp::HalfTurn),
+        90.0 if height == width => return PillowRotation::Turn(Warp::Left),
+        270.0 if height == width => return PillowRotation::Turn(Warp::Right),
         _ => {}
     }
     let radians = -angle.to_radians();
     let (sin, cos) = (round15(radians.sin()), round15(radians.cos()));
     let (cx, cy) = (width as f64 / 2.0, height as f64 / 2.0);
-    Rotation::Map([cos, sin, cos * -cx + sin * -cy + cx, -sin, cos, -sin * -cx + cos * -cy + cy])
+    PillowRotation::Map([cos, sin, cos * -cx + sin * -cy + cx, -sin, cos, -sin * -cx + cos * -cy + cy])
 }
 
 /// Python's `round(v, 15)` for sines and cosines, whose magnitude is at most 1: the nearest multiple of 1e-15, ties to

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::figures::{Figure, Figures};
 use self::tables::{Cell, STRONG, Table, grouped, loss, number, share, words};
-use self::view::{Images, MISTAKES, RunView};
+use self::view::{MISTAKES, MistakeImages, RunView};
 use crate::augment::{self, preview};
 use crate::dataset::card;
 use crate::digest::Digest;
@@ -198,13 +198,13 @@ impl Page {
 }
 
 /// The images of the mistakes that are shown for some runs.
-fn images(runs: &[Run], splits: &[data::SplitShards]) -> Result<Images> {
+fn images(runs: &[Run], splits: &[data::SplitShards]) -> Result<MistakeImages> {
     let mut wanted: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     for split in runs.iter().filter_map(|run| run.metrics.as_ref()).flat_map(|metrics| &metrics.splits) {
         let rows = split.mistakes.iter().take(MISTAKES).map(|mistake| mistake.row);
         wanted.entry(&split.split).or_default().extend(rows);
     }
-    let mut all = Images::new();
+    let mut all = MistakeImages::new();
     for split in splits {
         if let Some(rows) = wanted.get(split.name) {
             let read = data::images(&split.shards, rows)?;

@@ -23,7 +23,7 @@ const CONFUSIONS: usize = 10;
 pub const MISTAKES: usize = 12;
 
 /// The images of mistakes as PNG, by split and row.
-pub type Images = BTreeMap<(String, usize), Vec<u8>>;
+pub type MistakeImages = BTreeMap<(String, usize), Vec<u8>>;
 
 /// A run on the page.
 #[derive(Debug, Serialize)]
@@ -55,13 +55,13 @@ pub struct SplitView {
     pub confusion: Vec<Table>,
     pub confusions: Option<Table>,
     pub reliability: Figure,
-    pub mistakes: Vec<Mistake>,
+    pub mistakes: Vec<MistakeView>,
     pub note: String,
 }
 
 /// A mistake with its image.
 #[derive(Debug, Serialize)]
-pub struct Mistake {
+pub struct MistakeView {
     pub figure: Figure,
     pub class: String,
     pub predicted: String,
@@ -70,7 +70,7 @@ pub struct Mistake {
 }
 
 /// Makes the view of a run and writes its figures. `images` holds the images of its mistakes.
-pub fn view(run: &Run, images: &Images, figures: &Figures) -> Result<RunView> {
+pub fn view(run: &Run, images: &MistakeImages, figures: &Figures) -> Result<RunView> {
     let summary = run.summary();
     let id = format!("run-{}", slug(&run.folder));
     Ok(RunView {
@@ -206,7 +206,13 @@ pub fn interval(accuracy: &Accuracy) -> Cell {
     Cell { text, raw: format!("{} {}", accuracy.low, accuracy.high), ..Cell::default() }
 }
 
-fn split_view(run: &Run, split: &SplitMetrics, digits: usize, images: &Images, figures: &Figures) -> Result<SplitView> {
+fn split_view(
+    run: &Run,
+    split: &SplitMetrics,
+    digits: usize,
+    images: &MistakeImages,
+    figures: &Figures,
+) -> Result<SplitView> {
     let (name, folder) = (&split.split, slug(&run.folder));
     let map = (digits <= 2).then(|| accuracy_map(&run.folder, split, digits));
     let confusion: Vec<Table> = split.positions.iter().map(|at| confusion(&run.folder, split, at)).collect();
@@ -229,7 +235,7 @@ fn split_view(run: &Run, split: &SplitMetrics, digits: usize, images: &Images, f
         let (class, predicted) = (&mistake.class, &mistake.predicted);
         let file = format!("{folder}/mistake-{}-{:02}.png", slug(name), number + 1);
         let alt = format!("Image of {class}, index {}, read as {predicted}", mistake.index);
-        mistakes.push(Mistake {
+        mistakes.push(MistakeView {
             figure: figures.embed(&file, png, alt, "")?,
             class: class.clone(),
             predicted: predicted.clone(),

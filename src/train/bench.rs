@@ -31,7 +31,7 @@ const ROUNDS: u64 = 4;
 
 /// The results of the benchmark.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub struct BenchReport {
     /// The network that was measured.
     pub shape: Shape,
     /// The number of images per step.
@@ -66,7 +66,7 @@ pub fn run(
     [height, width]: [usize; 2],
     steps: u64,
     progress: &Progress,
-) -> Result<Report> {
+) -> Result<BenchReport> {
     config.validate()?;
     if config.device == Device::Cuda {
         let expected = "cpu, which is what this measures; `make bench-peers DEVICE=cuda` measures a GPU";
@@ -99,7 +99,7 @@ pub fn run(
         steps.learner.network.forward(&evaluated, Mode::Eval)?;
 
         let waited_before = loader.waited();
-        let [mut alone, mut loaded, mut evaluation] = [Measured::default(); 3];
+        let [mut alone, mut loaded, mut evaluation] = [Measurement::default(); 3];
         for _ in 0..ROUNDS {
             alone.add(|| (0..per_round).map(|_| steps.step(&fixed)).sum())?;
             loaded.add(|| (0..per_round).map(|_| steps.step(&loader.take()?)).sum())?;
@@ -108,7 +108,7 @@ pub fn run(
         progress.end();
         let taken = ROUNDS * per_round;
         let (operators, optimiser) = steps.per_step(2 * taken);
-        Ok(Report {
+        Ok(BenchReport {
             shape,
             batch: config.batch_size,
             threads: rayon::current_num_threads(),
@@ -125,12 +125,12 @@ pub fn run(
 
 /// Images, and the time that their steps or passes took.
 #[derive(Clone, Copy, Default)]
-struct Measured {
+struct Measurement {
     images: usize,
     time: Duration,
 }
 
-impl Measured {
+impl Measurement {
     /// Adds work that returns the number of its images.
     fn add(&mut self, work: impl FnOnce() -> Result<usize>) -> Result<()> {
         let begun = Instant::now();

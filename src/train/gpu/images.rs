@@ -53,7 +53,7 @@ fn words(transform: &Transform) -> [u64; WORDS] {
 }
 
 /// A data set on the GPU.
-pub struct Images {
+pub struct DeviceImages {
     session: Arc<Session>,
     pixels: CudaSlice<u8>,
     targets: CudaSlice<u8>,
@@ -65,7 +65,7 @@ pub struct Images {
     width: usize,
 }
 
-impl Images {
+impl DeviceImages {
     /// Copies the images, `height * width` bytes each, and their digits to the GPU. `normalised` holds the normalised
     /// value of each of the 256 grey values. An augmented batch has at most `most` images.
     pub fn new(
@@ -75,13 +75,13 @@ impl Images {
         normalised: &[f32; 256],
         [height, width]: [usize; 2],
         most: usize,
-    ) -> Result<Images> {
+    ) -> Result<DeviceImages> {
         let stream = session.stream();
         let area = height * width;
         // SAFETY: kernels write it before they read it.
         let between =
             (most > 0 && 2 * area > SHARED).then(|| unsafe { stream.alloc::<u8>(2 * area * most) }).transpose()?;
-        let images = Images {
+        let images = DeviceImages {
             session: session.clone(),
             pixels: stream.clone_htod(pixels)?,
             targets: stream.clone_htod(targets)?,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, DriverError, sys};
 use rayon::prelude::*;
 
-use self::images::{Images, KERNELS};
+use self::images::{DeviceImages, KERNELS};
 use super::batch::{Normalise, Scores, order};
 use super::learner::Learner;
 use super::{Config, Data, Stretch};
@@ -36,8 +36,8 @@ const EVALUATION_STEPS: usize = 4;
 /// A network in training on a GPU, with its data.
 pub struct Gpu {
     session: Arc<Session>,
-    train: Images,
-    val: Images,
+    train: DeviceImages,
+    val: DeviceImages,
     adam: Adam,
     loss: Loss,
     batch_size: usize,
@@ -84,7 +84,7 @@ impl Gpu {
             #[expect(clippy::indexing_slicing, reason = "no more images are used than there are")]
             let (pixels, targets) = (&split.images[..count * height * width], &split.targets[..count * digits]);
             let table = Normalise::new(config.mean, config.std);
-            Images::new(&session, pixels, targets, table.table(), [height, width], most)
+            DeviceImages::new(&session, pixels, targets, table.table(), [height, width], most)
         };
         let store = learner.network.store();
         let mut adam = Adam::new(&session, store)?;

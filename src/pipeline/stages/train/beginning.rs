@@ -24,7 +24,7 @@ use multidigit_nn::schedule::Kind;
 
 /// How a training begins.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Training {
+pub enum TrainingStart {
     /// From nothing.
     Start,
     /// From nothing, since the existing unfinished run has no checkpoint yet.
@@ -37,16 +37,16 @@ pub enum Training {
     Unchanged,
 }
 
-impl From<Training> for Beginning {
-    fn from(training: Training) -> Beginning {
+impl From<TrainingStart> for Beginning {
+    fn from(training: TrainingStart) -> Beginning {
         let (from, done) = match training {
-            Training::Start => return Beginning::Start,
-            Training::Unchanged => return Beginning::Unchanged,
-            Training::Anew => ("an unfinished run stands, without a checkpoint to go on from".to_owned(), 0),
-            Training::GoOn { epoch, step } => {
+            TrainingStart::Start => return Beginning::Start,
+            TrainingStart::Unchanged => return Beginning::Unchanged,
+            TrainingStart::Anew => ("an unfinished run stands, without a checkpoint to go on from".to_owned(), 0),
+            TrainingStart::GoOn { epoch, step } => {
                 (format!("would go on from epoch {epoch}, step {step}"), epoch as u64 - 1)
             }
-            Training::Extend(record) => {
+            TrainingStart::Extend(record) => {
                 let done = record.rows;
                 (format!("would go on from the finished run, after its epoch {done}"), done)
             }
@@ -91,7 +91,7 @@ impl Mark {
 /// # Errors
 /// [`PipelineError::RunStands`] and [`PipelineError::UnfinishedStands`], unless `force`; [`Error::Foreign`];
 /// [`Error::Format`] for a damaged run or a damaged checkpoint.
-pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Result<Training> {
+pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Result<TrainingStart> {
     let target = files::resolve(&pipeline.folder(Stage::Train))?;
     let (key, _) = pipeline.key(Stage::Train)?;
     let pending = pending.contains(&Stage::Dataset);
@@ -101,10 +101,10 @@ pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Resu
         Some(record) if !force => beside_finished(pipeline, &target, record, &key, pending)?,
         _ => {
             ownership::check(Stage::Train, &target)?;
-            Training::Start
+            TrainingStart::Start
         }
     };
-    if beginning == Training::Unchanged {
+    if beginning == TrainingStart::Unchanged {
         return Ok(beginning);
     }
     let folder = files::unfinished(&target);
@@ -122,7 +122,7 @@ pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Resu
             Some(mark) => unless_damaged(going_on(pipeline, &folder, &mark.key))?.flatten(),
             None => None,
         };
-        return Ok(going_on.unwrap_or(Training::Start));
+        return Ok(going_on.unwrap_or(TrainingStart::Start));
     }
     let mark = Mark::read(&folder)?;
     let differences = differences(pipeline, &folder, &mark.key, &key, pending);
@@ -140,21 +140,27 @@ pub fn find(pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Resu
     match (going_on(pipeline, &folder, &mark.key), beginning) {
         (Err(error), _) if error.is_of_system() => Err(error),
         // the copying of the finished run may have been interrupted; it is copied again
-        (Err(_) | Ok(None), Training::Extend(record)) => Ok(Training::Extend(record)),
-        (Ok(None), _) => Ok(Training::Anew),
+        (Err(_) | Ok(None), TrainingStart::Extend(record)) => Ok(TrainingStart::Extend(record)),
+        (Ok(None), _) => Ok(TrainingStart::Anew),
         (going_on, beginning) => Ok(going_on?.unwrap_or(beginning)),
     }
 }
 
 /// How a training begins if a finished run has its name but is not fresh.
-fn beside_finished(pipeline: &Pipeline, target: &Path, record: Record, key: &Key, pending: bool) -> Result<Training> {
+fn beside_finished(
+    pipeline: &Pipeline,
+    target: &Path,
+    record: Record,
+    key: &Key,
+    pending: bool,
+) -> Result<TrainingStart> {
     let differences = differences(pipeline, target, &record.key, key, pending);
     if is_extended(&record.key, key) && differences.len() == 1 {
         return match pipeline.config.train.schedule {
             Kind::Plateau | Kind::Constant => {
                 ownership::check(Stage::Train, target)?;
                 record.check(target, RESTORE, |_| true)?;
-                Ok(Training::Extend(Box::new(record)))
+                Ok(TrainingStart::Extend(Box::new(record)))
             }
             kind => Err(stands(pipeline, target, differences, Some(kind))),
         };
@@ -163,7 +169,7 @@ fn beside_finished(pipeline: &Pipeline, target: &Path, record: Record, key: &Key
         return Err(stands(pipeline, target, differences, None));
     }
     if pending {
-        return Ok(Training::Unchanged);
+        return Ok(TrainingStart::Unchanged);
     }
     let found = format!("a finished run that is damaged ({})", record.clone().look(target).join("; "));
     Err(Error::format(target, found, format!("the files as they were recorded; {RESTORE}")))
@@ -184,14 +190,14 @@ fn refuse_links(folder: &Path) -> Result<()> {
 }
 
 /// How the run with this key in a folder is continued; `None` if it has no checkpoint.
-fn going_on(pipeline: &Pipeline, folder: &Path, key: &Key) -> Result<Option<Training>> {
+fn going_on(pipeline: &Pipeline, folder: &Path, key: &Key) -> Result<Option<TrainingStart>> {
     let found = checkpoint::find(folder)?.map(|found| found.state);
     let Some(state) = found.filter(|state| state.identity == key.digest()) else {
         return Ok(None);
     };
     let config = &pipeline.config;
     checkpoint::epochs(folder, &state, config.plan.digits, config.train.repeats())?;
-    Ok(Some(Training::GoOn { epoch: state.epoch + 1, step: state.step }))
+    Ok(Some(TrainingStart::GoOn { epoch: state.epoch + 1, step: state.step }))
 }
 
 /// The error for a finished run that differs from the configured one. `schedule` is given if the schedule is the reason
@@ -238,7 +244,7 @@ pub fn build(pipeline: &Pipeline, target: &Path, key: &Key, force: bool, progres
     let training = find(pipeline, force, &BTreeSet::new())?;
     let build = Build::resumable(target, &Mark::text(key, force))?;
     let folder = build.path();
-    let goes_on = matches!(training, Training::GoOn { .. });
+    let goes_on = matches!(training, TrainingStart::GoOn { .. });
     for path in files::walk_all(folder)? {
         // a run that is continued keeps all files except those that a kill left half written
         let is_half = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -251,7 +257,7 @@ pub fn build(pipeline: &Pipeline, target: &Path, key: &Key, force: bool, progres
     }
     // a kill just after a training ended may have left a record
     files::remove(&folder.join(record::FILE))?;
-    if let Training::Extend(record) = &training {
+    if let TrainingStart::Extend(record) = &training {
         extend(target, folder, record, key)?;
         let (done, epochs) = (record.rows, pipeline.config.train.epochs);
         progress.note(&format!("train: goes on after epoch {done} of the finished run, to epoch {epochs}"));
