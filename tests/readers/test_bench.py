@@ -19,9 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import functional
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "reference")]
 import bench_json
 import bench_peers_cuda
+import models
 import peers
 
 PROGRAM = Path(os.environ.get("MULTIDIGIT") or ROOT / "target" / "release" / "multidigit").resolve()
@@ -109,9 +110,9 @@ def test_a_side_that_fails_is_left_empty_and_measured_the_next_time(compare, mon
     assert row["rates"].keys() == {"ours", "eager"}
 
 
-@pytest.mark.parametrize("network", bench_peers_cuda.NETWORKS)
+@pytest.mark.parametrize("network", models.NETWORKS)
 def test_the_operations_of_a_step_are_those_that_pytorch_counts(network):
-    net = bench_peers_cuda.NETWORKS[network]()
+    net = models.NETWORKS[network]()
     with FlopCounterMode(display=False) as counter:
         # two images, as batch norm compares them
         sum(head.sum() for head in net(torch.zeros(2, 1, 64, 64))).backward()
