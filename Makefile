@@ -45,7 +45,7 @@ build: ## build the program (release)
 cuda-toolkit: ## put a CUDA compiler and its libraries, from pip, into target/cuda-toolkit
 	PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_toolkit.sh
 
-build-cuda: ## build the program for NVIDIA GPUs: target/cuda/release/multidigit; CUDA_COMPUTE_CAP=90 names another's
+build-cuda: ## build the program for NVIDIA GPUs: target/cuda/release/multidigit; CUDA_COMPUTE_CAP=90 for a GPU of another machine
 	PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_env.sh $(CARGO) build --release --locked --features cuda
 	strip $${CARGO_TARGET_DIR:-target}/cuda/release/multidigit
 
@@ -55,13 +55,13 @@ dataset: $(BUILD) ## write the Parquet shards and their card: artifacts/dataset
 augment: $(BUILD) ## write augmented epochs of the training images: artifacts/augment
 	$(MULTIDIGIT) run augment $(SETS) $(ARGS)
 
-train: $(BUILD) ## train one network: artifacts/train/RUN; RUN=NAME goes on with one that stands
+train: $(BUILD) ## train one network: artifacts/train/RUN; RUN=NAME continues an existing run
 	$(MULTIDIGIT) run train $(RUN_FLAG) $(TRAIN_SETS) $(SETS) $(ARGS)
 
-evaluate: $(BUILD) ## measure a trained network, RUN=NAME or the one of these variables: artifacts/evaluate/RUN
+evaluate: $(BUILD) ## measure a trained network, RUN=NAME or the one that these variables name: artifacts/evaluate/RUN
 	$(MULTIDIGIT) run evaluate $(if $(RUN),$(RUN_FLAG) $(call set_key,evaluate.device,$(DEVICE)),$(TRAIN_SETS)) $(SETS) $(ARGS)
 
-report: $(BUILD) ## write the page with curves and numbers of all runs that stand: artifacts/report
+report: $(BUILD) ## write the page with curves and numbers of all existing runs: artifacts/report
 	$(MULTIDIGIT) report $(SETS) $(ARGS)
 
 quickstart: $(BUILD) ## everything at full data size with a short training, ending in the report

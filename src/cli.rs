@@ -43,7 +43,7 @@ fn every_set(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
 /// Flags of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Configuration file [default: pipeline.yaml, where there is one, else the built-in defaults]
+    /// Configuration file [default: pipeline.yaml if it exists, else the built-in defaults]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Override a setting; repeatable. The value is YAML: `--set 'plan.image_size=[64, 100]'`
@@ -52,16 +52,16 @@ pub struct Global {
     /// Folder of the glyph files
     #[arg(long, global = true, value_name = "DIR", default_value = "raw")]
     pub raw: PathBuf,
-    /// Folder of everything that is made
+    /// Folder of all outputs
     #[arg(long, global = true, value_name = "DIR", default_value = "artifacts")]
     pub artifacts: PathBuf,
-    /// Threads to compute with [default: one per core]
+    /// Number of threads [default: one per core]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Print results, warnings and errors only
     #[arg(long, global = true)]
     pub quiet: bool,
-    /// Do not wait until files are on the disk: faster on slow disks, and a power cut can damage what was made last
+    /// Do not flush files to disk: faster on slow disks, but a power cut can damage the latest output
     #[arg(long, global = true)]
     pub no_sync: bool,
     /// Show no progress bars
@@ -69,17 +69,17 @@ pub struct Global {
     pub no_progress: bool,
 }
 
-/// What to do.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Bring stages, and whatever they need, up to date; without a name: the data set and the report
+    /// Bring stages and their inputs up to date; without a name: the data set and the report
     #[command(after_help = "\
 Without a STAGE no network is trained: raw, plan, dataset, augment and report run, which takes seconds. A network is \
 trained where `train` or `evaluate` is named; its first line says how long that takes.
 
 A finished run is kept: other settings under its name are refused, more epochs go on from it, --force trains over it.")]
     Run(RunArgs),
-    /// Tell of every stage whether it is fresh, or why not
+    /// Show whether each stage is fresh, and if not, why
     Status,
     /// List the trained runs, the best validation accuracy first
     Runs {
@@ -90,7 +90,7 @@ A finished run is kept: other settings under its name are refused, more epochs g
         #[arg(long)]
         json: bool,
     },
-    /// Write the page about what stands: no run is trained or evaluated for it
+    /// Write the report about the existing runs, without training or evaluating any
     Report(Report),
     /// Print the graph of the stages
     Dag {
@@ -100,26 +100,26 @@ A finished run is kept: other settings under its name are refused, more epochs g
     },
     /// Recompute all digests and compare them with the records and pipeline.lock
     Verify,
-    /// Write pipeline.lock from what stands
+    /// Write pipeline.lock from the existing outputs
     Lock,
-    /// Remove the files that stages made, as their records name them; runs and their evaluations stay
+    /// Remove the files that the records of stages name; runs and their evaluations stay
     Clean {
         /// Remove the runs and their evaluations too
         #[arg(long)]
         force: bool,
     },
-    /// Show what is in a Parquet or IDX file
+    /// Describe a Parquet or IDX file
     Inspect {
         /// A shard, any other Parquet file, or an IDX file (also with .gz)
         file: PathBuf,
     },
-    /// Draw a picture of what a stage does to the data set, which must be fresh
+    /// Draw a picture of the work of a stage; the data set must be fresh
     Preview(Preview),
-    /// Ask a trained network which digits are in PNG files
+    /// Read the digits in PNG files with a trained network
     Predict(Predict),
-    /// Measure how fast a stage goes on this machine
+    /// Measure the speed of a stage on this machine
     Bench(Bench),
-    /// Print the configuration as it is resolved, with its documentation
+    /// Print the resolved configuration with its documentation
     ShowConfig,
     /// Print the JSON Schema of pipeline.yaml, or of another file
     Schema {
@@ -136,13 +136,13 @@ A finished run is kept: other settings under its name are refused, more epochs g
     Man,
 }
 
-/// Which runs to report on.
+/// The runs to report on.
 #[derive(Debug, Args)]
 pub struct Report {
     /// The runs to compare, by the names of their folders [default: report.runs, else all]
     #[arg(long = "run", visible_alias = "runs", value_name = "A,B", value_delimiter = ',')]
     pub runs: Vec<String>,
-    /// Write it even if it is fresh
+    /// Write the report even if it is fresh
     #[arg(long)]
     pub force: bool,
 }
@@ -156,14 +156,14 @@ pub enum Schema {
     Metrics,
 }
 
-/// Which network to ask about which images.
+/// The images to read, and the network that reads them.
 #[derive(Debug, Args)]
 pub struct Predict {
     /// PNG files in 8-bit grey, of the size that the network was trained on, light digits on black
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
-    /// The run whose network to ask, by the name of its folder, with its own settings [default:
-    /// that of the configuration]
+    /// Use the network and the settings of this run, by the name of its folder [default: the run of the
+    /// configuration]
     #[arg(long, value_name = "NAME")]
     pub run: Option<String>,
     /// Print JSON, with the probability of every digit
@@ -171,10 +171,10 @@ pub struct Predict {
     pub json: bool,
 }
 
-/// What to draw, and how much of it.
+/// The picture to draw, and its size.
 #[derive(Debug, Args)]
 pub struct Preview {
-    /// augment: training images beside their augmentations, with what was drawn under each
+    /// augment: training images beside their augmentations, with the parameters drawn for each
     #[arg(value_name = "STAGE")]
     pub what: Picture,
     /// Training images, evenly spaced over the split
@@ -183,7 +183,7 @@ pub struct Preview {
     /// Epochs, from 0
     #[arg(long, value_name = "M", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..))]
     pub epochs: u16,
-    /// The PNG file to write [default: preview-augment.png in the folder of everything that is made]
+    /// The PNG file to write [default: preview-augment.png in the folder of all outputs]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -195,7 +195,7 @@ pub enum Picture {
     Augment,
 }
 
-/// What to measure, and for how long.
+/// The stage to measure, and for how long.
 #[derive(Debug, Args)]
 pub struct Bench {
     /// train: steps of the network with and without the data path, and evaluation; needs no data set
@@ -204,40 +204,40 @@ pub struct Bench {
     /// Steps of each kind
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
-    /// Measure by the settings of this run, by the name of its folder [default: those of the configuration]
+    /// Use the settings of this run, by the name of its folder [default: those of the configuration]
     #[arg(long, value_name = "NAME")]
     pub run: Option<String>,
-    /// Also tell how long each layer takes
+    /// Also show the time of each layer
     #[arg(long)]
     pub profile: bool,
 }
 
-/// What can be measured.
+/// The stages that can be measured.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 pub enum Measured {
     /// The stage `train`
     Train,
 }
 
-/// Which stages to run, and how.
+/// The stages to run, and how.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     #[arg(value_name = "STAGE", help = Stage::ALL.map(Stage::name).join(", "))]
     pub stages: Vec<Stage>,
-    /// Work on this run, by the name of its folder, with the settings of its own config.yaml; it
-    /// is evaluated as it stands
+    /// Work on this run, by the name of its folder, with the settings of its own config.yaml; an evaluation
+    /// takes it as it is
     #[arg(long, value_name = "NAME", requires = "stages")]
     pub run: Option<String>,
     /// Run the named stages even if they are fresh; with `train`, train over a finished run
     #[arg(long)]
     pub force: bool,
-    /// These stages alone; their inputs must be fresh
+    /// Run only these stages; their inputs must be fresh
     #[arg(long, requires = "stages")]
     pub single: bool,
-    /// Also every stage below the named ones
+    /// Also run every stage below the named ones
     #[arg(long, requires = "stages")]
     pub downstream: bool,
-    /// Say what would run and why, and run nothing
+    /// Show what would run and why, and run nothing
     #[arg(long)]
     pub dry_run: bool,
 }
