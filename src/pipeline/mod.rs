@@ -41,7 +41,7 @@ pub use freshness::{Freshness, Status};
 use lock::Lock;
 pub use request::Request;
 pub use stage::Stage;
-pub use stages::train::config_of;
+pub use stages::config_of;
 pub use verify::Verdict;
 
 /// A configured pipeline over a folder of glyph files and a folder of artifacts.

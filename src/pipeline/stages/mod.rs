@@ -14,6 +14,8 @@ pub mod raw;
 pub mod report;
 pub mod train;
 
+pub use train::config_of;
+
 /// What stages keep in memory while a command runs, so that it is not read twice.
 #[derive(Default)]
 pub struct Memory {
