@@ -45,6 +45,12 @@ const SHAPES: [(char, [&str; HEIGHT]); 33] = [
     ('x', ["     ", "     ", "#   #", " # # ", "  #  ", " # # ", "#   #"]),
 ];
 
+/// Whether the font has a shape for every character of a text.
+#[cfg(test)]
+pub fn has_all(text: &str) -> bool {
+    text.chars().all(|c| SHAPES.iter().any(|(shape, _)| *shape == c))
+}
+
 /// Writes a text with its upper left corner at (x, y). Parts outside the picture and characters that are not in the
 /// font are left out.
 pub fn write(picture: &mut RgbImage, (x, y): (usize, usize), text: &str, ink: Rgb<u8>) {

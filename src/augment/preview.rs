@@ -196,6 +196,7 @@ mod tests {
         let all = Params { angle: Some(-12.34), affine: Some(affine), erase: Some(erase) };
         let lines = ["rotate -12.3°", "move +3,-4", "scale 1.062", "shear -10.0°", "erase 11x9 at 7,5"];
         assert_eq!(caption(&all), lines);
+        assert!(lines.len() <= LINES && lines.iter().all(|line| line.len() <= LONGEST && letters::has_all(line)));
         assert_eq!(caption(&Params::default()), [""; 0]);
         let both = AffineParams { shear: [1.0, 2.0], ..affine };
         assert_eq!(caption(&Params { affine: Some(both), ..Params::default() })[2], "shear +1.0°,+2.0°");

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::parquet_file::ParquetFile;
 
+mod compare;
 pub mod foreign;
 pub mod parameters;
 pub mod pngs;
@@ -13,6 +14,7 @@ pub mod schema;
 mod split;
 pub mod writer;
 
+pub use compare::compare;
 pub use parameters::Parameters;
 pub use reader::Shards;
 pub use schema::Layout;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 /// The paths in the code of a file without its tests. Lists in braces are expanded.
-fn paths(text: &str) -> Vec<Vec<String>> {
+pub fn paths(text: &str) -> Vec<Vec<String>> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();

@@ -92,7 +92,7 @@ pub fn conv(
 
 /// Batch norm of `(images, height, width, channels)` by the statistics of the batch, followed by `epilogue`. Returns
 /// the statistics too.
-pub fn batch_norm(
+pub(crate) fn batch_norm(
     at: At,
     input: &Value,
     weight: &Value,

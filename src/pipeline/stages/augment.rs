@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::compare::compare;
 use crate::augment::{self, Augmenter};
 use crate::config::Config;
 use crate::dataset::is_shard_of;
@@ -14,7 +13,7 @@ use crate::pipeline::definition::{Definition, Done, Input};
 use crate::pipeline::{Pipeline, Stage};
 use crate::progress::Progress;
 use crate::record::{Key, Record};
-use crate::shards::{DATA, Samples, Shards};
+use crate::shards::{DATA, Samples, Shards, compare};
 
 /// The definition of the stage.
 pub struct Augment;

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::compare::compare;
 use super::raw as glyphs;
 use crate::config::Config;
 use crate::dataset::{self, render};
@@ -17,7 +16,7 @@ use crate::plan::{self, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::record::{Key, Record};
-use crate::shards::{DATA, Shards};
+use crate::shards::{DATA, Shards, compare};
 
 /// The definition of the stage.
 pub struct Dataset;

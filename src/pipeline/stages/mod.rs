@@ -6,7 +6,6 @@ use crate::digest::Digest;
 use crate::raw::Glyphs;
 
 pub mod augment;
-mod compare;
 pub mod dataset;
 pub mod evaluate;
 pub mod plan;

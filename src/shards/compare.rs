@@ -1,7 +1,8 @@
-//! The comparison of shards with the samples that their inputs give, row by row.
+//! Compares shards with the samples that their inputs give, row by row.
 
+use super::reader::Shards;
+use super::writer::Samples;
 use crate::error::Result;
-use crate::shards::{Samples, Shards};
 
 /// The first row of a split that differs from the row that its input gives, in words. `of` is the name of the input and
 /// `rows` the number of its rows. `next` is called with the number of rows of each row group of the shards, and returns
