@@ -9,7 +9,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build build-cuda cuda-toolkit dataset augment train evaluate report quickstart test check faults torture bench bench-peers clean
+.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart test check faults torture bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
@@ -48,6 +48,12 @@ cuda-toolkit: ## put a CUDA compiler and its libraries, from pip, into target/cu
 build-cuda: ## build the program for NVIDIA GPUs: target/cuda/release/multidigit; CUDA_COMPUTE_CAP=90 for a GPU of another machine
 	PYTHON=$(call quoted,$(PYTHON)) scripts/cuda_env.sh $(CARGO) build --release --locked --features cuda
 	strip $${CARGO_TARGET_DIR:-target}/cuda/release/multidigit
+
+raw: $(BUILD) ## fetch the MNIST files that are missing, and verify all: raw/
+	$(MULTIDIGIT) run raw $(SETS) $(ARGS)
+
+plan: $(BUILD) ## draw the table of all images: artifacts/plan
+	$(MULTIDIGIT) run plan $(SETS) $(ARGS)
 
 dataset: $(BUILD) ## write the Parquet shards and their card: artifacts/dataset
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A stage has one name: its module here, its section in `pipeline.yaml`, its folder in `artifacts/` and its word on
-//! the command line. Each stage is a pure function from files to files. Everything random is drawn in one place, in
+//! the command line. Each stage computes files from files. Everything random is drawn in one place, in
 //! [`plan`] or from the streams of [`rng`], and applied in another.
 //!
 //! A program brings stages up to date and reads what they made:

@@ -1,4 +1,4 @@
-//! Conversions between tensors and slices. Only this module accesses the storage of a tensor.
+//! Conversions between tensors and slices. On the CPU, only this module accesses the storage of a tensor.
 
 use std::ops::{Deref, Range};
 

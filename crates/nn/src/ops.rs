@@ -1,6 +1,6 @@
 //! The operators of the networks on tensors, with their gradients.
 //!
-//! This module alone selects the kernels by the device of a tensor. The crate has operators of its own
+//! This module alone selects the kernels of an operator by the device of a tensor. The crate has operators of its own
 //! because those of candle are slow on the CPU, have a wrong gradient (max pooling) or a gradient that
 //! differs from PyTorch's (ReLU at 0).
 

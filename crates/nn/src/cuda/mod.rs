@@ -1,9 +1,9 @@
 //! The operators on an NVIDIA GPU: convolutions use cuDNN, matrix products use cuBLAS, and all others
 //! use kernels of this crate.
 //!
-//! The files correspond to the files of [`super::cpu`] with the same names; [`ops`] connects them to the tape. All work
+//! A file that has the name of a file of [`super::cpu`] is its counterpart; [`ops`] connects them to the tape. All work
 //! goes to one stream of the device, in the order of the calls, and a function waits for it only if its documentation
-//! says so. The source of the kernels, `kernels/*.cu`, is compiled by NVRTC for the GPU in use when the program starts.
+//! says so. The source of the kernels, `kernels/*.cu`, is compiled by NVRTC for the GPU in use when it is first needed.
 //! The binary can therefore be built without choosing a GPU, and bfloat16 and float kernels share one source.
 
 pub mod adam;

@@ -15,14 +15,14 @@ struct Totals {
   u64 bad_step;        // its step, counted from 1; 0 if all were finite
   u64 images;
   u64 correct;         // images on which all heads are right
-  u64 digits[HEADS];   // images on which a head is right, for each head
+  u64 correct_by_head[HEADS]; // images on which a head is right, for each head
 };
 
 // One block computes the loss of a batch. `order` holds the images of the data set in the order of the epoch; step
 // number k begins at image k * stride. Without `order`, the batch consists of consecutive images from `first` on.
-// `predicted` receives the predicted digits. The gradients are written if `with_gradients` is set.
+// `predicted` receives the predicted classes. The gradients are written if `with_gradients` is set.
 extern "C" __global__ void __launch_bounds__(1024)
-cross_entropy(Heads heads, u32 digits, u32 classes, u32 images, u32 stride, const u8 *targets, const u32 *order,
+cross_entropy(Heads heads, u32 head_count, u32 classes, u32 images, u32 stride, const u8 *targets, const u32 *order,
               u32 first, const Step *step, Totals *totals, u8 *predicted, int with_gradients) {
   __shared__ double losses[1024];
   __shared__ u32 right[1024];
@@ -31,9 +31,9 @@ cross_entropy(Heads heads, u32 digits, u32 classes, u32 images, u32 stride, cons
   u32 whole = 0;
   for (u32 i = threadIdx.x; i < images; i += blockDim.x) {
     u32 row = order ? order[base + i] : base + i, hits = 0;
-    for (u32 h = 0; h < digits; h++) {
+    for (u32 h = 0; h < head_count; h++) {
       const real *logits = heads.logits[h] + (u64)i * classes;
-      u32 target = targets[(u64)row * digits + h], best = 0;
+      u32 target = targets[(u64)row * head_count + h], best = 0;
       float most = wide(logits[0]);
       for (u32 k = 1; k < classes; k++) {
         float v = wide(logits[k]);
@@ -48,11 +48,11 @@ cross_entropy(Heads heads, u32 digits, u32 classes, u32 images, u32 stride, cons
           heads.gradients[h][(u64)i * classes + k] = narrow((float)((p - (k == target ? 1.0 : 0.0)) / images));
         }
       }
-      if (predicted) predicted[(u64)i * digits + h] = (u8)best;
+      if (predicted) predicted[(u64)i * head_count + h] = (u8)best;
       hits += best == target;
-      if (best == target) atomicAdd(&totals->digits[h], 1ull);
+      if (best == target) atomicAdd(&totals->correct_by_head[h], 1ull);
     }
-    whole += hits == digits;
+    whole += hits == head_count;
   }
   losses[threadIdx.x] = loss;
   right[threadIdx.x] = whole;
