@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads on either side")
     parser.add_argument("--seconds", type=float, default=3, metavar="S", help="time for each measurement")
     names = {"nargs": "*", "default": list(models.NETWORKS), "choices": models.NETWORKS, "metavar": "NAME"}
-    parser.add_argument("--networks", **names, help="alexnet, fcn, resnet; without a name: the peak memory alone")
+    parser.add_argument("--networks", **names, help="names of networks; without a name: the peak memory alone")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--one-run", type=Path, help=argparse.SUPPRESS)  # the process whose memory is measured
     parser.add_argument("--layout", choices=LAYOUTS, help=argparse.SUPPRESS)

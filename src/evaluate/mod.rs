@@ -43,11 +43,11 @@ const SPLITS: [&str; 2] = ["val", "test"];
 pub struct Config {
     /// Images per forward pass; has no influence on the results beyond rounding.
     pub batch_size: usize,
-    /// What computes: `cpu`, or `cuda`, the first NVIDIA GPU, in a program that was built for it; in float32 on either.
+    /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it; in float32 on either.
     pub device: Device,
     /// Which weights of the run: `best` (lowest validation loss) or `last`.
     pub weights: Weights,
-    /// Evaluate on the first so many images of each split only; null: on all.
+    /// Number of images of each split to use, from the first on; null: all.
     pub samples: Option<usize>,
     /// Other images to evaluate on: a Parquet file, a folder of Parquet files, or a list of both; null: the data set's
     /// val and test. Files have the schema of this program's shards, of which the columns `image` and `label` are

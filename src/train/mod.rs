@@ -68,39 +68,40 @@ pub struct Config {
     pub epochs: usize,
     /// Images per step of the optimiser.
     pub batch_size: usize,
-    /// Adam's learning rate: the first one, or, for cosine and one_cycle, the largest.
+    /// Adam's learning rate: the initial one for plateau, constant and cosine, the largest one for one_cycle.
     pub learning_rate: f64,
-    /// How the learning rate moves. plateau: down, after epochs in which the validation loss did not fall; constant;
-    /// cosine: to 0 along half a cosine over all steps; one_cycle: up from a 25th over the first 30% of the steps, then
-    /// down to nothing. All are PyTorch's.
+    /// How the learning rate changes, with PyTorch's formulas. plateau: it is reduced after epochs in which the
+    /// validation loss did not fall; constant: it does not change; cosine: it falls to 0 along half a cosine over all
+    /// steps; one_cycle: it rises from a 25th over the first 30% of the steps, then falls to nearly 0.
     pub schedule: Kind,
-    /// The schedule plateau, by the names of PyTorch's ReduceLROnPlateau.
+    /// The parameters of the schedule plateau, with the names of PyTorch's ReduceLROnPlateau.
     pub plateau: Plateau,
     /// Weight decay, decoupled from the gradients (AdamW); 0: plain Adam.
     pub weight_decay: f64,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
-    /// What computes: `cpu`, or `cuda`, the first NVIDIA GPU, in a program that was built for it.
+    /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it.
     pub device: Device,
-    /// How exactly a GPU computes products: `f32`; `tf32`, whose factors are rounded to 10 bits, as in PyTorch's
-    /// convolutions, and here in linear layers too; `bf16`, with activations and their gradients in bfloat16. Sums within
-    /// a product, weights and the optimiser are float32. On the CPU everything is.
+    /// The precision of products on a GPU. f32: float32; tf32: factors are rounded to 10 bits, in linear layers and, as
+    /// in PyTorch, in convolutions; bf16: activations and their gradients are bfloat16. Sums within a product, weights
+    /// and the optimiser are float32. On the CPU, everything is float32.
     pub precision: Precision,
-    /// Whether a GPU takes only ways that give the same weights again for the same seed, to the last bit; the CPU always
-    /// does.
+    /// Whether a GPU uses only algorithms that give the same weights for the same seed every time, to the last bit. The
+    /// CPU always does.
     pub deterministic: bool,
-    /// Train on the first so many images of the training split only; null: on all.
+    /// Number of training images to use, from the first on; null: all.
     pub samples: Option<usize>,
-    /// Whether training images are augmented: rotated, moved, scaled, sheared, partly erased, anew in each epoch.
+    /// Whether training images are augmented, with new parameters in each epoch.
     pub augment: bool,
-    /// Mean of the pixels (0 to 1), which is taken from each before training and evaluation.
+    /// Mean of the pixels (0 to 1), which is subtracted from every pixel.
     pub mean: f64,
-    /// Standard deviation of the pixels (0 to 1), which each is divided by.
+    /// Standard deviation of the pixels (0 to 1), by which every pixel is then divided.
     pub std: f64,
-    /// Steps after which a checkpoint is written, besides those at the end of each epoch and on Ctrl-C; null: none.
+    /// Number of steps between two checkpoints, in addition to those at the end of each epoch and on Ctrl-C; null: no
+    /// additional ones.
     pub checkpoint_every_steps: Option<u64>,
-    /// Name of the run's folder; null: made of model, learning rate, seed, and whatever else differs from the defaults
-    /// but for the number of epochs, such as alexnet-lr0.0005-seed0-samples640.
+    /// Name of the run's folder; null: model, learning rate, seed, and every other setting that differs from the
+    /// defaults except the number of epochs, such as alexnet-lr0.0005-seed0-samples640.
     pub run: Option<String>,
 }
 
@@ -108,7 +109,7 @@ pub struct Config {
 /// of temporary files beside a run are longer than the run's.
 const MAX_NAME: usize = 150;
 
-/// What computes.
+/// The device that computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {

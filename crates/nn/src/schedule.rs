@@ -27,15 +27,15 @@ pub enum Kind {
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Plateau {
-    /// What the learning rate is multiplied by.
+    /// The factor of a reduction of the learning rate.
     pub factor: f64,
-    /// Epochs without a fall of the loss that are waited for; the next one brings the learning rate down.
+    /// Number of epochs in a row without a fall of the loss that are accepted; the next one reduces the learning rate.
     pub patience: usize,
-    /// The share by which the loss must fall below the best one for it to count.
+    /// The share by which the loss must fall below the best one to count as a fall.
     pub threshold: f64,
-    /// Epochs after a reduction in which no epoch counts as one without a fall.
+    /// Number of epochs after a reduction that never count as epochs without a fall.
     pub cooldown: usize,
-    /// The learning rate does not go below this.
+    /// The minimum of the learning rate.
     pub min_lr: f64,
 }
 

@@ -5,14 +5,14 @@
 //! of several steps at their end. All random numbers are drawn on the host, from the same streams as on the CPU.
 
 #[allow(clippy::indexing_slicing, reason = "fills structures of fixed sizes")]
-pub mod images;
+pub mod batches;
 
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::driver::{CudaGraph, DriverError, sys};
 use rayon::prelude::*;
 
-use self::images::{DeviceImages, KERNELS};
+use self::batches::{DeviceImages, KERNELS};
 use super::batch::{Normalise, Scores, order};
 use super::learner::Learner;
 use super::{Config, Data, Stretch};

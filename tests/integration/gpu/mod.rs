@@ -15,7 +15,7 @@ use multidigit::augment::draw::{AffineParams, EraseParams, Params};
 use multidigit::augment::{Augmenter, Compose, Config as Augment, Interpolation};
 use multidigit::networks::Model;
 use multidigit::rng;
-use multidigit::train::gpu::images::{KERNELS, augmented};
+use multidigit::train::gpu::batches::{KERNELS, augmented};
 use multidigit_nn::cuda::adam::Adam;
 use multidigit_nn::cuda::loss::{Loss, Rows};
 use multidigit_nn::cuda::{Session, compile_all};

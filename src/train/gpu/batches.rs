@@ -19,12 +19,12 @@ use crate::augment::warp::Warp;
 const SHARED: usize = 40 << 10;
 
 /// The source of the kernels, which a session compiles along with those of the networks.
-pub const KERNELS: &str = include_str!("images.cu");
+pub const KERNELS: &str = include_str!("batches.cu");
 
-/// The number of words of a `Transform` in `images.cu`.
+/// The number of words of a `Transform` in `batches.cu`.
 const WORDS: usize = 23;
 
-/// A transform as the structure of that name in `images.cu`.
+/// A transform as the structure of that name in `batches.cu`.
 fn words(transform: &Transform) -> [u64; WORDS] {
     let pair = |low: i32, high: i32| u64::from(low as u32) | u64::from(high as u32) << 32;
     let Transform { warps, erase } = *transform;
@@ -34,7 +34,7 @@ fn words(transform: &Transform) -> [u64; WORDS] {
     let mut words = [0; WORDS];
     words[..3].copy_from_slice(&[pair(warps.len() as i32, top), pair(left, height), pair(width, value)]);
     for (warp, into) in warps.into_iter().zip(words[3..].chunks_exact_mut(10)) {
-        // the kinds of `images.cu`, each with the numbers that it reads: fixed point or a matrix
+        // the kinds of `batches.cu`, each with the numbers that it reads: fixed point or a matrix
         let (kind, fixed, matrix) = match warp {
             Warp::Still => (0, None, None),
             Warp::HalfTurn => (1, None, None),
