@@ -32,8 +32,10 @@ def program():
 
 
 def words(home, *more, settings=()):
-    """The program's arguments for a run in the folder `home`, whatever pipeline.yaml stands elsewhere."""
-    command = [*more, "--quiet", "--config", os.devnull, "--raw", f"{home}/raw", "--artifacts", f"{home}/artifacts"]
+    """The program's arguments for a run in the folder `home` with the default settings, whatever pipeline.yaml says."""
+    defaults = Path(home, "defaults.yaml")
+    defaults.touch()
+    command = [*more, "--quiet", "--config", str(defaults), "--raw", f"{home}/raw", "--artifacts", f"{home}/artifacts"]
     for setting in settings:
         command += ["--set", setting]
     return command

@@ -119,6 +119,12 @@ def test_the_operations_of_a_step_are_those_that_pytorch_counts(network):
     assert 2 * bench_peers_cuda.flop_per_image(net) == counter.get_total_flops()
 
 
+def test_the_program_takes_the_arguments_of_the_comparisons(tmp_path):
+    words = peers.words(tmp_path, "run", "raw", settings=["raw.source=synthetic"])
+    subprocess.run([PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)
+    assert any((tmp_path / "raw" / "synthetic").iterdir())
+
+
 def test_the_peers_augmentation_is_torchvisions_with_the_same_draws(monkeypatch):
     """A quarter turn loses no pixel, so that rotation and affine map at once must equal one after the other."""
     torch.manual_seed(0)
