@@ -302,10 +302,10 @@ mod tests {
     fn an_unknown_key_is_refused_with_line_and_nearest_key() {
         let refusal = |text| Config::parse(text, "p.yaml").unwrap_err().to_string();
         assert_eq!(refusal("plan:\n  digits: 2\n  sead: 7\n"), "p.yaml:3: unknown key `sead`; did you mean `seed`?");
-        let sections = json!(Config::default()).as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(", ");
-        assert!(sections.starts_with("raw, plan, dataset, "));
-        let expected = format!("p.yaml:1: unknown key `zzzzzzzzzz`; valid keys are {sections}");
-        assert_eq!(refusal("zzzzzzzzzz: 1\n"), expected);
+        assert_eq!(
+            refusal("zzzzzzzzzz: 1\n"),
+            "p.yaml:1: unknown key `zzzzzzzzzz`; valid keys are raw, plan, dataset, augment, train, evaluate, report"
+        );
     }
 
     #[test]

@@ -296,7 +296,8 @@ impl Stamp {
 mod tests {
     use super::*;
 
-    fn names(folder: &Path) -> Vec<String> {
+    /// The names in a folder, sorted.
+    pub fn names(folder: &Path) -> Vec<String> {
         let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
         entries(folder).unwrap().into_iter().map(name).collect()
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::parquet_file::{Compression, LISTS};
+use crate::parquet_file::{Compression, LISTS, ParquetFile};
 use crate::plan::{self, Facts, facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
@@ -86,7 +86,7 @@ impl Config {
 pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: &Progress) -> Result<Digest> {
     let data = out.join(DATA);
     files::create_dir(&data)?;
-    let facts = table::facts(&crate::parquet_file::ParquetFile::open(plan)?)?;
+    let facts = table::facts(&ParquetFile::open(plan)?)?;
     if facts.glyphs.count != glyphs.len() {
         let found = format!("made for {} glyphs", facts.glyphs.count);
         return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));

@@ -218,11 +218,7 @@ fn exchange(_: &Path, _: &Path) -> bool {
 mod tests {
     use super::*;
     use crate::files::read_text;
-
-    fn names(folder: &Path) -> Vec<String> {
-        let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-        entries(folder).unwrap().into_iter().map(name).collect()
-    }
+    use crate::files::tests::names;
 
     #[test]
     fn a_build_takes_its_targets_place_as_a_whole_and_hands_back_what_stood_there() {

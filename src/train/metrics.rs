@@ -6,7 +6,7 @@ use csv::StringRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::documents;
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result};
 use crate::files;
 
 /// The metrics of one epoch: a row of `metrics.csv`.
@@ -57,27 +57,26 @@ fn header(digits: usize) -> Vec<String> {
 /// Reads the table of a run.
 pub fn read(path: &Path) -> Result<Vec<Epoch>> {
     let text = files::read_text(path)?;
-    let wrong = |line: &str, digits| {
-        let expected = format!("lines of {}", header(digits).join(","));
-        Error::format(path, format!("line {:?}", shown(line)), expected)
-    };
+    let columns = text.lines().next().unwrap_or_default().split(',').count();
+    let digits = (columns.saturating_sub(COLUMNS.len()) / 2).min(MAX_DIGITS);
+    let header = header(digits);
+    let wrong = |line: &str| Error::format(path, format!("line {line:?}"), format!("lines of {}", header.join(",")));
     // the CSV reader skips empty lines
     if let Some(line) = text.lines().find(|line| line.is_empty() || line.len() > MAX_LINE) {
-        return Err(wrong(line, 0));
+        return Err(wrong(line));
     }
-    let refuse = |record: &StringRecord, digits| wrong(&record.iter().collect::<Vec<_>>().join(","), digits);
+    let refuse = |record: &StringRecord| wrong(&record.iter().collect::<Vec<_>>().join(","));
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.has_headers(false).flexible(true).quoting(false).from_reader(text.as_bytes());
     let mut records = reader.records();
     let mut next = || records.next().transpose().map_err(|e| Error::format(path, format!("not CSV ({e})"), "a table"));
     let first = next()?.unwrap_or_default();
-    let digits = (first.len().saturating_sub(COLUMNS.len()) / 2).min(MAX_DIGITS);
-    if first != header(digits) {
-        return Err(refuse(&first, digits));
+    if first != header {
+        return Err(refuse(&first));
     }
     let mut epochs = Vec::new();
     while let Some(record) = next()? {
-        epochs.push(parse(&record, digits).ok_or_else(|| refuse(&record, digits))?);
+        epochs.push(parse(&record, digits).ok_or_else(|| refuse(&record))?);
     }
     Ok(epochs)
 }
@@ -149,10 +148,16 @@ mod tests {
         assert_eq!(read(&path).unwrap(), [epoch]);
         let header = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,images_per_second,seconds,\
                       train_accuracy_1,train_accuracy_2,val_accuracy_1,val_accuracy_2";
-        for line in ["1,2", "1,2,3,4,5,6,7,8,9,10,11", "1,2,3,4,5,6,7,8,9,10,11,12,13", "x,2,3,4,5,6,7,8,9,10,11,12"] {
+        for line in
+            ["", "1,2", "1,2,3,4,5,6,7,8,9,10,11", "1,2,3,4,5,6,7,8,9,10,11,12,13", "x,2,3,4,5,6,7,8,9,10,11,12"]
+        {
             std::fs::write(&path, format!("{header}\n{line}\n")).unwrap();
             let expected = format!("`{}`: line {line:?}; expected lines of {header}", path.display());
             assert_eq!(read(&path).unwrap_err().to_string(), expected);
         }
+        std::fs::write(&path, format!("{header}\n{}\n", "7".repeat(MAX_LINE + 1))).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        let expected = format!("... ({} bytes); expected lines of {header}", MAX_LINE + 1 + "line \"\"".len());
+        assert!(error.ends_with(&expected), "{error}");
     }
 }

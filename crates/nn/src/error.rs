@@ -10,7 +10,7 @@ pub enum Error {
     /// The shapes, types or devices of an operator's tensors do not match, or candle returned an error.
     #[error("a tensor operation failed: {message}")]
     Tensor {
-        /// The reason.
+        /// The mismatch that was found, or candle's message.
         message: String,
     },
     /// The GPU, its driver or one of its libraries returned an error.

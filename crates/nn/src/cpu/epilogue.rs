@@ -12,9 +12,9 @@ use super::vector::widest;
 pub enum Epilogue {
     /// No change to the output.
     Identity,
-    /// `max(x, 0)`.
+    /// ReLU: `max(x, 0)` of each element.
     Relu,
-    /// `max(x, 0)`, then the maximum of each 2x2 window.
+    /// ReLU, then the maximum of each 2x2 window.
     ReluPool,
 }
 

@@ -30,7 +30,7 @@ pub struct NormShape {
 /// The statistics of a batch, per channel.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Statistics {
-    /// The mean.
+    /// The mean over all images and positions of the batch.
     pub mean: Vec<f64>,
     /// The biased variance, by which the batch is normalised.
     pub variance: Vec<f64>,

@@ -41,7 +41,7 @@ pub const LANES: usize = 16;
 pub struct Lanes(pub [f32; LANES]);
 
 impl Lanes {
-    /// Zeros.
+    /// Zero in all channels.
     pub const ZERO: Lanes = Lanes([0.0; LANES]);
 
     /// The first elements of a slice.

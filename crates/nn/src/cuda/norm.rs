@@ -10,9 +10,9 @@ use crate::error::Result;
 
 /// The tensors of a batch norm, each `(channels)` in float32.
 pub struct Norm {
-    /// The scale.
+    /// The factor of the normalised values (gamma).
     pub weight: Tensor,
-    /// The shift.
+    /// The summand of the normalised values (beta).
     pub bias: Tensor,
     /// The running mean.
     pub running_mean: Tensor,

@@ -34,7 +34,7 @@ pub enum Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 /// An operation on tensors of given shapes.
 pub struct Key {
-    /// The operation.
+    /// The kind of operation: a forward pass or a gradient.
     pub task: Task,
     /// The shape of the input, channels last.
     pub input: [usize; 4],
