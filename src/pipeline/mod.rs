@@ -197,7 +197,7 @@ impl Pipeline {
         Ok(all)
     }
 
-    /// Brings one stage up to date, whose inputs are up to date or taken as they stand. The returned lock keeps other
+    /// Brings one stage up to date. Its inputs are up to date, or are taken as they are. The returned lock keeps other
     /// commands from replacing the output while later stages read it.
     fn bring(
         &self,

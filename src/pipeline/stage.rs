@@ -17,7 +17,7 @@ use crate::record::Record;
 pub enum Stage {
     /// The glyph files, fetched or drawn, and verified.
     Raw,
-    /// The table that says which glyph stands where in which image.
+    /// The table of all images: their glyphs, and the places of these.
     Plan,
     /// The images, as shards.
     Dataset,

@@ -1,4 +1,5 @@
-//! The stage `plan`: the table that says which glyph stands where in which image, drawn from the labels of the glyphs.
+//! The stage `plan`: the table of all images, with their glyphs and the places of these, drawn from the labels of the
+//! glyphs.
 
 use std::path::Path;
 
