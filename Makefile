@@ -2,6 +2,7 @@
 #
 # Options of the pipeline are given as variables, each passed on only where it is set:
 #     make train MODEL=alexnet EPOCHS=1 LR=5e-4 BATCH=64 DEVICE=cpu SEED=0
+#     make train RECIPE=fast SEED=1                                 a file of recipes/, and what differs from it
 #     make dataset SET="plan.seed=7 plan.samples_per_class=100"     any other key of pipeline.yaml, without spaces in it
 #     make dataset ARGS="--force --threads 2"                       any other flag of the program
 # The builds are cargo's own to keep fresh, the stages' outputs the program's: nothing here is a file target.
@@ -24,7 +25,8 @@ quoted = '$(subst ','\'',$(1))'
 set_key = $(if $(strip $(2)),--set $(call quoted,$(1)=$(strip $(2))))
 
 RUN_FLAG = $(if $(strip $(RUN)),--run $(call quoted,$(strip $(RUN))))
-TRAIN_SETS = $(call set_key,train.model,$(MODEL)) $(call set_key,train.epochs,$(EPOCHS)) \
+RECIPE_FLAG = $(if $(strip $(RECIPE)),--recipe $(call quoted,$(strip $(RECIPE))))
+TRAIN_SETS = $(RECIPE_FLAG) $(call set_key,train.model,$(MODEL)) $(call set_key,train.epochs,$(EPOCHS)) \
 	$(call set_key,train.learning_rate,$(LR)) $(call set_key,train.batch_size,$(BATCH)) \
 	$(call set_key,train.device,$(DEVICE)) $(call set_key,train.seed,$(SEED)) $(call set_key,evaluate.device,$(DEVICE))
 SETS = $(foreach pair,$(SET),--set $(call quoted,$(pair)))
@@ -32,11 +34,8 @@ SETS = $(foreach pair,$(SET),--set $(call quoted,$(pair)))
 BUILD = $(if $(filter cuda,$(DEVICE)),build-cuda,build)
 MULTIDIGIT = $(if $(filter cuda,$(DEVICE)),scripts/cuda_env.sh $(CARGO) run --release --locked --quiet --features cuda --,$(CARGO) run --release --locked --quiet --)
 
-# A short training, for a look at the whole pipeline on a machine without an accelerator.
-QUICKSTART_SETS = --set train.model=fcn --set train.epochs=1 --set train.samples=12800 --set train.learning_rate=1e-3
-
 help: ## list these targets
-	@echo 'multidigit: make TARGET [MODEL=.. EPOCHS=.. LR=.. BATCH=.. DEVICE=.. SEED=..] [SET="key=value ..."] [ARGS="--flag .."]'
+	@echo 'multidigit: make TARGET [RECIPE=.. MODEL=.. EPOCHS=.. LR=.. BATCH=.. DEVICE=.. SEED=..] [SET="key=value ..."] [ARGS="--flag .."]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build the program (release)
@@ -70,9 +69,9 @@ evaluate: $(BUILD) ## measure a trained network, RUN=NAME or the one that these 
 report: $(BUILD) ## write the page with curves and numbers of all existing runs: artifacts/report
 	$(MULTIDIGIT) report $(SETS) $(ARGS)
 
-quickstart: $(BUILD) ## everything at full data size with a short training, ending in the report
+quickstart: $(BUILD) ## everything at full data size with the recipe fast, ending in the report
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)
-	$(MULTIDIGIT) run train evaluate report $(QUICKSTART_SETS) $(TRAIN_SETS) $(SETS) $(ARGS)
+	$(MULTIDIGIT) run train evaluate report $(if $(strip $(RECIPE)),,--recipe fast) $(TRAIN_SETS) $(SETS) $(ARGS)
 	@pages="$$(find artifacts/report/ -type f -name '*.html' 2>/dev/null | sort)"; \
 	if [ -z "$$pages" ]; then echo 'quickstart: artifacts/report holds no page' >&2; exit 1; fi; \
 	printf 'quickstart: done. Open %s\n' "$$pages"

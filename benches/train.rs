@@ -35,7 +35,7 @@ fn input(images: usize) -> Tensor {
 fn bench(c: &mut Criterion) {
     memory::keep_freed(); // as in the stages
     for model in Model::ALL {
-        let shape = Shape { model, digits: 2, height: 64, width: 64 };
+        let shape = Shape::new(model, 2, [64, 64]);
         let config = Config { model, ..Config::default() };
         let mut learner = Learner::new(&config, shape).expect("64x64 suits every network");
         let batch = Batch { input: input(BATCH), targets: (0..2 * BATCH).map(|i| (i % 10) as u8).collect() };

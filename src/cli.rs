@@ -46,6 +46,10 @@ pub struct Global {
     /// Configuration file [default: pipeline.yaml if it exists, else the built-in defaults]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Train by a recipe: a name such as fast, or a .yaml file. It changes settings of the configuration file; --set
+    /// changes it further
+    #[arg(long, global = true, value_name = "NAME")]
+    pub recipe: Option<String>,
     /// Override a setting; repeatable. The value is YAML: `--set 'plan.image_size=[64, 100]'`
     #[arg(long = "set", global = true, value_name = "KEY.PATH=VALUE")]
     pub overrides: Vec<String>,

@@ -57,36 +57,13 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
 }
 
 impl Config {
-    /// Reads a configuration file, if a path is given, applies overrides of the form `key.path=value`,
-    /// and validates the result.
-    pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
-        let config = Config::read(path, overrides)?;
-        config.validate()?;
-        Ok(config)
-    }
-
-    /// Like [`Config::load`], but without validation, since a file may hold values that do not work here, such as a
-    /// device that this program was not built for.
-    pub fn read(path: Option<&Path>, overrides: &[String]) -> Result<Config> {
-        let mut config = match path {
-            Some(path) => {
-                let origin = path.display().to_string();
-                let text = files::read_text(path).map_err(|error| Error::ConfigSyntax {
-                    message: match error {
-                        Error::Io { source, .. } => format!("cannot read it: {source}"),
-                        Error::Format { found, expected, .. } => format!("{found}; expected {expected}"),
-                        other => other.to_string(),
-                    },
-                    origin: origin.clone(),
-                })?;
-                Config::parse(&text, &origin)?
-            }
-            None => Config::default(),
-        };
-        for text in overrides {
-            config = config.with(text)?;
+    /// Reads a configuration file; without a path, the defaults. The values are not validated, since a file may hold
+    /// values that do not work here, such as a device that this program was not built for.
+    pub fn read(path: Option<&Path>) -> Result<Config> {
+        match path {
+            Some(path) => Config::parse(&text_of(path)?, &path.display().to_string()),
+            None => Ok(Config::default()),
         }
-        Ok(config)
     }
 
     /// Reads YAML text. `origin` is its name in errors.
@@ -118,6 +95,11 @@ impl Config {
         })
     }
 
+    /// The configuration with overrides, in order: see [`Config::with`].
+    pub fn with_all(self, overrides: &[String]) -> Result<Config> {
+        overrides.iter().try_fold(self, |config, text| config.with(text))
+    }
+
     /// The configuration with one override of the form `key.path=value`, whose value is YAML.
     pub fn with(&self, text: &str) -> Result<Config> {
         let origin = format!("--set {text}");
@@ -128,10 +110,19 @@ impl Config {
             value => guarded(Path::new(&origin), || serde_saphyr::from_str(value))?
                 .map_err(|error| syntax(format!("not a YAML value: {}", error.without_snippet())))?,
         };
+        self.set(path.trim(), value, &origin)
+    }
+
+    /// The configuration with another value at a dotted path. `origin` says in errors where the value is from.
+    ///
+    /// # Errors
+    /// A configuration error if the path does not exist, or the value has the wrong type.
+    pub fn set(&self, path: &str, value: Value, origin: &str) -> Result<Config> {
         let mut tree = json!(self);
-        let default = json!(Config::default());
-        *place(&mut tree, &default, path.trim(), &origin)? = value;
-        serde_json::from_value(tree).map_err(|error| syntax(error.to_string()))
+        *place(&mut tree, &json!(Config::default()), path, origin)? = value;
+        let refuse =
+            |error: serde_json::Error| Error::ConfigSyntax { origin: origin.to_owned(), message: error.to_string() };
+        serde_json::from_value(tree).map_err(refuse)
     }
 
     /// Returns an error for values that cannot work, as far as that is known before any work.
@@ -167,6 +158,21 @@ impl Config {
     pub fn schema() -> Value {
         schemars::schema_for!(Config).to_value()
     }
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// A configuration error if it cannot be read, or is too long.
+pub fn text_of(path: &Path) -> Result<String> {
+    files::read_text(path).map_err(|error| Error::ConfigSyntax {
+        message: match error {
+            Error::Io { source, .. } => format!("cannot read it: {source}"),
+            Error::Format { found, expected, .. } => format!("{found}; expected {expected}"),
+            other => other.to_string(),
+        },
+        origin: path.display().to_string(),
+    })
 }
 
 /// The header of a configuration whose values differ from the defaults.
@@ -233,7 +239,7 @@ fn entry(out: &mut String, name: &str, value: &Value, parent: &Value, root: &Val
 }
 
 /// A description as comment lines, broken at spaces.
-fn comment(description: &str, indent: &str) -> String {
+pub fn comment(description: &str, indent: &str) -> String {
     let prefix = format!("{indent}# ");
     let options = textwrap::Options::new(DOCUMENT_WIDTH)
         .initial_indent(&prefix)

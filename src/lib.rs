@@ -39,7 +39,7 @@
 //! | | [`runs`], which reads the files of runs |
 //! | | [`report`] |
 //! | order | [`config`], then [`pipeline`] |
-//! | people | [`inspect`], [`predict`], [`preview`], and the program's own modules: command line, terminal, output as text |
+//! | people | [`inspect`], [`predict`], [`preview`], [`recipe`], and the program's own modules: command line, terminal, output as text |
 
 #![deny(missing_docs)]
 
@@ -80,6 +80,8 @@ pub mod preview;
 pub mod progress;
 #[forbid(unsafe_code)]
 pub mod raw;
+#[forbid(unsafe_code)]
+pub mod recipe;
 #[forbid(unsafe_code)]
 pub mod record;
 #[forbid(unsafe_code)]

@@ -18,6 +18,7 @@ use multidigit::files::sync;
 use multidigit::pipeline::PipelineError;
 use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
+use multidigit::recipe::Recipe;
 use multidigit::runs::{Run, Runs, Summary};
 use multidigit::{inspect, predict, preview, rng, train};
 
@@ -45,7 +46,10 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::Schema { of: Schema::Metrics } => print(&format!("{:#}\n", Metrics::schema())),
         Command::Completions { shell } => write(&completions(shell)),
         Command::Man => write(&man().map_err(Error::io(Path::new("the manual page"), "write it"))?),
-        Command::ShowConfig => print(&configuration(&global, None)?.document()),
+        Command::ShowConfig => {
+            let recipe = recipe(&global)?.map_or_else(String::new, |recipe| recipe.comment());
+            print(&(recipe + &configuration(&global, None)?.document()))
+        }
         Command::Dag { mermaid: true } => print(&stage::mermaid(&configuration(&global, None)?)),
         Command::Dag { mermaid: false } => print(&stage::text(&configuration(&global, None)?)),
         Command::Bench(Bench { what: Measured::Train, run, steps, profile }) => {
@@ -118,18 +122,37 @@ fn configuration_file(global: &Global) -> Option<&Path> {
     global.config.as_deref().or(default.exists().then_some(default))
 }
 
-/// The configuration of a command: that of the named run or else of the configuration file, with the overrides applied.
+/// The recipe that the command line names.
+fn recipe(global: &Global) -> Result<Option<Recipe>> {
+    global.recipe.as_deref().map(Recipe::find).transpose()
+}
+
+/// The configuration of a command: that of the named run, or else of the configuration file with the recipe. The
+/// overrides are applied to it.
 fn configuration(global: &Global, run: Option<&str>) -> Result<Config> {
     if let Some(threads) = global.threads {
         // must precede all computation: the configuration of a run is compared with its record
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
         pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
     }
+    let own = |flag| Err(Error::value(flag, "one beside --run", "one of the two: a run has its own settings"));
     match run {
-        None => Config::load(configuration_file(global), &global.overrides),
-        Some(run) if global.config.is_some() => {
-            Err(Error::value("--config", "one beside --run", format!("one of the two: run {run} has its own")))
+        None => {
+            let file = Config::read(configuration_file(global))?;
+            let config = match recipe(global)? {
+                None => file.with_all(&global.overrides)?,
+                Some(recipe) => {
+                    let mut config = recipe.apply(&file)?.with_all(&global.overrides)?;
+                    let alone = recipe.apply(&Config::default())?;
+                    config.train.run = Some(pipeline::run_name_of_recipe(&recipe.name, &alone, &config));
+                    config
+                }
+            };
+            config.validate()?;
+            Ok(config)
         }
+        Some(_) if global.config.is_some() => own("--config"),
+        Some(_) if global.recipe.is_some() => own("--recipe"),
         Some(run) => pipeline::config_of(&global.artifacts, run, &global.overrides),
     }
 }
@@ -148,8 +171,10 @@ fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Pr
         sync::leave_to_the_system();
     }
     let lock_file = configuration_file(global).unwrap_or(Path::new(config::FILE)).with_file_name(lock::FILE);
-    let (overrides, raw, artifacts) = (global.overrides.clone(), global.raw.clone(), global.artifacts.clone());
-    let pipeline = Pipeline::new(config, overrides, raw, artifacts, lock_file);
+    let recipe = global.recipe.iter().map(|recipe| format!("--recipe {recipe}"));
+    let changes = recipe.chain(global.overrides.iter().map(|text| format!("--set {text}"))).collect();
+    let (raw, artifacts) = (global.raw.clone(), global.artifacts.clone());
+    let pipeline = Pipeline::new(config, changes, raw, artifacts, lock_file);
     at_work(global, |progress| work(&pipeline, progress))
 }
 

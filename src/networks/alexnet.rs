@@ -10,6 +10,7 @@ use super::{Architecture, Layers, Shape, after_conv, linear_heads};
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "alexnet",
     has_batch_norm: false,
+    has_trunk: false,
     unfit: |height, width| {
         let fits = extent(height).min(extent(width)) > 0;
         if fits { None } else { Some("images of at least 44x44 pixels, or another model") }

@@ -11,6 +11,7 @@ use super::{Architecture, CLASSES, Layers, after_conv, alexnet};
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "fcn",
     has_batch_norm: true,
+    has_trunk: false,
     unfit: |height, width| {
         let fits = (extent(height), extent(width)) == (1, 1);
         if fits { None } else { Some("images of 60 to 67 pixels in height and width, or another model") }

@@ -1,16 +1,20 @@
-//! The networks: three architectures, with one head per digit.
+//! The networks: five architectures, with logits for each digit.
 //!
 //! A network maps normalised floats `(images, height, width, 1)` to a tensor of logits `(images, 10)` for each digit.
 //! The kernels, layers and parameters are those of `multidigit_nn`; this module defines the architectures, and the
 //! description of a network and its data in a weights file.
 
 mod alexnet;
+mod attention;
 mod error;
 mod fcn;
 mod resnet;
+mod towers;
+mod trunk;
 pub mod weights;
 
 pub use self::error::NetworkError;
+pub use self::trunk::{Pool, Trunk};
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor};
@@ -36,6 +40,10 @@ pub enum Model {
     ResNet,
     /// Convolutions with batch norm alone; 1,761,364 parameters for two digits.
     Fcn,
+    /// The same small network on a window around each digit; 241,898 parameters for any number of digits.
+    Towers,
+    /// A small network on the whole image, and attention for each digit; 244,202 parameters for two digits.
+    Attention,
 }
 
 /// The facts about an architecture. Each architecture defines them in its own file.
@@ -44,6 +52,8 @@ struct Architecture {
     name: &'static str,
     /// Whether the architecture normalises by the statistics of a batch.
     has_batch_norm: bool,
+    /// Whether the architecture is built on the trunk that [`Trunk`] describes.
+    has_trunk: bool,
     /// If the architecture cannot take images of this height and width, a description of those that it can.
     unfit: fn(usize, usize) -> Option<&'static str>,
     /// The number of elements in the largest tensor.
@@ -67,19 +77,26 @@ impl fmt::Display for Model {
 
 impl Model {
     /// All architectures.
-    pub const ALL: [Model; 3] = [Model::AlexNet, Model::ResNet, Model::Fcn];
+    pub const ALL: [Model; 5] = [Model::AlexNet, Model::ResNet, Model::Fcn, Model::Towers, Model::Attention];
 
     fn architecture(self) -> &'static Architecture {
         match self {
             Model::AlexNet => &alexnet::ARCHITECTURE,
             Model::ResNet => &resnet::ARCHITECTURE,
             Model::Fcn => &fcn::ARCHITECTURE,
+            Model::Towers => &towers::ARCHITECTURE,
+            Model::Attention => &attention::ARCHITECTURE,
         }
     }
 
     /// Whether the network normalises by the statistics of a batch, which needs more than one image.
     pub fn has_batch_norm(self) -> bool {
         self.architecture().has_batch_norm
+    }
+
+    /// Whether the network is built on the trunk that [`Trunk`] describes.
+    pub fn has_trunk(self) -> bool {
+        self.architecture().has_trunk
     }
 
     /// Checks that the network can take images of this size.
@@ -109,9 +126,22 @@ pub struct Shape {
     pub height: usize,
     /// The width of the images in pixels.
     pub width: usize,
+    /// The trunk, for the networks that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<Trunk>,
 }
 
 impl Shape {
+    /// The layers of an architecture for images whose size is `[height, width]`, with the default trunk if it has one.
+    pub fn new(model: Model, digits: usize, [height, width]: [usize; 2]) -> Shape {
+        Shape { model, digits, height, width, trunk: model.has_trunk().then(Trunk::default) }
+    }
+
+    /// The settings of the trunk; the default if there are none.
+    pub fn trunk(self) -> Trunk {
+        self.trunk.unwrap_or_default()
+    }
+
     /// The number of elements in the largest tensor.
     pub fn largest(self) -> u64 {
         (self.model.architecture().largest)(self)

@@ -10,6 +10,7 @@ use super::{Architecture, Layers, linear_heads};
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "resnet",
     has_batch_norm: true,
+    has_trunk: false,
     unfit: |height, width| if height.min(width) > 0 { None } else { Some("images of at least one pixel") },
     largest: |_| 512 * 512 * 9,
     build: |store, shape, _| Ok(Box::new(ResNet::new(store, shape.digits)?)),

@@ -108,6 +108,11 @@ pub fn describe(path: &Path, text: &str) -> Result<Description> {
         let expected = format!("1 to {MAX_DIGITS} digits and 1 to {MAX_SIZE} pixels in each direction");
         return Err(Error::format(path, format!("{digits} digits on {height}x{width} pixels"), expected));
     }
+    if let Some(trunk) = description.shape.trunk {
+        trunk
+            .check()
+            .map_err(|(name, found, expected)| Error::format(path, format!("a trunk with {name} {found}"), expected))?;
+    }
     let Description { mean, std, .. } = description;
     // the values are checked in single precision, in which they are used
     if !((mean as f32).is_finite() && (std as f32).is_finite() && std as f32 > 0.0) {
@@ -148,7 +153,7 @@ fn check_size(path: &Path, tensors: &SafeTensors, shape: Shape) -> Result<()> {
     let (numbers, largest) =
         (tensors.iter().map(|(_, view)| view.data().len() as u64 / 4).sum::<u64>(), shape.largest());
     if numbers < largest {
-        let Shape { model, digits, height, width } = shape;
+        let Shape { model, digits, height, width, trunk: _ } = shape;
         let found = format!("{numbers} numbers for {model} with {digits} digits on {height}x{width} pixels");
         return Err(Error::format(path, found, format!("at least the {largest} of its largest tensor")));
     }
@@ -164,7 +169,7 @@ mod tests {
     use super::*;
     use crate::networks::{DROPOUT, Model};
 
-    const SHAPE: Shape = Shape { model: Model::ResNet, digits: 1, height: 12, width: 12 };
+    const SHAPE: Shape = Shape { model: Model::ResNet, digits: 1, height: 12, width: 12, trunk: None };
 
     fn description() -> Description {
         Description { shape: SHAPE, mean: 0.1307, std: 0.3081, epoch: 3 }

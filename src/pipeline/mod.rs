@@ -41,14 +41,14 @@ pub use freshness::{Freshness, Status};
 use lock::Lock;
 pub use request::Request;
 pub use stage::Stage;
-pub use stages::config_of;
+pub use stages::{config_of, run_name_of_recipe};
 pub use verify::Verdict;
 
 /// A configured pipeline over a folder of glyph files and a folder of artifacts.
 pub struct Pipeline {
     config: Config,
-    /// The overrides of the command line, which are noted in the configuration file of a run.
-    overrides: Vec<String>,
+    /// The flags of the command line that changed the configuration, which are noted in the configuration file of a run.
+    changes: Vec<String>,
     raw: PathBuf,
     artifacts: PathBuf,
     lock_file: PathBuf,
@@ -83,15 +83,9 @@ struct Planned {
 
 impl Pipeline {
     /// Creates a pipeline over a folder of glyph files and a folder of artifacts. `lock_file` is the path of its
-    /// `pipeline.lock`, and `overrides` are the changes that the command line made to the configuration.
-    pub fn new(
-        config: Config,
-        overrides: Vec<String>,
-        raw: PathBuf,
-        artifacts: PathBuf,
-        lock_file: PathBuf,
-    ) -> Pipeline {
-        Pipeline { config, overrides, raw, artifacts, lock_file, memory: stages::Memory::default() }
+    /// `pipeline.lock`, and `changes` are the flags of the command line that changed the configuration.
+    pub fn new(config: Config, changes: Vec<String>, raw: PathBuf, artifacts: PathBuf, lock_file: PathBuf) -> Pipeline {
+        Pipeline { config, changes, raw, artifacts, lock_file, memory: stages::Memory::default() }
     }
 
     /// The settings of all stages.

@@ -82,7 +82,8 @@ pub fn differences(run: &Run, facts: &Facts) -> Vec<String> {
         all.push(format!("{} digits in {height}x{width} pixels, {per_class} samples per class", plan.digits));
     }
     // the settings that the paper leaves open, or that do not affect the result
-    let free = ["model", "learning_rate", "epochs", "batch_size", "seed", "device", "run", "checkpoint_every_steps"];
+    let free =
+        ["model", "trunk", "learning_rate", "epochs", "batch_size", "seed", "device", "run", "checkpoint_every_steps"];
     let settings = |section: &str| run.settings.get(section).unwrap_or(&Value::Null);
     leaves("train", &json!(train::Config::default()), settings("train"), &free, &mut all);
     leaves("augment", &json!(augment::Config::default()), settings("augment"), &["epochs", "seed"], &mut all);

@@ -73,7 +73,7 @@ pub fn run(
         return Err(Error::value("train.device", "cuda", expected));
     }
     memory::keep_freed();
-    let shape = Shape { model: config.model, digits, height, width };
+    let shape = config.shape(digits, [height, width]);
     shape.model.check_image_size(height, width)?;
     let split = noise(digits, height, width, IMAGES.max(2 * config.batch_size));
     let epochs = match config.augment {

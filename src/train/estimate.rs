@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_estimate_is_of_the_configured_network_whatever_its_rate_and_device() {
-        let shape = Shape { model: Model::ResNet, digits: 2, height: 8, width: 8 };
+        let shape = Shape::new(Model::ResNet, 2, [8, 8]);
         let config = Config { model: Model::ResNet, batch_size: 4, ..Config::default() };
         let odd = Config { learning_rate: 1e30, std: 1e-30, device: Device::Cuda, ..config.clone() };
         for config in [config, odd] {

@@ -18,6 +18,7 @@ pub struct Learner {
     /// The optimiser.
     pub adam: Adam,
     seed: u64,
+    label_smoothing: f64,
 }
 
 /// The results of a step.
@@ -41,7 +42,7 @@ impl Learner {
     /// A network with a new optimiser.
     pub fn of(config: &Config, network: Network) -> Learner {
         let adam = Adam::new(network.store(), config.weight_decay);
-        Learner { network, adam, seed: config.seed }
+        Learner { network, adam, seed: config.seed, label_smoothing: config.label_smoothing }
     }
 
     /// Runs the forward pass, the loss, the backward pass and a step of the optimiser, given its
@@ -50,7 +51,7 @@ impl Learner {
         let store = self.network.store();
         let tape = Tape::new(store.parameters().len());
         let logits = self.network.forward(&batch.input, Mode::Train { seed: self.seed, step: number, tape: &tape })?;
-        let loss = loss(&logits, &batch.targets)?;
+        let loss = loss(&logits, &batch.targets, self.label_smoothing)?;
         if !loss.value.is_finite() {
             return Ok(StepResult { loss: loss.value, logits, times: Vec::new(), optimiser: Duration::ZERO });
         }

@@ -50,7 +50,7 @@ use self::training::{Engine, Training};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::networks::{DROPOUT, Model, Network, Shape};
+use crate::networks::{DROPOUT, Model, Network, Shape, Trunk};
 use crate::progress::Progress;
 use crate::shards::Split;
 use multidigit_nn::Precision;
@@ -61,9 +61,13 @@ use multidigit_nn::schedule::{Kind, Plateau, Schedule};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The network: `alexnet`, `resnet` or `fcn`. Its number of heads and its image size follow the data set; fcn takes
-    /// images of 60 to 67 pixels in height and width, alexnet of 44 or more.
+    /// The network. alexnet, resnet, fcn: those of the paper, with one head per digit; fcn takes images of 60 to 67
+    /// pixels in height and width, alexnet of 44 or more. towers: one small network that reads a window around the place
+    /// of each digit; it reads pairs of digits that training never showed. attention: the same on the whole image, with
+    /// learned attention instead of windows.
     pub model: Model,
+    /// The convolutions of towers and attention; no other network uses these settings.
+    pub trunk: Trunk,
     /// Passes over the training images.
     pub epochs: usize,
     /// Images per step of the optimiser.
@@ -78,6 +82,9 @@ pub struct Config {
     pub plateau: Plateau,
     /// Weight decay, decoupled from the gradients (AdamW); 0: plain Adam.
     pub weight_decay: f64,
+    /// Label smoothing: the share of the target distribution that is spread evenly over all ten digits; 0: none. The
+    /// losses in the metrics are without it.
+    pub label_smoothing: f64,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
     /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it.
@@ -123,12 +130,14 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             model: Model::AlexNet,
+            trunk: Trunk::default(),
             epochs: 30,
             batch_size: 64,
             learning_rate: 5e-4,
             schedule: Kind::Plateau,
             plateau: Plateau::default(),
             weight_decay: 0.0,
+            label_smoothing: 0.0,
             seed: 0,
             device: Device::Cpu,
             precision: Precision::Tf32,
@@ -144,6 +153,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The shape of the network for images of this many digits and of the size `[height, width]`.
+    pub fn shape(&self, digits: usize, size: [usize; 2]) -> Shape {
+        let shape = Shape::new(self.model, digits, size);
+        Shape { trunk: shape.trunk.map(|_| self.trunk), ..shape }
+    }
+
     /// Whether training gives bitwise the same weights every time.
     pub fn repeats(&self) -> bool {
         self.device == Device::Cpu || self.deterministic
@@ -151,6 +166,9 @@ impl Config {
 
     /// Checks that the values are valid, before any work is done.
     pub fn validate(&self) -> Result<()> {
+        self.trunk
+            .check()
+            .map_err(|(name, found, expected)| Error::value(&format!("train.trunk.{name}"), found, expected))?;
         if self.epochs == 0 {
             return Err(Error::value("train.epochs", 0, "at least 1"));
         }
@@ -177,6 +195,9 @@ impl Config {
         })?;
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return Err(Error::value("train.weight_decay", self.weight_decay, "a finite number, at least 0"));
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return Err(Error::value("train.label_smoothing", self.label_smoothing, "0 or more, and below 1"));
         }
         if self.checkpoint_every_steps == Some(0) {
             return Err(Error::value("train.checkpoint_every_steps", 0, "at least 1, or null for none within epochs"));
@@ -345,7 +366,7 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
 /// A new network and its optimiser, on the CPU or on the GPU that was opened.
 fn learner(config: &Config, data: &Data, opened: Option<&Opened>) -> Result<Learner> {
     let Split { digits, height, width, .. } = *data.epochs.train();
-    let shape = Shape { model: config.model, digits, height, width };
+    let shape = config.shape(digits, [height, width]);
     match opened {
         None => Learner::new(config, shape),
         Some(opened) => {

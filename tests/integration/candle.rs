@@ -14,7 +14,7 @@ mod example;
 #[test]
 fn stock_layers_of_candle_give_the_same_logits() {
     for (model, height, width) in [(Model::AlexNet, 64, 48), (Model::Fcn, 64, 64), (Model::ResNet, 20, 31)] {
-        let shape = Shape { model, digits: 2, height, width };
+        let shape = Shape::new(model, 2, [height, width]);
         let network = Network::new(shape, 5, 0.5).unwrap();
         // running statistics as after a training, instead of the neutral ones of a new network
         for (stream, (name, var)) in (1..).zip(network.store().buffers()) {

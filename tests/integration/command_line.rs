@@ -60,6 +60,22 @@ fn a_configuration_file_is_read_and_its_mistakes_are_placed() {
 }
 
 #[test]
+fn a_recipe_changes_the_file_and_names_the_run_and_a_set_changes_the_recipe() {
+    let home = Home::with(&[]);
+    std::fs::write(home.path("pipeline.yaml"), "train: {epochs: 7, seed: 4}\n").unwrap();
+    let shown = home.ok(&["show-config", "--recipe", "fast", "--set", "train.trunk.channels=8"]);
+    assert!(shown.starts_with("# Recipe fast: "), "{shown}");
+    for line in ["  model: towers", "    channels: 8", "  epochs: 1", "  seed: 4", "  run: fast-seed4-trunk.channels8"]
+    {
+        assert!(shown.contains(&format!("\n{line}\n")), "{line} in {shown}");
+    }
+    assert!(home.ok(&["show-config", "--set", "train.run=mine", "--recipe", "fast"]).contains("\n  run: mine\n"));
+    let (code, stderr) = refusal(&home, &["status", "--recipe", "slow"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.starts_with("error: `--recipe`: found slow; expected fast, paper-"), "{stderr}");
+}
+
+#[test]
 fn what_is_printed_for_other_programs_is_well_formed() {
     let home = Home::new();
     assert!(home.ok(&["dag"]).contains("dataset   <- raw, plan\n"));

@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 9] = [
     &["report"],
     &["config"],
     &["pipeline"],
-    &["inspect", "predict", "preview"],
+    &["inspect", "predict", "preview", "recipe"],
 ];
 
 /// The data that one stage passes to another on the same floor: (module, what it may import).

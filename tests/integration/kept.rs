@@ -421,7 +421,10 @@ fn no_evaluation_trains_a_run_that_stands_and_one_that_is_named_is_taken_as_it_s
     let other = refused(&home, &["run", "evaluate", "--run", "absent"]);
     assert_eq!(other, "error: `artifacts/train`: no run absent stands here; expected one of precious\n");
     let both = refused(&home, &["run", "evaluate", "--run", "precious", "--config", "pipeline.yaml"]);
-    assert!(both.starts_with("error: `--config`: found one beside --run"), "{both}");
+    let message = "found one beside --run; expected one of the two: a run has its own settings\n";
+    assert_eq!(both, format!("error: `--config`: {message}"));
+    let both = refused(&home, &["run", "evaluate", "--run", "precious", "--recipe", "fast"]);
+    assert_eq!(both, format!("error: `--recipe`: {message}"));
 }
 
 #[test]

@@ -50,6 +50,7 @@ pub fn small(model: Model) -> usize {
         Model::AlexNet => 44,
         Model::Fcn => 60,
         Model::ResNet => 12,
+        Model::Towers | Model::Attention => 16,
     }
 }
 

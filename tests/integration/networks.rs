@@ -52,7 +52,7 @@ fn a_comparison_of_figures_fails_on_nan_and_on_nothing() {
 }
 
 fn two_digits(model: Model) -> Network {
-    Network::new(Shape { model, digits: 2, height: 64, width: 64 }, 0, 0.0).unwrap()
+    Network::new(Shape::new(model, 2, [64, 64]), 0, 0.0).unwrap()
 }
 
 /// The numbers of a fixture by kind: a vector for each tensor.
@@ -99,7 +99,7 @@ impl Fixture {
     /// The network with the fixture's weights on a device.
     pub fn network(&self, device: &Device) -> Network {
         let size = self.count("size");
-        let shape = Shape { model: self.model, digits: 2, height: size, width: size };
+        let shape = Shape::new(self.model, 2, [size, size]);
         let network = Network::on(device, DType::F32, shape, 0, 0.0).unwrap();
         fill(&network, self.count("stream_offset") as u64);
         network.store().send().unwrap();
@@ -264,7 +264,7 @@ fn compare_cpu(name: &str, model: Model) {
     let mut train = |step| {
         let tape = Tape::new(network.store().parameters().len());
         let logits = network.forward(&input, Mode::Train { seed: 0, step, tape: &tape }).unwrap();
-        let loss = loss(&logits, &targets).unwrap();
+        let loss = loss(&logits, &targets, 0.0).unwrap();
         let gradients = tape.backward(&logits, fixture.scale(loss.gradients)).unwrap().parameters;
         adam.step(network.store(), &gradients, 1e-3).unwrap();
         let gradients = gradients.iter().map(|gradient| values(&[gradient.as_ref().unwrap()])).collect();
@@ -297,12 +297,22 @@ fn resnet_computes_what_pytorch_computes() {
 }
 
 #[test]
+fn towers_compute_what_pytorch_computes() {
+    compare_cpu("towers", Model::Towers);
+}
+
+#[test]
+fn attention_computes_what_pytorch_computes() {
+    compare_cpu("attention", Model::Attention);
+}
+
+#[test]
 fn fresh_networks_have_the_moments_of_pytorchs_default_initialisation() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/initialisation.json");
     let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for model in Model::ALL {
         let seeds = 3;
-        let drawn = |seed| Network::new(Shape { model, digits: 2, height: 64, width: 64 }, seed, 0.0).unwrap();
+        let drawn = |seed| Network::new(Shape::new(model, 2, [64, 64]), seed, 0.0).unwrap();
         let networks: Vec<Network> = (0..seeds).map(drawn).collect();
         let expected = all[model.to_string()].as_array().unwrap();
         assert_eq!(expected.len(), networks[0].store().parameters().len());
@@ -335,19 +345,25 @@ fn fresh_networks_have_the_moments_of_pytorchs_default_initialisation() {
 }
 
 #[test]
-fn the_networks_have_the_papers_numbers_of_parameters() {
+fn the_networks_have_the_documented_numbers_of_parameters() {
     let count = |model| two_digits(model).store().count();
     assert_eq!(count(Model::AlexNet), 3_464_084);
     assert_eq!(count(Model::ResNet), 11_177_940);
     assert_eq!(count(Model::Fcn), 1_761_364);
+    assert_eq!(count(Model::Towers), 241_898);
+    assert_eq!(count(Model::Attention), 244_202);
 }
 
 #[test]
 fn heads_and_image_size_follow_the_data() {
-    for (model, digits, height, width) in
-        [(Model::AlexNet, 3, 44, 84), (Model::Fcn, 1, 67, 60), (Model::ResNet, 4, 28, 33)]
-    {
-        let network = Network::new(Shape { model, digits, height, width }, 0, 0.5).unwrap();
+    for (model, digits, height, width) in [
+        (Model::AlexNet, 3, 44, 84),
+        (Model::Fcn, 1, 67, 60),
+        (Model::ResNet, 4, 28, 33),
+        (Model::Towers, 3, 28, 86),
+        (Model::Attention, 1, 28, 28),
+    ] {
+        let network = Network::new(Shape::new(model, digits, [height, width]), 0, 0.5).unwrap();
         let input = tensor(1, &[2, height, width, 1], |u| u);
         let tape = Tape::new(network.store().parameters().len());
         for mode in [Mode::Eval, Mode::Train { seed: 0, step: 0, tape: &tape }] {
@@ -360,7 +376,7 @@ fn heads_and_image_size_follow_the_data() {
 #[test]
 fn an_image_size_that_a_network_cannot_take_is_a_configuration_error() {
     let refusal = |model, height, width| {
-        let error = Network::new(Shape { model, digits: 2, height, width }, 0, 0.5).err().unwrap();
+        let error = Network::new(Shape::new(model, 2, [height, width]), 0, 0.5).err().unwrap();
         assert!(error.is_configuration());
         error.to_string()
     };

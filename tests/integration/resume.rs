@@ -205,7 +205,10 @@ fn a_run_folder_tells_how_it_was_made() {
     home.ok(&["run", "train", "--threads", "2"]);
     let read = |name: &str| std::fs::read_to_string(home.path(&format!("{RUN}/{name}"))).unwrap();
     let config = read("config.yaml");
-    assert!(config.starts_with("# The configuration of this run: defaults, file and overrides.\n# --set raw.source="));
+    assert!(
+        config
+            .starts_with("# The configuration of this run: defaults, file, recipe and overrides.\n# --set raw.source=")
+    );
     assert!(config.contains("\n  model: fcn\n"));
     let env: serde_json::Value = serde_json::from_str(&read("env.json")).unwrap();
     assert_eq!((&env["threads"], &env["device"]), (&serde_json::json!(2), &serde_json::json!("cpu")));

@@ -16,11 +16,12 @@ pub struct Loss {
 }
 
 /// The loss of a batch. `logits` holds the logits `(images, classes)` of each head; `targets` holds the correct classes
-/// of all heads, image by image.
+/// of all heads, image by image. With label smoothing, as in PyTorch, the target distribution of a row is the mean of
+/// the correct class and the uniform distribution, with the weights `1 - smoothing` and `smoothing`.
 ///
 /// # Errors
 /// [`Error::Tensor`] if the number of targets is not the number of images times heads, or a target is not a class.
-pub fn loss(logits: &[Value], targets: &[u8]) -> Result<Loss> {
+pub fn loss(logits: &[Value], targets: &[u8], smoothing: f64) -> Result<Loss> {
     let (heads, mut value, mut gradients) = (logits.len(), 0.0, Vec::new());
     for (head, logits) in logits.iter().enumerate() {
         let (images, classes) = logits.dims2()?;
@@ -34,9 +35,13 @@ pub fn loss(logits: &[Value], targets: &[u8]) -> Result<Loss> {
             if usize::from(target) >= classes {
                 return Err(Error::tensor(format!("a target {target} among {classes} classes")));
             }
-            sum += cross_entropy(row, target);
+            // the mean of the cross entropy over all classes is that of the target plus the target's logit minus the
+            // mean logit
+            let mean = row.iter().map(|logit| f64::from(*logit)).sum::<f64>() / classes as f64;
+            sum += cross_entropy(row, target) + smoothing * (f64::from(row[usize::from(target)]) - mean);
             let right = |class: usize| f64::from(u8::from(class == usize::from(target)));
-            gradient.extend(softmax(row).enumerate().map(|(class, p)| ((p - right(class)) / images as f64) as f32));
+            let wanted = |class: usize| (1.0 - smoothing) * right(class) + smoothing / classes as f64;
+            gradient.extend(softmax(row).enumerate().map(|(class, p)| ((p - wanted(class)) / images as f64) as f32));
         }
         value += sum / images as f64;
         gradients.push(tensor(gradient, &[images, classes])?);
@@ -97,13 +102,13 @@ mod tests {
             let head = |part: &[f32]| Value::constant(tensor(part.to_vec(), &[3, CLASSES]).unwrap());
             values.chunks_exact(3 * CLASSES).map(head).collect()
         };
-        let found = loss(&heads(&values), &targets).unwrap();
+        let found = loss(&heads(&values), &targets, 0.125).unwrap();
         let gradients: Vec<f32> = found.gradients.iter().flat_map(|g| Floats::of(g).unwrap().to_vec()).collect();
         for i in 0..values.len() {
             let shifted = |by: f32| {
                 let mut values = values.clone();
                 values[i] += by;
-                loss(&heads(&values), &targets).unwrap().value
+                loss(&heads(&values), &targets, 0.125).unwrap().value
             };
             // the step is exact in f32; the error of the difference quotient is the square of the step, 1.5e-5, times a
             // third derivative
@@ -112,7 +117,7 @@ mod tests {
             assert!((expected - f64::from(gradients[i])).abs() < 2e-6, "{i}: {} {expected}", gradients[i]);
         }
         for targets in [&[3u8, 9, 0, 1, 7][..], &[3, 9, 0, 1, 7, 10]] {
-            assert!(loss(&heads(&values), targets).is_err());
+            assert!(loss(&heads(&values), targets, 0.0).is_err());
         }
     }
 

@@ -14,6 +14,7 @@ use crate::cpu::conv_shape::ConvShape;
 use crate::cpu::epilogue::{Epilogue, relu, relu_gradient};
 use crate::cpu::linear;
 use crate::cpu::norm;
+use crate::cpu::pooling::{self, PoolShape};
 use crate::error::{Error, Result};
 use crate::floats::{Floats, tensor};
 use crate::rng::Streams;
@@ -284,6 +285,82 @@ pub fn mean(at: At, input: &Value) -> Result<Value> {
             Ok(vec![Some(grad.broadcast_as((images, height, width, channels))?.contiguous()?)])
         };
         Ok((values, Box::new(backward)))
+    })
+}
+
+/// The maximum over all positions of `(images, height, width, channels)`, of shape `(images, channels)`. The gradient
+/// goes to the first position with the maximum, as in PyTorch's `adaptive_max_pool2d`.
+pub fn max(at: At, input: &Value) -> Result<Value> {
+    on_gpu!(input, crate::cuda::pooling::max(at, input));
+    let (images, height, width, channels) = input.dims4()?;
+    let shape = PoolShape { images, positions: height * width, channels };
+    apply(at, &[input], || {
+        let (values, places) = shape.max(&Floats::of(input)?);
+        let backward = move |grad: Tensor| {
+            let values = shape.max_gradient(&places, &Floats::of(&grad)?);
+            Ok(vec![Some(tensor(values, &[images, height, width, channels])?)])
+        };
+        Ok((tensor(values, &[images, channels])?, Box::new(backward)))
+    })
+}
+
+/// Pools features by attention. The weights of a head are the softmax, over all positions of an image, of its `scores`,
+/// `(images, height, width, heads)`. The result holds the weighted mean of `features`, `(images, height, width,
+/// channels)`, for each head of each image: `(images * heads, channels)`.
+pub fn attend(at: At, scores: &Value, features: &Value) -> Result<Value> {
+    let (images, height, width, channels) = features.dims4()?;
+    let heads = scores.dims4()?.3;
+    if scores.dims4()? != (images, height, width, heads) {
+        let found = format!("attention with scores {:?} on features {:?}", scores.shape(), features.shape());
+        return Err(Error::tensor(format!("{found} does not exist")));
+    }
+    on_gpu!(features, crate::cuda::pooling::attend(at, scores, features));
+    let shape = PoolShape { images, positions: height * width, channels };
+    apply(at, &[scores, features], || {
+        let weights = shape.attention(&Floats::of(scores)?, heads);
+        let values = shape.weighted(&weights, &Floats::of(features)?, heads);
+        let features = features.clone();
+        let backward = move |grad: Tensor| {
+            let floats = Floats::of(&features)?;
+            let (scores, found) = shape.attention_gradients(&weights, &floats, &Floats::of(&grad)?, heads);
+            let scores = tensor(scores, &[images, height, width, heads])?;
+            Ok(vec![Some(scores), Some(tensor(found, features.dims())?)])
+        };
+        Ok((tensor(values, &[images * heads, channels])?, Box::new(backward)))
+    })
+}
+
+/// Cuts `count` windows side by side out of each image of `(images, height, width, 1)`, which has no gradient. Window
+/// `l` begins at column `l * step - margin`, where `step` is `width / count`, rounded down, and has `step + 2 * margin`
+/// columns. Columns outside the image are 0. Returns `(images * count, height, step + 2 * margin, 1)`, image by image.
+pub fn windows(input: &Tensor, count: usize, margin: usize) -> Result<Value> {
+    let (images, height, width, channels) = input.dims4()?;
+    if channels != 1 || count == 0 || width < count {
+        return Err(Error::tensor(format!("{count} windows of images {:?} do not exist", input.shape())));
+    }
+    on_gpu!(input, crate::cuda::pooling::windows(input, count, margin));
+    let step = width / count;
+    let values = pooling::windows(&Floats::of(input)?, [height, width], count, step, margin);
+    Ok(Value::constant(tensor(values, &[images * count, height, step + 2 * margin, 1])?))
+}
+
+/// Every `step`-th row of `(rows, columns)`, from row `first` on.
+pub fn every(at: At, input: &Value, first: usize, step: usize) -> Result<Value> {
+    let (rows, columns) = input.dims2()?;
+    if step == 0 || first >= step || rows % step != 0 {
+        return Err(Error::tensor(format!("rows {first}, {first} + {step}, .. of {:?} do not exist", input.shape())));
+    }
+    on_gpu!(input, crate::cuda::pooling::every(at, input, first, step));
+    apply(at, &[input], || {
+        let chosen: Vec<f32> =
+            Floats::of(input)?.chunks_exact(columns).skip(first).step_by(step).flatten().copied().collect();
+        let backward = move |grad: Tensor| {
+            let mut values = vec![0.0; rows * columns];
+            let into = values.chunks_exact_mut(columns).skip(first).step_by(step);
+            into.zip(Floats::of(&grad)?.chunks_exact(columns)).for_each(|(into, row)| into.copy_from_slice(row));
+            Ok(vec![Some(tensor(values, &[rows, columns])?)])
+        };
+        Ok((tensor(chosen, &[rows / step, columns])?, Box::new(backward)))
     })
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::augment;
 use crate::config::Config;
@@ -14,7 +14,6 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::evaluate::Weights;
 use crate::files::{self, Build};
-use crate::networks::Shape;
 use crate::pipeline::definition::{Beginning, Definition, Done, Input};
 use crate::pipeline::freshness::make_again;
 use crate::pipeline::{Pipeline, Request, Stage, key};
@@ -28,13 +27,17 @@ use crate::train::{self, CONFIG, Device, WEIGHTS, estimate};
 mod beginning;
 mod naming;
 
-pub use naming::run_name;
+pub use naming::{run_name, run_name_of_recipe};
 
 /// The definition of the stage.
 pub struct Train;
 
 /// The settings of `train` that do not change the weights.
 const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
+
+/// The settings of `train` that did not exist when the stage got its version. At its default, such a setting is not in
+/// the key, so that the runs from before stay fresh.
+const ADDED: [&str; 1] = ["label_smoothing"];
 
 impl Definition for Train {
     fn stage(&self) -> Stage {
@@ -59,7 +62,9 @@ impl Definition for Train {
     }
 
     fn settings(&self, config: &Config) -> Vec<(String, Value)> {
-        let train = key::section(config, "train", &UNKEYED);
+        let (mut settings, defaults) = (effective(config), json!(train::Config::default()));
+        settings.retain(|name, value| !ADDED.contains(&name.as_str()) || defaults.get(name) != Some(value));
+        let train = ("train".to_owned(), Value::Object(settings));
         match config.train.augment {
             // epochs that are not stored as shards are augmented in flight
             true => vec![key::section(config, "augment", &["epochs"]), train],
@@ -171,6 +176,16 @@ impl Definition for Train {
     }
 }
 
+/// The settings of `train` that the weights depend on.
+fn effective(config: &Config) -> Map<String, Value> {
+    let (_, section) = key::section(config, "train", &UNKEYED);
+    let mut settings = section.as_object().cloned().unwrap_or_default();
+    if !config.train.model.has_trunk() {
+        settings.shift_remove("trunk");
+    }
+    settings
+}
+
 /// The files of the weights, as paths in a run's folder.
 fn weights() -> [String; 2] {
     [Weights::Best, Weights::Last].map(|weights| format!("{WEIGHTS}/{}", weights.file()))
@@ -182,8 +197,7 @@ fn expectation(config: &Config, done: usize) -> String {
     let train = &train::Config { epochs: config.train.epochs - done, ..config.train.clone() };
     let [images, val, _] = config.plan.counts().map(|count| count as usize);
     let images = train.samples.unwrap_or(images).min(images);
-    let [height, width] = config.plan.image_size;
-    let shape = Shape { model: train.model, digits: config.plan.digits, height, width };
+    let shape = train.shape(config.plan.digits, config.plan.image_size);
     let time = match train.device {
         Device::Cpu if !estimate::is_worthwhile(train, images) => None,
         Device::Cpu => estimate::estimate(train, shape, images, val).ok().map(estimate::words),
@@ -226,15 +240,13 @@ pub fn config_of(artifacts: &Path, run: &str, overrides: &[String]) -> Result<Co
         let advice = "restore the file from a copy; what it says of the run cannot be trusted";
         record.check(&folder, advice, |path| path == CONFIG)?;
     }
-    let mut config = Config::read(Some(&file), &[])?;
+    let mut config = Config::read(Some(&file))?;
     if !cfg!(feature = "cuda") {
         // this program can evaluate the run nevertheless; it does not train it, since its record names another device
         config.train.device = Device::Cpu;
         config.evaluate.device = Device::Cpu;
     }
-    for text in overrides {
-        config = config.with(text)?;
-    }
+    config = config.with_all(overrides)?;
     config.train.run = Some(run.to_owned());
     config.validate()?;
     Ok(config)

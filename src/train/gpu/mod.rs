@@ -98,7 +98,7 @@ impl Gpu {
             train: take(data.epochs.train(), images, config.batch_size + 1)?,
             val: take(data.val, data.val.len(), 0)?,
             adam,
-            loss: Loss::new(&session)?,
+            loss: Loss::new(&session, config.label_smoothing)?,
             batch_size: config.batch_size,
             scored: EVALUATION_BATCH.min(EVALUATION_STEPS * config.batch_size),
             images,

@@ -282,7 +282,7 @@ fn every_bit_and_every_length_of_a_small_checkpoint_is_found() {
 fn every_bit_and_every_length_of_small_weights_is_found_or_changes_no_value() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("best.safetensors");
-    let shape = Shape { model: Model::Fcn, digits: 2, height: 60, width: 60 };
+    let shape = Shape::new(Model::Fcn, 2, [60, 60]);
     let description = Description { shape, mean: 0.1307, std: 0.3081, epoch: 2 };
     let values: Vec<f32> = (0..40).map(|value| value as f32 / 7.0).collect();
     let tensors = ["a", "b"].map(|name| (name.to_owned(), Entry::vector(&values)));

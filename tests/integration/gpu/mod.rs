@@ -63,7 +63,7 @@ fn compare(name: &str, model: Model, extent: Extent) {
     session.wait().unwrap();
 
     let both = |logits: &[Value]| logits.iter().flat_map(|head| host(head)).collect::<Vec<_>>();
-    let (mut adam, mut loss) = (Adam::new(&session, network.store()).unwrap(), Loss::new(&session).unwrap());
+    let (mut adam, mut loss) = (Adam::new(&session, network.store()).unwrap(), Loss::new(&session, 0.0).unwrap());
     adam.set_rates(&[1, 2, 3].map(|step| optim::Adam::factors(step, 1e-3, 0.0))).unwrap();
     session.set_step(0).unwrap();
     let mut train = |step| {
@@ -103,6 +103,12 @@ fn fcn_on_the_gpu_computes_what_pytorch_computes() {
 #[test]
 fn resnet_on_the_gpu_computes_what_pytorch_computes() {
     compare("resnet", Model::ResNet, Extent::Whole);
+}
+
+#[test]
+fn towers_and_attention_on_the_gpu_compute_what_pytorch_computes() {
+    compare("towers", Model::Towers, Extent::Whole);
+    compare("attention", Model::Attention, Extent::Whole);
 }
 
 // ---- augmentation

@@ -27,7 +27,7 @@ fn a_gpu_that_is_not_there_is_a_configuration_error() {
     assert!(error.is_configuration() && text.starts_with("`train.device`: found cuda; expected a GPU that"), "{text}");
     assert!(text.ends_with("), or cpu") && text.lines().count() == 1, "{text}");
 
-    let network = Network::new(Shape { model: Model::ResNet, digits: 2, height: 12, width: 12 }, 0, 0.0).unwrap();
+    let network = Network::new(Shape::new(Model::ResNet, 2, [12, 12]), 0, 0.0).unwrap();
     let weights = home.path().join("weights.safetensors");
     let description = Description { shape: network.shape(), mean: 0.0, std: 1.0, epoch: 1 };
     weights::save(&weights, &network, &description).unwrap();

@@ -25,6 +25,8 @@ pub mod memory;
 #[forbid(unsafe_code)]
 pub mod norm;
 #[forbid(unsafe_code)]
+pub mod pooling;
+#[forbid(unsafe_code)]
 mod scratch;
 #[allow(unsafe_code, reason = "runs loops compiled for AVX-512 and AVX2")]
 mod vector;

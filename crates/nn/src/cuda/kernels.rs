@@ -11,8 +11,9 @@ use cudarc::nvrtc::{Ptx, result, sys};
 use crate::error::{Error, Result};
 
 const COMMON: &str = include_str!("kernels/common.cu");
-const NETWORK: [&str; 6] = [
+const NETWORK: [&str; 7] = [
     include_str!("kernels/elements.cu"),
+    include_str!("kernels/pooling.cu"),
     include_str!("kernels/epilogue.cu"),
     include_str!("kernels/norm.cu"),
     include_str!("kernels/conv_one_channel.cu"),

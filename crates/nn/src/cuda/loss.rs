@@ -60,13 +60,15 @@ impl Rows {
 /// The loss of a network, with its sums over an epoch.
 pub struct Loss {
     session: Arc<Session>,
+    smoothing: f64,
     totals: CudaSlice<u64>,
 }
 
 impl Loss {
-    /// A loss whose sums are 0.
-    pub fn new(session: &Arc<Session>) -> Result<Loss> {
-        Ok(Loss { session: session.clone(), totals: session.stream().alloc_zeros(FIXED + HEADS)? })
+    /// A loss whose sums are 0, and whose gradients are those with label smoothing: see [`crate::loss::loss`]. The sums
+    /// are those of the plain cross entropy.
+    pub fn new(session: &Arc<Session>, smoothing: f64) -> Result<Loss> {
+        Ok(Loss { session: session.clone(), smoothing, totals: session.stream().alloc_zeros(FIXED + HEADS)? })
     }
 
     /// Sets the sums to 0.
@@ -132,6 +134,7 @@ impl Loss {
             self.session.address(&self.totals).into(),
             predicted.unwrap_or(0).into(),
             usize::from(with_gradients).into(),
+            Argument::Float(self.smoothing as f32),
         ];
         let config = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: the arguments are those of the kernel; the rest is guaranteed by the caller.

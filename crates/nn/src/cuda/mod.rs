@@ -17,6 +17,7 @@ pub mod loss;
 pub mod norm;
 pub mod ops;
 pub mod plans;
+pub mod pooling;
 pub mod session;
 
 pub use kernels::{Argument, Form, THREADS, compile_all};

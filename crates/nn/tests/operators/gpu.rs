@@ -162,14 +162,31 @@ fn the_small_operators_on_the_gpu_are_the_cpus() {
         let what = format!("linear layer, {rows} rows of {inputs} to {outputs}");
         agree(&what, false, &operands, &|at, o| ops::linear(at, &o[0], &o[1], &o[2]).unwrap());
     }
+    agree("every third row", false, &[activations("rows", &[6, 5])], &|at, o| ops::every(at, &o[0], 1, 3).unwrap());
     for shape in [[3, 4, 5, 8], [2, 3, 3, 7]] {
         let pair = [activations("a", &shape), activations("b", &shape)];
         agree("sum and relu", false, &pair, &|at, o| ops::add_relu(at, &o[0], &o[1]).unwrap());
         agree("relu", false, &pair[..1], &|at, o| ops::relu_of(at, &o[0]).unwrap());
         agree("mean", false, &pair[..1], &|at, o| ops::mean(at, &o[0]).unwrap());
         agree("flatten", false, &pair[..1], &|at, o| ops::flatten(at, &o[0]).unwrap());
+        agree("max", true, &pair[..1], &|at, o| ops::max(at, &o[0]).unwrap());
+        let scores = activations("scores", &[shape[0], shape[1], shape[2], 3]);
+        agree("attention", false, &[scores, pair[0].clone()], &|at, o| ops::attend(at, &o[0], &o[1]).unwrap());
         // the value is used twice, so its two gradients are added
         agree("sum of gradients", false, &pair[..1], &|at, o| ops::add_relu(at, &o[0], &o[0]).unwrap());
+    }
+}
+
+#[test]
+fn windows_on_the_gpu_are_the_cpus() {
+    let images = eighths("images", &[2, 5, 11, 1]);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(session) = session(precision) else { return };
+        let there = place(&images, Kind::Activations, &session.device(), precision.dtype());
+        for (count, margin) in [(1, 0), (2, 0), (3, 4)] {
+            let windows = |input: &Tensor| host(&ops::windows(input, count, margin).unwrap());
+            assert_eq!(windows(&there), windows(&images), "{precision}, {count} windows, margin {margin}");
+        }
     }
 }
 

@@ -319,3 +319,102 @@ fn the_gradients_of_sums_means_and_orders_are_finite_differences() {
     };
     differentiate("mean", &[wide(&input)], 0, &gradient, mean, roundings(2, 1.0, 10.0));
 }
+
+/// The gradients of two operands on the tape, like [`on_the_tape`].
+fn both_on_the_tape(
+    operands: [(&[f32], &[usize]); 2],
+    factors: &[f32],
+    operator: impl Fn(&Tape, [&Value; 2]) -> Value,
+) -> [Vec<f32>; 2] {
+    let tape = Tape::new(2);
+    let [a, b] = [0, 1].map(|i| Value::parameter(tensor(operands[i].0.to_vec(), operands[i].1).unwrap(), i));
+    let output = operator(&tape, [&a, &b]);
+    let seed = tensor(factors.to_vec(), output.dims()).unwrap();
+    let gradients = tape.backward(&[output], vec![seed]).unwrap().parameters;
+    [0, 1].map(|i| Floats::of(gradients[i].as_ref().unwrap()).unwrap().to_vec())
+}
+
+#[test]
+fn the_gradients_of_pooling_over_all_positions_are_finite_differences() {
+    for [images, height, width, channels, heads] in [[2, 3, 2, 5, 2], [1, 1, 1, 3, 1], [3, 4, 5, 17, 3]] {
+        let shape = [images, height, width, channels];
+        let positions = height * width;
+        let features = uniform("features", images * positions * channels);
+        let factors = uniform("factors", images * heads * channels);
+
+        let own = &factors[..images * channels];
+        let gradient = on_the_tape(&features, &shape, own, |tape, x| ops::max(at(tape), x).unwrap());
+        let max = |operands: &[Vec<f64>]| -> f64 {
+            let value = |image: usize, channel: usize| {
+                let all = (0..positions).map(|p| operands[0][(image * positions + p) * channels + channel]);
+                all.fold(f64::NEG_INFINITY, f64::max)
+            };
+            own.iter().enumerate().map(|(i, factor)| value(i / channels, i % channels) * f64::from(*factor)).sum()
+        };
+        differentiate("max", &[wide(&features)], 0, &gradient, max, roundings(1, 1.0, own.len() as f64));
+
+        let scores: Vec<f32> = uniform("scores", images * positions * heads).iter().map(|v| 4.0 * v).collect();
+        let scores_shape = [images, height, width, heads];
+        let found = both_on_the_tape([(&scores, &scores_shape), (&features, &shape)], &factors, |tape, [a, b]| {
+            ops::attend(at(tape), a, b).unwrap()
+        });
+        let attended = |operands: &[Vec<f64>]| -> f64 {
+            let [scores, features] = operands else { panic!("two operands") };
+            let mut sum = 0.0;
+            for (row, factors) in factors.chunks_exact(channels).enumerate() {
+                let (image, head) = (row / heads, row % heads);
+                let odds: Vec<f64> =
+                    (0..positions).map(|p| scores[(image * positions + p) * heads + head].exp()).collect();
+                let all: f64 = odds.iter().sum();
+                for (p, odds) in odds.iter().enumerate() {
+                    let features = &features[(image * positions + p) * channels..][..channels];
+                    let dot: f64 = features.iter().zip(factors).map(|(x, factor)| x * f64::from(*factor)).sum();
+                    sum += odds / all * dot;
+                }
+            }
+            sum
+        };
+        // a score's gradient is the difference of two sums of `channels` products, each of magnitude 1 at most
+        for (number, (gradient, terms)) in found.iter().zip([2 * channels, heads]).enumerate() {
+            let allowed = roundings(terms + positions, terms as f64, factors.len() as f64);
+            differentiate("attend", &[wide(&scores), wide(&features)], number, gradient, attended, allowed);
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_every_third_row_is_its_finite_difference() {
+    let (input, factors) = (uniform("input", 6 * 4), uniform("factors", 2 * 4));
+    for first in 0..3 {
+        let gradient = on_the_tape(&input, &[6, 4], &factors, |tape, x| ops::every(at(tape), x, first, 3).unwrap());
+        let chosen = |operands: &[Vec<f64>]| -> f64 {
+            let value = |i: usize| operands[0][(first + i / 4 * 3) * 4 + i % 4];
+            factors.iter().enumerate().map(|(i, factor)| value(i) * f64::from(*factor)).sum()
+        };
+        differentiate("every", &[wide(&input)], 0, &gradient, chosen, roundings(1, 1.0, 8.0));
+    }
+    let rows = Value::constant(tensor(input, &[6, 4]).unwrap());
+    for (first, step) in [(3, 3), (0, 4), (0, 0)] {
+        assert!(ops::every(At { tape: None, name: "x" }, &rows, first, step).is_err());
+    }
+}
+
+#[test]
+fn windows_hold_the_columns_around_each_slot_and_zeros_beyond_the_image() {
+    // 2 images of 2x7, whose pixel at (image, line, column) is 100 image + 10 line + column + 1
+    let pixel = |i: usize| (100 * (i / 14) + 10 * (i / 7 % 2) + i % 7 + 1) as f32;
+    let input = tensor((0..28).map(pixel).collect(), &[2, 2, 7, 1]).unwrap();
+    for (count, margin) in [(1, 0), (2, 0), (2, 1), (3, 4), (2, 9)] {
+        let windows = ops::windows(&input, count, margin).unwrap();
+        let (step, across) = (7 / count, 7 / count + 2 * margin);
+        assert_eq!(windows.dims(), [2 * count, 2, across, 1]);
+        for (i, value) in Floats::of(&windows).unwrap().iter().enumerate() {
+            let (x, y, window, image) = (i % across, i / across % 2, i / across / 2 % count, i / across / 2 / count);
+            let column = (window * step + x) as i64 - margin as i64;
+            let inside = (0..7).contains(&column);
+            let expected = if inside { 100 * image as i64 + 10 * y as i64 + column + 1 } else { 0 };
+            assert_eq!(*value, expected as f32, "{count} windows, margin {margin}, {image} {window} {y} {x}");
+        }
+    }
+    assert!(ops::windows(&input, 8, 0).is_err() && ops::windows(&input, 0, 0).is_err());
+}

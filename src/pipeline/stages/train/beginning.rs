@@ -223,7 +223,7 @@ fn differences(pipeline: &Pipeline, folder: &Path, theirs: &Key, ours: &Key, pen
         return Vec::new();
     }
     let mut differences = Vec::new();
-    if let Ok(config) = Config::read(Some(&folder.join(CONFIG)), &[]) {
+    if let Ok(config) = Config::read(Some(&folder.join(CONFIG))) {
         for stage in [Stage::Raw, Stage::Plan] {
             let settings = |config| Key { settings: key::settings(stage, config), ..Key::default() };
             differences.extend(settings(&pipeline.config).reasons_against(&settings(&config)));
@@ -262,8 +262,8 @@ pub fn build(pipeline: &Pipeline, target: &Path, key: &Key, force: bool, progres
         let (done, epochs) = (record.rows, pipeline.config.train.epochs);
         progress.note(&format!("train: goes on after epoch {done} of the finished run, to epoch {epochs}"));
     }
-    let mut header = String::from("# The configuration of this run: defaults, file and overrides.\n");
-    pipeline.overrides.iter().for_each(|text| header.push_str(&format!("# --set {}\n", text.replace('\n', " "))));
+    let mut header = String::from("# The configuration of this run: defaults, file, recipe and overrides.\n");
+    pipeline.changes.iter().for_each(|text| header.push_str(&format!("# {}\n", text.replace('\n', " "))));
     files::replace(&folder.join(CONFIG), pipeline.config.document_under(&header).as_bytes())?;
     Ok(build)
 }

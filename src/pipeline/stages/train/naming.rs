@@ -1,7 +1,8 @@
 //! The names of runs that the user does not name. A name holds the settings in which a run differs from others.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::effective;
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::pipeline::{Stage, key};
@@ -21,7 +22,20 @@ pub fn run_name(config: &Config) -> String {
     }
     let train = &config.train;
     let front = format!("{}-lr{}-seed{}", train.model, number(train.learning_rate), train.seed);
-    let differing = differing(config);
+    appended(front, differing(&Config::default(), config, &FRONT))
+}
+
+/// The name of a run of the recipe `recipe`: `train.run` if it is set. Otherwise the recipe, the seed and all other
+/// settings that differ from those of the recipe alone, which is `base`, such as `fast-seed0-samples640`.
+pub fn run_name_of_recipe(recipe: &str, base: &Config, config: &Config) -> String {
+    if let Some(run) = &config.train.run {
+        return run.clone();
+    }
+    appended(format!("{recipe}-seed{}", config.train.seed), differing(base, config, &["seed", "epochs"]))
+}
+
+/// A name whose end holds the differing settings, or, if they are long, their digest.
+fn appended(front: String, differing: Vec<(String, Value)>) -> String {
     let parts: Option<String> = differing.iter().map(|(key, value)| Some(format!("-{}", part(key, value)?))).collect();
     let rest = parts.filter(|parts| parts.len() <= MOST).unwrap_or_else(|| {
         let all: Map<String, Value> = differing.into_iter().collect();
@@ -30,18 +44,23 @@ pub fn run_name(config: &Config) -> String {
     front + &rest
 }
 
-/// The settings that a run depends on and that differ from the defaults, by dotted key. Keys of `train` have no prefix.
-fn differing(config: &Config) -> Vec<(String, Value)> {
-    let default = Config::default();
+/// The settings that a run depends on and that differ from those of `default`, by dotted key, except those of `train` in
+/// `without`. Keys of `train` have no prefix.
+fn differing(default: &Config, config: &Config, without: &[&str]) -> Vec<(String, Value)> {
+    let before = json!(default);
+    let keyed = |stage, section: &str| key::settings(stage, config).get(section).cloned().unwrap_or_default();
+    let sections = [
+        ("raw", keyed(Stage::Raw, "raw")),
+        ("plan", keyed(Stage::Plan, "plan")),
+        ("train", Value::Object(effective(config))),
+        ("augment", keyed(Stage::Train, "augment")),
+    ];
     let mut all = Vec::new();
-    for (stage, section) in
-        [(Stage::Raw, "raw"), (Stage::Plan, "plan"), (Stage::Train, "train"), (Stage::Train, "augment")]
-    {
+    for (section, settings) in sections {
         let prefix = if section == "train" { "" } else { section };
-        let settings = |config| key::settings(stage, config).get(section).cloned().unwrap_or_default();
-        leaves(&settings(&default), &settings(config), prefix, &mut all);
+        leaves(before.get(section).unwrap_or(&Value::Null), &settings, prefix, &mut all);
     }
-    all.retain(|(key, _)| !FRONT.contains(&key.as_str()));
+    all.retain(|(key, _)| !without.contains(&key.as_str()));
     all
 }
 
@@ -105,6 +124,9 @@ mod tests {
         );
         assert_eq!(name(&["augment.erasing=null"]), "alexnet-lr0.0005-seed0-no-augment.erasing");
         assert_eq!(name(&["train.plateau.factor=0.5"]), "alexnet-lr0.0005-seed0-plateau.factor0.5");
+        assert_eq!(name(&["train.trunk.channels=8"]), "alexnet-lr0.0005-seed0", "an AlexNet has no trunk");
+        let towers = name(&["train.model=towers", "train.trunk.channels=8", "train.label_smoothing=0.1"]);
+        assert_eq!(towers, "towers-lr0.0005-seed0-trunk.channels8-label_smoothing0.1");
     }
 
     #[test]
@@ -114,6 +136,23 @@ mod tests {
         assert_eq!(name(&["train.run=mine", "train.samples=9"]), "mine");
         let off = ["train.augment=false", "augment.seed=4"];
         assert_eq!(name(&off), "alexnet-lr0.0005-seed0-no-augment");
+    }
+
+    #[test]
+    fn a_run_of_a_recipe_is_named_after_what_tells_it_from_the_recipe() {
+        let recipe = Config::default().with("train.model=fcn").unwrap().with("train.samples=9").unwrap();
+        let name = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+            run_name_of_recipe("small", &recipe, &recipe.clone().with_all(&settings).unwrap())
+        };
+        assert_eq!(name(&[]), "small-seed0");
+        assert_eq!(name(&["train.seed=2", "train.epochs=3"]), "small-seed2");
+        assert_eq!(name(&["train.samples=null", "train.learning_rate=0.1"]), "small-seed0-learning_rate0.1-no-samples");
+        assert_eq!(name(&["plan.split.by=source"]), "small-seed0-plan.split.by-source");
+        let smooth = recipe.with("train.label_smoothing=0.1").unwrap();
+        let plain = smooth.with("train.label_smoothing=0").unwrap();
+        assert_eq!(run_name_of_recipe("smooth", &smooth, &plain), "smooth-seed0-label_smoothing0");
+        assert_eq!(name(&["train.run=mine"]), "mine");
     }
 
     #[test]

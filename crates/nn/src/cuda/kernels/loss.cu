@@ -20,10 +20,10 @@ struct Totals {
 
 // One block computes the loss of a batch. `order` holds the images of the data set in the order of the epoch; step
 // number k begins at image k * stride. Without `order`, the batch consists of consecutive images from `first` on.
-// `predicted` receives the predicted classes. The gradients are written if `with_gradients` is set.
+// `predicted` receives the predicted classes. The gradients are written if `with_gradients` is set, with label smoothing; the sums are those of the plain cross entropy.
 extern "C" __global__ void __launch_bounds__(1024)
 cross_entropy(Heads heads, u32 head_count, u32 classes, u32 images, u32 stride, const u8 *targets, const u32 *order,
-              u32 first, const Step *step, Totals *totals, u8 *predicted, int with_gradients) {
+              u32 first, const Step *step, Totals *totals, u8 *predicted, int with_gradients, float smoothing) {
   __shared__ double losses[1024];
   __shared__ u32 right[1024];
   u32 base = order ? step->step * stride : first;
@@ -43,9 +43,10 @@ cross_entropy(Heads heads, u32 head_count, u32 classes, u32 images, u32 stride, 
       for (u32 k = 0; k < classes; k++) sum += exp((double)wide(logits[k]) - (double)most);
       loss += log(sum) + (double)most - (double)wide(logits[target]);
       if (with_gradients) {
+        double rest = smoothing / classes;
         for (u32 k = 0; k < classes; k++) {
           double p = exp((double)wide(logits[k]) - (double)most) / sum;
-          heads.gradients[h][(u64)i * classes + k] = narrow((float)((p - (k == target ? 1.0 : 0.0)) / images));
+          heads.gradients[h][(u64)i * classes + k] = narrow((float)((p - (k == target ? 1.0 - smoothing + rest : rest)) / images));
         }
       }
       if (predicted) predicted[(u64)i * head_count + h] = (u8)best;

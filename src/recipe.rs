@@ -1,0 +1,174 @@
+//! Recipes: named settings for a training, with a description. The program contains those in the folder `recipes/`; a
+//! recipe of the user is a file of the same form.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::config::{self, Config};
+use crate::error::{Error, Result, shown};
+use crate::guard::guarded;
+
+/// The names and the texts of the program's own recipes.
+const OWN: [(&str, &str); 7] = [
+    ("fast", include_str!("../recipes/fast.yaml")),
+    ("paper-alexnet-1e-3", include_str!("../recipes/paper-alexnet-1e-3.yaml")),
+    ("paper-alexnet-5e-4", include_str!("../recipes/paper-alexnet-5e-4.yaml")),
+    ("paper-fcn-1e-3", include_str!("../recipes/paper-fcn-1e-3.yaml")),
+    ("paper-fcn-5e-4", include_str!("../recipes/paper-fcn-5e-4.yaml")),
+    ("paper-resnet-2.5e-4", include_str!("../recipes/paper-resnet-2.5e-4.yaml")),
+    ("paper-resnet-5e-4", include_str!("../recipes/paper-resnet-5e-4.yaml")),
+];
+
+/// A recipe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The name, with which the names of its runs begin.
+    pub name: String,
+    /// What the recipe is for, and what it reached.
+    pub description: String,
+    settings: Value,
+    origin: String,
+}
+
+/// A recipe as its file holds it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    description: String,
+    settings: Value,
+}
+
+impl Recipe {
+    /// The names of the program's own recipes.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        OWN.iter().map(|(name, _)| *name)
+    }
+
+    /// The program's own recipe of this name, or the recipe in this file if the word ends in `.yaml`.
+    ///
+    /// # Errors
+    /// A configuration error if there is no such recipe, or the file is not a recipe.
+    pub fn find(word: &str) -> Result<Recipe> {
+        if let Some((name, text)) = OWN.iter().find(|(name, _)| *name == word) {
+            return Recipe::parse(name, text, name);
+        }
+        let path = Path::new(word);
+        match path.file_stem().and_then(|stem| stem.to_str()) {
+            Some(name) if path.extension().is_some_and(|extension| extension == "yaml") => {
+                Recipe::parse(name, &config::text_of(path)?, word)
+            }
+            _ => {
+                let names: Vec<&str> = Recipe::names().collect();
+                Err(Error::value("--recipe", word, format!("{}, or the path of a .yaml file", names.join(", "))))
+            }
+        }
+    }
+
+    /// Reads the text of a recipe. `origin` is its name in errors.
+    fn parse(name: &str, text: &str, origin: &str) -> Result<Recipe> {
+        let read: Result<File, _> = guarded(Path::new(origin), || serde_saphyr::from_str(text))?;
+        let File { description, settings } = read.map_err(|error| Error::ConfigSyntax {
+            origin: origin.to_owned(),
+            message: shown(&error.without_snippet().to_string()),
+        })?;
+        let description = description.trim().to_owned();
+        Ok(Recipe { name: name.to_owned(), description, settings, origin: origin.to_owned() })
+    }
+
+    /// The name and the description as lines of a YAML comment.
+    pub fn comment(&self) -> String {
+        config::comment(&format!("Recipe {}: {}", self.name, self.description), "")
+    }
+
+    /// The configuration with the settings of the recipe.
+    ///
+    /// # Errors
+    /// A configuration error if the recipe has a key that does not exist, or a value of the wrong type.
+    pub fn apply(&self, config: &Config) -> Result<Config> {
+        let mut changes = Vec::new();
+        leaves(&self.settings, String::new(), &mut changes);
+        let set = |config: Config, (path, value): (String, Value)| config.set(&path, value, &self.origin);
+        changes.into_iter().try_fold(config.clone(), set)
+    }
+}
+
+/// The values below objects, by dotted path.
+fn leaves(value: &Value, path: String, out: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                leaves(value, if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, out);
+            }
+        }
+        value => out.push((path, value.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_contains_the_recipes_of_the_folder_and_all_are_valid() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes"));
+        let mut files: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort();
+        assert_eq!(files, Recipe::names().map(|name| format!("{name}.yaml")).collect::<Vec<_>>());
+        for name in Recipe::names() {
+            let recipe = Recipe::find(name).unwrap();
+            let config = recipe.apply(&Config::default()).unwrap();
+            config.validate().unwrap();
+            assert!(recipe.comment().starts_with(&format!("# Recipe {name}: ")), "{}", recipe.comment());
+            let file = Recipe::find(folder.join(format!("{name}.yaml")).to_str().unwrap()).unwrap();
+            assert_eq!((file.name.as_str(), file.apply(&Config::default()).unwrap()), (name, config));
+        }
+    }
+
+    #[test]
+    fn a_recipe_of_the_paper_is_the_default_with_its_model_and_its_rate() {
+        for name in Recipe::names().filter(|name| name.starts_with("paper-")) {
+            let [model, rate] = *name.trim_start_matches("paper-").splitn(2, '-').collect::<Vec<_>>() else {
+                panic!("{name}")
+            };
+            let expected = Config::default().with_all(&[
+                format!("train.model={model}"),
+                format!("train.learning_rate={}", rate.parse::<f64>().unwrap()),
+            ]);
+            assert_eq!(Recipe::find(name).unwrap().apply(&Config::default()).unwrap(), expected.unwrap());
+        }
+    }
+
+    #[test]
+    fn a_recipe_changes_what_it_names_and_turns_on_what_is_off() {
+        let text = "description: d\nsettings:\n  train: {epochs: 2}\n  augment: {affine: {shear: 5}, erasing: null}\n";
+        let recipe = Recipe::parse("mine", text, "mine.yaml").unwrap();
+        let before = Config::default().with("augment.affine=null").unwrap().with("train.seed=3").unwrap();
+        let after = recipe.apply(&before).unwrap();
+        assert_eq!((after.train.epochs, after.train.seed, &after.augment.erasing), (2, 3, &None));
+        assert_eq!(after.augment.affine.unwrap().shear, 5.0);
+    }
+
+    #[test]
+    fn mistakes_in_a_recipe_are_told_with_its_name() {
+        let refusal = |text: &str| {
+            let recipe = Recipe::parse("mine", text, "mine.yaml");
+            recipe.and_then(|recipe| recipe.apply(&Config::default())).unwrap_err().to_string()
+        };
+        let unknown = "description: d\nsettings: {train: {modle: fcn}}";
+        assert_eq!(refusal(unknown), "mine.yaml: unknown key `train.modle`; did you mean `train.model`?");
+        let wrong = "description: d\nsettings: {train: {epochs: many}}";
+        assert_eq!(refusal(wrong), "mine.yaml: invalid type: string \"many\", expected usize");
+        assert!(refusal("settings: {}").starts_with("mine.yaml: missing field `description`"));
+        assert!(refusal("description: d\nset: {}").starts_with("mine.yaml: unknown field `set`"));
+        let all = "fast, paper-alexnet-1e-3, paper-alexnet-5e-4, paper-fcn-1e-3, paper-fcn-5e-4, paper-resnet-2.5e-4, \
+                   paper-resnet-5e-4";
+        assert_eq!(
+            Recipe::find("slow").unwrap_err().to_string(),
+            format!("`--recipe`: found slow; expected {all}, or the path of a .yaml file")
+        );
+        assert!(Recipe::find("absent.yaml").unwrap_err().to_string().starts_with("absent.yaml: cannot read it"));
+    }
+}
