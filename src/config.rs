@@ -132,6 +132,10 @@ impl Config {
         self.dataset.validate(&self.plan)?;
         self.augment.validate()?;
         self.train.validate()?;
+        if self.evaluate.weights == evaluate::Weights::Ema && self.train.ema.is_none() {
+            let expected = "best or last, as the run has no average; `train.ema` makes one in training";
+            return Err(Error::value("evaluate.weights", "ema", expected));
+        }
         self.evaluate.validate()
     }
 

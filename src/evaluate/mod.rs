@@ -45,7 +45,7 @@ pub struct Config {
     pub batch_size: usize,
     /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it; in float32 on either.
     pub device: Device,
-    /// Which weights of the run: `best` (lowest validation loss) or `last`.
+    /// Which weights of the run: `best` (lowest validation loss), `last`, or `ema` (the average that `train.ema` makes).
     pub weights: Weights,
     /// Number of images of each split to use, from the first on; null: all.
     pub samples: Option<usize>,
@@ -84,6 +84,8 @@ pub enum Weights {
     Best,
     /// The weights of the last epoch.
     Last,
+    /// The moving average of the weights after the last epoch.
+    Ema,
 }
 
 impl Weights {
@@ -92,6 +94,7 @@ impl Weights {
         match self {
             Weights::Best => "best.safetensors",
             Weights::Last => "last.safetensors",
+            Weights::Ema => "ema.safetensors",
         }
     }
 
@@ -100,6 +103,7 @@ impl Weights {
         match self {
             Weights::Best => "best",
             Weights::Last => "last",
+            Weights::Ema => "ema",
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use candle_core::Var;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +252,11 @@ pub fn save(folder: &Path, state: &TrainingState, learner: &Learner) -> Result<(
         tensors.push((format!("first.{name}"), Entry::vector(&moments.first)));
         tensors.push((format!("second.{name}"), Entry::vector(&moments.second)));
     }
+    if let Some(average) = &learner.average {
+        for ((name, var), values) in multidigit_nn::weights::all(network.store()).zip(average.values()) {
+            tensors.push((format!("average.{name}"), Entry::new(var.dims(), values)));
+        }
+    }
     weights::write(&folder.join(FILE), Some(&folder.join(PREVIOUS)), tensors, &serde_json::json!(state))
 }
 
@@ -267,6 +273,12 @@ pub fn resume(folder: &Path, learner: &mut Learner, schedule: &mut Schedule) -> 
         moments.push(Moments { first: moment("first")?, second: moment("second")? });
     }
     learner.adam.resume(state.adam_steps, moments);
+    if let Some(average) = learner.average.as_mut().filter(|_| state.step > 0) {
+        let read = |(name, var): &(String, Var)| {
+            weights::floats(&path, &tensors, &format!("average.{name}"), var.dims()).map_err(of_checkpoint)
+        };
+        average.resume(multidigit_nn::weights::all(learner.network.store()).map(read).collect::<Result<_>>()?);
+    }
     schedule.resume(state.schedule.clone());
     Ok(state)
 }
@@ -289,11 +301,17 @@ pub fn adopt(folder: &Path, from: Digest, to: Digest) -> Result<()> {
 }
 
 /// Checks the files of the run in `folder` that the run continues with and that remain when it is finished: its
-/// metrics, its environment and its weights. Returns the finished epochs. Weights written after the checkpoint at the
+/// metrics, its environment and its weights, with their average if the run `averages` them. Returns the finished epochs. Weights written after the checkpoint at the
 /// end of an epoch may be missing, since [`super::run`] writes them again after a kill. If the run is resumed from the
 /// previous checkpoint, weights of a later epoch are accepted too, provided that `repeats` says that the run computes
 /// the same ones again.
-pub fn epochs(folder: &Path, state: &TrainingState, digits: usize, repeats: bool) -> Result<Vec<Epoch>> {
+pub fn epochs(
+    folder: &Path,
+    state: &TrainingState,
+    digits: usize,
+    repeats: bool,
+    averages: bool,
+) -> Result<Vec<Epoch>> {
     const ADVICE: &str = "restore it from a copy, or start the run over with --force";
     let changed = |name: &str| {
         let path = folder.join(name);
@@ -309,7 +327,8 @@ pub fn epochs(folder: &Path, state: &TrainingState, digits: usize, repeats: bool
     if environment.map_err(|error| unreadable(environment::FILE, error))? != state.environment {
         return Err(changed(environment::FILE));
     }
-    for (name, epoch) in [("best", state.best.epoch), ("last", state.epoch)] {
+    let average = averages.then_some(("ema", state.epoch));
+    for (name, epoch) in [("best", state.best.epoch), ("last", state.epoch)].into_iter().chain(average) {
         if state.epoch == 0 || state.rewrites(epoch) {
             continue;
         }
@@ -321,7 +340,7 @@ pub fn epochs(folder: &Path, state: &TrainingState, digits: usize, repeats: bool
             return Err(changed(&file));
         }
         let found = weights::describe(&path, &parsed.description)?.epoch;
-        let is_made_again = found > state.epoch && (repeats || name == "last");
+        let is_made_again = found > state.epoch && (repeats || name != "best");
         if found != epoch && !is_made_again {
             let expected = format!("those of epoch {epoch}; {ADVICE}");
             return Err(Error::format(&path, format!("weights of epoch {found}"), expected));

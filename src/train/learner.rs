@@ -7,6 +7,7 @@ use super::loader::Batch;
 use crate::error::Result;
 use crate::networks::{DROPOUT, Network, Shape};
 use multidigit_nn::Mode;
+use multidigit_nn::average::Average;
 use multidigit_nn::loss::loss;
 use multidigit_nn::optim::Adam;
 use multidigit_nn::tape::{Tape, Time, Value};
@@ -17,6 +18,8 @@ pub struct Learner {
     pub network: Network,
     /// The optimiser.
     pub adam: Adam,
+    /// The moving average of the weights, if one is wanted.
+    pub average: Option<Average>,
     seed: u64,
     label_smoothing: f64,
 }
@@ -29,7 +32,7 @@ pub struct StepResult {
     pub logits: Vec<Value>,
     /// The time of each operator.
     pub times: Vec<Time>,
-    /// The time of the optimiser.
+    /// The time of the optimiser and of the average.
     pub optimiser: Duration,
 }
 
@@ -42,7 +45,13 @@ impl Learner {
     /// A network with a new optimiser.
     pub fn of(config: &Config, network: Network) -> Learner {
         let adam = Adam::new(network.store(), config.weight_decay);
-        Learner { network, adam, seed: config.seed, label_smoothing: config.label_smoothing }
+        Learner {
+            network,
+            adam,
+            average: config.ema.map(Average::new),
+            seed: config.seed,
+            label_smoothing: config.label_smoothing,
+        }
     }
 
     /// Runs the forward pass, the loss, the backward pass and a step of the optimiser, given its
@@ -58,6 +67,9 @@ impl Learner {
         let gradients = tape.backward(&logits, loss.gradients)?;
         let begun = Instant::now();
         self.adam.step(store, &gradients.parameters, rate)?;
+        if let Some(average) = &mut self.average {
+            average.step(store)?;
+        }
         Ok(StepResult { loss: loss.value, logits, times: gradients.times, optimiser: begun.elapsed() })
     }
 }

@@ -85,6 +85,11 @@ pub struct Config {
     /// Label smoothing: the share of the target distribution that is spread evenly over all ten digits; 0: none. The
     /// losses in the metrics are without it.
     pub label_smoothing: f64,
+    /// Decay of an exponential moving average of the weights, as PyTorch's AveragedModel computes it in every step; it is
+    /// stored as weights/ema.safetensors and evaluated by `evaluate.weights: ema`. null: no average.
+    pub ema: Option<f64>,
+    /// Epochs in a row without a lower validation loss after which the training ends; null: it runs to the last epoch.
+    pub stop_after: Option<usize>,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
     /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it.
@@ -138,6 +143,8 @@ impl Default for Config {
             plateau: Plateau::default(),
             weight_decay: 0.0,
             label_smoothing: 0.0,
+            ema: None,
+            stop_after: None,
             seed: 0,
             device: Device::Cpu,
             precision: Precision::Tf32,
@@ -198,6 +205,12 @@ impl Config {
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
             return Err(Error::value("train.label_smoothing", self.label_smoothing, "0 or more, and below 1"));
+        }
+        if let Some(decay) = self.ema.filter(|decay| !(0.0..1.0).contains(decay)) {
+            return Err(Error::value("train.ema", decay, "0 or more, and below 1, or null for no average"));
+        }
+        if self.stop_after == Some(0) {
+            return Err(Error::value("train.stop_after", 0, "at least 1, or null for all epochs"));
         }
         if self.checkpoint_every_steps == Some(0) {
             return Err(Error::value("train.checkpoint_every_steps", 0, "at least 1, or null for none within epochs"));
@@ -275,7 +288,7 @@ pub fn is_output(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let names: &[&str] = match folder {
         "" => &[CONFIG, environment::FILE, metrics::FILE, STOPPED, checkpoint::FILE, checkpoint::PREVIOUS],
-        WEIGHTS => &["best.safetensors", "last.safetensors"],
+        WEIGHTS => &["best.safetensors", "last.safetensors", "ema.safetensors"],
         _ => &[],
     };
     let is_events = folder.is_empty() && events::is_file(name);
@@ -298,7 +311,8 @@ pub struct TrainingSummary {
 }
 
 /// Trains a network, and writes `env.json`, `metrics.csv`, TensorBoard's events, `weights/best.safetensors`,
-/// `weights/last.safetensors` and `checkpoint.safetensors` to the folder `out`. `identity` is the digest of everything
+/// `weights/last.safetensors`, `checkpoint.safetensors` and, if an average is wanted, `weights/ema.safetensors` to the
+/// folder `out`. `identity` is the digest of everything
 /// that the result depends on. If `out` holds a checkpoint with the same identity, the run is resumed from it and gives
 /// the same weights (bitwise on the CPU; on a GPU only if it is `deterministic`).
 ///
@@ -396,7 +410,8 @@ fn resume(
     progress: &Progress,
 ) -> Result<(TrainingState, Vec<Epoch>)> {
     let state = checkpoint::resume(out, learner, schedule)?;
-    let epochs = checkpoint::epochs(out, &state, data.epochs.train().digits, config.repeats())?;
+    let digits = data.epochs.train().digits;
+    let epochs = checkpoint::epochs(out, &state, digits, config.repeats(), config.ema.is_some())?;
     if state.rewrites(state.epoch) {
         training::save_weights(config, learner, &state, out)?;
     }
@@ -452,6 +467,26 @@ mod tests {
                 "`train.learning_rate`: found NaN; expected a finite number above 0",
             ),
             (Config { mean: f64::INFINITY, ..base() }, "`train.mean`: found inf; expected a finite number"),
+            (
+                Config { label_smoothing: 1.0, ..base() },
+                "`train.label_smoothing`: found 1; expected 0 or more, and below 1",
+            ),
+            (
+                Config { ema: Some(-0.1), ..base() },
+                "`train.ema`: found -0.1; expected 0 or more, and below 1, or null for no average",
+            ),
+            (
+                Config { stop_after: Some(0), ..base() },
+                "`train.stop_after`: found 0; expected at least 1, or null for all epochs",
+            ),
+            (
+                Config { trunk: Trunk { channels: 0, ..Trunk::default() }, ..base() },
+                "`train.trunk.channels`: found 0; expected 1 to 512",
+            ),
+            (
+                Config { trunk: Trunk { margin: 2000, ..Trunk::default() }, ..base() },
+                "`train.trunk.margin`: found 2000; expected at most 1024",
+            ),
             (Config { std: -1.0, ..base() }, "`train.std`: found -1; expected a finite number above 0"),
             (
                 Config { run: Some("../x".to_owned()), ..base() },

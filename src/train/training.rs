@@ -61,7 +61,7 @@ impl Training<'_, '_, '_> {
     /// # Errors
     /// [`Error::Interrupted`], after a checkpoint has been written.
     pub fn finish(mut self) -> Result<TrainingSummary> {
-        while self.state.epoch < self.config.epochs {
+        while self.state.epoch < self.config.epochs && !self.is_stalled() {
             match self.epoch() {
                 Err(Error::Interrupted) => {
                     self.save()?;
@@ -74,11 +74,23 @@ impl Training<'_, '_, '_> {
                 outcome => outcome?,
             }
         }
+        if self.is_stalled() && self.state.epoch < self.config.epochs {
+            let Best { epoch, .. } = self.state.best;
+            self.progress.note(&format!(
+                "ends after epoch {}: the validation loss has not fallen since epoch {epoch}",
+                self.state.epoch
+            ));
+        }
         // a finished run is only continued from its last checkpoint
         files::remove(&self.out.join(checkpoint::PREVIOUS))?;
         let Training { state, epochs, learner, images, .. } = self;
         let (parameters, steps) = (learner.network.store().count(), state.step);
         Ok(TrainingSummary { parameters, images, steps, epochs, best_epoch: state.best.epoch })
+    }
+
+    /// Whether the validation loss has not fallen for as many epochs as `train.stop_after` allows.
+    fn is_stalled(&self) -> bool {
+        self.config.stop_after.is_some_and(|epochs| self.state.epoch - self.state.best.epoch >= epochs)
     }
 
     /// Runs the rest of the current epoch and scores the network after it. If it is interrupted, the state is that
@@ -243,13 +255,17 @@ impl Training<'_, '_, '_> {
     }
 }
 
-/// Writes the weights after the last finished epoch as `last`, and as `best` if they are the best.
+/// Writes the weights after the last finished epoch as `last`, as `best` if they are the best, and their average as `ema`.
 pub fn save_weights(config: &Config, learner: &Learner, state: &TrainingState, out: &Path) -> Result<()> {
     let network = &learner.network;
     let description = Description { shape: network.shape(), mean: config.mean, std: config.std, epoch: state.epoch };
     let folder = out.join(WEIGHTS);
     if state.best.epoch == state.epoch {
         weights::save(&folder.join("best.safetensors"), network, &description)?;
+    }
+    if let Some(average) = &learner.average {
+        let entries = average.entries(network.store())?;
+        weights::write(&folder.join("ema.safetensors"), None, entries, &json!(description))?;
     }
     weights::save(&folder.join("last.safetensors"), network, &description)
 }

@@ -153,6 +153,29 @@ fn weights_are_the_same_bits_on_one_thread_on_two_and_again() {
 }
 
 #[test]
+fn a_training_ends_when_the_validation_loss_has_not_fallen_for_long_enough() {
+    let (train, val) = (bars(1, 12, 44, 44), bars(2, 10, 44, 44));
+    // without batch norm and with a rate that changes nothing, the first epoch stays the best
+    let config = Config { epochs: 9, batch_size: 6, learning_rate: 1e-30, stop_after: Some(2), ..Config::default() };
+    let notes = Mutex::new(Vec::new());
+    let sink = |event: Event| {
+        if let Event::Note(note) = event {
+            notes.lock().unwrap().push(note.to_owned());
+        }
+        true
+    };
+    let home = tempfile::tempdir().unwrap();
+    let summary = train_watched(&config, &train, &val, home.path(), &Progress::new(&sink)).unwrap();
+    assert_eq!((summary.epochs.len(), summary.best_epoch, summary.steps), (3, 1, 6));
+    let last = notes.lock().unwrap().last().cloned();
+    assert_eq!(last.as_deref(), Some("ends after epoch 3: the validation loss has not fallen since epoch 1"));
+    let learns = Config { learning_rate: 1e-3, epochs: 3, ..config };
+    let home = tempfile::tempdir().unwrap();
+    let summary = train_watched(&learns, &bars(1, 96, 44, 44), &val, home.path(), &Progress::silent()).unwrap();
+    assert_eq!(summary.epochs.len(), 3, "{summary:?}");
+}
+
+#[test]
 fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     let (train, val) = (bars(1, 9, 8, 8), bars(2, 3, 8, 8));
     // every image of every epoch has a grey value of its own

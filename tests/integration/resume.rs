@@ -30,14 +30,14 @@ pub fn rows(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
-    // a schedule and weight decay for each network, so that together they cover all of these
-    let recipes = [(Kind::Plateau, 0.0), (Kind::OneCycle, 0.1), (Kind::Cosine, 0.0)];
-    for (model, (schedule, decay)) in Model::ALL.into_iter().zip(recipes.into_iter().cycle()) {
+    // a schedule, weight decay and an average for each network, so that together they cover all of these
+    let recipes = [(Kind::Plateau, 0.0, None), (Kind::OneCycle, 0.1, Some(0.9)), (Kind::Cosine, 0.0, Some(0.5))];
+    for (model, (schedule, decay, ema)) in Model::ALL.into_iter().zip(recipes.into_iter().cycle()) {
         let size = small(model);
         let (train, val) = (bars(1, 25, size, size), bars(2, 10, size, size));
         let config = Config { model, schedule, epochs: 3, batch_size: 8, weight_decay: decay, ..Config::default() };
         // a learning rate at which the plateau schedule reduces it within three epochs
-        let config = Config { learning_rate: 3e-3, ..config };
+        let config = Config { learning_rate: 3e-3, ema, label_smoothing: decay, ..config };
         let whole = tempfile::tempdir().unwrap();
         train_watched(&config, &train, &val, whole.path(), &Progress::silent()).unwrap();
         assert_eq!(rows(whole.path()).len(), 3);
@@ -60,6 +60,9 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
             learned(home.path()) == learned(whole.path()),
             "{model}: {interruptions} interruptions changed weights"
         );
+        let average = |folder: &Path| std::fs::read(folder.join("weights/ema.safetensors")).ok();
+        assert!(average(home.path()) == average(whole.path()), "{model}: interruptions changed the average");
+        assert_eq!(average(home.path()).is_some(), ema.is_some());
         assert_eq!(rows(home.path()), rows(whole.path()));
         assert_eq!((summary.steps, summary.epochs.len()), (9, 3));
     }
@@ -229,7 +232,7 @@ fn resume(folder: &Path) -> Result<TrainingSummary, Error> {
 }
 
 fn resume_watched(folder: &Path, progress: &Progress) -> Result<TrainingSummary, Error> {
-    let config = Config { model: Model::ResNet, epochs: 2, batch_size: 8, ..Config::default() };
+    let config = Config { model: Model::ResNet, epochs: 2, batch_size: 8, ema: Some(0.9), ..Config::default() };
     train_watched(&config, &bars(1, 25, 12, 12), &bars(2, 10, 12, 12), folder, progress)
 }
 
@@ -257,9 +260,9 @@ fn copy(folder: &Path) -> tempfile::TempDir {
 #[test]
 fn no_damage_to_what_a_run_goes_on_with_changes_its_weights_in_silence() {
     let (home, whole) = interrupted();
-    for file in
-        ["checkpoint.safetensors", "weights/best.safetensors", "weights/last.safetensors", "metrics.csv", "env.json"]
-    {
+    let weights = ["best", "last", "ema"].map(|name| format!("weights/{name}.safetensors"));
+    let others = ["checkpoint.safetensors", "metrics.csv", "env.json"].map(str::to_owned);
+    for file in weights.iter().chain(&others) {
         let size = std::fs::metadata(home.path().join(file)).unwrap().len() as usize;
         let mut refused = 0;
         for n in 0..16 {
@@ -275,14 +278,14 @@ fn no_damage_to_what_a_run_goes_on_with_changes_its_weights_in_silence() {
                 Err(other) => panic!("{file}, byte {at}: {other}"),
             }
         }
-        match file {
+        match file.as_str() {
             // the previous checkpoint replaces it
             "checkpoint.safetensors" => assert_eq!(refused, 0),
             _ => assert!(refused >= 14, "{file}: {refused}"),
         }
         let removed = copy(home.path());
         std::fs::remove_file(removed.path().join(file)).unwrap();
-        match file {
+        match file.as_str() {
             "checkpoint.safetensors" => {
                 resume(removed.path()).unwrap();
                 assert!(learned(removed.path()) == whole);

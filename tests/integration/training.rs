@@ -46,6 +46,29 @@ fn a_run_of_other_settings_gets_a_folder_of_its_own_and_joins_the_report() {
 }
 
 #[test]
+fn the_average_of_the_weights_is_evaluated_and_verified_where_a_run_has_one() {
+    let home = tiny(&["train.augment=false"]);
+    let with = ["--set", "train.ema=0.5", "--set", "evaluate.weights=ema"];
+    home.ok(&[&["run", "train", "evaluate"][..], &with].concat());
+    let metrics: serde_json::Value =
+        serde_json::from_slice(&fs::read(home.path("artifacts/evaluate/tiny/metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["weights"], "ema");
+    home.ok(&[&["verify"][..], &with].concat());
+    let named = home.ok(&["run", "evaluate", "--run", "tiny", "--set", "evaluate.weights=ema"]);
+    assert!(named.contains("evaluate  fresh "), "{named}");
+    let file = home.path("artifacts/train/tiny/weights/ema.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    assert_eq!(home.call(&[&["verify"][..], &with].concat()).code, Some(1));
+
+    let refused = home.call(&["run", "evaluate", "--set", "evaluate.weights=ema"]);
+    let message = "error: `evaluate.weights`: found ema; expected best or last, as the run has no average; `train.ema` \
+                   makes one in training\n";
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(2), message));
+}
+
+#[test]
 fn training_on_stored_epochs_equals_training_in_flight() {
     let [stored, in_flight] = [tiny(&["augment.epochs=2"]), tiny(&["augment.epochs=0"])];
     let weights = [&stored, &in_flight].map(|home| {

@@ -12,6 +12,8 @@ macro_rules! on_gpu {
 }
 
 #[forbid(unsafe_code)]
+pub mod average;
+#[forbid(unsafe_code)]
 mod candle;
 #[forbid(unsafe_code)]
 mod conv_norm;

@@ -122,6 +122,39 @@ mod tests {
     }
 
     #[test]
+    fn label_smoothing_is_pytorchs() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/optim.json");
+        let all: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let cases = all["smoothing"].as_array().unwrap();
+        assert!(cases.len() >= 3);
+        let flat = |value: &serde_json::Value| -> Vec<f64> {
+            value
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|row| row.as_array().unwrap().clone())
+                .map(|v| v.as_f64().unwrap())
+                .collect()
+        };
+        for case in cases {
+            let targets: Vec<u8> =
+                case["targets"].as_array().unwrap().iter().map(|target| target.as_u64().unwrap() as u8).collect();
+            let logits = flat(&case["logits"]);
+            let shape = [targets.len(), logits.len() / targets.len()];
+            let head = Value::constant(tensor(logits.iter().map(|v| *v as f32).collect(), &shape).unwrap());
+            let found = loss(&[head], &targets, case["smoothing"].as_f64().unwrap()).unwrap();
+            let expected = case["loss"].as_f64().unwrap();
+            // both sides compute in f64; sums of about ten terms
+            assert!((found.value - expected).abs() <= 10.0 * f64::EPSILON * expected, "{} {expected}", found.value);
+            let (gradients, expected) = (Floats::of(&found.gradients[0]).unwrap().to_vec(), flat(&case["gradients"]));
+            assert_eq!(gradients.len(), expected.len());
+            for (found, expected) in gradients.into_iter().zip(expected) {
+                assert!((f64::from(found) - expected).abs() <= f64::from(f32::EPSILON), "{found} {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn the_first_of_equal_logits_is_the_answer() {
         assert_eq!(argmax(&[0.0, 2.0, 2.0, 1.0]), 1);
     }

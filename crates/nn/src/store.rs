@@ -85,6 +85,11 @@ impl Store {
         &self.device_parameters
     }
 
+    /// The buffers on the GPU, in the order of creation. Empty on the CPU.
+    pub fn device_buffers(&self) -> &[Var] {
+        &self.device_buffers
+    }
+
     /// Copies all values from the GPU to the host. Does nothing on the CPU.
     pub fn fetch(&self) -> Result<()> {
         for ((_, host), there) in self.parameters.iter().zip(&self.device_parameters) {

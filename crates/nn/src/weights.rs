@@ -73,9 +73,14 @@ impl<'a> Entry<'a> {
         Ok(Entry { shape: tensor.dims().to_vec(), floats: Box::new(Floats::of(tensor)?) })
     }
 
+    /// The entry of the values of a tensor of this shape.
+    pub fn new(shape: &[usize], values: &'a [f32]) -> Entry<'a> {
+        Entry { shape: shape.to_vec(), floats: Box::new(values) }
+    }
+
     /// The entry of a vector.
     pub fn vector(values: &'a [f32]) -> Entry<'a> {
-        Entry { shape: vec![values.len()], floats: Box::new(values) }
+        Entry::new(&[values.len()], values)
     }
 
     /// The entry that copies a tensor of another file.

@@ -37,7 +37,7 @@ const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
 
 /// The settings of `train` that did not exist when the stage got its version. At its default, such a setting is not in
 /// the key, so that the runs from before stay fresh.
-const ADDED: [&str; 1] = ["label_smoothing"];
+const ADDED: [&str; 3] = ["label_smoothing", "ema", "stop_after"];
 
 impl Definition for Train {
     fn stage(&self) -> Stage {
@@ -152,8 +152,8 @@ impl Definition for Train {
         let data = train::Data { digest: pipeline.content(Stage::Dataset)?, epochs, val: &val };
         let summary = train::run(config, &data, key.digest(), out, progress)?;
         // runs with equal weights have equal content, however long their training took
-        let weights = weights().map(|path| Digest::of_file(&out.join(path)));
-        let content = Digest::of_json(&json!(weights.into_iter().collect::<Result<Vec<_>>>()?));
+        let weights = weights(config.ema.is_some()).into_iter().map(|path| Digest::of_file(&out.join(path)));
+        let content = Digest::of_json(&json!(weights.collect::<Result<Vec<_>>>()?));
         Ok(Done { content: Some(content), rows: summary.epochs.len() as u64, facts: json!(summary) })
     }
 
@@ -171,8 +171,9 @@ impl Definition for Train {
     }
 
     fn recompute(&self, _: &Pipeline, record: &Record, _: &Progress) -> Result<Option<Digest>> {
-        let [best, last] = &weights();
-        Ok(record.digest_of_all(&[best, last]))
+        let averages = record.digest_of(&weights_file(Weights::Ema)).is_some();
+        let files = weights(averages);
+        Ok(record.digest_of_all(&files.iter().map(String::as_str).collect::<Vec<_>>()))
     }
 }
 
@@ -186,9 +187,14 @@ fn effective(config: &Config) -> Map<String, Value> {
     settings
 }
 
-/// The files of the weights, as paths in a run's folder.
-fn weights() -> [String; 2] {
-    [Weights::Best, Weights::Last].map(|weights| format!("{WEIGHTS}/{}", weights.file()))
+/// The files of the weights, as paths in a run's folder, with that of their average if the run has one.
+fn weights(averages: bool) -> Vec<String> {
+    let average = averages.then_some(Weights::Ema);
+    [Weights::Best, Weights::Last].into_iter().chain(average).map(weights_file).collect()
+}
+
+fn weights_file(weights: Weights) -> String {
+    format!("{WEIGHTS}/{}", weights.file())
 }
 
 /// A description of the training that remains after `done` epochs: the network, the epochs, the images

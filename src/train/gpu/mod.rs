@@ -22,6 +22,7 @@ use crate::shards::Split;
 use crate::train::or_device_memory;
 use multidigit_nn::cuda::Session;
 use multidigit_nn::cuda::adam::Adam;
+use multidigit_nn::cuda::average::Average;
 use multidigit_nn::cuda::loss::{Loss, Rows, Totals};
 use multidigit_nn::ops::dropout_streams;
 use multidigit_nn::tape::Tape;
@@ -39,6 +40,7 @@ pub struct Gpu {
     train: DeviceImages,
     val: DeviceImages,
     adam: Adam,
+    average: Option<Average>,
     loss: Loss,
     batch_size: usize,
     scored: usize,
@@ -48,6 +50,8 @@ pub struct Gpu {
     seed: u64,
     /// Whether a complete step has run, after which nothing is looked up, compiled or permanently allocated.
     warm: bool,
+    /// The number of the epoch's first step in the run.
+    first_step: u64,
     graph: Option<CudaGraph>,
 }
 
@@ -93,11 +97,13 @@ impl Gpu {
             let moments: Vec<_> = learner.adam.moments().iter().map(|moments| (**moments).clone()).collect();
             adam.resume(store, &moments)?;
         }
+        let average = learner.average.as_ref().map(|average| Average::new(&session, store, average));
         Ok(Gpu {
             // the last batch may have one more image
             train: take(data.epochs.train(), images, config.batch_size + 1)?,
             val: take(data.val, data.val.len(), 0)?,
             adam,
+            average: average.transpose()?,
             loss: Loss::new(&session, config.label_smoothing)?,
             batch_size: config.batch_size,
             scored: EVALUATION_BATCH.min(EVALUATION_STEPS * config.batch_size),
@@ -105,6 +111,7 @@ impl Gpu {
             augments: false,
             seed: config.seed,
             warm: false,
+            first_step: 0,
             graph: None,
             session,
         })
@@ -142,6 +149,7 @@ impl Gpu {
             self.train.set_transforms(&transforms)?;
         }
         self.adam.set_rates(factors)?;
+        self.first_step = first_step;
         let steps = first_step..first_step + factors.len() as u64;
         let (seed, dropouts) = (self.seed, network.store().dropouts());
         if !dropouts.is_empty() {
@@ -171,7 +179,7 @@ impl Gpu {
             if images != self.batch_size || !self.warm {
                 // engines are timed for the batch size that all batches but the last have
                 self.session.convolutions().set_search(images == self.batch_size);
-                self.step(network, images)?;
+                self.step(network, images, self.first_step + step as u64 == 0)?;
                 self.session.convolutions().set_search(false);
                 self.warm |= images == self.batch_size;
                 continue;
@@ -186,8 +194,8 @@ impl Gpu {
         Ok(self.loss.read(network.shape().digits)?)
     }
 
-    /// Enqueues one step without waiting for it.
-    fn step(&self, network: &Network, images: usize) -> Result<()> {
+    /// Enqueues one step without waiting for it. The first step of a run begins the average.
+    fn step(&self, network: &Network, images: usize, is_first: bool) -> Result<()> {
         let rows = self.train.ordered(self.batch_size)?;
         // SAFETY: the order holds rows of this data set; the number of the step is within the epoch.
         let input = unsafe { self.train.batch(rows, images, self.augments) }?;
@@ -198,6 +206,9 @@ impl Gpu {
         let gradients = unsafe { self.loss.add(&logits, self.train.targets(), rows, None, true) }?;
         let gradients = tape.backward(&logits, gradients)?.parameters;
         self.adam.step(network.store(), &gradients)?;
+        if let Some(average) = &self.average {
+            average.step(network.store(), is_first)?;
+        }
         Ok(self.session.next_step()?)
     }
 
@@ -205,7 +216,7 @@ impl Gpu {
     fn record(&self, network: &Network) -> Result<CudaGraph> {
         let stream = self.session.stream();
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).map_err(driver)?;
-        let asked = self.step(network, self.batch_size);
+        let asked = self.step(network, self.batch_size, false);
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         asked?;
         let empty = || multidigit_nn::Error::Cuda { message: "a step that was recorded is empty".to_owned() };
@@ -241,11 +252,14 @@ impl Gpu {
         Ok(())
     }
 
-    /// Copies the network's values and Adam's moments to the host.
+    /// Copies the network's values, their average and Adam's moments to the host.
     pub fn fetch(&self, learner: &mut Learner, steps: i32) -> Result<()> {
         let store = learner.network.store();
         store.fetch()?;
         learner.adam.resume(steps, self.adam.moments(store)?);
+        if let (Some(host), Some(average)) = (&mut learner.average, &self.average) {
+            host.resume(average.values(store)?);
+        }
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //! The binary can therefore be built without choosing a GPU, and bfloat16 and float kernels share one source.
 
 pub mod adam;
+pub mod average;
 pub mod conv;
 mod conv_one_channel;
 mod descriptor;

@@ -15,6 +15,11 @@ Everything is computed in f64 unless its key ends in _f32. The keys:
                       is all that the closed form differs by.
     one_cycle         OneCycleLR(cos, three_phase False, cycle_momentum False); cases: max_rate, total_steps, pct_start,
                       div_factor, final_div_factor, rates (of the steps 0 to total_steps - 1)
+    smoothing         cross_entropy(label_smoothing = smoothing) of a batch; cases: smoothing, logits (of each row, f32 numbers),
+                      targets, loss, gradients (of each row)
+    average           AveragedModel(get_ema_multi_avg_fn(decay), use_buffers = True) of a parameter and a buffer in f32; cases:
+                      decay, parameters, buffers (the values after each step), averages (after each step: the parameter's, then
+                      the buffer's)
 """
 import json, sys
 import numpy as np, torch
@@ -154,6 +159,41 @@ def one_cycle(count, max_rate=5e-3):
     return {"max_rate": max_rate, "total_steps": count, **settings, "rates": steps(schedule, sgd, count - 1)}
 
 
+# ---- label smoothing
+
+
+LOGITS = [[0.5, -1.25, 3.0, 0.0], [-20.0, 30.0, 1e-3, 2.0], [0.0, 0.0, 0.0, 0.0], [7.0, 1.0, -2.0, -8.0]]
+TARGETS = [2, 0, 3, 0]
+
+
+def smoothing(share):
+    logits = torch.tensor([f32(row) for row in LOGITS], dtype=torch.float64, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor(TARGETS), label_smoothing=share)
+    loss.backward()
+    return {"smoothing": share, "logits": [f32(row) for row in LOGITS], "targets": TARGETS, "loss": float(loss.detach()),
+            "gradients": logits.grad.tolist()}
+
+
+# ---- the average of weights
+
+
+def average(decay, count=6):
+    layer = torch.nn.BatchNorm1d(3, affine=False)
+    layer.weight = torch.nn.Parameter(torch.zeros(5))
+    averaged = torch.optim.swa_utils.AveragedModel(
+        layer, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(decay), use_buffers=True)
+    case = {"decay": decay, "parameters": [], "buffers": [], "averages": []}
+    for step in range(count):
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor([np.cos(1.7 * step + 0.3 * i) for i in range(5)]))
+            layer.running_mean.copy_(torch.tensor([np.sin(0.9 * step + i) * 2 for i in range(3)]))
+        averaged.update_parameters(layer)
+        case["parameters"].append(layer.weight.tolist())
+        case["buffers"].append(layer.running_mean.tolist())
+        case["averages"].append(averaged.module.weight.tolist() + averaged.module.running_mean.tolist())
+    return case
+
+
 # ---- the file
 
 
@@ -179,6 +219,8 @@ def main():
         "plateau": PLATEAU,
         "cosine": [cosine(count) for count in (1, 2, 10, 101)],
         "one_cycle": [one_cycle(count) for count in (1, 2, 3, 10, 101)],
+        "smoothing": [smoothing(share) for share in (0.0, 0.05, 0.1, 0.9)],
+        "average": [average(decay) for decay in (0.0, 0.3, 0.9, 0.999)],
     }
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         file.write(text(everything) + "\n")

@@ -196,7 +196,8 @@ fn going_on(pipeline: &Pipeline, folder: &Path, key: &Key) -> Result<Option<Trai
         return Ok(None);
     };
     let config = &pipeline.config;
-    checkpoint::epochs(folder, &state, config.plan.digits, config.train.repeats())?;
+    let train = &config.train;
+    checkpoint::epochs(folder, &state, config.plan.digits, train.repeats(), train.ema.is_some())?;
     Ok(Some(TrainingStart::GoOn { epoch: state.epoch + 1, step: state.step }))
 }
 

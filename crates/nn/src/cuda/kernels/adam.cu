@@ -46,3 +46,9 @@ adam(const __grid_constant__ Tensors t, u32 tensors, const Rate *rates, const St
     if (copy) copy[i] = narrow(value);
   }
 }
+
+// Moves the average of a tensor towards its values by a share of the distance. A share of 1 copies the values of an
+// average that is 0.
+extern "C" __global__ void average(const float *values, float *average, u64 n, float share) {
+  EACH(i, n) average[i] += share * (values[i] - average[i]);
+}
