@@ -23,8 +23,7 @@ rotation and affine map together (ours resamples twice, as the paper does) and a
     reduce-overhead  the mode of that name, which compiles alike, but records forward and backward apart and leaves the
                      optimiser out; only where --kinds names it
 
-FLOP are those of the convolutions and products of a training step, three times the forward pass's less the first
-layer's input gradient; the share is of the GPU's dense rate in that precision, for f32 the one without tensor cores.
+FLOP are those of the convolutions and products of a training step, as PyTorch counts them; the share is of the GPU's dense rate in that precision, for f32 the one without tensor cores.
 
 --out is written after each configuration, and those that stand there are left out: a run that was cut off goes on with
 the same command. Another GPU, driver, PyTorch, program or number of epochs is refused. A side that fails is left empty,
@@ -47,8 +46,8 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import peers
 from bench_json import ROOT
@@ -64,24 +63,11 @@ UNRECORDED_STEPS = 3  # before a graph is recorded, as in PyTorch's notes
 
 
 def flop_per_image(net):
-    """Of a training step: forward, and twice that for the gradients, but once in the first layer."""
-    total, first = 0, True
-
-    def count(module, inputs, output):
-        nonlocal total, first
-        if isinstance(module, nn.Conv2d):
-            macs = output[0].numel() * module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-        else:
-            macs = module.in_features * module.out_features
-        total += 2 * macs * (2 if first else 3)
-        first = False
-
-    for module in net.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        net.eval()(torch.zeros(1, 1, 64, 64))
-    return total
+    """Of a training step, as PyTorch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        # two images, as batch norm compares them
+        sum(head.sum() for head in net(torch.zeros(2, 1, 64, 64))).backward()
+    return counter.get_total_flops() // 2
 
 
 # ---- PyTorch's sides
