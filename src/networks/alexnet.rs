@@ -11,6 +11,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     name: "alexnet",
     has_batch_norm: false,
     has_trunk: false,
+    by_digit: Some("heads."),
     unfit: |height, width| {
         let fits = extent(height).min(extent(width)) > 0;
         if fits { None } else { Some("images of at least 44x44 pixels, or another model") }

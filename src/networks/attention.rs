@@ -14,6 +14,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     name: "attention",
     has_batch_norm: true,
     has_trunk: true,
+    by_digit: Some("scores."),
     unfit: |height, width| {
         let fits = height.min(width) >= LEAST;
         if fits { None } else { Some("images of at least 8x8 pixels, or another model") }

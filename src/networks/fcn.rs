@@ -12,6 +12,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     name: "fcn",
     has_batch_norm: true,
     has_trunk: false,
+    by_digit: Some("heads."),
     unfit: |height, width| {
         let fits = (extent(height), extent(width)) == (1, 1);
         if fits { None } else { Some("images of 60 to 67 pixels in height and width, or another model") }

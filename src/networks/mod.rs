@@ -54,6 +54,8 @@ struct Architecture {
     has_batch_norm: bool,
     /// Whether the architecture is built on the trunk that [`Trunk`] describes.
     has_trunk: bool,
+    /// The beginning of the names of the parameters that there are for each digit; `None` if there are none.
+    by_digit: Option<&'static str>,
     /// If the architecture cannot take images of this height and width, a description of those that it can.
     unfit: fn(usize, usize) -> Option<&'static str>,
     /// The number of elements in the largest tensor.

@@ -11,6 +11,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     name: "resnet",
     has_batch_norm: true,
     has_trunk: false,
+    by_digit: Some("heads."),
     unfit: |height, width| if height.min(width) > 0 { None } else { Some("images of at least one pixel") },
     largest: |_| 512 * 512 * 9,
     build: |store, shape, _| Ok(Box::new(ResNet::new(store, shape.digits)?)),

@@ -12,6 +12,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     name: "towers",
     has_batch_norm: true,
     has_trunk: true,
+    by_digit: None,
     unfit: |height, width| {
         let fits = height.min(width) >= LEAST;
         if fits { None } else { Some("images of at least 8x8 pixels, or another model") }

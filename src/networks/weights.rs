@@ -148,6 +148,28 @@ pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(N
     Ok((network, description))
 }
 
+/// Sets a network to the values in the weights file of another network of the same architecture. If that network has
+/// another number of digits, the parameters that there are for each digit keep their values; their names are returned.
+///
+/// # Errors
+/// [`Error::Format`] if the file is damaged, is of another architecture, or has values that are not finite.
+pub fn start_from(path: &Path, network: &Network) -> Result<Vec<String>> {
+    let bytes = files::read(path)?;
+    let Parsed { tensors, description, .. } = parse(path, &bytes)?;
+    let (theirs, ours) = (describe(path, &description)?.shape, network.shape());
+    if theirs.model != ours.model {
+        let found = format!("weights of the network {}", theirs.model);
+        return Err(Error::format(path, found, format!("those of {}, which `train.model` names", ours.model)));
+    }
+    let by_digit = ours.model.architecture().by_digit.filter(|_| theirs.digits != ours.digits);
+    let is_kept = |name: &str| by_digit.is_some_and(|beginning| name.starts_with(beginning));
+    let restored = format::restore_some(&tensors, "", network.store(), |name| !is_kept(name), format::check_finite);
+    restored.map_err(of_file(path))?;
+    network.store().send()?;
+    let names = network.store().parameters().iter().map(|(name, _)| name.clone());
+    Ok(names.filter(|name| is_kept(name)).collect())
+}
+
 /// Checks the sizes of the tensors before the network is made, because its description can request any size.
 fn check_size(path: &Path, tensors: &SafeTensors, shape: Shape) -> Result<()> {
     let (numbers, largest) =
@@ -243,6 +265,35 @@ mod tests {
             let words = format!("`P`: tensor `{name}` holds {word} at position 7; expected finite numbers");
             assert_eq!(refusal(&path), format!("{words}; such weights answer nothing"));
         }
+    }
+
+    #[test]
+    fn a_network_starts_from_the_weights_of_another_and_keeps_heads_that_it_does_not_share() {
+        let (_home, path) = saved(|_| ());
+        let (theirs, _) = load(&path, None, &Device::Cpu).unwrap();
+        let values = |network: &Network| -> Vec<(String, Vec<f32>)> {
+            let all = format::all(network.store()).map(|(name, var)| (name.clone(), Floats::of(var).unwrap().to_vec()));
+            all.collect()
+        };
+        let new = |shape| Network::new(shape, 7, 0.0).unwrap();
+        let same = new(SHAPE);
+        assert_ne!(values(&same), values(&theirs));
+        assert_eq!(start_from(&path, &same).unwrap(), [""; 0]);
+        assert_eq!(values(&same), values(&theirs));
+
+        let two = Shape { digits: 2, ..SHAPE };
+        let (ours, fresh) = (new(two), values(&new(two)));
+        let random = ["heads.0.weight", "heads.0.bias", "heads.1.weight", "heads.1.bias"];
+        assert_eq!(start_from(&path, &ours).unwrap(), random);
+        let shared = values(&theirs);
+        for (name, values) in values(&ours) {
+            let from = if name.starts_with("heads.") { &fresh } else { &shared };
+            assert!(from.iter().any(|(other, expected)| *other == name && *expected == values), "{name}");
+        }
+
+        let refusal = start_from(&path, &new(Shape::new(Model::AlexNet, 2, [44, 44]))).unwrap_err().to_string();
+        let expected = "weights of the network resnet; expected those of alexnet, which `train.model` names";
+        assert!(refusal.ends_with(expected), "{refusal}");
     }
 
     #[test]

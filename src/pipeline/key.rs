@@ -61,6 +61,7 @@ mod tests {
         new.raw.mirrors.clear();
         new.train.run = Some("other".into());
         new.train.checkpoint_every_steps = None;
+        new.train.init = Some("the content is an input".into());
         for stage in Stage::ALL {
             assert_eq!(settings(stage, &old), settings(stage, &new));
         }

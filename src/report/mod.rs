@@ -135,7 +135,10 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figur
     let runs = &content.runs;
     let (shown, beyond) = runs.split_at(runs.len().min(MOST_RUNS));
     let images = images(shown, splits)?;
-    let views = shown.iter().map(|run| view::view(run, &images, figures)).collect::<Result<Vec<RunView>>>()?;
+    let views = shown
+        .iter()
+        .map(|run| view::view(run, &images, &splits[0].classes, figures))
+        .collect::<Result<Vec<RunView>>>()?;
     let montage = files::read(&content.dataset.join(card::MONTAGE))?;
     let mut montages = vec![figures.embed(
         card::MONTAGE,

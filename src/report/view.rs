@@ -11,7 +11,7 @@ use super::figures::{Figure, Figures};
 use super::plots;
 use super::tables::{Cell, Table, count, grouped, loss, number, share, words};
 use crate::error::Result;
-use crate::evaluate::metrics::PositionMetrics;
+use crate::evaluate::metrics::{ClassConfusion, ClassMetrics, PositionMetrics};
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
 use crate::labels;
@@ -69,8 +69,11 @@ pub struct MistakeView {
     pub class_probability: String,
 }
 
+/// The number of samples of each class in the training split.
+type Trained = BTreeMap<i64, u64>;
+
 /// Makes the view of a run and writes its figures. `images` holds the images of its mistakes.
-pub fn view(run: &Run, images: &MistakeImages, figures: &Figures) -> Result<RunView> {
+pub fn view(run: &Run, images: &MistakeImages, trained: &Trained, figures: &Figures) -> Result<RunView> {
     let summary = run.summary();
     let id = format!("run-{}", slug(&run.folder));
     Ok(RunView {
@@ -84,7 +87,9 @@ pub fn view(run: &Run, images: &MistakeImages, figures: &Figures) -> Result<RunV
         splits: match &run.metrics {
             Some(metrics) => {
                 let order = metrics.splits.iter().rev(); // test first
-                order.map(|split| split_view(run, split, metrics.digits, images, figures)).collect::<Result<_>>()?
+                order
+                    .map(|split| split_view(run, split, metrics.digits, images, trained, figures))
+                    .collect::<Result<_>>()?
             }
             None => Vec::new(),
         },
@@ -211,6 +216,7 @@ fn split_view(
     split: &SplitMetrics,
     digits: usize,
     images: &MistakeImages,
+    trained: &Trained,
     figures: &Figures,
 ) -> Result<SplitView> {
     let (name, folder) = (&split.split, slug(&run.folder));
@@ -252,11 +258,12 @@ fn split_view(
             alt,
             caption,
         )?,
-        confusions: (!split.confusions.is_empty()).then(|| confusions(&run.folder, split)),
+        confusions: (!split.confusions.is_empty()).then(|| confusions(&run.folder, split, trained)),
         note: format!(
-            "{} of {} images are read wrongly. All answers stand in {PREDICTIONS} of the run's evaluation.",
+            "{} of {} images are read wrongly.{} All answers stand in {PREDICTIONS} of the run's evaluation.",
             grouped(wrong),
-            grouped(split.accuracy.samples)
+            grouped(split.accuracy.samples),
+            seen_and_unseen(&split.classes, &split.confusions, trained)
         ),
         name: name.clone(),
         map,
@@ -307,12 +314,50 @@ fn confusion(run: &str, split: &SplitMetrics, at: &PositionMetrics) -> Table {
     })
 }
 
-fn confusions(run: &str, split: &SplitMetrics) -> Table {
+/// Whether training showed the class that a text spells.
+fn is_trained(class: &str, trained: &Trained) -> bool {
+    class.parse().is_ok_and(|class| trained.contains_key(&class))
+}
+
+/// Sentences about the classes that training showed and those that it never showed: the accuracy on both, and whether the
+/// answer that is wrong most often names a class that training showed, as a network gives that has learned pairs.
+fn seen_and_unseen(classes: &[ClassMetrics], confusions: &[ClassConfusion], trained: &Trained) -> String {
+    let (seen, unseen): (Vec<_>, Vec<_>) = classes.iter().partition(|class| is_trained(&class.class, trained));
+    let accuracy = |classes: &[&ClassMetrics]| {
+        let sum = |of: fn(&Accuracy) -> u64| classes.iter().map(|class| of(&class.accuracy)).sum::<u64>();
+        percent(sum(|accuracy| accuracy.correct) as f64 / sum(|accuracy| accuracy.samples) as f64)
+    };
+    let mut text = match (seen.len(), unseen.len()) {
+        (_, 0) => return " Training showed all of these classes.".to_owned(),
+        (0, 1) => " Training never showed this class.".to_owned(),
+        (0, n) => format!(" Training never showed any of these {n} classes."),
+        _ => format!(
+            " Accuracy on classes that training showed: {}; on classes that it never showed: {}.",
+            accuracy(&seen),
+            accuracy(&unseen)
+        ),
+    };
+    if let Some(ClassConfusion { class, predicted, count }) =
+        confusions.iter().find(|confusion| !is_trained(&confusion.class, trained))
+    {
+        let which =
+            if is_trained(predicted, trained) { "which training showed" } else { "which it never showed either" };
+        let times = if *count == 1 { "once".to_owned() } else { format!("{} times", grouped(*count)) };
+        text.push_str(&format!(
+            " The most frequent wrong answer to a class that it never showed is {predicted}, {which}, for {class}: {times}."
+        ));
+    }
+    text
+}
+
+fn confusions(run: &str, split: &SplitMetrics, trained: &Trained) -> Table {
     let file = format!("{}/confusions-{}", slug(run), slug(&split.split));
     let caption = format!("Most frequent wrong answers on {}", split.split);
-    let mut table = Table::new(file, caption, &["<truth", "<read as", "images"]);
+    let mut table = Table::new(file, caption, &["<truth", "<read as", "images", "<read class in train"]);
     for confusion in split.confusions.iter().take(CONFUSIONS) {
-        table.rows.push(vec![words(&confusion.class), words(&confusion.predicted), count(confusion.count)]);
+        let ClassConfusion { class, predicted, count: images } = confusion;
+        let is_trained = if is_trained(predicted, trained) { "yes" } else { "no" };
+        table.rows.push(vec![words(class), words(predicted), count(*images), words(is_trained)]);
     }
     table
 }
@@ -371,4 +416,41 @@ fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
     }
     add("time", seconds.map(span));
     (!table.rows.is_empty()).then_some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_tells_of_classes_that_training_showed_and_never_showed() {
+        let class = |class: &str, right: usize| ClassMetrics {
+            class: class.to_owned(),
+            accuracy: Accuracy::of((0..4).map(|n| n < right)),
+        };
+        let confusion = |class: &str, predicted: &str, count| ClassConfusion {
+            class: class.to_owned(),
+            predicted: predicted.to_owned(),
+            count,
+        };
+        let trained = Trained::from([(33, 7), (12, 7)]);
+        let confusions = [confusion("12", "13", 9), confusion("32", "33", 3), confusion("32", "31", 1)];
+        let tell =
+            |classes: &[ClassMetrics], confusions: &[ClassConfusion]| seen_and_unseen(classes, confusions, &trained);
+        assert_eq!(tell(&[class("12", 3), class("33", 4)], &confusions[..1]), " Training showed all of these classes.");
+        assert_eq!(
+            tell(&[class("32", 0), class("05", 1)], &confusions[1..]),
+            " Training never showed any of these 2 classes. The most frequent wrong answer to a class that it never showed \
+             is 33, which training showed, for 32: 3 times."
+        );
+        assert_eq!(
+            tell(
+                &[class("12", 3), class("32", 1), class("33", 4)],
+                &[confusion("12", "13", 9), confusion("32", "31", 1)]
+            ),
+            " Accuracy on classes that training showed: 87.50%; on classes that it never showed: 25.00%. The most frequent \
+             wrong answer to a class that it never showed is 31, which it never showed either, for 32: once."
+        );
+        assert_eq!(tell(&[class("05", 4)], &[]), " Training never showed this class.");
+    }
 }

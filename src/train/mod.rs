@@ -50,7 +50,7 @@ use self::training::{Engine, Training};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::networks::{DROPOUT, Model, Network, Shape, Trunk};
+use crate::networks::{DROPOUT, Model, Network, Shape, Trunk, weights};
 use crate::progress::Progress;
 use crate::shards::Split;
 use multidigit_nn::Precision;
@@ -90,6 +90,10 @@ pub struct Config {
     pub ema: Option<f64>,
     /// Epochs in a row without a lower validation loss after which the training ends; null: it runs to the last epoch.
     pub stop_after: Option<usize>,
+    /// Weights to start from instead of random ones: the name of a finished run, whose best weights are taken, or the path
+    /// of a weights file, which ends in .safetensors. The network must be of the same model; parameters that there are for
+    /// each digit are random if the number of digits differs. null: random weights.
+    pub init: Option<String>,
     /// Seed of the initial weights, of the order of the images and of dropout.
     pub seed: u64,
     /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it.
@@ -145,6 +149,7 @@ impl Default for Config {
             label_smoothing: 0.0,
             ema: None,
             stop_after: None,
+            init: None,
             seed: 0,
             device: Device::Cpu,
             precision: Precision::Tf32,
@@ -314,7 +319,8 @@ pub struct TrainingSummary {
 /// `weights/last.safetensors`, `checkpoint.safetensors` and, if an average is wanted, `weights/ema.safetensors` to the
 /// folder `out`. `identity` is the digest of everything
 /// that the result depends on. If `out` holds a checkpoint with the same identity, the run is resumed from it and gives
-/// the same weights (bitwise on the CPU; on a GPU only if it is `deterministic`).
+/// the same weights (bitwise on the CPU; on a GPU only if it is `deterministic`). `config.init`, if it is given, is the
+/// path of a weights file.
 ///
 /// # Errors
 /// A configuration error if the network cannot take the data set's images; [`TrainError::NotFinite`], where the weights
@@ -345,7 +351,12 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     let begun = checkpoint_of(identity, out, progress)?;
     let (state, epochs) = match begun {
         true => resume(config, data, &mut learner, &mut schedule, out, progress)?,
-        false => (start(config, data, identity, &schedule, out)?, Vec::new()),
+        false => {
+            if let Some(path) = &config.init {
+                start_from(Path::new(path), &learner.network, progress)?;
+            }
+            (start(config, data, identity, &schedule, out)?, Vec::new())
+        }
     };
     files::remove(&out.join(STOPPED))?;
     metrics::write(&out.join(metrics::FILE), data.epochs.train().digits, &epochs)?;
@@ -417,6 +428,15 @@ fn resume(
     }
     progress.note(&format!("going on with epoch {} at step {}", state.epoch + 1, state.step));
     Ok((state, epochs))
+}
+
+/// Sets a network to the values in a weights file, and says which of its parameters stay random.
+fn start_from(path: &Path, network: &Network, progress: &Progress) -> Result<()> {
+    let random = weights::start_from(path, network)?;
+    let except =
+        if random.is_empty() { String::new() } else { format!(", except {}, which are random", random.join(", ")) };
+    progress.note(&format!("starting from the weights in {}{except}", path.display()));
+    Ok(())
 }
 
 /// Starts a run in `out`.

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use candle_core::Device;
+use multidigit::networks::weights;
+
 use super::Home;
 
 fn tiny(more: &[&str]) -> Home {
@@ -66,6 +69,39 @@ fn the_average_of_the_weights_is_evaluated_and_verified_where_a_run_has_one() {
     let message = "error: `evaluate.weights`: found ema; expected best or last, as the run has no average; `train.ema` \
                    makes one in training\n";
     assert_eq!((refused.code, refused.stderr.as_str()), (Some(2), message));
+}
+
+#[test]
+fn a_run_starts_from_the_weights_of_another_which_are_an_input_of_it() {
+    let home = tiny(&["train.augment=false"]);
+    home.ok(&["run", "train"]);
+    // a rate that changes no parameter shows what the run started from
+    let second = ["run", "train", "--set", "train.run=second", "--set", "train.learning_rate=1e-30"];
+    let init = |from: &'static str| [&second[..], &["--set", from]].concat();
+    let from_run = init("train.init=tiny");
+    home.ok(&from_run);
+    let parameters = |file: &str| -> Vec<Vec<f32>> {
+        let (network, _) = weights::load(&home.path(file), None, &Device::Cpu).unwrap();
+        let all = network.store().parameters().iter();
+        all.map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    };
+    let first = parameters("artifacts/train/tiny/weights/best.safetensors");
+    assert!(parameters("artifacts/train/second/weights/last.safetensors") == first);
+    assert!(home.ok(&from_run).contains("train     fresh "));
+    home.ok(&["verify", "--set", "train.run=second", "--set", "train.learning_rate=1e-30", "--set", "train.init=tiny"]);
+
+    fs::copy(home.path("artifacts/train/tiny/weights/best.safetensors"), home.path("mine.safetensors")).unwrap();
+    let same = home.ok(&init("train.init=mine.safetensors"));
+    assert!(same.contains("train     fresh "), "the content is the same, wherever the file stands: {same}");
+    fs::copy(home.path("artifacts/train/second/weights/last.safetensors"), home.path("mine.safetensors")).unwrap();
+    let other = home.call(&init("train.init=mine.safetensors"));
+    assert!(other.code == Some(2) || other.code == Some(1), "{}", other.stderr);
+    assert!(other.stderr.contains("init"), "{}", other.stderr);
+
+    let absent = home.call(&init("train.init=absent"));
+    assert!(absent.stderr.ends_with("no run absent stands here; expected one of second, tiny\n"), "{}", absent.stderr);
+    let absent = home.call(&init("train.init=absent.safetensors"));
+    assert!(absent.stderr.starts_with("error: `absent.safetensors`: "), "{}", absent.stderr);
 }
 
 #[test]

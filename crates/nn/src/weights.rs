@@ -219,7 +219,21 @@ pub fn restore(
     store: &Store,
     check: impl Fn(&str, &[f32]) -> Result<()>,
 ) -> Result<()> {
-    for (name, var) in all(store) {
+    restore_some(tensors, prefix, store, |_| true, check)
+}
+
+/// Sets some parameters and buffers of a store like [`restore`]: those whose names `wanted` accepts.
+///
+/// # Errors
+/// [`Error::Weights`], and the errors of `check`.
+pub fn restore_some(
+    tensors: &SafeTensors,
+    prefix: &str,
+    store: &Store,
+    wanted: impl Fn(&str) -> bool,
+    check: impl Fn(&str, &[f32]) -> Result<()>,
+) -> Result<()> {
+    for (name, var) in all(store).filter(|(name, _)| wanted(name)) {
         let values = floats(tensors, &format!("{prefix}{name}"), var.dims())?;
         check(name, &values)?;
         var.set(&tensor(values, var.dims())?)?;

@@ -28,7 +28,7 @@ impl Definition for Report {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn inputs(&self, _: &Config) -> &'static [Input] {

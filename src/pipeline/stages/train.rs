@@ -11,14 +11,14 @@ use crate::augment;
 use crate::config::Config;
 use crate::dataset::is_shard_of;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::Weights;
 use crate::files::{self, Build};
 use crate::pipeline::definition::{Beginning, Definition, Done, Input};
 use crate::pipeline::freshness::make_again;
 use crate::pipeline::{Pipeline, Request, Stage, key};
 use crate::progress::Progress;
-use crate::record::{Key, Record};
+use crate::record::{self, Key, Record};
 use crate::runs::Runs;
 use crate::shards::{DATA, read_split};
 use crate::train::epochs::Epochs;
@@ -34,6 +34,9 @@ pub struct Train;
 
 /// The settings of `train` that do not change the weights.
 const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
+
+/// The setting that names the weights to start from, and the input that is their content.
+const INIT: &str = "init";
 
 /// The settings of `train` that did not exist when the stage got its version. At its default, such a setting is not in
 /// the key, so that the runs from before stay fresh.
@@ -61,8 +64,15 @@ impl Definition for Train {
         }
     }
 
+    /// The weights that the run starts from.
+    fn other_inputs(&self, pipeline: &Pipeline) -> Result<Vec<(String, Digest)>> {
+        let init = init(pipeline)?.map(|path| Ok((INIT.to_owned(), Digest::of_file(&path)?)));
+        init.into_iter().collect()
+    }
+
     fn settings(&self, config: &Config) -> Vec<(String, Value)> {
         let (mut settings, defaults) = (effective(config), json!(train::Config::default()));
+        settings.shift_remove(INIT); // its content is an input
         settings.retain(|name, value| !ADDED.contains(&name.as_str()) || defaults.get(name) != Some(value));
         let train = ("train".to_owned(), Value::Object(settings));
         match config.train.augment {
@@ -150,6 +160,14 @@ impl Definition for Train {
             false => Epochs::plain(&train),
         };
         let data = train::Data { digest: pipeline.content(Stage::Dataset)?, epochs, val: &val };
+        let init = init(pipeline)?;
+        if let Some(path) = &init
+            && Some(&Digest::of_file(path)?) != key.inputs.get(INIT)
+        {
+            let expected = "the file as it was when the command began; run the command again";
+            return Err(Error::format(path, "a file that changed meanwhile", expected));
+        }
+        let config = &train::Config { init: init.map(|path| path.display().to_string()), ..config.clone() };
         let summary = train::run(config, &data, key.digest(), out, progress)?;
         // runs with equal weights have equal content, however long their training took
         let weights = weights(config.ema.is_some()).into_iter().map(|path| Digest::of_file(&out.join(path)));
@@ -174,6 +192,20 @@ impl Definition for Train {
         let averages = record.digest_of(&weights_file(Weights::Ema)).is_some();
         let files = weights(averages);
         Ok(record.digest_of_all(&files.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+}
+
+/// The file of the weights that the configured run starts from, if it does not start from random ones.
+fn init(pipeline: &Pipeline) -> Result<Option<PathBuf>> {
+    let Some(init) = &pipeline.config.train.init else { return Ok(None) };
+    if init.ends_with(".safetensors") {
+        return Ok(Some(PathBuf::from(init)));
+    }
+    let runs = Runs::new(&pipeline.artifacts);
+    let folder = runs.folder(init)?;
+    match folder.join(record::FILE).is_file() {
+        true => Ok(Some(folder.join(weights_file(Weights::Best)))),
+        false => Err(runs.missing(init)?),
     }
 }
 
