@@ -180,7 +180,8 @@ pub fn text_of(path: &Path) -> Result<String> {
 }
 
 /// The header of a configuration whose values differ from the defaults.
-const RESOLVED: &str = "# The pipeline as it is configured, a section for each stage: defaults, file and overrides.\n";
+const RESOLVED: &str =
+    "# The pipeline as it is configured, a section for each stage: defaults, file, recipe and overrides.\n";
 
 /// The header of the default configuration, the file that users start from.
 const DEFAULTS: &str = "# The pipeline, a section for each stage. Every value here is the default: a file needs only what differs.\n\

@@ -5,7 +5,7 @@ use multidigit_nn::Epilogue::Identity;
 use multidigit_nn::layers::{Conv2d, Linear};
 use multidigit_nn::{Mode, Result, Store, Value, ops};
 
-use super::trunk::{Convolutions, LEAST};
+use super::trunk::{self, Convolutions};
 use super::{Architecture, CLASSES, Layers, Shape};
 
 /// The trunk on the whole image, a convolution that scores every position for each digit, the mean of the features
@@ -15,10 +15,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     has_batch_norm: true,
     has_trunk: true,
     by_digit: Some("scores."),
-    unfit: |height, width| {
-        let fits = height.min(width) >= LEAST;
-        if fits { None } else { Some("images of at least 8x8 pixels, or another model") }
-    },
+    unfit: trunk::unfit,
     largest: |shape| shape.trunk().largest(),
     build: |store, shape, _| Ok(Box::new(Attention::new(store, shape)?)),
 };

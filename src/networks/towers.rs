@@ -4,7 +4,7 @@
 use multidigit_nn::layers::Linear;
 use multidigit_nn::{Mode, Result, Store, Value, ops};
 
-use super::trunk::{Convolutions, LEAST, Pool, Trunk};
+use super::trunk::{self, Convolutions, Pool, Trunk};
 use super::{Architecture, CLASSES, Layers, Shape};
 
 /// The trunk on a window per digit, the maximum or the mean over all positions, and one linear head for all digits.
@@ -13,10 +13,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     has_batch_norm: true,
     has_trunk: true,
     by_digit: None,
-    unfit: |height, width| {
-        let fits = height.min(width) >= LEAST;
-        if fits { None } else { Some("images of at least 8x8 pixels, or another model") }
-    },
+    unfit: trunk::unfit,
     largest: |shape| shape.trunk().largest(),
     build: |store, shape, _| Ok(Box::new(Towers::new(store, shape)?)),
 };

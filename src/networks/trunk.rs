@@ -5,8 +5,11 @@ use multidigit_nn::layers::{BatchNorm, Conv2d};
 use multidigit_nn::{Mode, Result, Store, Value};
 use serde::{Deserialize, Serialize};
 
-/// The height and width below which nothing is left of an image after the trunk, which divides both by 8.
-pub const LEAST: usize = 8;
+/// If nothing of an image of this height and width is left after the trunk, which divides both by 8, a description of the
+/// images that the trunk can take.
+pub fn unfit(height: usize, width: usize) -> Option<&'static str> {
+    if height.min(width) >= 8 { None } else { Some("images of at least 8x8 pixels, or another model") }
+}
 
 /// The settings of the trunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -14,8 +17,8 @@ pub const LEAST: usize = 8;
 pub struct Trunk {
     /// Channels of the first convolution; the second has twice as many, the third and the fourth four times as many.
     pub channels: usize,
-    /// Columns by which the window of a digit extends beyond its slot on either side (towers). Augmentation of whole
-    /// images moves ink out of its slot; 8 columns hold nearly all of it.
+    /// Columns by which the window of a digit extends beyond its slot on either side (towers), for ink that augmentation of
+    /// whole images moves out of its slot.
     pub margin: usize,
     /// How the features of a window become one vector (towers): the `max` or the `mean` over all positions.
     pub pool: Pool,

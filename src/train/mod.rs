@@ -242,9 +242,12 @@ impl Config {
 }
 
 /// Returns an error if the file system of a run's folder has no room for the files of a training of `values` values:
-/// two checkpoints with values and moments, two weights files, and the temporary file while one of them is replaced.
-fn require_space(values: usize, out: &Path) -> Result<()> {
-    let need = 4 * values as u64 * (2 * 3 + 2 + 3);
+/// two checkpoints with values and moments, two weights files, and the temporary file while one of them is replaced. A
+/// training that `averages` has the average in each checkpoint and in a third weights file.
+fn require_space(values: usize, averages: bool, out: &Path) -> Result<()> {
+    let average = u64::from(averages);
+    let (checkpoint, files) = (3 + average, 2 + average);
+    let need = 4 * values as u64 * (2 * checkpoint + files + checkpoint);
     let stands: u64 = files::walk_all(out)?.iter().filter_map(|path| Some(out.join(path).metadata().ok()?.len())).sum();
     match files::free_bytes(out) {
         Some(free) if free + stands < need => {
@@ -344,7 +347,7 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
         or_device_memory(error, what, "a smaller `train.samples`, or `train.device` cpu")
     };
     let mut learner = learner(config, data, opened.as_ref()).map_err(too_much)?;
-    require_space(learner.network.store().count(), out)?;
+    require_space(learner.network.store().count(), config.ema.is_some(), out)?;
     let batches = batch_count(images, config.batch_size);
     let steps = config.epochs as u64 * batches as u64;
     let mut schedule = Schedule::new(config.schedule, config.learning_rate, steps, config.plateau.clone());

@@ -36,8 +36,10 @@ SCALE = 2.0**-20
 def reorder(layer, generator):
     """Makes a layer sum over its inputs in a random order."""
     order = torch.randperm(layer.weight.shape[1], generator=generator)
-    apply = F.conv2d if layer.weight.dim() == 4 else F.linear
-    layer.forward = lambda x: apply(x[:, order], layer.weight[:, order], layer.bias)
+    if layer.weight.dim() == 4:
+        layer.forward = lambda x: F.conv2d(x[:, order], layer.weight[:, order], layer.bias, layer.stride, layer.padding)
+    else:
+        layer.forward = lambda x: F.linear(x[:, order], layer.weight[:, order], layer.bias)
 
 
 def observe(offset, dtype, seed=None):

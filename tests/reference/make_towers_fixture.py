@@ -29,17 +29,9 @@ def observe(offset, dtype, seed=None):
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         for name in ("conv2", "conv3", "conv4", "head"):
-            reorder_padded(getattr(model, name), generator)
+            reorder(getattr(model, name), generator)
     x, targets = batch(IMAGES, SIZE, offset)
     return figures(model, x.to(dtype), targets), torch.stack(seen)
-
-
-def reorder_padded(layer, generator):
-    """Makes a layer, whose convolution may be padded, sum over its inputs in a random order."""
-    if layer.weight.dim() == 2:
-        return reorder(layer, generator)
-    order = torch.randperm(layer.weight.shape[1], generator=generator)
-    layer.forward = lambda x: F.conv2d(x[:, order], layer.weight[:, order], None, layer.stride, layer.padding)
 
 
 def study(offset):
