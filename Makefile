@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart test check faults torture bench bench-peers clean
+.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart table1 test check faults torture bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
@@ -75,6 +75,10 @@ quickstart: $(BUILD) ## everything at full data size with the recipe fast, endin
 	@pages="$$(find artifacts/report/ -type f -name '*.html' 2>/dev/null | sort)"; \
 	if [ -z "$$pages" ]; then echo 'quickstart: artifacts/report holds no page' >&2; exit 1; fi; \
 	printf 'quickstart: done. Open %s\n' "$$pages"
+
+table1: $(BUILD) ## the paper's six runs with three seeds each, one after another, and the report; ARGS=--dry-run tells the time
+	$(MULTIDIGIT) sweep sweeps/table1.yaml $(call set_key,train.device,$(DEVICE)) $(call set_key,evaluate.device,$(DEVICE)) $(SETS) $(ARGS)
+	$(if $(findstring --dry-run,$(ARGS)),,$(MULTIDIGIT) report $(SETS))
 
 test: ## run the tests of both packages; those on the official MNIST files need MULTIDIGIT_TEST_MNIST=FOLDER
 	$(CARGO) test --release --locked $(PACKAGES)

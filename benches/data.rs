@@ -14,7 +14,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use multidigit::augment::apply::Scratch;
-use multidigit::augment::{self, Augmenter, Compose, Interpolation};
+use multidigit::augment::{self, Augmenter, By, Compose, Interpolation};
 use multidigit::plan::{self, compose::compose};
 use multidigit::progress::Progress;
 use multidigit::raw::{self, Source};
@@ -67,15 +67,17 @@ fn bench(c: &mut Criterion) {
     // parameters are drawn and applied, from pixels to pixels
     let recipe = augment::Config::default();
     let fused = augment::Config { compose: Compose::Fused, ..recipe.clone() };
+    let by_slot = augment::Config { by: By::Slot, ..recipe.clone() };
     let bilinear = augment::Config { interpolation: Interpolation::Bilinear, ..recipe.clone() };
     for (name, config, threads) in [
         ("augment, one thread", &recipe, 1),
         ("augment, two threads", &recipe, 2),
         ("augment fused, one thread", &fused, 1),
         ("augment bilinear, one thread", &bilinear, 1),
+        ("augment by slot, one thread", &by_slot, 1),
     ] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
-        let augmenter = Augmenter::new(config, 0);
+        let augmenter = Augmenter::new(config, 0, 2);
         let mut images = vec![0; train.len() * AREA];
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -96,7 +98,7 @@ fn bench(c: &mut Criterion) {
     }
     // the draws alone, to show their share of the time
     group.bench_function("draw, one thread", |b| {
-        let augmenter = Augmenter::new(&recipe, 0);
+        let augmenter = Augmenter::new(&recipe, 0, 2);
         b.iter(|| {
             for row in 0..train.len() {
                 black_box(augmenter.params((train.labels[row], train.index[row]), (64, 64)));

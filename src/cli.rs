@@ -94,6 +94,12 @@ A finished run is kept: other settings under its name are refused, more epochs g
         #[arg(long)]
         json: bool,
     },
+    /// Train and evaluate all combinations of some settings, one after another, and write tables of the results
+    #[command(after_help = "\
+The file has a `description`, a `grid` with a list of values for each setting, such as `train.seed: [0, 1, 2]`, and \
+`settings` for all runs. `recipe` in the grid lists recipes. Finished runs are kept: after an interruption, the same command \
+goes on.")]
+    Sweep(SweepArgs),
     /// Write the report about the existing runs, without training or evaluating any
     Report(Report),
     /// Print the graph of the stages
@@ -138,6 +144,17 @@ A finished run is kept: other settings under its name are refused, more epochs g
     },
     /// Print the manual page, in roff
     Man,
+}
+
+/// The sweep.
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// The YAML file of the sweep, such as sweeps/table1.yaml
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// List the runs, whether each is done, and the time that the others take, and train none
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// The runs to report on.

@@ -92,6 +92,8 @@ pub mod rng;
 pub mod runs;
 #[forbid(unsafe_code)]
 pub mod shards;
+#[forbid(unsafe_code)]
+pub mod sweep;
 pub mod train;
 
 pub use config::Config;

@@ -20,9 +20,12 @@ use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::recipe::Recipe;
 use multidigit::runs::{Run, Runs, Summary};
+use multidigit::sweep::Sweep;
 use multidigit::{inspect, predict, preview, rng, train};
 
-use crate::cli::{Bench, Cli, Command, Global, Measured, Picture, Predict, Preview, Report, Schema, completions, man};
+use crate::cli::{
+    Bench, Cli, Command, Global, Measured, Picture, Predict, Preview, Report, Schema, SweepArgs, completions, man,
+};
 use crate::terminal::{Terminal, catch_signals, complain, interrupted};
 
 fn main() -> ExitCode {
@@ -62,6 +65,23 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         Command::Run(run) => {
             let config = configuration(&global, run.run.as_deref())?;
             in_pipeline(&global, config, |pipeline, progress| pipeline.run(&run.into(), progress, &mut tell))
+        }
+        Command::Sweep(SweepArgs { file, dry_run }) => {
+            if global.recipe.is_some() {
+                let expected = "no such flag, as the file of a sweep names its recipes in `grid`";
+                return Err(Error::value("--recipe", "one beside a sweep", expected));
+            }
+            set_threads(&global)?;
+            let base = Config::read(configuration_file(&global))?;
+            let sweep = Sweep::read(&file, &base, &global.overrides)?;
+            let pipeline = |config| pipeline(&global, config);
+            at_work(&global, |progress| {
+                if dry_run {
+                    return print(&output::expectations(&sweep.expect(pipeline)?));
+                }
+                sweep.run(&global.artifacts, pipeline, progress, &mut |run| print(&output::result(run)))?;
+                print(&output::tables(&sweep.tables(&global.artifacts)))
+            })
         }
         Command::Report(Report { runs, force }) => {
             let mut config = configuration(&global, None)?;
@@ -130,23 +150,14 @@ fn recipe(global: &Global) -> Result<Option<Recipe>> {
 /// The configuration of a command: that of the named run, or else of the configuration file with the recipe. The
 /// overrides are applied to it.
 fn configuration(global: &Global, run: Option<&str>) -> Result<Config> {
-    if let Some(threads) = global.threads {
-        // must precede all computation: the configuration of a run is compared with its record
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
-        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
-    }
+    set_threads(global)?;
     let own = |flag| Err(Error::value(flag, "one beside --run", "one of the two: a run has its own settings"));
     match run {
         None => {
             let file = Config::read(configuration_file(global))?;
             let config = match recipe(global)? {
                 None => file.with_all(&global.overrides)?,
-                Some(recipe) => {
-                    let mut config = recipe.apply(&file)?.with_all(&global.overrides)?;
-                    let alone = recipe.apply(&Config::default())?;
-                    config.train.run = Some(pipeline::run_name_of_recipe(&recipe.name, &alone, &config));
-                    config
-                }
+                Some(recipe) => recipe.configure(&file, |config| config.with_all(&global.overrides))?,
             };
             config.validate()?;
             Ok(config)
@@ -157,8 +168,20 @@ fn configuration(global: &Global, run: Option<&str>) -> Result<Config> {
     }
 }
 
+/// Sets the number of threads. This must precede all computation: the configuration of a run is compared with its record.
+fn set_threads(global: &Global) -> Result<()> {
+    if let Some(threads) = global.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
+        pool.map_err(|error| Error::value("--threads", threads, format!("threads that can be started ({error})")))?;
+    }
+    Ok(())
+}
+
 /// Does work that takes time. Its progress is shown on the terminal, and Ctrl-C ends it at the next suitable point.
 fn at_work(global: &Global, work: impl FnOnce(&Progress) -> Result<()>) -> Result<()> {
+    if global.no_sync {
+        sync::leave_to_the_system();
+    }
     catch_signals();
     let terminal = Terminal::new(global.quiet, !global.no_progress);
     let sink = |event: multidigit::progress::Event<'_>| terminal.show(event);
@@ -167,15 +190,17 @@ fn at_work(global: &Global, work: impl FnOnce(&Progress) -> Result<()>) -> Resul
 
 /// Does work on the pipeline in the folders named on the command line.
 fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Progress) -> Result<()>) -> Result<()> {
-    if global.no_sync {
-        sync::leave_to_the_system();
-    }
+    let pipeline = pipeline(global, config);
+    at_work(global, |progress| work(&pipeline, progress))
+}
+
+/// The pipeline in the folders named on the command line.
+fn pipeline(global: &Global, config: Config) -> Pipeline {
     let lock_file = configuration_file(global).unwrap_or(Path::new(config::FILE)).with_file_name(lock::FILE);
     let recipe = global.recipe.iter().map(|recipe| format!("--recipe {recipe}"));
     let changes = recipe.chain(global.overrides.iter().map(|text| format!("--set {text}"))).collect();
     let (raw, artifacts) = (global.raw.clone(), global.artifacts.clone());
-    let pipeline = Pipeline::new(config, changes, raw, artifacts, lock_file);
-    at_work(global, |progress| work(&pipeline, progress))
+    Pipeline::new(config, changes, raw, artifacts, lock_file)
 }
 
 /// Prints the outcome of a stage.

@@ -1,5 +1,6 @@
 //! Formats the results of commands as text for stdout: one line per stage, followed by details.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -8,7 +9,9 @@ use multidigit::pipeline::{Cleaned, Freshness, Outcome, Stage, Status, Verdict};
 use multidigit::predict::ImagePrediction;
 use multidigit::runs::Summary;
 use multidigit::runs::format::{percent, utc};
+use multidigit::sweep::Expectation;
 use multidigit::train::bench;
+use multidigit::train::estimate::words;
 use multidigit_nn::tape::Time;
 
 /// The outcome of a stage in a run.
@@ -119,6 +122,35 @@ pub fn runs(runs: &[Summary]) -> String {
     };
     let headings = ["run", "model", "lr", "seed", "epochs", "best val", "test", "when (UTC)", "state"];
     table(&headings, runs.iter().map(row).collect())
+}
+
+/// The runs of a sweep, and the time that those take which are not trained.
+pub fn expectations(runs: &[Expectation]) -> String {
+    let time = |run: &Expectation| match (run.is_trained, run.time) {
+        (true, _) => "done".to_owned(),
+        (false, Some(time)) => words(time),
+        (false, None) => "-".to_owned(),
+    };
+    let table = table(&["run", "time"], runs.iter().map(|run| vec![run.run.clone(), time(run)]).collect());
+    let (all, done) = (runs.len(), runs.iter().filter(|run| run.is_trained).count());
+    let known: Duration = runs.iter().filter_map(|run| run.time).sum();
+    let total = match known {
+        Duration::ZERO => String::new(),
+        time => format!("; {} for the others on this machine, by steps just measured", words(time)),
+    };
+    format!("{table}\n{all} runs, {done} done{total}\n")
+}
+
+/// A run of a sweep in one line.
+pub fn result(run: &Summary) -> String {
+    let share = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), percent);
+    let test = share(run.test_accuracy.map(|test| test.value));
+    format!("{}  val {}  test {test}\n", run.run, share(run.best_val_accuracy))
+}
+
+/// The tables that a sweep wrote.
+pub fn tables(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| format!("wrote {}\n", path.display())).collect()
 }
 
 /// Rows under headings, in columns as wide as their widest entry. The first and the last column are left-aligned, the

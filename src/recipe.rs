@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::config::{self, Config};
 use crate::error::{Error, Result, shown};
 use crate::guard::guarded;
+use crate::pipeline;
 
 /// The names and the texts of the program's own recipes.
 const OWN: [(&str, &str); 7] = [
@@ -87,11 +88,27 @@ impl Recipe {
     /// # Errors
     /// A configuration error if the recipe has a key that does not exist, or a value of the wrong type.
     pub fn apply(&self, config: &Config) -> Result<Config> {
-        let mut changes = Vec::new();
-        leaves(&self.settings, String::new(), &mut changes);
-        let set = |config: Config, (path, value): (String, Value)| config.set(&path, value, &self.origin);
-        changes.into_iter().try_fold(config.clone(), set)
+        apply(&self.settings, config.clone(), &self.origin)
     }
+
+    /// The configuration of a run by this recipe: `base` with the settings of the recipe, then changed by `change`. The run
+    /// is named after the recipe unless the result names it.
+    pub fn configure(&self, base: &Config, change: impl FnOnce(Config) -> Result<Config>) -> Result<Config> {
+        let mut config = change(self.apply(base)?)?;
+        let alone = self.apply(&Config::default())?;
+        config.train.run = Some(pipeline::run_name_of_recipe(&self.name, &alone, &config));
+        Ok(config)
+    }
+}
+
+/// The configuration with a tree of settings. `origin` is the name of their file in errors.
+///
+/// # Errors
+/// A configuration error if there is no such setting, or if a value has the wrong type.
+pub fn apply(settings: &Value, config: Config, origin: &str) -> Result<Config> {
+    let mut changes = Vec::new();
+    leaves(settings, String::new(), &mut changes);
+    changes.into_iter().try_fold(config, |config, (path, value)| config.set(&path, value, origin))
 }
 
 /// The values below objects, by dotted path.
@@ -102,6 +119,7 @@ fn leaves(value: &Value, path: String, out: &mut Vec<(String, Value)>) {
                 leaves(value, if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, out);
             }
         }
+        Value::Null if path.is_empty() => {} // no settings
         value => out.push((path, value.clone())),
     }
 }

@@ -8,6 +8,7 @@ use super::draw::{AffineParams, EraseParams, Params};
 use super::gather::PADDING;
 use super::warp::{Matrix, Warp};
 use super::{Compose, Interpolation};
+use crate::plan::slot;
 
 /// Work buffers, which are reused so that transforming an image allocates no memory.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,7 @@ pub struct Scratch {
     first: Vec<u8>,
     second: Vec<u8>,
     columns: Vec<usize>,
+    slot: [Vec<u8>; 2],
 }
 
 /// How an image is resampled by a map, and how often.
@@ -70,7 +72,7 @@ impl Transform {
         pixels: &[u8],
         (height, width): (usize, usize),
         out: &mut [u8],
-        Scratch { first, second, columns }: &mut Scratch,
+        Scratch { first, second, columns, .. }: &mut Scratch,
     ) {
         assert!(pixels.len() == height * width && out.len() == height * width, "the size of an image");
         let Transform { warps, erase: erased } = self;
@@ -93,6 +95,37 @@ impl Transform {
             erase(out, height, width, rectangle);
         }
     }
+}
+
+/// Transforms `pixels`, an image of `height * width` pixels, into `out`: the whole image if there is one transform, and
+/// otherwise each slot as an image of its own. Columns of no slot are copied.
+///
+/// # Panics
+/// If the lengths of `pixels` and `out` are not `height * width`, or if there are more transforms than columns.
+pub fn apply_all(
+    transforms: &[Transform],
+    pixels: &[u8],
+    (height, width): (usize, usize),
+    out: &mut [u8],
+    scratch: &mut Scratch,
+) {
+    if let [transform] = transforms {
+        return transform.apply(pixels, (height, width), out, scratch);
+    }
+    out.copy_from_slice(pixels);
+    let mut buffers = std::mem::take(&mut scratch.slot);
+    let [source, result] = &mut buffers;
+    for (place, transform) in transforms.iter().enumerate() {
+        let columns = slot(place, transforms.len(), width);
+        source.clear();
+        pixels.chunks_exact(width).for_each(|line| source.extend_from_slice(&line[columns.clone()]));
+        result.resize(source.len(), 0);
+        transform.apply(source, (height, columns.len()), result, scratch);
+        for (line, new) in out.chunks_exact_mut(width).zip(result.chunks_exact(columns.len())) {
+            line[columns.clone()].copy_from_slice(new);
+        }
+    }
+    scratch.slot = buffers;
 }
 
 /// Copies an image and appends the padding.

@@ -68,9 +68,12 @@ struct ErasingDraws {
 }
 
 impl Draws {
-    /// The draws of an epoch. The configuration must be valid.
-    pub fn new(config: &Config, epoch: u64) -> Draws {
-        let streams = |operator| Streams::new(config.seed, operator, epoch);
+    /// The draws of an epoch for whole images, or for one slot of every image. The configuration must be valid.
+    pub fn new(config: &Config, epoch: u64, slot: Option<usize>) -> Draws {
+        let streams = |operator: &str| match slot {
+            None => Streams::new(config.seed, operator, epoch),
+            Some(slot) => Streams::new(config.seed, &format!("{operator}/{slot}"), epoch),
+        };
         Draws {
             rotation: config.rotation.as_ref().map(|r| (streams("augment/rotation"), uniform([-r.degrees, r.degrees]))),
             affine: config.affine.as_ref().map(|affine| {
@@ -85,7 +88,7 @@ impl Draws {
         }
     }
 
-    /// The parameters of the sample with number `sample`, an image of `height * width` pixels.
+    /// The parameters of the sample with number `sample`; the image or the slot has `height * width` pixels.
     pub fn params(&self, sample: u64, height: usize, width: usize) -> Params {
         Params {
             angle: self.rotation.as_ref().map(|(streams, degrees)| degrees.sample(&mut streams.at(sample))),
@@ -148,7 +151,7 @@ mod tests {
     const ERRORS: f64 = 4.5;
 
     fn draw(config: &Config, height: usize, width: usize) -> Vec<Params> {
-        let draws = Draws::new(config, 0);
+        let draws = Draws::new(config, 0, None);
         (0..SAMPLES).map(|sample| draws.params(sample, height, width)).collect()
     }
 
@@ -349,7 +352,7 @@ mod tests {
     #[test]
     fn wider_ranges_stretch_the_same_numbers() {
         let wide = Config { rotation: Some(Rotation { degrees: 30.0 }), ..Config::default() };
-        let (narrow, wide) = (Draws::new(&Config::default(), 7), Draws::new(&wide, 7));
+        let (narrow, wide) = (Draws::new(&Config::default(), 7, None), Draws::new(&wide, 7, None));
         for sample in 0..100 {
             let [a, b] = [&narrow, &wide].map(|draws| draws.params(sample, 64, 64).angle.unwrap());
             assert!((2.0 * a - b).abs() < 1e-12);

@@ -16,7 +16,8 @@ use crate::files;
 use crate::parquet_file::Compression;
 use crate::plan::facts;
 use crate::progress::Progress;
-use crate::shards::{DATA, Layout, Parameters, Samples, Shards, write_split};
+use crate::shards::schema::list_bytes;
+use crate::shards::{DATA, Layout, Parameters, Samples, Shards, Split, read_split, write_split};
 
 #[forbid(unsafe_code)]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
@@ -25,6 +26,12 @@ pub mod apply;
 pub mod draw;
 #[forbid(unsafe_code)]
 mod error;
+#[forbid(unsafe_code)]
+#[allow(
+    clippy::indexing_slicing,
+    reason = "rows and slots of a training split in memory, which has checked its digits"
+)]
+pub mod exchange;
 #[allow(unsafe_code, reason = "the gathers of AVX-512, and a loop compiled for AVX2")]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 pub mod gather;
@@ -40,6 +47,7 @@ mod tests;
 pub mod warp;
 
 use apply::{Resampling, Scratch, Transform};
+use exchange::Exchange;
 
 /// The metadata key of the number and settings of a stored epoch in its shards.
 pub const KEY: &str = "augment";
@@ -57,6 +65,14 @@ pub struct Config {
     pub epochs: usize,
     /// Seed of all draws.
     pub seed: u64,
+    /// What the operators are applied to. image: the whole image, as in the paper; slot: the slot of each digit, as if it
+    /// were an image, with draws of its own. A slot has the full height and an equal share of the width.
+    pub by: By,
+    /// Exchange of digits between training images, before the operators: an image keeps the slot of its first digit, and
+    /// takes every other slot from a training image that is drawn for it. strict: from one with the same digit there, so
+    /// that no image changes its class; free: from any, so that training shows pairs of digits that the data set keeps for
+    /// val and test. null: no exchange.
+    pub exchange: Option<exchange::Pairs>,
     /// Rotation about the centre.
     pub rotation: Option<Rotation>,
     /// Translation, scaling and shearing, after the rotation.
@@ -71,6 +87,17 @@ pub struct Config {
     /// as in the paper; fused: the two maps are multiplied and resampled once, which is sharper and faster, and
     /// gives other pixels.
     pub compose: Compose,
+}
+
+/// What the operators are applied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// The whole image.
+    #[default]
+    Image,
+    /// The slot of each digit.
+    Slot,
 }
 
 /// How the grey at a position between pixels is computed.
@@ -136,6 +163,8 @@ impl Default for Config {
         Config {
             epochs: 1,
             seed: 0,
+            by: By::default(),
+            exchange: None,
             rotation: Some(Rotation::default()),
             affine: Some(Affine::default()),
             erasing: Some(Erasing::default()),
@@ -164,6 +193,19 @@ impl Default for Erasing {
 }
 
 impl Config {
+    /// The number of parts of an image with `digits` digits that are augmented on their own.
+    fn parts(&self, digits: usize) -> usize {
+        match self.by {
+            By::Image => 1,
+            By::Slot => digits,
+        }
+    }
+
+    /// The size in bytes of all lists in a row of a stored epoch.
+    pub fn list_bytes(&self, digits: usize) -> usize {
+        list_bytes(digits, self.parts(digits), self.exchange.is_some())
+    }
+
     /// Checks the settings before any work is done.
     ///
     /// # Errors
@@ -205,24 +247,33 @@ impl Config {
 /// The augmentation of one epoch: draws parameters and applies them.
 pub struct Augmenter {
     resampling: Resampling,
-    draws: draw::Draws,
+    /// The draws for whole images, or those for each slot.
+    draws: Vec<draw::Draws>,
 }
 
 impl Augmenter {
-    /// The augmentation of epoch `epoch`, counted from 0. The configuration must be valid.
-    pub fn new(config: &Config, epoch: usize) -> Augmenter {
+    /// The augmentation of epoch `epoch`, counted from 0, of images with `digits` digits. The configuration must be valid.
+    pub fn new(config: &Config, epoch: usize, digits: usize) -> Augmenter {
         let resampling = Resampling { interpolation: config.interpolation, compose: config.compose };
-        Augmenter { resampling, draws: draw::Draws::new(config, epoch as u64) }
+        let slots = match config.by {
+            By::Image => vec![None],
+            By::Slot => (0..digits).map(Some).collect(),
+        };
+        let draws = slots.into_iter().map(|slot| draw::Draws::new(config, epoch as u64, slot));
+        Augmenter { resampling, draws: draws.collect() }
     }
 
-    /// Draws the parameters of the sample (class, index), an image of `height * width` pixels, in this epoch.
-    pub fn params(&self, (label, index): (i64, i64), (height, width): (usize, usize)) -> draw::Params {
-        self.draws.params(sample_id(label, index), height, width)
+    /// Draws the parameters of the sample (class, index), an image of `height * width` pixels, in this epoch: one for the
+    /// image, or one for each slot.
+    pub fn params(&self, (label, index): (i64, i64), (height, width): (usize, usize)) -> Vec<draw::Params> {
+        let sample = sample_id(label, index);
+        self.draws.iter().map(|draws| draws.params(sample, height, width / self.draws.len())).collect()
     }
 
-    /// The transform by drawn parameters of an image whose size is (height, width) in pixels.
-    pub fn transform(&self, params: &draw::Params, size: (usize, usize)) -> Transform {
-        Transform::new(params, self.resampling, size)
+    /// The transforms by drawn parameters of an image whose size is (height, width) in pixels, for [`apply::apply_all`].
+    pub fn transforms(&self, params: &[draw::Params], (height, width): (usize, usize)) -> Vec<Transform> {
+        let size = (height, width / self.draws.len());
+        params.iter().map(|params| Transform::new(params, self.resampling, size)).collect()
     }
 
     /// Augments the sample (class, index), an image whose size is (height, width) in pixels, into `out`. Returns
@@ -237,28 +288,80 @@ impl Augmenter {
         size: (usize, usize),
         out: &mut [u8],
         scratch: &mut Scratch,
-    ) -> draw::Params {
+    ) -> Vec<draw::Params> {
         let params = self.params(sample, size);
-        self.transform(&params, size).apply(pixels, size, out, scratch);
+        apply::apply_all(&self.transforms(&params, size), pixels, size, out, scratch);
         params
     }
 
-    /// Augments samples whose size is (height, width) in pixels, and adds the drawn parameters to them. Boxes become
-    /// `None`, because augmentation moves the ink.
-    pub fn augment(&self, mut samples: Samples, size: (usize, usize)) -> Samples {
+    /// Augments the images of samples, whose size is (height, width) in pixels, and adds the drawn parameters to them.
+    /// `keys` are the class and the index that the draws for each image are keyed by. Boxes become `None`, because
+    /// augmentation moves the ink.
+    fn augment(&self, keys: &[(i64, i64)], mut samples: Samples, size: (usize, usize)) -> Samples {
         let mut scratch = Scratch::default();
         let mut images = vec![0; samples.images.len()];
-        let mut parameters = Parameters::default();
+        let mut parameters = vec![Parameters::default(); self.draws.len()];
         let area = size.0 * size.1;
         let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
-        for ((&label, &index), (pixels, out)) in samples.labels.iter().zip(&samples.index).zip(pairs) {
-            let drawn = self.apply((label, index), pixels, size, out, &mut scratch);
-            append(&drawn, &mut parameters);
+        for (&key, (pixels, out)) in keys.iter().zip(pairs) {
+            let drawn = self.apply(key, pixels, size, out, &mut scratch);
+            parameters.iter_mut().zip(&drawn).for_each(|(columns, drawn)| append(drawn, columns));
         }
         samples.images = images;
-        samples.parameters = Some(parameters);
+        samples.parameters = parameters;
         samples.boxes = None;
         samples
+    }
+}
+
+/// Makes the samples of one epoch from those of a train split.
+pub struct Maker<'a> {
+    layout: Layout,
+    augmenter: Augmenter,
+    exchange: Option<(Exchange, &'a Images)>,
+}
+
+/// The images of a train split and their glyphs, in memory, as an exchange between them needs them.
+pub struct Images {
+    split: Split,
+    sources: Vec<i64>,
+}
+
+impl Images {
+    /// Reads the train shards of `dataset`, a folder of the stage dataset, if an exchange is configured.
+    pub fn read(config: &Config, dataset: &Path) -> Result<Option<Images>> {
+        let data = dataset.join(DATA);
+        let read = |_| {
+            let sources = Shards::open(&data, "train")?.sources()?;
+            Ok(Images { split: read_split(&data, "train", None)?, sources })
+        };
+        config.exchange.map(read).transpose()
+    }
+}
+
+impl<'a> Maker<'a> {
+    /// The maker of epoch `epoch`, counted from 0, of samples with the layout `of`. `images` are all images of the split, if
+    /// digits are exchanged between them.
+    pub fn new(config: &Config, epoch: usize, of: &Layout, images: Option<&'a Images>) -> Maker<'a> {
+        let draw =
+            |(pairs, images): (_, &'a Images)| (Exchange::draw(pairs, config.seed, epoch, &images.split), images);
+        let (augmenter, exchange) = (Augmenter::new(config, epoch, of.digits), config.exchange.zip(images).map(draw));
+        let layout = Layout { parameters: augmenter.draws.len(), donors: exchange.is_some(), ..of.clone() };
+        Maker { layout, augmenter, exchange }
+    }
+
+    /// The layout of the samples that are made.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Augments samples that follow each other in the split. The first one is row `first` of the split.
+    pub fn make(&self, mut samples: Samples, first: usize) -> Samples {
+        let keys: Vec<_> = samples.labels.iter().copied().zip(samples.index.iter().copied()).collect();
+        if let Some((exchange, Images { split, sources })) = &self.exchange {
+            exchange.apply(split, sources, first, &mut samples);
+        }
+        self.augmenter.augment(&keys, samples, (self.layout.height, self.layout.width))
     }
 }
 
@@ -282,7 +385,7 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
     // errors name the folder that users know, because `out` is under construction
     let home = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(out);
     require_space(config.epochs, shards.bytes()?, home)?;
-    let layout = Layout { parameters: true, ..shards.layout().clone() };
+    let images = Images::read(config, dataset)?;
     let groups = shards.groups();
     let provenance = shards.first().value(facts::KEY).unwrap_or_default().to_owned();
     progress.begin("augment", shards.rows() * config.epochs as u64, "images")?;
@@ -290,14 +393,17 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
     for epoch in 0..config.epochs {
         let data = out.join(epoch_folder(epoch)).join(DATA);
         files::create_dir(&data)?;
-        let augmenter = Augmenter::new(config, epoch);
-        let mut positions = shards.positions();
+        let maker = Maker::new(config, epoch, shards.layout(), images.as_ref());
+        let (mut positions, mut first) = (shards.positions(), 0);
         #[expect(clippy::expect_used, reason = "the groups and the positions are those of the same shards")]
-        let next = |_| Ok(positions.next().expect("there is a position for every row group"));
-        let render = |position| Ok(augmenter.augment(shards.read(position)?, (layout.height, layout.width)));
+        let next = |rows| {
+            first += rows;
+            Ok((positions.next().expect("there is a position for every row group"), first - rows))
+        };
+        let render = |(position, first)| Ok(maker.make(shards.read(position)?, first));
         let metadata = [(facts::KEY, provenance.clone()), (KEY, recipe(config, epoch))];
         let zstd = Compression::Zstd;
-        let written = write_split(&data, "train", &layout, &metadata, zstd, &groups, next, render, progress)?;
+        let written = write_split(&data, "train", maker.layout(), &metadata, zstd, &groups, next, render, progress)?;
         epochs.push(written.digest);
     }
     progress.end();
@@ -307,12 +413,28 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
 /// The settings of one stored epoch as JSON. They contain what a replay needs in addition to the parameters, such as
 /// the grey of erasing.
 fn recipe(config: &Config, epoch: usize) -> String {
-    let mut recipe = serde_json::json!(config);
-    if let Some(settings) = recipe.as_object_mut() {
-        settings.insert("epoch".to_owned(), epoch.into());
-        settings.shift_remove("epochs"); // the number of stored epochs does not concern a single one
-    }
-    recipe.to_string()
+    let mut recipe = pixel_settings(config);
+    recipe.insert("epoch".to_owned(), epoch.into());
+    serde_json::Value::Object(recipe).to_string()
+}
+
+/// The settings that did not exist when the stage got its version. At its default, such a setting is neither in a key nor
+/// in the shards, so that epochs and runs from before stay fresh.
+const ADDED: [&str; 2] = ["by", "exchange"];
+
+/// The settings that the pixels of an epoch depend on. The number of stored epochs is not among them.
+pub fn pixel_settings(config: &Config) -> serde_json::Map<String, serde_json::Value> {
+    let mut settings = settings(config);
+    settings.shift_remove("epochs");
+    settings
+}
+
+/// The settings that the stored epochs depend on, as they stand in keys and shards.
+pub fn settings(config: &Config) -> serde_json::Map<String, serde_json::Value> {
+    let [settings, defaults] = [config, &Config::default()].map(|config| serde_json::json!(config));
+    let mut settings = settings.as_object().cloned().unwrap_or_default();
+    settings.retain(|name, value| !ADDED.contains(&name.as_str()) || defaults.get(name) != Some(value));
+    settings
 }
 
 /// Fails if the file system of `folder` has no room for the epochs, estimated from the size of the train shards.

@@ -8,13 +8,11 @@ use image::buffer::ConvertBuffer;
 use image::imageops::{self, FilterType};
 use image::{ImageBuffer, Luma, Rgb, RgbImage};
 
-use super::apply::Scratch;
-use super::draw::Params;
-use super::{Augmenter, Config, letters};
+use super::{Config, Images, Maker, letters};
 use crate::augment::AugmentError;
 use crate::error::{Error, Result};
 use crate::guard::guarded;
-use crate::shards::{DATA, Shards};
+use crate::shards::{DATA, Layout, Parameters, Samples, Shards};
 
 /// The default name of the file.
 pub const FILE: &str = "preview-augment.png";
@@ -25,7 +23,8 @@ const ENLARGEMENT: usize = 2;
 const GAP: usize = 10;
 /// The distance of the lines of a caption in pixels.
 const LINE: usize = letters::HEIGHT + 4;
-/// The maximum number of lines of a caption, and the characters of the longest line: `erase 100x100 at 10,10`.
+/// The maximum number of lines for the parameters of an image or a slot, and the characters of the longest line:
+/// `erase 100x100 at 10,10`.
 const LINES: usize = 5;
 const LONGEST: usize = 22;
 /// The text chunk that identifies a picture of this program: a keyword that PNG defines, and its text.
@@ -48,38 +47,52 @@ pub fn draw(config: &Config, dataset: &Path, rows: usize, epochs: usize) -> Resu
     let shards = Shards::open(&dataset.join(DATA), "train")?;
     let (height, width) = (shards.layout().height, shards.layout().width);
     let rows = rows.min(usize::try_from(shards.rows()).unwrap_or(usize::MAX));
-    let grid = Grid::new(height, width);
+    let images = Images::read(config, dataset)?;
+    let maker = |epoch| Maker::new(config, epoch, shards.layout(), images.as_ref());
+    let makers: Vec<Maker> = (0..epochs).map(maker).collect();
+    let grid = Grid::new(height, width, makers.first().map_or(0, |maker| most_lines(maker.layout())));
     let mut picture = grid.blank(rows, epochs)?;
     let heading = |epoch: usize| format!("epoch {epoch}");
     letters::write(&mut picture, grid.place(0, 0), "original", HEADING);
     for epoch in 0..epochs {
         letters::write(&mut picture, grid.place(0, epoch + 1), &heading(epoch), HEADING);
     }
-    let augmenters: Vec<Augmenter> = (0..epochs).map(|epoch| Augmenter::new(config, epoch)).collect();
-    let (mut out, mut scratch) = (vec![0; height * width], Scratch::default());
     for row in 0..rows {
-        let ((label, index), pixels) = sample(&shards, row as u64 * shards.rows() / rows as u64)?;
-        let name = [format!("class {}", shards.layout().class_name(label)), format!("index {index}")];
-        grid.cell(&mut picture, (row, 0), &pixels, &name);
-        for (epoch, augmenter) in augmenters.iter().enumerate() {
-            let drawn = augmenter.apply((label, index), &pixels, (height, width), &mut out, &mut scratch);
-            grid.cell(&mut picture, (row, epoch + 1), &out, &caption(&drawn));
+        let at = row as u64 * shards.rows() / rows as u64;
+        let sample = sample(&shards, at)?;
+        let name = |label: &i64, index: &i64| {
+            [format!("class {}", shards.layout().class_name(*label)), format!("index {index}")]
+        };
+        let title: Vec<_> =
+            sample.labels.iter().zip(&sample.index).flat_map(|(label, index)| name(label, index)).collect();
+        grid.cell(&mut picture, (row, 0), &sample.images, &title);
+        for (epoch, maker) in makers.iter().enumerate() {
+            let made = maker.make(sample.clone(), at as usize);
+            let donors = made.donors.iter().flat_map(|donors| donors.labels.iter().zip(&donors.index).skip(1));
+            let mut caption: Vec<_> = donors.map(|(label, index)| name(label, index).join(" ")).collect();
+            let several = made.parameters.len() > 1;
+            for (slot, parameters) in made.parameters.iter().enumerate() {
+                caption.extend(several.then(|| format!("digit {slot}")));
+                caption.extend(lines(parameters));
+            }
+            grid.cell(&mut picture, (row, epoch + 1), &made.images, &caption);
         }
     }
     Ok(picture)
 }
 
-/// The class, the index in the class and the pixels of a row of the shards.
-fn sample(shards: &Shards, row: u64) -> Result<((i64, i64), Vec<u8>)> {
+/// The sample of a row of the shards, without its glyphs and boxes.
+fn sample(shards: &Shards, row: u64) -> Result<Samples> {
     let area = shards.layout().height * shards.layout().width;
     let mut first = 0;
     for (position, rows) in shards.positions().zip(shards.groups().concat()) {
         let at = (row - first) as usize;
         if at < rows {
-            let samples = shards.read(position)?;
-            let sample = samples.labels.get(at).copied().zip(samples.index.get(at).copied());
-            if let Some((sample, pixels)) = sample.zip(samples.image(at, area)) {
-                return Ok((sample, pixels.to_vec()));
+            let all = shards.read(position)?;
+            let one = |column: &[i64]| column.get(at).copied().into_iter().collect();
+            if let Some(pixels) = all.image(at, area) {
+                let (labels, index) = (one(&all.labels), one(&all.index));
+                return Ok(Samples { labels, index, images: pixels.to_vec(), ..Samples::default() });
             }
             break;
         }
@@ -118,25 +131,32 @@ pub fn is_ours(bytes: &[u8]) -> bool {
     texts.any(|text| (text.keyword.as_str(), text.text.as_str()) == SOFTWARE)
 }
 
-/// The drawn parameters as text, one line for each property.
-fn caption(drawn: &Params) -> Vec<String> {
-    let Params { angle, affine, erase } = drawn;
-    let mut lines = Vec::new();
-    if let Some(angle) = angle {
-        lines.push(format!("rotate {angle:+.1}°"));
+/// The parameters drawn for one sample as text, one line for each property.
+fn lines(drawn: &Parameters) -> Vec<String> {
+    fn of<T: Copy>(column: &[Option<T>]) -> Option<T> {
+        column.first().copied().flatten()
     }
-    if let Some(affine) = affine {
-        lines.push(format!("move {:+},{:+}", affine.translate[0], affine.translate[1]));
-        lines.push(format!("scale {:.3}", affine.scale));
-        lines.push(match affine.shear {
+    let lines = [
+        of(&drawn.angle).map(|angle| format!("rotate {angle:+.1}°")),
+        of(&drawn.translate).map(|[x, y]| format!("move {x:+},{y:+}")),
+        of(&drawn.scale).map(|scale| format!("scale {scale:.3}")),
+        of(&drawn.shear).map(|shear| match shear {
             [x, 0.0] => format!("shear {x:+.1}°"),
             [x, y] => format!("shear {x:+.1}°,{y:+.1}°"),
-        });
-    }
-    if let Some(erase) = erase {
-        lines.push(format!("erase {}x{} at {},{}", erase.width, erase.height, erase.left, erase.top));
-    }
-    lines
+        }),
+        of(&drawn.erased).map(|[x, y, width, height]| format!("erase {width}x{height} at {x},{y}")),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// The maximum number of lines of a caption: a line for each image that a slot is taken from, then the parameters of the
+/// image, or those of each slot under a line with its number.
+fn most_lines(layout: &Layout) -> usize {
+    let parameters = match layout.parameters {
+        1 => LINES,
+        slots => slots * (1 + LINES),
+    };
+    parameters + if layout.donors { layout.digits - 1 } else { 0 }
 }
 
 /// The positions of images and captions in the picture.
@@ -148,9 +168,10 @@ struct Grid {
 }
 
 impl Grid {
-    fn new(height: usize, width: usize) -> Grid {
+    /// The grid for images of this size, with captions of up to `lines` lines.
+    fn new(height: usize, width: usize, lines: usize) -> Grid {
         let across = (ENLARGEMENT * width).max(LONGEST * letters::ADVANCE) + GAP;
-        Grid { height, width, step: (ENLARGEMENT * height + GAP / 2 + LINES * LINE + GAP, across) }
+        Grid { height, width, step: (ENLARGEMENT * height + GAP / 2 + lines * LINE + GAP, across) }
     }
 
     /// An empty picture for `rows` rows and `epochs` epochs. Fails if it would be too large.
@@ -186,20 +207,24 @@ impl Grid {
 
 #[cfg(test)]
 mod tests {
-    use super::super::draw::{AffineParams, EraseParams};
     use super::*;
 
     #[test]
     fn a_caption_has_a_line_for_each_operator_that_was_drawn() {
-        let affine = AffineParams { translate: [3, -4], scale: 1.0625, shear: [-9.96, 0.0] };
-        let erase = EraseParams { top: 5, left: 7, height: 9, width: 11, value: 33 };
-        let all = Params { angle: Some(-12.34), affine: Some(affine), erase: Some(erase) };
+        let all = Parameters {
+            angle: vec![Some(-12.34)],
+            translate: vec![Some([3, -4])],
+            scale: vec![Some(1.0625)],
+            shear: vec![Some([-9.96, 0.0])],
+            erased: vec![Some([7, 5, 11, 9])],
+        };
         let lines = ["rotate -12.3°", "move +3,-4", "scale 1.062", "shear -10.0°", "erase 11x9 at 7,5"];
-        assert_eq!(caption(&all), lines);
+        assert_eq!(super::lines(&all), lines);
         assert!(lines.len() <= LINES && lines.iter().all(|line| line.len() <= LONGEST && letters::has_all(line)));
-        assert_eq!(caption(&Params::default()), [""; 0]);
-        let both = AffineParams { shear: [1.0, 2.0], ..affine };
-        assert_eq!(caption(&Params { affine: Some(both), ..Params::default() })[2], "shear +1.0°,+2.0°");
+        assert_eq!(super::lines(&Parameters::default()), [""; 0]);
+        let both = Parameters { shear: vec![Some([1.0, 2.0])], ..Parameters::default() };
+        assert_eq!(super::lines(&both), ["shear +1.0°,+2.0°"]);
+        assert!(letters::has_all("digit 0123456789"));
     }
 
     #[test]
@@ -225,10 +250,10 @@ mod tests {
 
     #[test]
     fn a_picture_that_no_memory_holds_is_refused() {
-        let error = Grid::new(64, 64).blank(1000, 1000).err().map(|error| error.to_string());
+        let error = Grid::new(64, 64, LINES).blank(1000, 1000).err().map(|error| error.to_string());
         let message =
             "a picture of 142152x198026 pixels; expected at most 134217728 pixels: take fewer --rows or --epochs";
         assert_eq!(error.as_deref(), Some(message));
-        assert!(Grid::new(64, 64).blank(100, 20).is_ok());
+        assert!(Grid::new(64, 64, LINES).blank(100, 20).is_ok());
     }
 }

@@ -26,6 +26,12 @@ const ALL: [Resampling; 4] = {
     ]
 };
 
+/// The parameters of a sample whose whole image is augmented.
+fn drawn(augmenter: &Augmenter, sample: (i64, i64), size: (usize, usize)) -> Params {
+    let [params] = augmenter.params(sample, size)[..] else { panic!("one draw for an image") };
+    params
+}
+
 /// Random greys.
 fn noise(seed: u64, count: usize) -> Vec<u8> {
     use rand::Rng;
@@ -55,9 +61,9 @@ fn parameters_that_change_nothing_give_the_image_itself() {
 fn with_one_operator_fused_and_sequential_are_the_same() {
     let image = noise(2, 40 * 40);
     let config = Config::default();
-    let both = Augmenter::new(&config, 0);
+    let both = Augmenter::new(&config, 0, 2);
     for sample in 0..200 {
-        let Params { angle, affine, .. } = both.params((7, sample), (40, 40));
+        let Params { angle, affine, .. } = drawn(&both, (7, sample), (40, 40));
         for one in [Params { angle, ..Params::default() }, Params { affine, ..Params::default() }] {
             let [nearest, nearest_fused, bilinear, bilinear_fused] = ALL.map(|r| applied(&one, r, &image, (40, 40)));
             assert!(nearest == nearest_fused && bilinear == bilinear_fused, "{one:?}");
@@ -86,10 +92,10 @@ fn right_angles_and_whole_shifts_fuse_without_a_difference() {
 fn fused_is_another_picture_of_the_same_scene() {
     // bilinear weights resample a plane without loss, except for rounding down once or twice
     let plane: Vec<u8> = (0..64 * 64).map(|n| (n % 64 + 2 * (n / 64)) as u8).collect();
-    let augmenter = Augmenter::new(&Config { erasing: None, ..Config::default() }, 0);
+    let augmenter = Augmenter::new(&Config { erasing: None, ..Config::default() }, 0, 2);
     let mut differing = 0;
     for sample in 0..50 {
-        let params = augmenter.params((1, sample), (64, 64));
+        let params = drawn(&augmenter, (1, sample), (64, 64));
         let [_, _, sequential, fused] = ALL.map(|resampling| applied(&params, resampling, &plane, (64, 64)));
         for n in (0..64 * 64).filter(|n| (20..44).contains(&(n % 64)) && (20..44).contains(&(n / 64))) {
             assert!((0..=1).contains(&(i32::from(fused[n]) - i32::from(sequential[n]))), "{params:?} at {n}");
@@ -104,10 +110,10 @@ fn buffers_that_held_another_image_change_nothing() {
     let (large, small) = (noise(4, 70 * 90), noise(5, 9 * 11));
     let mut scratch = Scratch::default();
     for resampling in ALL {
-        let augmenter = Augmenter::new(&Config::default(), 0);
+        let augmenter = Augmenter::new(&Config::default(), 0, 2);
         for sample in 0..100 {
             for (image, size) in [(&large, (70, 90)), (&small, (9, 11))] {
-                let params = augmenter.params((0, sample), size);
+                let params = drawn(&augmenter, (0, sample), size);
                 let mut out = vec![1; image.len()];
                 Transform::new(&params, resampling, size).apply(image, size, &mut out, &mut scratch);
                 assert!(out == applied(&params, resampling, image, size), "{params:?}");
@@ -129,7 +135,7 @@ fn batch(augmenter: &Augmenter, samples: impl Iterator<Item = i64>) -> Vec<(i64,
 
 #[test]
 fn a_sample_alone_equals_the_sample_in_any_batch_on_any_thread() {
-    let augmenter = Augmenter::new(&Config::default(), 5);
+    let augmenter = Augmenter::new(&Config::default(), 5, 2);
     let forwards = batch(&augmenter, 0..60);
     let mut backwards = batch(&augmenter, (0..60).rev());
     backwards.reverse();
@@ -140,13 +146,13 @@ fn a_sample_alone_equals_the_sample_in_any_batch_on_any_thread() {
     });
     assert!(forwards == on_a_thread);
     for (sample, pixels) in forwards {
-        assert!(batch(&Augmenter::new(&Config::default(), 5), sample..sample + 1)[0].1 == pixels, "{sample}");
+        assert!(batch(&Augmenter::new(&Config::default(), 5, 2), sample..sample + 1)[0].1 == pixels, "{sample}");
     }
 }
 
 #[test]
 fn epoch_three_alone_equals_epoch_three_after_the_ones_before() {
-    let epoch = |epoch| batch(&Augmenter::new(&Config::default(), epoch), 0..40);
+    let epoch = |epoch| batch(&Augmenter::new(&Config::default(), epoch, 2), 0..40);
     let alone = epoch(3);
     let in_order: Vec<_> = (0..4).map(epoch).collect();
     assert!(alone == in_order[3]);
@@ -155,12 +161,15 @@ fn epoch_three_alone_equals_epoch_three_after_the_ones_before() {
 
 #[test]
 fn classes_and_indices_name_different_samples() {
-    let augmenter = Augmenter::new(&Config::default(), 0);
-    let angle = |label, index| augmenter.params((label, index), (64, 64)).angle.unwrap().to_bits();
+    let augmenter = Augmenter::new(&Config::default(), 0, 2);
+    let angle = |label, index| drawn(&augmenter, (label, index), (64, 64)).angle.unwrap().to_bits();
     let angles: std::collections::BTreeSet<u64> = (0..50).flat_map(|l| (0..50).map(move |i| angle(l, i))).collect();
     assert_eq!(angles.len(), 2500);
     assert_ne!(
-        Augmenter::new(&Config { seed: 1, ..Config::default() }, 0).params((0, 0), (64, 64)).angle.unwrap().to_bits(),
+        drawn(&Augmenter::new(&Config { seed: 1, ..Config::default() }, 0, 2), (0, 0), (64, 64))
+            .angle
+            .unwrap()
+            .to_bits(),
         angle(0, 0)
     );
 }
@@ -179,11 +188,11 @@ fn turning_an_operator_off_or_changing_it_changes_nothing_of_the_others() {
         Config { erasing, ..config.clone() },
         Config { epochs: 30, compose: Compose::Fused, interpolation: Interpolation::Bilinear, ..config.clone() },
     ];
-    let plain = Augmenter::new(&config, 2);
+    let plain = Augmenter::new(&config, 2, 2);
     for other in others {
-        let augmenter = Augmenter::new(&other, 2);
+        let augmenter = Augmenter::new(&other, 2, 2);
         for sample in 0..100 {
-            let (a, b) = (plain.params((9, sample), (64, 64)), augmenter.params((9, sample), (64, 64)));
+            let (a, b) = (drawn(&plain, (9, sample), (64, 64)), drawn(&augmenter, (9, sample), (64, 64)));
             assert_eq!(a.angle == b.angle, other.rotation == config.rotation, "{other:?}");
             assert_eq!(a.affine == b.affine, other.affine == config.affine, "{other:?}");
             if other.erasing == config.erasing {
@@ -191,6 +200,52 @@ fn turning_an_operator_off_or_changing_it_changes_nothing_of_the_others() {
             }
         }
     }
+}
+
+/// Slots of 33 columns begin at columns 0, 33 and 67, so that column 66 belongs to none.
+#[test]
+fn each_slot_is_augmented_as_an_image_of_its_own() {
+    let (height, width, slots) = (31, 101, [0..33, 33..66, 67..100]);
+    let image = noise(8, height * width);
+    let cut = |image: &[u8], slot: &std::ops::Range<usize>| -> Vec<u8> {
+        image.chunks_exact(width).flat_map(|line| line[slot.clone()].to_vec()).collect()
+    };
+    for resampling in ALL {
+        let Resampling { interpolation, compose } = resampling;
+        let config = Config { by: By::Slot, interpolation, compose, ..Config::default() };
+        let augmenter = Augmenter::new(&config, 4, 3);
+        for sample in 0..50 {
+            let mut out = vec![170; image.len()];
+            let params = augmenter.apply((3, sample), &image, (height, width), &mut out, &mut Scratch::default());
+            assert_eq!(params.len(), 3);
+            for (slot, params) in slots.iter().zip(&params) {
+                assert!(cut(&out, slot) == applied(params, resampling, &cut(&image, slot), (height, 33)), "{params:?}");
+            }
+            assert!([66, 100].iter().all(|&x| (0..height).all(|y| out[y * width + x] == image[y * width + x])));
+        }
+    }
+}
+
+#[test]
+fn every_slot_has_draws_of_its_own_which_do_not_depend_on_the_number_of_slots() {
+    let config = Config { by: By::Slot, ..Config::default() };
+    let [two, three] = [2, 3].map(|digits| Augmenter::new(&config, 0, digits));
+    for sample in 0..100 {
+        let (two, three) = (two.params((1, sample), (64, 64)), three.params((1, sample), (64, 96)));
+        assert_eq!(two, three[..2]);
+        assert!(three[0].angle != three[1].angle && three[1].angle != three[2].angle);
+        assert_ne!(two[0].angle, drawn(&Augmenter::new(&Config::default(), 0, 2), (1, sample), (64, 64)).angle);
+    }
+}
+
+#[test]
+fn settings_that_came_later_stand_in_keys_and_shards_only_if_they_are_used() {
+    let names = |config: &Config| settings(config).keys().cloned().collect::<Vec<_>>();
+    let before = ["epochs", "seed", "rotation", "affine", "erasing", "interpolation", "compose"];
+    assert_eq!(names(&Config::default()), before);
+    let used = Config { by: By::Slot, exchange: Some(exchange::Pairs::Free), ..Config::default() };
+    assert_eq!(names(&used).len(), before.len() + 2);
+    assert!(recipe(&used, 3).contains(r#""by":"slot","exchange":"free""#), "{}", recipe(&used, 3));
 }
 
 #[test]
@@ -262,12 +317,12 @@ fn the_limits_of_what_is_accepted_can_be_drawn_and_applied() {
     for config in &configs {
         config.validate().unwrap();
         for (resampling, sample) in ALL.iter().flat_map(|resampling| (0..300).map(move |n| (resampling, n))) {
-            let params = Augmenter::new(config, 0).params((0, sample), (28, 28));
+            let params = drawn(&Augmenter::new(config, 0, 2), (0, sample), (28, 28));
             applied(&params, *resampling, &image, (28, 28));
         }
     }
     // a rectangle as large as the image is never drawn, so the second configuration changes nothing
-    let params = Augmenter::new(&configs[1], 0).params((0, 0), (28, 28));
+    let params = drawn(&Augmenter::new(&configs[1], 0, 2), (0, 0), (28, 28));
     assert!(params.erase.is_none() && applied(&params, PLAIN, &image, (28, 28)) == image);
 }
 
@@ -289,10 +344,12 @@ fn any_config() -> impl Strategy<Value = Config> {
         },
     );
     let operators = (prop::option::of(rotation), prop::option::of(affine), prop::option::of(erasing));
-    (operators, 0..ALL.len(), any::<u64>()).prop_map(|((rotation, affine, erasing), way, seed)| {
-        let Resampling { interpolation, compose } = ALL[way];
-        Config { epochs: 1, seed, rotation, affine, erasing, interpolation, compose }
-    })
+    (operators, 0..ALL.len(), any::<u64>(), any::<bool>()).prop_map(
+        |((rotation, affine, erasing), way, seed, by_slot)| {
+            let (Resampling { interpolation, compose }, by) = (ALL[way], if by_slot { By::Slot } else { By::Image });
+            Config { epochs: 1, seed, by, exchange: None, rotation, affine, erasing, interpolation, compose }
+        },
+    )
 }
 
 proptest! {
@@ -300,12 +357,14 @@ proptest! {
 
     #[test]
     fn what_is_drawn_lies_within_what_is_asked_for(
-        config in any_config(), (height, width) in (1..70_usize, 1..70_usize), label: u32, epoch in 0..9_usize,
+        config in any_config(), (height, width) in (1..70_usize, 2..70_usize), label: u32, epoch in 0..9_usize,
     ) {
         config.validate().unwrap();
-        let augmenter = Augmenter::new(&config, epoch);
-        for index in 0..20 {
-            let Params { angle, affine, erase } = augmenter.params((label.into(), index), (height, width));
+        let augmenter = Augmenter::new(&config, epoch, 2);
+        let drawn: Vec<Params> =
+            (0..20).flat_map(|index| augmenter.params((label.into(), index), (height, width))).collect();
+        let width = if config.by == By::Slot { width / 2 } else { width };
+        for Params { angle, affine, erase } in drawn {
             prop_assert_eq!((angle.is_some(), affine.is_some()), (config.rotation.is_some(), config.affine.is_some()));
             if let (Some(angle), Some(asked)) = (angle, &config.rotation) {
                 prop_assert!(angle.abs() <= asked.degrees);
@@ -325,7 +384,7 @@ proptest! {
 
     #[test]
     fn a_samples_pixels_depend_on_no_sample_before_it(
-        config in any_config(), (height, width) in (1..40_usize, 1..40_usize), label: u32,
+        config in any_config(), (height, width) in (2..40_usize, 2..40_usize), label: u32,
     ) {
         // two alternating sizes, so that the buffers held a longer image before
         let size = |index: usize| if index.is_multiple_of(2) { (height, width) } else { (width + 3, height) };
@@ -334,7 +393,7 @@ proptest! {
         let augment = |index: usize, scratch: &mut Scratch| {
             let mut out = vec![170; area(index)];
             let sample = (label.into(), index as i64);
-            Augmenter::new(&config, 3).apply(sample, &pixels[index], size(index), &mut out, scratch);
+            Augmenter::new(&config, 3, 2).apply(sample, &pixels[index], size(index), &mut out, scratch);
             out
         };
         let mut kept = Scratch::default();

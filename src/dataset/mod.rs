@@ -15,7 +15,6 @@ use crate::parquet_file::{Compression, LISTS, ParquetFile};
 use crate::plan::{self, Facts, facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
-use crate::shards::schema::list_bytes;
 use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
 
 pub mod card;
@@ -51,11 +50,12 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Checks the settings before any work is done, for the images of a plan.
+    /// Checks the settings before any work is done, for the images of a plan. A row of their shards, or of the shards of
+    /// their augmentation, has up to `list_bytes` bytes of lists.
     ///
     /// # Errors
     /// [`Error::ConfigValue`] if a number is 0, or if a row group would hold too many bytes of pixels or lists.
-    pub fn validate(&self, plan: &plan::Config) -> Result<()> {
+    pub fn validate(&self, plan: &plan::Config, list_bytes: usize) -> Result<()> {
         for (key, value) in
             [("dataset.rows_per_shard", self.rows_per_shard), ("dataset.row_group_rows", self.row_group_rows)]
         {
@@ -64,7 +64,7 @@ impl Config {
             }
         }
         let [height, width] = plan.image_size;
-        let (pixels, lists) = (MAX_ROW_GROUP / (height * width).max(1), LISTS as usize / list_bytes(plan.digits));
+        let (pixels, lists) = (MAX_ROW_GROUP / (height * width).max(1), LISTS as usize / list_bytes);
         let (most, why) = if pixels <= lists { (pixels, "2 GiB of pixels") } else { (lists, "128 MiB of lists") };
         if self.row_group_rows.min(self.rows_per_shard) > most {
             let found = format!("{} rows of {height}x{width} pixels", self.row_group_rows);
@@ -92,7 +92,8 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
         return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));
     }
     let [height, width] = facts.plan.image_size;
-    let layout = Layout { digits: facts.plan.digits, height, width, pixels: config.pixels, parameters: false };
+    let layout =
+        Layout { digits: facts.plan.digits, height, width, pixels: config.pixels, parameters: 0, donors: false };
     let metadata = [(facts::KEY, facts.text())];
     let mut picks = montage::Picks::new(facts.plan.classes(), height * width);
     let mut written: Vec<Written> = Vec::new();

@@ -3,6 +3,7 @@
 
 use crate::labels;
 use crate::plan::rows::Rows;
+use crate::plan::slot;
 use crate::raw::{Glyphs, SIDE};
 use crate::shards::Samples;
 
@@ -17,7 +18,7 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
             let cell = row * digits + place;
             let glyph = glyphs.image(rows.sources[cell] as usize);
             let top = usize::from(rows.y[cell]);
-            let left = place * width / digits + usize::from(rows.x[cell]);
+            let left = slot(place, digits, width).start + usize::from(rows.x[cell]);
             for (line, pixels) in glyph.chunks_exact(SIDE).enumerate() {
                 let start = (top + line) * width + left;
                 canvas[start..start + SIDE].copy_from_slice(pixels);
@@ -33,7 +34,8 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
         digits: rows.labels.iter().flat_map(|&label| labels::digits(label.into(), digits)).map(i64::from).collect(),
         sources: widen(&rows.sources),
         boxes: Some(boxes),
-        parameters: None,
+        donors: None,
+        parameters: Vec::new(),
         images,
     }
 }

@@ -41,7 +41,7 @@ pub use freshness::{Freshness, Status};
 use lock::Lock;
 pub use request::Request;
 pub use stage::Stage;
-pub use stages::{config_of, run_name_of_recipe};
+pub use stages::{config_of, run_name, run_name_of_recipe, training_time};
 pub use verify::Verdict;
 
 /// A configured pipeline over a folder of glyph files and a folder of artifacts.

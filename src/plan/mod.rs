@@ -5,6 +5,7 @@
 //! later stages is a pure function of these rows, and gives the same bytes on any number of threads and in any order.
 
 pub use self::error::PlanError;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,13 @@ pub const MAX_SAMPLES: u64 = u32::MAX as u64;
 
 /// The maximum height and width of an image in pixels. Offsets are stored with 16 bits.
 pub const MAX_SIDE: usize = 65_535;
+
+/// The columns of the slot of a digit, whose place is counted from 0, in an image of `width` pixels with `digits` digits. A
+/// slot has the full height of the image. The glyph of the digit lies within it.
+pub fn slot(place: usize, digits: usize, width: usize) -> Range<usize> {
+    let left = place * width / digits;
+    left..left + width / digits
+}
 
 /// The section `plan`: what is composed, and how it is split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]

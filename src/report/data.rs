@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_class_below_zero_is_a_class_and_has_no_digit() {
         let home = tempfile::tempdir().unwrap();
-        let layout = Layout { digits: 1, height: 1, width: 1, pixels: false, parameters: false };
+        let layout = Layout { digits: 1, height: 1, width: 1, pixels: false, parameters: 0, donors: false };
         let (labels, pair) = (vec![-1, 3], vec![0, 0]);
         let samples =
             Samples { labels, index: pair.clone(), digits: pair.clone(), sources: pair, ..Samples::default() };

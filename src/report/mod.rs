@@ -12,7 +12,7 @@ use minijinja::{State, Value, context};
 use serde::{Deserialize, Serialize};
 
 use self::figures::{Figure, Figures};
-use self::tables::{Cell, STRONG, Table, grouped, loss, number, share, words};
+use self::tables::{Cell, STRONG, Table, count, grouped, loss, number, share, words};
 use self::view::{MISTAKES, MistakeImages, RunView};
 use crate::augment::{self, preview};
 use crate::dataset::card;
@@ -24,6 +24,7 @@ use crate::plan::Facts;
 use crate::plan::table;
 use crate::raw::Origin;
 use crate::runs::format::{percent, span, utc};
+use crate::runs::groups::{Group, Spread};
 use crate::runs::paper::{self, differences};
 use crate::runs::{self, Run, Summary};
 
@@ -78,6 +79,8 @@ struct Page {
     leakage_sentence: String,
     description: String,
     runs: Option<Table>,
+    /// The runs that differ in their seed alone.
+    seeds: Option<(Table, Option<Figure>)>,
     paper: Option<Table>,
     /// The names of the runs whose recipe is not the paper's, each with the differences.
     differences: Vec<(String, String)>,
@@ -165,6 +168,7 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figur
         leakage_sentence: facts.leakage_sentence(),
         description: description(facts),
         runs: (!runs.is_empty()).then(|| run_table(&summaries)),
+        seeds: seeds(&Group::all(runs), figures)?,
         paper: (!runs.is_empty()).then(|| paper_table(runs, &summaries, facts)),
         differences: differing.filter(|(_, all)| !all.is_empty()).map(|(name, all)| (name, all.join("; "))).collect(),
         views,
@@ -191,7 +195,10 @@ impl Page {
     /// All tables on the page.
     fn tables(&self) -> impl Iterator<Item = &Table> {
         let fixed = [&self.balance, &self.digits, &self.leakage, &self.settings, &self.digests];
-        let own = fixed.into_iter().chain([&self.runs, &self.paper, &self.map].into_iter().flatten());
+        let seeds = self.seeds.as_ref().map(|(table, _)| table);
+        let own = fixed
+            .into_iter()
+            .chain([self.runs.as_ref(), seeds, self.paper.as_ref(), self.map.as_ref()].into_iter().flatten());
         own.chain(self.views.iter().flat_map(|run| {
             let splits =
                 run.splits.iter().flat_map(|split| split.map.iter().chain(&split.confusion).chain(&split.confusions));
@@ -296,6 +303,54 @@ fn run_table(runs: &[Summary]) -> Table {
         ]);
     }
     table
+}
+
+/// The table of runs that differ in their seed alone, and the picture of their accuracy on test. `None` if there are none.
+fn seeds(groups: &[Group], figures: &Figures) -> Result<Option<(Table, Option<Figure>)>> {
+    if groups.is_empty() {
+        return Ok(None);
+    }
+    let titles =
+        ["<runs", "seeds", "train accuracy", "val accuracy", "test accuracy", "lowest test", "highest test", "time"];
+    let caption = "Runs that differ in their seed alone: mean, ± standard deviation over the seeds";
+    let mut table = Table::new("seeds", caption, &titles);
+    let mut tested = Vec::new();
+    for group in groups {
+        let test = group.spread(|run| run.test_accuracy.map(|test| test.value));
+        tested.extend(test.map(|test| (group.name.clone(), test)));
+        table.rows.push(vec![
+            words(&group.name),
+            count(group.runs.len() as u64),
+            spread(group.spread(|run| run.train_accuracy)),
+            spread(group.spread(|run| run.best_val_accuracy)),
+            spread(test),
+            share(test.map(|test| test.low)),
+            share(test.map(|test| test.high)),
+            number(group.spread(|run| run.seconds).map(|time| time.mean), span),
+        ]);
+    }
+    if tested.is_empty() {
+        return Ok(Some((table, None)));
+    }
+    let range = |(name, test): &(String, Spread)| {
+        format!("{name}: mean {}, from {} to {}", percent(test.mean), percent(test.low), percent(test.high))
+    };
+    let alt = format!("Accuracy on test over seeds. {}.", tested.iter().map(range).collect::<Vec<_>>().join("; "));
+    let caption = "Accuracy on test: the mean over the seeds, and a line from the lowest to the highest seed";
+    let picture = figures.embed("seeds.svg", plots::ranges(&tested).as_bytes(), alt, caption)?;
+    Ok(Some((table, Some(picture))))
+}
+
+/// The mean of a share over seeds, with its standard deviation.
+fn spread(spread: Option<Spread>) -> Cell {
+    let Some(Spread { mean, deviation, .. }) = spread else { return share(None) };
+    let text =
+        deviation.map_or_else(|| percent(mean), |deviation| format!("{} ± {:.2}", percent(mean), 100.0 * deviation));
+    Cell {
+        text,
+        raw: [Some(mean), deviation].into_iter().flatten().map(|n| n.to_string()).collect::<Vec<_>>().join(" "),
+        ..Cell::default()
+    }
 }
 
 /// The table of all runs, each above the paper's row for its model and learning rate.

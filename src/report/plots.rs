@@ -1,14 +1,15 @@
 //! Plots of the training curves and of reliability, as SVG. They are drawn by kuva, a maintained crate without
 //! dependencies that draws axes, legends and ticks. The plots are light or dark like their surroundings.
 
-use kuva::plot::LinePlot;
 use kuva::plot::annotations::ReferenceLine;
 use kuva::plot::legend::LegendPosition;
 use kuva::plot::scatter::ScatterPlot;
+use kuva::plot::{ForestPlot, LinePlot};
 use kuva::prelude::{Layout, Plot};
 use kuva::render_to_svg;
 
 use crate::evaluate::statistics::Calibration;
+use crate::runs::groups::Spread;
 use crate::train::metrics::Epoch;
 
 /// Colours that can be told apart on white and on black, also by people who cannot tell red from green.
@@ -19,6 +20,9 @@ const STEP: &str = "#d97706";
 /// The size of a plot in pixels.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
+/// The height of [`ranges`] in pixels: that of its axis, and that of each line.
+const RANGE_MARGIN: f64 = 90.0;
+const RANGE_LINE: f64 = 26.0;
 
 /// The style that fits kuva's black-on-white plots to their surroundings.
 const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{fill:none}text{fill:#3d434b}\
@@ -88,6 +92,19 @@ pub fn reliability(calibration: &Calibration) -> String {
     svg(plots, layout)
 }
 
+/// The mean of each of some named accuracies, and a line from the lowest to the highest, in percent.
+pub fn ranges(accuracies: &[(String, Spread)]) -> String {
+    let mut plot =
+        ForestPlot::new().with_color(VAL).with_show_null_line(false).with_cap_size(4.0).with_marker_size(4.0);
+    for (name, Spread { mean, low, high, .. }) in accuracies {
+        plot = plot.with_row(name, 100.0 * mean, 100.0 * low, 100.0 * high);
+    }
+    let plots: Vec<Plot> = vec![plot.into()];
+    let height = RANGE_MARGIN + RANGE_LINE * accuracies.len() as f64;
+    let layout = sized(Layout::auto_from_plots(&plots)).with_height(height).with_x_label("accuracy on test, %");
+    svg(plots, layout)
+}
+
 fn sized(layout: Layout) -> Layout {
     layout
         .with_width(WIDTH)
@@ -99,7 +116,8 @@ fn sized(layout: Layout) -> Layout {
 
 fn svg(plots: Vec<Plot>, layout: Layout) -> String {
     // kuva writes a size but no view box, without which a page cannot scale the plot
-    let view_box = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" ");
+    let height = layout.height.unwrap_or(HEIGHT);
+    let view_box = format!("<svg viewBox=\"0 0 {WIDTH} {height}\" ");
     let svg = render_to_svg(plots, layout).replacen("<svg ", &view_box, 1);
     match svg.split_once('>') {
         Some((tag, rest)) => format!("{tag}>{STYLE}{rest}"),

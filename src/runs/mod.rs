@@ -7,6 +7,7 @@
 pub mod card;
 mod error;
 pub mod format;
+pub mod groups;
 mod list;
 pub mod paper;
 

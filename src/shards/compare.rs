@@ -1,7 +1,7 @@
 //! Compares shards with the samples that their inputs give, row by row.
 
 use super::reader::Shards;
-use super::writer::Samples;
+use super::writer::{Donors, Samples};
 use crate::error::Result;
 
 /// The first row of a split that differs from the row that its input gives, in words. `of` is the name of the input and
@@ -35,8 +35,12 @@ fn column_that_differs(a: &Samples, b: &Samples, digits: usize, row: usize) -> O
     let boxes = |samples: &Samples| samples.boxes.as_ref()?.get(4 * cells.start..4 * cells.end).map(<[_]>::to_vec);
     let parameters = |samples: &Samples| {
         let mut bytes = Vec::new();
-        samples.parameters.as_ref().inspect(|parameters| parameters.put_bytes(row, &mut bytes));
+        samples.parameters.iter().for_each(|parameters| parameters.put_bytes(row, &mut bytes));
         bytes
+    };
+    let donors = |samples: &Samples| {
+        let Donors { labels, index } = samples.donors.as_ref()?;
+        Some([labels, index].map(|list| list.get(cells.clone()).map(<[_]>::to_vec)))
     };
     let image = |samples: &Samples| samples.images.get(row * area..(row + 1) * area).map(<[u8]>::to_vec);
     let columns = [
@@ -45,6 +49,7 @@ fn column_that_differs(a: &Samples, b: &Samples, digits: usize, row: usize) -> O
         ("digits", a.digits.get(cells.clone()) == b.digits.get(cells.clone())),
         ("source_index", a.sources.get(cells.clone()) == b.sources.get(cells.clone())),
         ("boxes", boxes(a) == boxes(b)),
+        ("donor", donors(a) == donors(b)),
         ("augmentation", parameters(a) == parameters(b)),
         ("image", image(a) == image(b)),
     ];

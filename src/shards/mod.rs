@@ -19,7 +19,7 @@ pub use parameters::Parameters;
 pub use reader::Shards;
 pub use schema::Layout;
 pub use split::{Split, read_split};
-pub use writer::{Cut, Samples, Written, write_split};
+pub use writer::{Cut, Donors, Samples, Written, write_split};
 
 /// The maximum number of pixels of an image. An image whose header declares more is refused.
 pub const MAX_PIXELS: u64 = 1 << 26;

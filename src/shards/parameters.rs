@@ -1,8 +1,8 @@
 //! The columns of an augmented shard that hold the augmentation parameters of each sample, so that other programs can
 //! replay the augmentation.
 //!
-//! A value is null if its operator is off or was not drawn for the sample. How parameters are drawn and applied is not
-//! part of this module.
+//! There is one set of columns if whole images were augmented, and one for each slot otherwise. A value is null if its
+//! operator is off or was not drawn for the sample. How parameters are drawn and applied is not part of this module.
 
 use std::sync::Arc;
 
@@ -14,8 +14,14 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::parquet_file::{ParquetFile, item, list_field};
 
-/// The names of the columns, in order. A file has all columns if it has the first.
-pub const NAMES: [&str; 5] = ["angle", "translate", "scale", "shear", "erased"];
+/// The names of the columns of the parameters of whole images, in order.
+const NAMES: [&str; 5] = ["angle", "translate", "scale", "shear", "erased"];
+
+/// The names of the columns of one of `sets` sets of columns, in order. A file has all of them if it has the first. A slot
+/// is numbered from 0, from the left.
+pub fn names(set: usize, sets: usize) -> [String; 5] {
+    NAMES.map(|name| if sets == 1 { name.to_owned() } else { format!("{name}_{set}") })
+}
 
 /// The parameters of the samples of one row group. Each column has one value per sample.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,28 +38,30 @@ pub struct Parameters {
     pub erased: Vec<Option<[i64; 4]>>,
 }
 
-/// The Arrow fields of the columns.
-pub fn fields() -> [Field; 5] {
-    let shear = DataType::FixedSizeList(item(DataType::Float64), 2);
+/// The Arrow fields of the columns of a set.
+pub fn fields(set: usize, sets: usize) -> [Field; 5] {
+    let pair = DataType::FixedSizeList(item(DataType::Float64), 2);
+    let [angle, translate, scale, shear, erased] = names(set, sets);
     [
-        Field::new("angle", DataType::Float64, true),
-        list_field("translate", 2),
-        Field::new("scale", DataType::Float64, true),
-        Field::new("shear", shear, true),
-        list_field("erased", 4),
+        Field::new(angle, DataType::Float64, true),
+        list_field(&translate, 2),
+        Field::new(scale, DataType::Float64, true),
+        Field::new(shear, pair, true),
+        list_field(&erased, 4),
     ]
 }
 
-/// The features of `datasets` for each column.
-pub fn features() -> [(&'static str, Value); 5] {
+/// The features of `datasets` for each column of a set.
+pub fn features(set: usize, sets: usize) -> [(String, Value); 5] {
     let value = |dtype: &str| json!({"dtype": dtype, "_type": "Value"});
     let sequence = |dtype: &str, length: usize| json!({"feature": value(dtype), "length": length, "_type": "Sequence"});
+    let [angle, translate, scale, shear, erased] = names(set, sets);
     [
-        ("angle", value("float64")),
-        ("translate", sequence("int64", 2)),
-        ("scale", value("float64")),
-        ("shear", sequence("float64", 2)),
-        ("erased", sequence("int64", 4)),
+        (angle, value("float64")),
+        (translate, sequence("int64", 2)),
+        (scale, value("float64")),
+        (shear, sequence("float64", 2)),
+        (erased, sequence("int64", 4)),
     ]
 }
 
@@ -69,17 +77,18 @@ impl Parameters {
         ])
     }
 
-    /// Reads the columns of a batch.
+    /// Reads the columns of a set from a batch.
     ///
     /// # Errors
     /// [`Error::Format`](crate::error::Error::Format) if a column is missing or has another type.
-    pub fn read(file: &ParquetFile, batch: &RecordBatch) -> Result<Parameters> {
+    pub fn read(file: &ParquetFile, batch: &RecordBatch, set: usize, sets: usize) -> Result<Parameters> {
+        let [angle, translate, scale, shear, erased] = names(set, sets);
         Ok(Parameters {
-            angle: read_values(file, batch, "angle")?,
-            translate: read_lists::<Int64Type, 2>(file, batch, "translate")?,
-            scale: read_values(file, batch, "scale")?,
-            shear: read_lists::<Float64Type, 2>(file, batch, "shear")?,
-            erased: read_lists::<Int64Type, 4>(file, batch, "erased")?,
+            angle: read_values(file, batch, &angle)?,
+            translate: read_lists::<Int64Type, 2>(file, batch, &translate)?,
+            scale: read_values(file, batch, &scale)?,
+            shear: read_lists::<Float64Type, 2>(file, batch, &shear)?,
+            erased: read_lists::<Int64Type, 4>(file, batch, &erased)?,
         })
     }
 
@@ -183,7 +192,11 @@ mod tests {
 
     #[test]
     fn fields_and_features_have_the_names_in_order() {
-        assert_eq!(fields().map(|field| field.name().clone()), NAMES);
-        assert_eq!(features().map(|(name, _)| name), NAMES);
+        assert_eq!(names(0, 1), NAMES);
+        assert_eq!(names(1, 2), ["angle_1", "translate_1", "scale_1", "shear_1", "erased_1"]);
+        for (set, sets) in [(0, 1), (0, 2), (1, 2)] {
+            assert_eq!(fields(set, sets).map(|field| field.name().clone()), names(set, sets));
+            assert_eq!(features(set, sets).map(|(name, _)| name), names(set, sets));
+        }
     }
 }

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use super::parameters::{self, Parameters};
 use super::pngs::{decode, decoder, pngs};
-use super::schema::Layout;
-use super::writer::{Samples, row_digests};
+use super::schema::{DONORS, Layout};
+use super::writer::{Donors, Samples, row_digests};
 use super::{file_name, require_one_set};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
@@ -68,8 +68,13 @@ impl Shards {
         let (width, height) = decoder(first, 0, pngs(first, &batch)?.value(0))?.dimensions();
         let digits = first.lists(&batch, "digits")?.1;
         let (height, width) = (height as usize, width as usize);
-        let (pixels, parameters) = (first.has("pixels"), first.has(parameters::NAMES[0]));
-        let layout = Layout { digits, height, width, pixels, parameters };
+        let has_set = |&sets: &usize| {
+            let [first_name, ..] = parameters::names(0, sets);
+            first.has(&first_name)
+        };
+        let parameters = [1, digits].into_iter().find(has_set).unwrap_or(0);
+        let [pixels, donors] = ["pixels", DONORS[0]].map(|name| first.has(name));
+        let layout = Layout { digits, height, width, pixels, parameters, donors };
         Ok(Shards { files, layout })
     }
 
@@ -109,6 +114,17 @@ impl Shards {
         Ok(labels)
     }
 
+    /// The glyphs of all rows, in order: one for each digit.
+    pub fn sources(&self) -> Result<Vec<i64>> {
+        let mut sources = Vec::new();
+        for file in &self.files {
+            for batch in file.read(&["source_index"], (0..file.row_groups().len()).collect(), 1 << 16)? {
+                sources.extend(self.cells(file, &batch?, "source_index")?);
+            }
+        }
+        Ok(sources)
+    }
+
     /// The positions of all row groups, as (shard, row group), in order.
     pub fn positions(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let counts: Vec<usize> = self.files.iter().map(|file| file.row_groups().len()).collect();
@@ -131,13 +147,16 @@ impl Shards {
     #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
     pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
         let file = &self.files[shard];
+        let Layout { parameters: sets, donors, .. } = self.layout;
         let mut names = vec!["image", "label", "digits", "index", "source_index", "boxes"];
-        if self.layout.parameters {
-            names.extend(parameters::NAMES);
+        let of_parameters: Vec<String> = (0..sets).flat_map(|set| parameters::names(set, sets)).collect();
+        names.extend(of_parameters.iter().map(String::as_str));
+        if donors {
+            names.extend(DONORS);
         }
         let groups = file.row_groups();
         let (before, rows) = (groups[..group].iter().sum::<usize>(), groups[group]);
-        let mut samples = Samples::default();
+        let mut samples = Samples { parameters: vec![Parameters::default(); sets], ..Samples::default() };
         for batch in file.read(&names, vec![group], rows.max(1))? {
             let (batch, row) = (batch?, before + samples.labels.len());
             let (labels, digits) = (file.ints(&batch, "label")?, self.cells(file, &batch, "digits")?);
@@ -157,8 +176,14 @@ impl Shards {
                     return Err(file.wrong("boxes", file.column(&batch, "boxes")?, "boxes in every row, or in none"));
                 }
             }
-            if self.layout.parameters {
-                samples.parameters.get_or_insert_default().append(Parameters::read(file, &batch)?);
+            for (set, parameters) in samples.parameters.iter_mut().enumerate() {
+                parameters.append(Parameters::read(file, &batch, set, sets)?);
+            }
+            if donors {
+                let Donors { labels, index } = samples.donors.get_or_insert_default();
+                for (list, name) in [labels, index].into_iter().zip(DONORS) {
+                    list.extend(self.cells(file, &batch, name)?);
+                }
             }
             let size = (self.layout.height, self.layout.width);
             decode(file, row, &pngs(file, &batch)?, size, &mut samples.images)?;
@@ -288,7 +313,7 @@ mod tests {
     use super::*;
     use crate::parquet_file::{Compression, ints, lists};
 
-    const LAYOUT: Layout = Layout { digits: 2, height: 3, width: 5, pixels: false, parameters: false };
+    const LAYOUT: Layout = Layout { digits: 2, height: 3, width: 5, pixels: false, parameters: 0, donors: false };
 
     fn samples(rows: std::ops::Range<i64>) -> Samples {
         let n = rows.clone().count();
@@ -298,7 +323,8 @@ mod tests {
             digits: rows.clone().flat_map(|row| [row % 100 / 10, row % 10]).collect(),
             sources: vec![7; 2 * n],
             boxes: Some(rows.clone().flat_map(|row| [row; 8]).collect()),
-            parameters: None,
+            donors: None,
+            parameters: Vec::new(),
             images: rows.flat_map(|row| [row as u8; 15]).collect(),
         }
     }
@@ -341,7 +367,7 @@ mod tests {
     fn a_row_group_that_is_read_in_several_batches_is_the_same() {
         let home = tempfile::tempdir().unwrap();
         let (side, rows) = (1000, 70);
-        let layout = Layout { height: side, width: side, parameters: true, ..LAYOUT };
+        let layout = Layout { height: side, width: side, parameters: 1, ..LAYOUT };
         // noise, which cannot be compressed
         let mut state = 1_u32;
         let mut noise = || {
@@ -352,7 +378,7 @@ mod tests {
         let angle = (0..rows).map(|row| Some(row as f64)).collect();
         let (translate, scale, shear, erased) =
             (vec![None; rows], vec![None; rows], vec![None; rows], vec![None; rows]);
-        let parameters = Some(Parameters { angle, translate, scale, shear, erased });
+        let parameters = vec![Parameters { angle, translate, scale, shear, erased }];
         let all = Samples { images, parameters, ..samples(0..rows as i64) };
         let render = |()| Ok(all.clone());
         let (groups, zstd, silent) = ([vec![rows]], Compression::Zstd, Progress::silent());
@@ -374,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_read_as_they_were_written_nulls_included() {
+    fn parameters_and_donors_are_read_as_they_were_written_nulls_included() {
         let home = tempfile::tempdir().unwrap();
         let parameters = |rows: &[i64]| Parameters {
             angle: rows.iter().map(|&row| (row > 1).then_some(row as f64 / 3.0)).collect(),
@@ -390,16 +416,23 @@ mod tests {
         };
         let render = |rows: std::ops::Range<i64>| {
             let numbers: Vec<i64> = rows.clone().collect();
-            Ok(Samples { parameters: Some(parameters(&numbers)), ..samples(rows) })
+            let donors = Donors {
+                labels: numbers.iter().flat_map(|&n| [n, 7]).collect(),
+                index: vec![numbers.len() as i64; 2 * numbers.len()],
+            };
+            let sets = vec![parameters(&numbers), parameters(&numbers.iter().map(|n| n + 1).collect::<Vec<_>>())];
+            Ok(Samples { parameters: sets, donors: Some(donors), ..samples(rows) })
         };
-        let layout = Layout { parameters: true, ..LAYOUT };
+        let layout = Layout { parameters: 2, donors: true, ..LAYOUT };
         let groups = [vec![2, 3]];
         let (zstd, silent) = (Compression::Zstd, Progress::silent());
         let written = write_split(home.path(), "val", &layout, &[], zstd, &groups, next, render, &silent).unwrap();
         let shards = Shards::open(home.path(), "val").unwrap();
         assert_eq!(shards.layout(), &layout);
-        assert_eq!(shards.read((0, 0)).unwrap().parameters, Some(parameters(&[0, 1])));
-        assert_eq!(shards.read((0, 1)).unwrap().parameters, Some(parameters(&[2, 3, 4])));
+        let (first, second) = (shards.read((0, 0)).unwrap(), shards.read((0, 1)).unwrap());
+        assert_eq!(first.parameters, [parameters(&[0, 1]), parameters(&[1, 2])]);
+        assert_eq!(second.parameters, [parameters(&[2, 3, 4]), parameters(&[3, 4, 5])]);
+        assert_eq!(second.donors.unwrap(), Donors { labels: vec![2, 7, 3, 7, 4, 7], index: vec![3; 6] });
         assert_eq!(shards.digest(&silent).unwrap(), written.digest);
         assert_ne!(written.digest, write(home.path(), &[vec![5]], true), "the digest covers the parameters");
     }

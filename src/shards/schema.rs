@@ -25,14 +25,19 @@ pub struct Layout {
     pub width: usize,
     /// Whether there is a column `pixels` with raw bytes in addition to the PNG.
     pub pixels: bool,
-    /// Whether there are columns of augmentation parameters.
-    pub parameters: bool,
+    /// The number of sets of columns of augmentation parameters: 0 without them, 1 for whole images, `digits` for slots.
+    pub parameters: usize,
+    /// Whether there are columns that name the image that each slot is taken from.
+    pub donors: bool,
 }
 
-/// The size in bytes of all lists in a row with `digits` digits: digits, glyphs and boxes, and the lists of
-/// augmentation parameters.
-pub fn list_bytes(digits: usize) -> usize {
-    8 * (6 * digits + 8)
+/// The columns of the class and the index of the image that each slot is taken from.
+pub const DONORS: [&str; 2] = ["donor_label", "donor_index"];
+
+/// The size in bytes of all lists in a row with `digits` digits: digits, glyphs and boxes, `parameters` sets of
+/// augmentation parameters, and `donors`, if there are any.
+pub fn list_bytes(digits: usize, parameters: usize, donors: bool) -> usize {
+    8 * (6 * digits + 8 * parameters + if donors { 2 * digits } else { 0 })
 }
 
 impl Layout {
@@ -61,9 +66,10 @@ impl Layout {
         if self.pixels {
             fields.push(Field::new("pixels", DataType::Binary, true));
         }
-        if self.parameters {
-            fields.extend(parameters::fields());
+        if self.donors {
+            fields.extend(DONORS.map(|name| list_field(name, self.digits)));
         }
+        (0..self.parameters).for_each(|set| fields.extend(parameters::fields(set, self.parameters)));
         Schema::new_with_metadata(
             fields,
             [(FEATURES_KEY.to_owned(), self.features())].into_iter().collect::<Metadata>(),
@@ -88,13 +94,14 @@ impl Layout {
         });
         let mut more = Vec::new();
         if self.pixels {
-            more.push(("pixels", json!({"dtype": "binary", "_type": "Value"})));
+            more.push(("pixels".to_owned(), json!({"dtype": "binary", "_type": "Value"})));
         }
-        if self.parameters {
-            more.extend(parameters::features());
+        if self.donors {
+            more.extend(DONORS.map(|name| (name.to_owned(), sequence(int.clone(), self.digits))));
         }
+        (0..self.parameters).for_each(|set| more.extend(parameters::features(set, self.parameters)));
         if let Value::Object(features) = &mut features {
-            features.extend(more.into_iter().map(|(name, feature)| (name.to_owned(), feature)));
+            features.extend(more);
         }
         json!({"info": {"features": features}}).to_string()
     }
@@ -106,14 +113,14 @@ mod tests {
 
     #[test]
     fn class_names_are_padded_to_the_number_of_digits() {
-        let layout = Layout { digits: 3, height: 28, width: 84, pixels: false, parameters: false };
+        let layout = Layout { digits: 3, height: 28, width: 84, pixels: false, parameters: 0, donors: false };
         let classes = layout.classes();
         assert_eq!((classes.len(), classes[7].as_str(), classes[999].as_str()), (1000, "007", "999"));
     }
 
     #[test]
     fn the_features_are_those_that_datasets_understands() {
-        let layout = Layout { digits: 1, height: 28, width: 28, pixels: true, parameters: true };
+        let layout = Layout { digits: 1, height: 28, width: 28, pixels: true, parameters: 1, donors: false };
         let names = r#"["0","1","2","3","4","5","6","7","8","9"]"#;
         let expected = format!(
             "{{\"info\":{{\"features\":{{\

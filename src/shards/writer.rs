@@ -37,10 +37,21 @@ pub struct Samples {
     /// The box around each digit's ink, `x, y, width, height` in pixels: `4 * digits` per sample. `None` if
     /// boxes are unknown.
     pub boxes: Option<Vec<i64>>,
-    /// The augmentation parameters of each sample, if the layout has columns for them.
-    pub parameters: Option<Parameters>,
+    /// The image that each slot is taken from, if the layout has columns for it.
+    pub donors: Option<Donors>,
+    /// The augmentation parameters of each sample, for each set of columns of the layout.
+    pub parameters: Vec<Parameters>,
     /// Grey pixels, row-major: `height * width` per sample.
     pub images: Vec<u8>,
+}
+
+/// The image that each slot of the samples is taken from: `digits` per sample.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Donors {
+    /// The classes of the images.
+    pub labels: Vec<i64>,
+    /// Their indices in the class.
+    pub index: Vec<i64>,
 }
 
 impl Samples {
@@ -207,15 +218,16 @@ pub fn row_digests(layout: &Layout, samples: &Samples) -> Vec<Digest> {
             for list in [
                 &[samples.labels[row], samples.index[row]],
                 &samples.digits[cells.clone()],
-                &samples.sources[cells],
+                &samples.sources[cells.clone()],
                 boxes,
             ] {
                 columns.extend_from_slice(&(list.len() as u64).to_le_bytes());
                 columns.extend(list.iter().flat_map(|value| value.to_le_bytes()));
             }
-            if let Some(parameters) = &samples.parameters {
-                parameters.put_bytes(row, &mut columns);
+            for list in samples.donors.iter().flat_map(|Donors { labels, index }| [labels, index]) {
+                columns.extend(list[cells.clone()].iter().flat_map(|value| value.to_le_bytes()));
             }
+            samples.parameters.iter().for_each(|parameters| parameters.put_bytes(row, &mut columns));
             let pixels = Digest::of(&samples.images[row * area..(row + 1) * area]);
             Parts::default().bytes(&columns).digest(&pixels).finish()
         })
@@ -265,7 +277,10 @@ fn arrays(layout: &Layout, samples: Samples) -> Result<Vec<ArrayRef>, arrow::err
         let raw = BinaryArray::try_new(OffsetBuffer::from_lengths(lengths), Buffer::from_vec(samples.images), None)?;
         columns.push(Arc::new(raw));
     }
-    if let Some(parameters) = &samples.parameters {
+    for list in samples.donors.iter().flat_map(|Donors { labels, index }| [labels, index]) {
+        columns.push(lists(list, n));
+    }
+    for parameters in &samples.parameters {
         columns.extend(parameters.arrays()?);
     }
     Ok(columns)

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use crate::augment::apply::{Scratch, Transform};
+use crate::augment::exchange::Exchange;
 use crate::augment::{self, Augmenter};
 use crate::error::Result;
 use crate::shards::Split;
@@ -50,21 +51,29 @@ impl<'a> Epochs<'a> {
         let Some(Augmented { config, stored }) = &self.augmented else { return Ok(Images::Plain(self.train)) };
         Ok(match stored(epoch)? {
             Some(split) => Images::Stored(Box::new(split)),
-            None => {
-                let scratch = RefCell::new(Scratch::default());
-                Images::InFlight { train: self.train, augmenter: Box::new(Augmenter::new(config, epoch)), scratch }
-            }
+            None => Images::InFlight(Box::new(InFlight {
+                train: self.train,
+                augmenter: Augmenter::new(config, epoch, self.train.digits),
+                exchange: self.exchange(epoch),
+                buffers: RefCell::default(),
+            })),
         })
+    }
+
+    /// The exchange of an epoch, counted from 0. `None` if no digits are exchanged.
+    pub fn exchange(&self, epoch: usize) -> Option<Exchange> {
+        let Augmented { config, .. } = self.augmented.as_ref()?;
+        config.exchange.map(|pairs| Exchange::draw(pairs, config.seed, epoch, self.train))
     }
 
     /// The transforms of an epoch, counted from 0, by the position of the image in the training split, for a GPU that
     /// applies them itself. `None` if the images are not augmented.
-    pub fn transforms(&self, epoch: usize) -> Option<impl Fn(usize) -> Transform + Sync + 'a> {
+    pub fn transforms(&self, epoch: usize) -> Option<impl Fn(usize) -> Vec<Transform> + Sync + 'a> {
         let Augmented { config, .. } = self.augmented.as_ref()?;
-        let (augmenter, train) = (Augmenter::new(config, epoch), self.train);
+        let (augmenter, train) = (Augmenter::new(config, epoch, self.train.digits), self.train);
         Some(move |row: usize| {
             let size = (train.height, train.width);
-            augmenter.transform(&augmenter.params(train.sample(row), size), size)
+            augmenter.transforms(&augmenter.params(train.sample(row), size), size)
         })
     }
 }
@@ -76,14 +85,16 @@ pub enum Images<'a> {
     /// A stored epoch.
     Stored(Box<Split>),
     /// The training split, whose images are augmented one by one on request.
-    InFlight {
-        /// The training split.
-        train: &'a Split,
-        /// The augmentation of the epoch.
-        augmenter: Box<Augmenter>,
-        /// The augmentation's buffers.
-        scratch: RefCell<Scratch>,
-    },
+    InFlight(Box<InFlight<'a>>),
+}
+
+/// The augmentation of one epoch in flight.
+pub struct InFlight<'a> {
+    train: &'a Split,
+    augmenter: Augmenter,
+    exchange: Option<Exchange>,
+    /// An image after its exchange, and the augmentation's buffers.
+    buffers: RefCell<(Vec<u8>, Scratch)>,
 }
 
 impl Images<'_> {
@@ -92,10 +103,35 @@ impl Images<'_> {
         match self {
             Images::Plain(split) => out.copy_from_slice(split.image(row)),
             Images::Stored(split) => out.copy_from_slice(split.image(row)),
-            Images::InFlight { train, augmenter, scratch } => {
-                let size = (train.height, train.width);
-                augmenter.apply(train.sample(row), train.image(row), size, out, &mut scratch.borrow_mut());
-            }
+            Images::InFlight(images) => images.fill(row, out),
         }
+    }
+
+    /// The digits of the image at a position of the training split, left to right.
+    pub fn target(&self, row: usize) -> &[u8] {
+        match self {
+            Images::Plain(split) => split.target(row),
+            Images::Stored(split) => split.target(row),
+            Images::InFlight(images) => match &images.exchange {
+                Some(exchange) => exchange.target(row),
+                None => images.train.target(row),
+            },
+        }
+    }
+}
+
+impl InFlight<'_> {
+    fn fill(&self, row: usize, out: &mut [u8]) {
+        let InFlight { train, augmenter, exchange, buffers } = self;
+        let (exchanged, scratch) = &mut *buffers.borrow_mut();
+        let image = match exchange {
+            Some(exchange) => {
+                exchanged.resize(out.len(), 0);
+                exchange.fill(train, row, exchanged);
+                exchanged
+            }
+            None => train.image(row),
+        };
+        augmenter.apply(train.sample(row), image, (train.height, train.width), out, scratch);
     }
 }

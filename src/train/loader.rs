@@ -91,7 +91,7 @@ impl Maker<'_, '_> {
             let size = [train.height, train.width];
             #[expect(clippy::indexing_slicing, reason = "it asks for as many images as it is told that there are")]
             let input = self.normalise.batch(batch.len(), size, |i, into| images.fill(batch[i], into))?;
-            let targets = batch.iter().flat_map(|&i| train.target(i));
+            let targets = batch.iter().flat_map(|&i| images.target(i));
             if !send(Ok(Batch { input, targets: targets.copied().collect() })) {
                 return Ok(false);
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use multidigit::augment::apply::Scratch;
 use multidigit::augment::{Augmenter, Config, epoch_folder};
-use multidigit::shards::{DATA, Parameters, Samples, Shards};
+use multidigit::shards::{DATA, Donors, Parameters, Samples, Shards};
 
 use super::Home;
 
@@ -14,18 +14,20 @@ const AREA: usize = 64 * 64;
 /// The training samples in a folder, in order.
 fn train(folder: &Path) -> Samples {
     let shards = Shards::open(&folder.join(DATA), "train").unwrap();
-    let mut all = Samples { parameters: shards.layout().parameters.then(Parameters::default), ..Samples::default() };
+    let sets = vec![Parameters::default(); shards.layout().parameters];
+    let mut all = Samples { parameters: sets, ..Samples::default() };
     for position in shards.positions() {
         let part = shards.read(position).unwrap();
         all.labels.extend(part.labels);
         all.index.extend(part.index);
+        all.digits.extend(part.digits);
+        all.sources.extend(part.sources);
         all.images.extend(part.images);
-        if let (Some(all), Some(part)) = (&mut all.parameters, part.parameters) {
-            all.angle.extend(part.angle);
-            all.translate.extend(part.translate);
-            all.scale.extend(part.scale);
-            all.shear.extend(part.shear);
-            all.erased.extend(part.erased);
+        all.parameters.iter_mut().zip(part.parameters).for_each(|(all, part)| all.append(part));
+        if let Some(part) = part.donors {
+            let Donors { labels, index } = all.donors.get_or_insert_default();
+            labels.extend(part.labels);
+            index.extend(part.index);
         }
     }
     all
@@ -46,16 +48,16 @@ fn an_epoch_or_a_sample_computed_alone_equals_the_stored_one() {
     let home = Home::new();
     home.ok(&["run", "augment", "--set", "augment.epochs=4"]);
     let (originals, stored) = (train(&home.path("artifacts/dataset")), epoch(&home, 3));
-    let parameters = stored.parameters.unwrap();
+    let [parameters] = &stored.parameters[..] else { panic!("one set of columns") };
     assert_eq!((stored.labels.len(), &stored.labels, &stored.index), (1280, &originals.labels, &originals.index));
-    let third = Augmenter::new(&Config::default(), 3);
+    let third = Augmenter::new(&Config::default(), 3, 2);
     let (mut out, mut scratch) = (vec![0; AREA], Scratch::default());
     // in reverse order, and every hundredth with a new augmenter
     for row in (0..stored.labels.len()).rev() {
-        let alone = (row % 100 == 0).then(|| Augmenter::new(&Config::default(), 3));
+        let alone = (row % 100 == 0).then(|| Augmenter::new(&Config::default(), 3, 2));
         let sample = (originals.labels[row], originals.index[row]);
         let pixels = &originals.images[row * AREA..][..AREA];
-        let drawn = alone.as_ref().unwrap_or(&third).apply(sample, pixels, (64, 64), &mut out, &mut scratch);
+        let drawn = alone.as_ref().unwrap_or(&third).apply(sample, pixels, (64, 64), &mut out, &mut scratch)[0];
         assert!(out == stored.images[row * AREA..][..AREA], "{sample:?}");
         assert_eq!(drawn.angle, parameters.angle[row]);
         assert_eq!(drawn.affine.map(|affine| affine.scale), parameters.scale[row]);
@@ -64,7 +66,7 @@ fn an_epoch_or_a_sample_computed_alone_equals_the_stored_one() {
         let erased = drawn.erase.map(|e| [e.left, e.top, e.width, e.height].map(|value| value as i64));
         assert_eq!(erased, parameters.erased[row]);
     }
-    assert!(epoch(&home, 0).parameters.unwrap() != parameters);
+    assert!(epoch(&home, 0).parameters[0] != *parameters);
 }
 
 #[test]
@@ -85,11 +87,11 @@ fn the_content_does_not_depend_on_shards_and_row_groups() {
 fn an_operator_that_is_off_leaves_the_columns_of_the_others_alone() {
     let home = Home::new();
     home.ok(&["run", "augment"]);
-    let all = epoch(&home, 0).parameters.unwrap();
+    let all = epoch(&home, 0).parameters.remove(0);
     let without = |operator: &str| {
         home.ok(&["run", "augment", "--set", &format!("augment.{operator}=null")]);
         home.ok(&["verify"]);
-        epoch(&home, 0).parameters.unwrap()
+        epoch(&home, 0).parameters.remove(0)
     };
     let rows = all.angle.len();
     assert!(all.erased.iter().any(Option::is_some) && all.erased.iter().any(Option::is_none));
@@ -97,6 +99,44 @@ fn an_operator_that_is_off_leaves_the_columns_of_the_others_alone() {
     assert_eq!(without("erasing"), Parameters { erased: vec![None; rows], ..all.clone() });
     let (translate, scale, shear) = (vec![None; rows], vec![None; rows], vec![None; rows]);
     assert_eq!(without("affine"), Parameters { translate, scale, shear, ..all });
+}
+
+/// The image that a stored row names for each slot gives its digit, its glyph and its pixels.
+#[test]
+fn a_stored_exchange_names_the_images_that_its_slots_are_taken_from() {
+    for pairs in ["strict", "free"] {
+        let home = Home::new();
+        let exchange = format!("augment.exchange={pairs}");
+        let off =
+            ["augment.rotation=null", "augment.affine=null", "augment.erasing=null", "dataset.row_group_rows=300"];
+        let settings = [&off[..], &["augment.by=slot", &exchange]].concat();
+        let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        home.ok(&[&["run", "augment"], &arguments[..]].concat());
+        let (originals, stored) = (train(&home.path("artifacts/dataset")), epoch(&home, 0));
+        let donors = stored.donors.as_ref().unwrap();
+        let place = |label: i64, index: i64| {
+            let is_it = |row: &usize| (originals.labels[*row], originals.index[*row]) == (label, index);
+            (0..originals.labels.len()).find(is_it).unwrap()
+        };
+        let half = |images: &[u8], row: usize, slot: usize| -> Vec<u8> {
+            let image = &images[row * AREA..][..AREA];
+            image.chunks_exact(64).flat_map(|line| line[32 * slot..][..32].to_vec()).collect()
+        };
+        for row in 0..stored.labels.len() {
+            for slot in 0..2 {
+                let cell = 2 * row + slot;
+                let donor = place(donors.labels[cell], donors.index[cell]);
+                assert!(slot == 1 || donor == row, "the first slot stays");
+                assert_eq!(stored.digits[cell], originals.digits[2 * donor + slot]);
+                assert_eq!(stored.sources[cell], originals.sources[2 * donor + slot]);
+                assert!(half(&stored.images, row, slot) == half(&originals.images, donor, slot), "{row} {slot}");
+            }
+        }
+        assert_eq!(stored.labels == originals.labels, pairs == "strict");
+        assert_eq!(stored.index, originals.index);
+        assert_eq!(stored.parameters.len(), 2);
+        assert!(home.ok(&[&["verify"], &arguments[..]].concat()).contains("augment   ok "));
+    }
 }
 
 #[test]
@@ -152,7 +192,7 @@ fn the_preview_shows_originals_beside_their_augmentations() {
         assert!(shown(row, 0) == pixels);
         for epoch in 0..3 {
             let sample = (originals.labels[at], originals.index[at]);
-            Augmenter::new(&Config::default(), epoch).apply(sample, pixels, (64, 64), &mut out, &mut scratch);
+            Augmenter::new(&Config::default(), epoch, 2).apply(sample, pixels, (64, 64), &mut out, &mut scratch);
             assert!(shown(row, epoch as u32 + 1) == out, "row {row}, epoch {epoch}");
         }
     }

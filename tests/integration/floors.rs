@@ -27,14 +27,14 @@ const FLOORS: [&[&str]; 9] = [
     &["report"],
     &["config"],
     &["pipeline"],
-    &["inspect", "predict", "preview", "recipe"],
+    &["inspect", "predict", "preview", "recipe", "sweep"],
 ];
 
 /// The data that one stage passes to another on the same floor: (module, what it may import).
 const HANDED_ON: [(&str, &[&str]); 3] = [
     ("plan", &["raw::SIDE", "raw::Origin"]),
     ("dataset", &["raw::Glyphs", "raw::SIDE", "raw::Licence", "raw::Origin", "plan::"]),
-    ("augment", &["plan::facts"]),
+    ("augment", &["plan::facts", "plan::slot"]),
 ];
 
 fn floor(module: &str) -> usize {

@@ -33,6 +33,7 @@ mod raw;
 mod records;
 mod report;
 mod resume;
+mod sweep;
 mod torchvision;
 mod training;
 

@@ -337,6 +337,11 @@ fn storage_that_cannot_be_read_back_or_held_is_refused() {
     assert_eq!(long.code, Some(2));
     let words = "found 1200000 rows of 28x28 pixels; expected at most 1198372: 128 MiB of lists";
     assert!(long.stderr.contains(words), "{}", long.stderr);
+    let donors =
+        ["run", "dataset", "--set", "dataset.row_group_rows=1100000", "--set", "dataset.rows_per_shard=1100000"];
+    let donors = home.call(&[&donors[..], &["--set", "augment.exchange=strict"]].concat());
+    let words = "found 1100000 rows of 28x28 pixels; expected at most 1048576: 128 MiB of lists";
+    assert!(donors.code == Some(2) && donors.stderr.contains(words), "{}", donors.stderr);
 }
 
 #[test]

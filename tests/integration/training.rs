@@ -106,7 +106,19 @@ fn a_run_starts_from_the_weights_of_another_which_are_an_input_of_it() {
 
 #[test]
 fn training_on_stored_epochs_equals_training_in_flight() {
-    let [stored, in_flight] = [tiny(&["augment.epochs=2"]), tiny(&["augment.epochs=0"])];
+    stored_equals_in_flight(&[]);
+    // an exchange takes digits from all images
+    stored_equals_in_flight(&[
+        "augment.by=slot",
+        "augment.exchange=free",
+        "train.samples=null",
+        "train.batch_size=160",
+    ]);
+}
+
+fn stored_equals_in_flight(settings: &[&str]) {
+    let [stored, in_flight] =
+        ["augment.epochs=2", "augment.epochs=0"].map(|epochs| tiny(&[settings, &[epochs]].concat()));
     let weights = [&stored, &in_flight].map(|home| {
         home.ok(&["run", "train"]);
         fs::read(home.path("artifacts/train/tiny/weights/last.safetensors")).unwrap()

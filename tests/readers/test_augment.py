@@ -5,13 +5,16 @@ are taken from the dataset's own train shards, transformed by torchvision on Pil
 epoch's shards hold, and compared to the last pixel. The rest asks each reader for the columns, nulls included.
 
     MULTIDIGIT_DATASET  the dataset's folder, default artifacts/dataset; the epoch is looked for beside it, in augment/
+    MULTIDIGIT          the program, default target/release/multidigit
 
-The epoch is that of the default pipeline.yaml: the paper's recipe.
+The epoch is that of the default pipeline.yaml: the paper's recipe. One test makes a small data set of its own, to replay
+augmentation by slot and an exchange of digits.
 """
 
 import io
 import json
 import os
+import subprocess
 from pathlib import Path
 
 # Before the readers are imported: nothing here may ask the network.
@@ -33,6 +36,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASET = Path(os.environ.get("MULTIDIGIT_DATASET") or ROOT / "artifacts" / "dataset").resolve()
+PROGRAM = Path(os.environ.get("MULTIDIGIT") or ROOT / "target" / "release" / "multidigit").resolve()
 EPOCH = DATASET.parent / "augment" / "epoch-000"
 PATTERN = str(EPOCH / "data" / "train-*.parquet")
 SQL_PATTERN = "'" + PATTERN.replace("'", "''") + "'"
@@ -109,6 +113,41 @@ def test_torchvision_replays_the_epoch_to_the_last_pixel(table):
         erased += row["erased"] is not None
     # A quarter of 320, binomial: standard deviation 7.7; five of them.
     assert abs(erased - 80) < 39
+
+
+@pytest.mark.parametrize("exchange", ["null", "strict", "free"])
+def test_torchvision_replays_slots_and_exchanges_to_the_last_pixel(tmp_path, exchange):
+    # Three slots of 33 columns begin at the columns 0, 33 and 67.
+    settings = ["raw.source=synthetic", "plan.digits=3", "plan.image_size=[40,101]", "plan.samples_per_class=1"]
+    settings += ["plan.split.ratio=[4,1,1]", "augment.by=slot", f"augment.exchange={exchange}"]
+    words = ["run", "augment", "--quiet", *(word for setting in settings for word in ("--set", setting))]
+    subprocess.run([PROGRAM, *words], cwd=tmp_path, stdout=subprocess.DEVNULL, check=True)
+    dataset, epoch = tmp_path / "artifacts" / "dataset", tmp_path / "artifacts" / "augment" / "epoch-000"
+    originals = pa.concat_tables([pq.read_table(path) for path in shards(dataset)]).to_pylist()
+    by_key = {(row["label"], row["index"]): row for row in originals}
+    rows = pa.concat_tables([pq.read_table(path) for path in shards(epoch)]).to_pylist()
+    loaded = datasets.load_dataset(str(epoch), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(rows) == len(originals) == loaded.num_rows
+    moved = 0
+    for row, original in zip(rows, originals):
+        if exchange == "null":
+            assert "donor_label" not in row
+            donors = [(row["label"], row["index"])] * 3
+        else:
+            donors = list(zip(row["donor_label"], row["donor_index"]))
+        assert donors[0] == (original["label"], original["index"])
+        got = np.asarray(opened(row["image"]["bytes"]))
+        assert got.shape == (40, 101) and not got[:, 66].any() and not got[:, 100].any()
+        for slot, (left, key) in enumerate(zip((0, 33, 67), donors)):
+            donor = by_key[key]
+            assert donor["digits"][slot] == row["digits"][slot]
+            assert donor["source_index"][slot] == row["source_index"][slot]
+            names = {name: row[f"{name}_{slot}"] for name in NAMES}
+            image = opened(donor["image"]["bytes"]).crop((left, 0, left + 33, 40))
+            assert np.array_equal(got[:, left : left + 33], replay(image, names, 33)), (key, slot)
+        assert int("".join(map(str, row["digits"]))) == row["label"]
+        moved += row["label"] != original["label"]
+    assert (moved > 0) == (exchange == "free")
 
 
 def test_the_parameters_lie_where_the_recipe_puts_them(parameters):

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::augment::{self, Augmenter};
+use crate::augment::{self, Images, Maker};
 use crate::config::Config;
 use crate::dataset::is_shard_of;
 use crate::digest::Digest;
@@ -33,6 +33,10 @@ impl Definition for Augment {
 
     fn inputs(&self, _: &Config) -> &'static [Input] {
         &[Input::Keyed(Stage::Dataset)]
+    }
+
+    fn settings(&self, config: &Config) -> Vec<(String, Value)> {
+        vec![(self.name().to_owned(), Value::Object(augment::settings(&config.augment)))]
     }
 
     fn is_characteristic(&self, path: &str) -> bool {
@@ -66,18 +70,22 @@ impl Definition for Augment {
     /// Augments the images again from the data set.
     fn first_difference(&self, pipeline: &Pipeline, record: &Record) -> Result<Option<String>> {
         let Some(config) = record.settings_of("augment") else { return Ok(None) };
-        let dataset = Shards::open(&pipeline.folder(Stage::Dataset).join(DATA), "train")?;
+        let folder = pipeline.folder(Stage::Dataset);
+        let dataset = Shards::open(&folder.join(DATA), "train")?;
+        let images = Images::read(&config, &folder)?;
         for epoch in 0.. {
             let data = self.folder(pipeline).join(augment::epoch_folder(epoch)).join(DATA);
             if !data.is_dir() {
                 break;
             }
-            let augmenter = Augmenter::new(&config, epoch);
-            let mut positions = dataset.positions();
-            let size = (dataset.layout().height, dataset.layout().width);
-            let augment = |_: usize| match positions.next() {
-                Some(position) => Ok(augmenter.augment(dataset.read(position)?, size)),
-                None => Ok(Samples::default()),
+            let maker = Maker::new(&config, epoch, dataset.layout(), images.as_ref());
+            let (mut positions, mut first) = (dataset.positions(), 0);
+            let augment = |rows: usize| {
+                first += rows;
+                match positions.next() {
+                    Some(position) => Ok(maker.make(dataset.read(position)?, first - rows)),
+                    None => Ok(Samples::default()),
+                }
             };
             let difference = compare(&Shards::open(&data, "train")?, "the data set", dataset.rows(), augment)?;
             if difference.is_some() {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::augment;
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -28,7 +29,7 @@ impl Definition for Report {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn inputs(&self, _: &Config) -> &'static [Input] {
@@ -57,7 +58,8 @@ impl Definition for Report {
 
     fn settings(&self, config: &Config) -> Vec<(String, Value)> {
         // the page shows the effect of the settings of `augment` on a few images
-        vec![key::section(config, "augment", &["epochs"]), key::section(config, "report", &[])]
+        let augment = augment::pixel_settings(&config.augment);
+        vec![("augment".to_owned(), Value::Object(augment)), key::section(config, "report", &[])]
     }
 
     fn is_characteristic(&self, path: &str) -> bool {

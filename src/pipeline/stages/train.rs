@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
@@ -77,7 +78,7 @@ impl Definition for Train {
         let train = ("train".to_owned(), Value::Object(settings));
         match config.train.augment {
             // epochs that are not stored as shards are augmented in flight
-            true => vec![key::section(config, "augment", &["epochs"]), train],
+            true => vec![("augment".to_owned(), Value::Object(augment::pixel_settings(&config.augment))), train],
             false => vec![train],
         }
     }
@@ -232,18 +233,35 @@ fn weights_file(weights: Weights) -> String {
 /// A description of the training that remains after `done` epochs: the network, the epochs, the images
 /// and, on the CPU, the time.
 fn expectation(config: &Config, done: usize) -> String {
-    let train = &train::Config { epochs: config.train.epochs - done, ..config.train.clone() };
-    let [images, val, _] = config.plan.counts().map(|count| count as usize);
-    let images = train.samples.unwrap_or(images).min(images);
-    let shape = train.shape(config.plan.digits, config.plan.image_size);
-    let time = match train.device {
-        Device::Cpu if !estimate::is_worthwhile(train, images) => None,
-        Device::Cpu => estimate::estimate(train, shape, images, val).ok().map(estimate::words),
-        Device::Cuda => None, // its speed is known only once it trains
-    };
+    let time = training_time(config, done).map(estimate::words);
     let time = time.map_or_else(String::new, |time| format!(", {time} on this machine by steps just measured"));
-    let epochs = if train.epochs == 1 { "1 epoch".to_owned() } else { format!("{} epochs", train.epochs) };
-    format!("{}, {epochs} of {images} images{time}", train.model)
+    let epochs = config.train.epochs - done;
+    let epochs = if epochs == 1 { "1 epoch".to_owned() } else { format!("{epochs} epochs") };
+    format!("{}, {epochs} of {} images{time}", config.train.model, images(config))
+}
+
+/// The number of images that a training uses.
+fn images(config: &Config) -> usize {
+    let [images, ..] = config.plan.counts().map(|count| count as usize);
+    config.train.samples.unwrap_or(images).min(images)
+}
+
+/// The time on this machine of the training that remains after `done` epochs, by steps that are measured now. `None` for a
+/// training of seconds, and on a GPU, whose speed is known only once it trains.
+pub fn training_time(config: &Config, done: usize) -> Option<Duration> {
+    let train = &train::Config { epochs: config.train.epochs - done, ..config.train.clone() };
+    let ([_, val, _], images) = (config.plan.counts(), images(config));
+    let shape = train.shape(config.plan.digits, config.plan.image_size);
+    let is_measured = train.device == Device::Cpu && estimate::is_worthwhile(train, images);
+    is_measured.then(|| estimate::estimate(train, shape, images, val as usize).ok()).flatten()
+}
+
+impl Pipeline {
+    /// Whether the configured run is trained, by the configured settings.
+    pub fn is_trained(&self) -> Result<bool> {
+        let settings = key::settings(Stage::Train, &self.config);
+        Ok(self.record(Stage::Train)?.is_some_and(|record| record.key.settings == settings))
+    }
 }
 
 /// Returns an error if a finished run has other settings than the configured ones.

@@ -94,62 +94,99 @@ INLINE int erased_pixel(int grey, const int *e, int x, int y) {
   return y >= e[0] && y < e[0] + e[2] && x >= e[1] && x < e[1] + e[3] ? e[4] : grey;
 }
 
+// Images of the data set, after the exchange of digits.
+struct Images {
+  const u8 *pixels;
+  int height, width, digits;
+  const u32 *donors; // the row that each slot of each image is taken from; null: no exchange
+};
+
+// The columns of a slot, as `slot` of src/plan/mod.rs.
+INLINE int slot_left(int place, int digits, int width) { return (int)((u64)place * width / digits); }
+
+INLINE int pixel(const Images *images, u32 row, int x, int y) {
+  if (images->donors) {
+    const u32 *donors = images->donors + (u64)row * images->digits;
+    int wide = images->width / images->digits, place = images->digits - 1;
+    for (; place > 0; place--) {
+      int left = slot_left(place, images->digits, images->width);
+      if (x >= left && x < left + wide) break;
+    }
+    row = donors[place];
+  }
+  return images->pixels[((u64)row * images->height + y) * images->width + x];
+}
+
+// Augments one image with all threads of the block: the whole image if `parts` is 1, and otherwise each slot as an image of
+// its own. `one` and `two` have room for an image each, and `transform` for a transform. `write` takes a position of the
+// image and its grey.
+template <class Write>
+INLINE void augment(const Images *images, u32 row, const Transform *transforms, int parts, Transform *transform, u8 *one,
+                    u8 *two, Write write) {
+  int height = images->height, width = images->width;
+  if (width % parts) { // some columns belong to no slot
+    for (int i = threadIdx.x; i < height * width; i += blockDim.x) {
+      write(i % width, i / width, pixel(images, row, i % width, i / width));
+    }
+  }
+  int wide = width / parts, area = height * wide;
+  for (int part = 0; part < parts; part++) {
+    int left = slot_left(part, parts, width);
+    const u32 *from = (const u32 *)(transforms + (u64)row * parts + part);
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < sizeof(Transform) / 4; i += blockDim.x) ((u32 *)transform)[i] = from[i];
+    for (int i = threadIdx.x; i < area; i += blockDim.x) one[i] = (u8)pixel(images, row, left + i % wide, i / wide);
+    __syncthreads();
+    const u8 *source = one;
+    if (transform->warps == 2) {
+      for (int i = threadIdx.x; i < area; i += blockDim.x) {
+        two[i] = (u8)warped_pixel(one, height, wide, transform->warp, i % wide, i / wide);
+      }
+      source = two;
+      __syncthreads();
+    }
+    const Warp *last = transform->warp + (transform->warps == 2);
+    for (int i = threadIdx.x; i < area; i += blockDim.x) {
+      int x = i % wide, y = i / wide, grey = source[i];
+      if (transform->warps) grey = warped_pixel(source, height, wide, last, x, y);
+      write(left + x, y, erased_pixel(grey, transform->erase, x, y));
+    }
+  }
+}
+
 // One block per image. `order` and `step` select the images of the data set; without `order`, they are consecutive from
-// `first` on. If `transforms` is null, nothing is augmented. `between` has room for two images per block if they do not
-// fit into shared memory.
+// `first` on. If `transforms` is null, nothing is augmented; otherwise there are `parts` of them per image. `between` has
+// room for two images per block if they do not fit into shared memory.
 extern "C" __global__ void __launch_bounds__(256)
-images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u32 first, const Step *step,
-       const Transform *transforms, const float *normalised, real *out, u8 *between) {
+images(const u8 *pixels, u32 stride, int height, int width, const u32 *order, u32 first, const Step *step, int digits,
+       const u32 *donors, const Transform *transforms, int parts, const float *normalised, real *out, u8 *between) {
   extern __shared__ u8 shared[];
   __shared__ float table[256];
   __shared__ Transform transform;
   u32 area = (u32)(height * width), at = order ? step->step * stride + blockIdx.x : first + blockIdx.x;
   u32 row = order ? order[at] : at;
-  const u8 *source = pixels + (u64)row * area;
   u8 *one = between ? between + (u64)blockIdx.x * 2 * area : shared, *two = one + area;
+  real *into = out + (u64)blockIdx.x * area;
   table[threadIdx.x] = normalised[threadIdx.x];
-  if (transforms) {
-    const u32 *from = (const u32 *)(transforms + row);
-    for (u32 i = threadIdx.x; i < sizeof(Transform) / 4; i += blockDim.x) ((u32 *)&transform)[i] = from[i];
-    for (u32 i = threadIdx.x; i < area; i += blockDim.x) one[i] = source[i];
-    source = one;
-  }
   __syncthreads();
-  if (transforms && transform.warps == 2) {
-    for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
-      two[i] = (u8)warped_pixel(one, height, width, transform.warp, i % width, i / width);
-    }
-    source = two;
-    __syncthreads();
+  if (!transforms) {
+    const u8 *source = pixels + (u64)row * area;
+    for (u32 i = threadIdx.x; i < area; i += blockDim.x) into[i] = narrow(table[source[i]]);
+    return;
   }
-  const Warp *last = transform.warp + (transform.warps == 2);
-  for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
-    int grey = source[i], x = i % width, y = i / width;
-    if (transforms) {
-      if (transform.warps) grey = warped_pixel(source, height, width, last, x, y);
-      grey = erased_pixel(grey, transform.erase, x, y);
-    }
-    out[(u64)blockIdx.x * area + i] = narrow(table[grey]);
-  }
+  Images set = {pixels, height, width, digits, donors};
+  augment(&set, row, transforms, parts, &transform, one, two,
+          [&](int x, int y, int grey) { into[y * width + x] = narrow(table[grey]); });
 }
 
 // Augments some images like `images`, but without normalisation.
 extern "C" __global__ void __launch_bounds__(256)
-augmented(const u8 *pixels, int height, int width, const Transform *transforms, u8 *out, u8 *between) {
+augmented(const u8 *pixels, int height, int width, int digits, const u32 *donors, const Transform *transforms, int parts,
+          u8 *out, u8 *between) {
+  __shared__ Transform transform;
   u32 area = (u32)(height * width);
-  const u8 *source = pixels + (u64)blockIdx.x * area;
-  const Transform *transform = transforms + blockIdx.x;
-  u8 *two = between + (u64)blockIdx.x * area;
-  if (transform->warps == 2) {
-    for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
-      two[i] = (u8)warped_pixel(source, height, width, transform->warp, i % width, i / width);
-    }
-    source = two;
-    __syncthreads();
-  }
-  for (u32 i = threadIdx.x; i < area; i += blockDim.x) {
-    int x = i % width, y = i / width, grey = source[i];
-    if (transform->warps) grey = warped_pixel(source, height, width, transform->warp + (transform->warps == 2), x, y);
-    out[(u64)blockIdx.x * area + i] = (u8)erased_pixel(grey, transform->erase, x, y);
-  }
+  u8 *one = between + (u64)blockIdx.x * 2 * area, *into = out + (u64)blockIdx.x * area;
+  Images set = {pixels, height, width, digits, donors};
+  augment(&set, blockIdx.x, transforms, parts, &transform, one, one + area,
+          [&](int x, int y, int grey) { into[y * width + x] = (u8)grey; });
 }

@@ -59,10 +59,14 @@ pub struct DeviceImages {
     targets: CudaSlice<u8>,
     normalised: CudaSlice<f32>,
     order: Option<CudaSlice<u32>>,
+    donors: Option<CudaSlice<u32>>,
     transforms: Option<CudaSlice<u64>>,
+    /// The number of transforms per image.
+    parts: usize,
     between: Option<CudaSlice<u8>>,
     height: usize,
     width: usize,
+    digits: usize,
 }
 
 impl DeviceImages {
@@ -77,6 +81,7 @@ impl DeviceImages {
         most: usize,
     ) -> Result<DeviceImages> {
         let stream = session.stream();
+        let images = pixels.len() / (height * width).max(1);
         let area = height * width;
         // SAFETY: kernels write it before they read it.
         let between =
@@ -87,10 +92,13 @@ impl DeviceImages {
             targets: stream.clone_htod(targets)?,
             normalised: stream.clone_htod(normalised)?,
             order: None,
+            donors: None,
             transforms: None,
+            parts: 1,
             between,
             height,
             width,
+            digits: targets.len() / images.max(1),
         };
         session.wait()?;
         Ok(images)
@@ -106,15 +114,30 @@ impl DeviceImages {
         Ok(())
     }
 
-    /// Sets the transform of each image of the data set for this epoch.
-    pub fn set_transforms(&mut self, transforms: &[Transform]) -> Result<()> {
-        let words: Vec<u64> = transforms.iter().flat_map(words).collect();
+    /// Sets the transforms of each image of the data set for this epoch: one for the image, or one for each slot.
+    pub fn set_transforms(&mut self, transforms: &[Vec<Transform>]) -> Result<()> {
+        let words: Vec<u64> = transforms.iter().flatten().flat_map(words).collect();
         let stream = self.session.stream();
         match &mut self.transforms {
             Some(room) if room.len() == words.len() => stream.memcpy_htod(&words, room)?,
             room => *room = Some(stream.clone_htod(&words)?),
         }
+        self.parts = transforms.first().map_or(1, Vec::len);
         Ok(())
+    }
+
+    /// Sets the exchange of digits for this epoch: the row that each slot of each image is taken from, and the digits of
+    /// each image. Images that are augmented are exchanged first.
+    pub fn set_exchange(&mut self, donors: &[u32], targets: &[u8]) -> Result<()> {
+        let stream = self.session.stream();
+        match &mut self.donors {
+            Some(room) if room.len() == donors.len() => stream.memcpy_htod(donors, room)?,
+            room => *room = Some(stream.clone_htod(donors)?),
+        }
+        if targets.len() != self.targets.len() {
+            return Err(Error::tensor(format!("{} digits for {}", targets.len(), self.targets.len())));
+        }
+        Ok(stream.memcpy_htod(targets, &mut self.targets)?)
     }
 
     /// The address of the digits.
@@ -137,6 +160,7 @@ impl DeviceImages {
         let (order, first, stride) = rows.arguments();
         let transforms = self.transforms.as_ref().filter(|_| augment);
         let transforms = transforms.map_or(0, |transforms| self.session.address(transforms));
+        let donors = self.donors.as_ref().map_or(0, |donors| self.session.address(donors));
         let between = self.between.as_ref().map_or(0, |between| self.session.address(between));
         let shared = if transforms != 0 && between == 0 { 2 * self.height * self.width } else { 0 };
         let config = LaunchConfig {
@@ -144,7 +168,7 @@ impl DeviceImages {
             block_dim: (THREADS, 1, 1),
             shared_mem_bytes: shared as u32,
         };
-        let arguments: [Argument; 11] = [
+        let arguments: [Argument; 14] = [
             self.session.address(&self.pixels).into(),
             stride.into(),
             self.height.into(),
@@ -152,7 +176,10 @@ impl DeviceImages {
             order.into(),
             first.into(),
             self.session.step().into(),
+            self.digits.into(),
+            donors.into(),
             transforms.into(),
+            self.parts.into(),
             self.session.address(&self.normalised).into(),
             address(&out)?.into(),
             between.into(),
@@ -163,31 +190,40 @@ impl DeviceImages {
     }
 }
 
-/// The pixels of some images after their transforms.
+/// The pixels of some images after an exchange of digits and their transforms. `donors` are the rows that the slots of each
+/// image are taken from; if there are none, nothing is exchanged.
 pub fn augmented(
     session: &Session,
     pixels: &[u8],
-    transforms: &[Transform],
+    donors: &[u32],
+    transforms: &[Vec<Transform>],
     [height, width]: [usize; 2],
 ) -> Result<Vec<u8>> {
-    let images = transforms.len();
-    if pixels.len() != images * height * width {
-        return Err(Error::tensor(format!("{} bytes for {images} images", pixels.len())));
+    let (images, parts) = (transforms.len(), transforms.first().map_or(1, Vec::len));
+    let digits = donors.len() / images.max(1);
+    let fits = pixels.len() == images * height * width && donors.iter().all(|&row| (row as usize) < images);
+    if !fits || transforms.iter().any(|of| of.len() != parts) {
+        return Err(Error::tensor(format!("{} bytes and {} donors for {images} images", pixels.len(), donors.len())));
     }
     let stream = session.stream();
-    let words: Vec<u64> = transforms.iter().flat_map(words).collect();
+    let words: Vec<u64> = transforms.iter().flatten().flat_map(words).collect();
     let (source, words) = (stream.clone_htod(pixels)?, stream.clone_htod(&words)?);
-    let [out, between] = [stream.alloc_zeros::<u8>(pixels.len())?, stream.alloc_zeros::<u8>(pixels.len())?];
+    let exchange = (!donors.is_empty()).then(|| stream.clone_htod(donors)).transpose()?;
+    let [out, between] = [pixels.len(), 2 * pixels.len()].map(|bytes| stream.alloc_zeros::<u8>(bytes));
+    let (out, between) = (out?, between?);
     let config = LaunchConfig { grid_dim: (images as u32, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
-    let arguments: [Argument; 6] = [
+    let arguments: [Argument; 9] = [
         session.address(&source).into(),
         height.into(),
         width.into(),
+        digits.into(),
+        exchange.as_ref().map_or(0, |donors| session.address(donors)).into(),
         session.address(&words).into(),
+        parts.into(),
         session.address(&out).into(),
         session.address(&between).into(),
     ];
-    // SAFETY: the arguments are those of the kernel, with an image and a transform for each block.
+    // SAFETY: the arguments are those of the kernel, with an image and its transforms for each block; donors are images.
     unsafe { session.launch(Form::Extra, "augmented", config, &arguments) }?;
     let pixels = stream.clone_dtoh(&out)?;
     session.wait()?;

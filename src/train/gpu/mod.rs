@@ -142,6 +142,9 @@ impl Gpu {
     ) -> Result<()> {
         let order: Vec<u32> = order(self.seed, epoch, self.images).into_iter().map(|row| row as u32).collect();
         self.train.set_order(&order)?;
+        if let Some(exchange) = data.epochs.exchange(epoch) {
+            self.train.set_exchange(exchange.donors(), exchange.targets())?;
+        }
         self.augments = false;
         if let Some(transform) = data.epochs.transforms(epoch) {
             self.augments = true;

@@ -10,11 +10,13 @@ mod training;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use multidigit::augment::apply::{Resampling, Scratch, Transform};
+use multidigit::augment::apply::{Resampling, Scratch, Transform, apply_all};
 use multidigit::augment::draw::{AffineParams, EraseParams, Params};
-use multidigit::augment::{Augmenter, Compose, Config as Augment, Interpolation};
+use multidigit::augment::exchange::{Exchange, Pairs};
+use multidigit::augment::{Augmenter, By, Compose, Config as Augment, Interpolation};
 use multidigit::networks::Model;
 use multidigit::rng;
+use multidigit::shards::Split;
 use multidigit::train::gpu::batches::{KERNELS, augmented};
 use multidigit_nn::cuda::adam::Adam;
 use multidigit_nn::cuda::loss::{Loss, Rows};
@@ -127,12 +129,55 @@ fn pixels(count: usize) -> Vec<u8> {
 fn check_augmented(session: &Session, what: &str, params: &[Params], how: Resampling, size: (usize, usize)) {
     let area = size.0 * size.1;
     let source = pixels(params.len() * area);
-    let transforms: Vec<_> = params.iter().map(|params| Transform::new(params, how, size)).collect();
-    let found = augmented(session, &source, &transforms, [size.0, size.1]).unwrap();
+    let transforms: Vec<_> = params.iter().map(|params| vec![Transform::new(params, how, size)]).collect();
+    let found = augmented(session, &source, &[], &transforms, [size.0, size.1]).unwrap();
     let (mut expected, mut scratch) = (vec![0; area], Scratch::default());
     for (i, params) in params.iter().enumerate() {
-        transforms[i].apply(&source[i * area..][..area], size, &mut expected, &mut scratch);
+        apply_all(&transforms[i], &source[i * area..][..area], size, &mut expected, &mut scratch);
         assert!(found[i * area..][..area] == expected, "{what}: image {i} of {size:?}, {how:?}: {params:?}");
+    }
+}
+
+/// Slots of every kind of width, some with columns that belong to none, with and without an exchange before.
+#[test]
+fn slots_and_exchanges_on_the_gpu_give_the_cpus_pixels() {
+    let Some(session) = session(Precision::F32) else { return };
+    for (digits, height, width) in [(1, 30, 33), (2, 64, 64), (2, 29, 61), (3, 33, 101), (5, 40, 144)] {
+        let images = 200;
+        let train = Split {
+            height,
+            width,
+            digits,
+            images: pixels(images * height * width),
+            targets: (0..images * digits).map(|n| (n * 7 % 10) as u8).collect(),
+            labels: vec![0; images],
+            index: (0..images as i64).collect(),
+        };
+        let recipe = Augment { by: By::Slot, ..Augment::default() };
+        let whole = Augment::default();
+        for (config, pairs) in [(&recipe, None), (&recipe, Some(Pairs::Free)), (&whole, Some(Pairs::Strict))] {
+            let augmenter = Augmenter::new(config, 1, digits);
+            let transforms = |row: usize| {
+                augmenter.transforms(&augmenter.params(train.sample(row), (height, width)), (height, width))
+            };
+            let transforms: Vec<_> = (0..images).map(transforms).collect();
+            let exchange = pairs.map(|pairs| Exchange::draw(pairs, 5, 1, &train));
+            let donors = exchange.as_ref().map_or(&[][..], Exchange::donors);
+            let found = augmented(&session, &train.images, donors, &transforms, [height, width]).unwrap();
+            let (mut image, mut expected, mut scratch) =
+                (vec![0; height * width], vec![0; height * width], Scratch::default());
+            for row in 0..images {
+                match &exchange {
+                    Some(exchange) => exchange.fill(&train, row, &mut image),
+                    None => image.copy_from_slice(train.image(row)),
+                }
+                apply_all(&transforms[row], &image, (height, width), &mut expected, &mut scratch);
+                assert!(
+                    found[row * height * width..][..height * width] == expected,
+                    "{digits} digits, {pairs:?}, {row}"
+                );
+            }
+        }
     }
 }
 
@@ -144,8 +189,8 @@ fn augmentation_on_the_gpu_gives_the_cpus_pixels() {
             let how = Resampling { interpolation, compose };
             let recipe = Augment { interpolation, compose, ..Augment::default() };
             for size in [(64, 64), (28, 56), (33, 7), (1, 1), (84, 84)] {
-                let augmenter = Augmenter::new(&recipe, 2);
-                let drawn: Vec<Params> = (0..500).map(|i| augmenter.params((i % 100, i / 100), size)).collect();
+                let augmenter = Augmenter::new(&recipe, 2, 2);
+                let drawn: Vec<Params> = (0..500).flat_map(|i| augmenter.params((i % 100, i / 100), size)).collect();
                 check_augmented(&session, "drawn", &drawn, how, size);
                 let mut hard = Vec::new();
                 for angle in [0.0, 90.0, 180.0, 270.0, 45.0, -15.0, 1e-9, 359.999] {
@@ -171,10 +216,11 @@ fn augmentation_on_the_gpu_equals_torchvision_on_pillow() {
     for (stem, least) in torchvision::own_fixtures() {
         let (cases, (height, width)) = torchvision::cases(&stem);
         assert!(cases.len() >= least);
-        let transform = |case: &Case| Transform::new(&case.params, case.resampling, (height, width));
+        let transform = |case: &Case| vec![Transform::new(&case.params, case.resampling, (height, width))];
         let source = cases.iter().flat_map(|case| case.input.clone()).collect::<Vec<u8>>();
         let found =
-            augmented(&session, &source, &cases.iter().map(transform).collect::<Vec<_>>(), [height, width]).unwrap();
+            augmented(&session, &source, &[], &cases.iter().map(transform).collect::<Vec<_>>(), [height, width])
+                .unwrap();
         for (number, (case, found)) in cases.iter().zip(found.chunks_exact(height * width)).enumerate() {
             assert!(found == case.expected, "{stem}, case {number}: {:?}, {:?}", case.params, case.resampling);
         }

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Fills the tables and the plot of docs/results.md from the committed tables in docs/results.
+
+    python3 scripts/results.py            write docs/results.md and docs/results/splits.svg
+    python3 scripts/results.py --check    fail if they are not what the tables give
+
+The committed tables are those that `multidigit sweep` writes (sweep.csv), one file per sweep. A table of docs/results.md
+stands between the lines `<!-- NAME -->` and `<!-- end -->`.
+"""
+
+import csv
+import statistics
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "results.md"
+DATA = ROOT / "docs" / "results"
+
+# The paper's Table 1: accuracy and loss in training, validation and test.
+PAPER = {
+    "paper-alexnet-1e-3": ("90.92 / 0.307", "52.91 / 1.793", "51.45 / 1.999"),
+    "paper-alexnet-5e-4": ("94.81 / 0.173", "73.07 / 0.923", "66.96 / 1.341"),
+    "paper-resnet-5e-4": ("98.54 / 0.0442", "94.66 / 0.195", "93.64 / 0.239"),
+    "paper-resnet-2.5e-4": ("98.47 / 0.0443", "96.62 / 0.139", "96.20 / 0.163"),
+    "paper-fcn-1e-3": ("96.20 / 0.117", "89.13 / 0.373", "83.13 / 0.584"),
+    "paper-fcn-5e-4": ("96.25 / 0.115", "88.46 / 0.397", "85.10 / 0.507"),
+}
+SPLITS = ("train", "val", "test")
+
+
+def rows(name):
+    path = DATA / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def groups(runs, *keys):
+    """The runs by the values of some columns, in the order of the file."""
+    found = {}
+    for run in runs:
+        found.setdefault(tuple(run[key] for key in keys), []).append(run)
+    return found
+
+
+def numbers(runs, column):
+    return [float(run[column]) for run in runs if run[column]]
+
+
+def spread(values, factor=100.0, digits=2):
+    """Mean and standard deviation in words; one value stands alone."""
+    if not values:
+        return ""
+    mean = f"{factor * statistics.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {factor * statistics.stdev(values):.{digits}f}"
+
+
+def table(heading, lines):
+    ruler = ["---"] * len(heading)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heading, ruler, *lines])
+
+
+def table1():
+    heading = ["run", "seeds", "training", "paper", "validation", "paper", "test", "paper", "seconds"]
+    lines = []
+    runs = groups(rows("table1"), "recipe")
+    for recipe, paper in PAPER.items():
+        own = runs.get((recipe,), [])
+        line = [recipe.removeprefix("paper-"), str(len(own))]
+        for split, published in zip(SPLITS, paper):
+            accuracy, loss = numbers(own, f"{split}_accuracy"), numbers(own, f"{split}_loss")
+            line += [f"{spread(accuracy)} / {spread(loss, 1.0, 4)}" if own else "", published]
+        lines.append([*line, spread(numbers(own, "seconds"), 1.0, 0)])
+    return table(heading, lines)
+
+
+def seeds(name, *keys):
+    """A row for each group of runs over seeds: validation, test, and the seconds of the training."""
+    heading = [*keys, "seeds", "validation, %", "test, %", "lowest and highest test, %", "seconds"]
+    lines = []
+    for key, runs in groups(rows(name), *keys).items():
+        test = numbers(runs, "test_accuracy")
+        low, high = (f"{100 * value:.2f}" for value in (min(test), max(test)))
+        ends = low if len(test) == 1 else f"{low} to {high}"
+        accuracies = [spread(numbers(runs, f"{split}_accuracy")) for split in ("val", "test")]
+        lines.append([*key, str(len(runs)), *accuracies, ends, spread(numbers(runs, "seconds"), 1.0, 0)])
+    return table([word.split(".")[-1] for word in heading], lines)
+
+
+def ablation():
+    heading = ["change", "seeds", "validation, %", "difference", "seconds"]
+    lines = []
+    found = groups(rows("ablation"), "change")
+    base = statistics.mean(numbers(next(iter(found.values())), "val_accuracy")) if found else 0.0
+    for (change,), runs in found.items():
+        values = numbers(runs, "val_accuracy")
+        difference = 100 * (statistics.mean(values) - base)
+        shown = "" if change == "none" else f"{difference:+.2f}"
+        lines.append([change, str(len(runs)), spread(values), shown, spread(numbers(runs, "seconds"), 1.0, 0)])
+    return table(heading, lines)
+
+
+def splits():
+    heading = ["recipe", "split by", "seeds", "training, %", "validation, %", "test, %", "training less test"]
+    lines = []
+    for (recipe, by), runs in groups(rows("splits"), "recipe", "plan.split.by").items():
+        means = [statistics.mean(numbers(runs, f"{split}_accuracy")) for split in ("train", "test")]
+        accuracies = [spread(numbers(runs, f"{split}_accuracy")) for split in SPLITS]
+        lines.append([recipe, by, str(len(runs)), *accuracies, f"{100 * (means[0] - means[1]):.2f}"])
+    return table(heading, lines)
+
+
+TABLES = {
+    "fast": lambda: seeds("fast", "recipe"),
+    "best": lambda: seeds("best", "recipe", "plan.split.by"),
+    "ablation": ablation,
+    "table1": table1,
+    "splits": splits,
+}
+
+
+def filled(text):
+    for name, make in TABLES.items():
+        begin = f"<!-- {name} -->\n"
+        if begin not in text:
+            continue
+        before, rest = text.split(begin, 1)
+        _, after = rest.split("<!-- end -->", 1)
+        text = f"{before}{begin}{make()}\n<!-- end -->{after}"
+    return text
+
+
+def main():
+    text = PAGE.read_text()
+    new = filled(text)
+    if "--check" in sys.argv[1:]:
+        if new != text:
+            sys.exit(f"{PAGE}: other tables than docs/results gives; run `python3 scripts/results.py`")
+        print("docs/results.md: every table is that of docs/results")
+        return
+    PAGE.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,460 @@
+//! Sweeps: trainings of all combinations of some settings, one after another, and tables of their results.
+//!
+//! A sweep is a file of settings. Its runs are ordinary runs, so an interrupted sweep goes on where it stopped: finished
+//! runs are fresh. The tables are gathered from the files that the runs left.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::config::{self, Config};
+use crate::documents;
+use crate::error::{Error, Result, shown};
+use crate::files;
+use crate::guard::guarded;
+use crate::pipeline::{self, Pipeline, Request, Stage};
+use crate::progress::Progress;
+use crate::recipe::{self, Recipe};
+use crate::runs::groups::Spread;
+use crate::runs::{RunState, Runs, Summary};
+use crate::train;
+
+/// The folder of the tables of all sweeps, in the folder of artifacts.
+pub const FOLDER: &str = "sweep";
+/// The table with a row for each run.
+pub const RUNS: &str = "sweep.csv";
+/// The table with a row for each combination of settings other than the seed.
+pub const SUMMARY: &str = "summary.csv";
+
+/// The key of a grid that names recipes.
+const RECIPE: &str = "recipe";
+/// The setting over which results are averaged.
+const SEED: &str = "train.seed";
+
+/// A result of a run: the title of its column, and its value.
+type Measure = (&'static str, fn(&Summary) -> Option<f64>);
+
+/// The results of a run, by the titles of their columns.
+const RESULTS: [Measure; 7] = [
+    ("seconds", |run| run.seconds),
+    ("train_accuracy", |run| run.train_accuracy),
+    ("train_loss", |run| run.train_loss),
+    ("val_accuracy", |run| run.best_val_accuracy),
+    ("val_loss", |run| run.best_val_loss),
+    ("test_accuracy", |run| run.test_accuracy.map(|test| test.value)),
+    ("test_loss", |run| run.test_loss),
+];
+
+/// A sweep.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// The name, which is that of the file.
+    pub name: String,
+    /// What the sweep is for.
+    pub description: String,
+    /// The keys of the grid, in order.
+    keys: Vec<String>,
+    /// The runs, in the order in which they are trained.
+    pub runs: Vec<Planned>,
+}
+
+/// A run of a sweep.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The configuration.
+    pub config: Config,
+    /// The value of each key of the grid, as it stands in the tables.
+    values: Vec<String>,
+}
+
+/// A value of a grid.
+#[derive(Debug, Clone)]
+struct Choice {
+    /// The value as it stands in the tables.
+    name: String,
+    /// Whether the name is that of a recipe.
+    is_recipe: bool,
+    /// The settings that the value stands for.
+    settings: Value,
+}
+
+/// The choices under a key of a grid: the values of a setting, the names of recipes, or named groups of settings. An error
+/// says what is wrong.
+fn choices(key: &str, values: &Value) -> Result<Vec<Choice>, String> {
+    let choices: Vec<Choice> = match values {
+        Value::Array(recipes) if key == RECIPE => {
+            let recipe = |value: &Value| match value {
+                Value::String(name) => Ok(Choice { name: name.clone(), is_recipe: true, settings: Value::Null }),
+                other => Err(format!("holds {other}; expected names of recipes")),
+            };
+            recipes.iter().map(recipe).collect::<Result<_, _>>()?
+        }
+        Value::Array(values) => {
+            let of = |value: &Value| Choice { name: text(value), is_recipe: false, settings: json!({key: value}) };
+            values.iter().map(of).collect()
+        }
+        Value::Object(groups) if groups.values().all(|settings| settings.is_object()) => {
+            let of = |(name, settings): (&String, &Value)| Choice {
+                name: name.clone(),
+                is_recipe: false,
+                settings: settings.clone(),
+            };
+            groups.iter().map(of).collect()
+        }
+        _ => return Err("is no list of values; expected one, or a mapping from names to settings".to_owned()),
+    };
+    if choices.is_empty() { Err("is empty; expected values to combine".to_owned()) } else { Ok(choices) }
+}
+
+/// A sweep as its file holds it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    description: String,
+    #[serde(default)]
+    settings: Value,
+    grid: Map<String, Value>,
+}
+
+impl Sweep {
+    /// Reads the file of a sweep. Every combination of the grid is a configuration: `base`, changed by the recipe, then by
+    /// the settings of the file, those of the grid, and `overrides`.
+    ///
+    /// # Errors
+    /// A configuration error if the file is not a sweep, or if a combination is not a valid configuration.
+    pub fn read(path: &Path, base: &Config, overrides: &[String]) -> Result<Sweep> {
+        let origin = path.display().to_string();
+        let text = config::text_of(path)?;
+        let read: Result<File, _> = guarded(path, || serde_saphyr::from_str(&text))?;
+        let syntax = |message: String| Error::ConfigSyntax { origin: origin.clone(), message };
+        let File { description, settings, grid } =
+            read.map_err(|error| syntax(shown(&error.without_snippet().to_string())))?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if !matches!(settings, Value::Null | Value::Object(_)) {
+            return Err(syntax("`settings` is no mapping; expected settings by section, as in pipeline.yaml".into()));
+        }
+        let mut combinations: Vec<Vec<Choice>> = vec![Vec::new()];
+        for (key, values) in &grid {
+            let choices = choices(key, values).map_err(|message| syntax(format!("`grid.{key}` {message}")))?;
+            let with = |former: Vec<Choice>| {
+                choices.iter().map(move |choice| [&former[..], std::slice::from_ref(choice)].concat())
+            };
+            combinations = combinations.into_iter().flat_map(with).collect();
+        }
+        let planned = |choices: Vec<Choice>| -> Result<Planned> {
+            let change = |config: Config| -> Result<Config> {
+                let mut config = recipe::apply(&settings, config, &origin)?;
+                for choice in &choices {
+                    config = recipe::apply(&choice.settings, config, &origin)?;
+                }
+                let config = config.with_all(overrides)?;
+                match &config.train.run {
+                    None => Ok(config),
+                    Some(run) => {
+                        Err(Error::value("train.run", run, "null, since every run of a sweep has its own name"))
+                    }
+                }
+            };
+            let config = match choices.iter().find(|choice| choice.is_recipe) {
+                Some(recipe) => Recipe::find(&recipe.name)?.configure(base, change)?,
+                None => {
+                    let config = change(base.clone())?;
+                    let run = Some(pipeline::run_name(&config));
+                    Config { train: train::Config { run, ..config.train }, ..config }
+                }
+            };
+            config.validate()?;
+            Ok(Planned { config, values: choices.into_iter().map(|choice| choice.name).collect() })
+        };
+        let runs = combinations.into_iter().map(planned).collect::<Result<Vec<_>>>()?;
+        let mut names = BTreeSet::new();
+        if let Some(twice) = runs.iter().map(Planned::name).find(|name| !names.insert(name.to_owned())) {
+            return Err(syntax(format!("two combinations are the run {twice}; expected a run for each")));
+        }
+        let keys = grid.keys().cloned().collect();
+        Ok(Sweep { name, description: description.trim().to_owned(), keys, runs })
+    }
+
+    /// The expectation of every run. `pipeline` makes the pipeline of a configuration.
+    pub fn expect(&self, pipeline: impl Fn(Config) -> Pipeline) -> Result<Vec<Expectation>> {
+        let mut times: Vec<(train::Config, [usize; 2], Option<Duration>)> = Vec::new();
+        let expectation = |planned: &Planned| -> Result<Expectation> {
+            let (config, run) = (&planned.config, planned.name().to_owned());
+            if pipeline(config.clone()).is_trained()? {
+                return Ok(Expectation { run, is_trained: true, time: None });
+            }
+            // neither name, seed nor rate changes the time
+            let train = train::Config { run: None, seed: 0, learning_rate: 1.0, ..config.train.clone() };
+            let known = times.iter().find(|(other, size, _)| (other, size) == (&train, &config.plan.image_size));
+            let time = match known {
+                Some((.., time)) => *time,
+                None => {
+                    let time = pipeline::training_time(config, 0);
+                    times.push((train, config.plan.image_size, time));
+                    time
+                }
+            };
+            Ok(Expectation { run, is_trained: false, time })
+        };
+        self.runs.iter().map(expectation).collect()
+    }
+
+    /// Trains and evaluates every run that is not fresh, and writes the tables into the folder of artifacts after each.
+    /// `pipeline` makes the pipeline of a configuration; `tell` is called with each run. A run that fails is passed over,
+    /// with a warning.
+    ///
+    /// # Errors
+    /// The error of the first run that failed. [`Error::Format`] if another file stands in the place of a table.
+    pub fn run(
+        &self,
+        artifacts: &Path,
+        pipeline: impl Fn(Config) -> Pipeline,
+        progress: &Progress,
+        tell: &mut dyn FnMut(&Summary) -> Result<()>,
+    ) -> Result<()> {
+        let tables = self.tables(artifacts);
+        tables.iter().try_for_each(|path| check(path))?;
+        let request = Request { stages: vec![Stage::Train, Stage::Evaluate], ..Request::default() };
+        let (mut done, mut failed) = (Vec::new(), None);
+        for (number, planned) in self.runs.iter().enumerate() {
+            let run = planned.name();
+            progress.note(&format!("run {} of {}: {run}", number + 1, self.runs.len()));
+            match pipeline(planned.config.clone()).run(&request, progress, &mut |_, _| Ok(())) {
+                Ok(()) => {}
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    progress.warn(&format!("{run}: {error}"));
+                    failed = failed.or(Some(error));
+                    continue;
+                }
+            }
+            for found in Runs::new(artifacts).list(Some(run))?.iter().filter(|run| run.state == RunState::Finished) {
+                let summary = found.summary();
+                tell(&summary)?;
+                done.push((planned, summary));
+            }
+            let [runs, summary] = &tables;
+            files::create_dir(runs.parent().unwrap_or(artifacts))?;
+            files::write_among_users(runs, self.run_table(&done).as_bytes())?;
+            files::write_among_users(summary, self.summary_table(&done).as_bytes())?;
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The paths of the tables in a folder of artifacts: of the runs, and of their summary.
+    pub fn tables(&self, artifacts: &Path) -> [PathBuf; 2] {
+        [RUNS, SUMMARY].map(|file| artifacts.join(FOLDER).join(&self.name).join(file))
+    }
+
+    /// The table with a row for each run.
+    fn run_table(&self, done: &[(&Planned, Summary)]) -> String {
+        let keys = self.keys.iter().cloned();
+        let heading = ["run".to_owned()].into_iter().chain(keys).chain(RESULTS.map(|(title, _)| title.to_owned()));
+        let row = |(planned, summary): &(&Planned, Summary)| {
+            let results = RESULTS.map(|(_, of)| number(of(summary)));
+            let values = planned.values.iter().cloned();
+            [planned.name().to_owned()].into_iter().chain(values).chain(results).collect::<Vec<_>>()
+        };
+        documents::csv([heading.collect()].into_iter().chain(done.iter().map(row)))
+    }
+
+    /// The table with a row for each combination of settings other than the seed: the number of its seeds, and mean and
+    /// standard deviation of each result over them.
+    fn summary_table(&self, done: &[(&Planned, Summary)]) -> String {
+        let without_seed = |planned: &Planned| -> Vec<String> {
+            let pairs = self.keys.iter().zip(&planned.values).filter(|(key, _)| *key != SEED);
+            pairs.map(|(_, value)| value.clone()).collect()
+        };
+        let mut groups: Vec<(Vec<String>, Vec<&Summary>)> = Vec::new();
+        for (planned, summary) in done {
+            let key = without_seed(planned);
+            match groups.iter_mut().find(|(other, _)| *other == key) {
+                Some((_, group)) => group.push(summary),
+                None => groups.push((key, vec![summary])),
+            }
+        }
+        let keys = self.keys.iter().filter(|key| *key != SEED).cloned();
+        let titles = RESULTS.iter().flat_map(|(title, _)| [format!("{title}_mean"), format!("{title}_sd")]);
+        let heading = keys.chain(["seeds".to_owned()]).chain(titles).collect::<Vec<_>>();
+        let row = |(key, group): (Vec<String>, Vec<&Summary>)| {
+            let results = RESULTS.iter().flat_map(|(_, of)| {
+                let spread = Spread::of(&group.iter().filter_map(|summary| of(summary)).collect::<Vec<_>>());
+                [number(spread.map(|spread| spread.mean)), number(spread.and_then(|spread| spread.deviation))]
+            });
+            key.into_iter().chain([group.len().to_string()]).chain(results).collect::<Vec<_>>()
+        };
+        documents::csv([heading].into_iter().chain(groups.into_iter().map(row)))
+    }
+}
+
+impl Planned {
+    /// The name of the run.
+    pub fn name(&self) -> &str {
+        self.config.train.run.as_deref().unwrap_or_default()
+    }
+}
+
+/// What is expected of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// The name of the run.
+    pub run: String,
+    /// Whether it is trained.
+    pub is_trained: bool,
+    /// The time of its training on this machine; `None` if it is trained, or if its time is not known beforehand.
+    pub time: Option<Duration>,
+}
+
+/// Fails if a file stands at the path of a table that is no table of a sweep.
+fn check(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let text = files::read_text(path)?;
+    match text.lines().next().is_some_and(|heading| heading.contains("train_accuracy")) {
+        true => Ok(()),
+        false => {
+            Err(Error::format(path, "a file that no sweep wrote", "a table of results, or nothing, under this name"))
+        }
+    }
+}
+
+/// A value of a grid in a table.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A result in a table.
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, overrides: &[&str]) -> Result<Sweep> {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("mine.yaml");
+        std::fs::write(&file, text).unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+        Sweep::read(&file, &Config::default(), &overrides)
+    }
+
+    fn names(sweep: &Sweep) -> Vec<&str> {
+        sweep.runs.iter().map(Planned::name).collect()
+    }
+
+    #[test]
+    fn a_grid_gives_every_combination_and_its_last_key_changes_first() {
+        let text = "description: all\nsettings: {train: {model: fcn}}\n\
+                    grid: {plan.split.by: [class, source], train.seed: [0, 1, 2]}";
+        let sweep = read(text, &["train.epochs=2"]).unwrap();
+        assert_eq!((sweep.name.as_str(), sweep.description.as_str()), ("mine", "all"));
+        let found = names(&sweep);
+        assert_eq!(found[..3], ["fcn-lr0.0005-seed0", "fcn-lr0.0005-seed1", "fcn-lr0.0005-seed2"]);
+        assert_eq!(found[3], "fcn-lr0.0005-seed0-plan.split.by-source");
+        assert!(sweep.runs.iter().all(|run| run.config.train.epochs == 2));
+    }
+
+    #[test]
+    fn runs_of_recipes_are_those_of_the_recipes_with_the_same_names() {
+        let sweep =
+            read("description: all\ngrid: {recipe: [paper-fcn-1e-3, fast], train.seed: [0, 4]}", &["train.samples=64"]);
+        let sweep = sweep.unwrap();
+        let expected = [
+            "paper-fcn-1e-3-seed0-samples64",
+            "paper-fcn-1e-3-seed4-samples64",
+            "fast-seed0-samples64",
+            "fast-seed4-samples64",
+        ];
+        assert_eq!(names(&sweep), expected);
+        let alone = Recipe::find("fast").unwrap();
+        let change = |config: Config| config.with("train.samples=64")?.with("train.seed=4");
+        assert_eq!(sweep.runs[3].config, alone.configure(&Config::default(), change).unwrap());
+    }
+
+    #[test]
+    fn a_mapping_in_the_grid_names_groups_of_settings() {
+        let text = "description: all\ngrid:\n  recipe: [fast]\n  change:\n    none: {}\n    mean, smooth: {train.trunk.pool: \
+                    mean, train: {label_smoothing: 0.1}}\n";
+        let sweep = read(text, &[]).unwrap();
+        assert_eq!(sweep.runs[1].values, ["fast", "mean, smooth"]);
+        let (train, alone) = (&sweep.runs[1].config.train, &sweep.runs[0].config.train);
+        assert_eq!((train.trunk.pool, train.label_smoothing), (crate::networks::Pool::Mean, 0.1));
+        assert_eq!((alone.trunk.pool, alone.run.as_deref()), (crate::networks::Pool::Max, Some("fast-seed0")));
+    }
+
+    #[test]
+    fn the_sweeps_of_the_folder_are_valid() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/sweeps"));
+        let read = |name: &str| Sweep::read(&folder.join(name), &Config::default(), &[]).unwrap();
+        assert_eq!(read("table1.yaml").runs.len(), 18);
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        assert!(files.map(|name| read(&name)).all(|sweep| !sweep.description.is_empty() && !sweep.runs.is_empty()));
+    }
+
+    #[test]
+    fn a_file_that_is_no_sweep_is_refused_in_words() {
+        let refused = |text: &str| {
+            let message = read(text, &[]).unwrap_err().to_string();
+            message.rsplit_once("mine.yaml").map_or(message.clone(), |(_, rest)| rest.to_owned())
+        };
+        assert_eq!(refused("grid: {}"), ": missing field `description` at line 1, column 1");
+        assert_eq!(
+            refused("description: a\ngrid: {train.seed: 3}"),
+            ": `grid.train.seed` is no list of values; expected one, or a mapping from names to settings"
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {train.seed: []}"),
+            ": `grid.train.seed` is empty; expected values to combine"
+        );
+        assert_eq!(
+            refused("description: a\nsettings: 3\ngrid: {train.seed: [1]}"),
+            ": `settings` is no mapping; expected settings by section, as in pipeline.yaml"
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {recipe: [7]}"),
+            ": `grid.recipe` holds 7; expected names of recipes"
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {evaluate.batch_size: [1, 2]}"),
+            ": two combinations are the run alexnet-lr0.0005-seed0; expected a run for each"
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {train.run: [mine]}"),
+            "`train.run`: found mine; expected null, since every run of a sweep has its own name"
+        );
+        assert!(refused("description: a\ngrid: {train.sed: [1]}").contains("sed"));
+    }
+
+    /// The mean and the deviation of 0.5 and 0.7 are 0.6 and the root of 0.02.
+    #[test]
+    fn tables_have_a_row_for_each_run_and_one_for_each_group_of_seeds() {
+        let sweep = read("description: a\ngrid: {train.model: [fcn, resnet], train.seed: [0, 1]}", &[]).unwrap();
+        let summary = |accuracy: Option<f64>| {
+            let run = crate::runs::Run::read(&crate::runs::Place::default()).unwrap();
+            Summary { train_accuracy: accuracy, ..run.summary() }
+        };
+        let results = [Some(0.5), Some(0.7), Some(0.25)].map(summary);
+        let done: Vec<(&Planned, Summary)> = sweep.runs.iter().zip(results).collect();
+        let titles = "seconds,train_accuracy,train_loss,val_accuracy,val_loss,test_accuracy,test_loss";
+        assert_eq!(
+            sweep.run_table(&done),
+            format!(
+                "run,train.model,train.seed,{titles}\nfcn-lr0.0005-seed0,fcn,0,,0.5,,,,,\n\
+                 fcn-lr0.0005-seed1,fcn,1,,0.7,,,,,\nresnet-lr0.0005-seed0,resnet,0,,0.25,,,,,\n"
+            )
+        );
+        let table = sweep.summary_table(&done);
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(rows[0][..5], ["train.model", "seeds", "seconds_mean", "seconds_sd", "train_accuracy_mean"]);
+        assert_eq!((rows[1][0], rows[1][1], rows[2][0], rows[2][1]), ("fcn", "2", "resnet", "1"));
+        let [mean, deviation] = [4, 5].map(|column| rows[1][column].parse::<f64>().unwrap());
+        assert!((mean - 0.6).abs() < 1e-12 && (deviation - 0.02_f64.sqrt()).abs() < 1e-12);
+        assert_eq!((rows[2][4], rows[2][5]), ("0.25", ""));
+    }
+}

@@ -1,0 +1,98 @@
+//! Tests of sweeps through the program: what they train, what they tell, and what they do not touch.
+
+use std::fs;
+
+use super::Home;
+
+/// A pipeline of small trainings, and a sweep of two splits and two seeds.
+fn home() -> Home {
+    let settings = ["raw.source=synthetic", "plan.samples_per_class=10", "train.model=fcn", "train.epochs=1"];
+    let home =
+        Home::with(&[&settings[..], &["train.samples=32", "train.batch_size=32", "evaluate.samples=20"]].concat());
+    let grid = "description: small\ngrid: {plan.split.by: [class, sample], train.seed: [0, 1]}\n";
+    fs::write(home.path("small.yaml"), grid).unwrap();
+    home
+}
+
+fn table(home: &Home, file: &str) -> Vec<Vec<String>> {
+    let text = fs::read_to_string(home.path("artifacts/sweep/small").join(file)).unwrap();
+    text.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn a_sweep_trains_what_is_missing_and_gathers_the_results() {
+    let home = home();
+    let before = home.ok(&["sweep", "small.yaml", "--dry-run"]);
+    assert_eq!(before.lines().last(), Some("4 runs, 0 done"), "{before}");
+    assert!(!home.path("artifacts").exists(), "nothing was made");
+
+    let printed = home.ok(&["sweep", "small.yaml"]);
+    let runs: Vec<&str> = printed.lines().filter(|line| line.contains("  val ")).collect();
+    assert_eq!(runs.len(), 4, "{printed}");
+    assert!(printed.ends_with("wrote artifacts/sweep/small/sweep.csv\nwrote artifacts/sweep/small/summary.csv\n"));
+    let rows = table(&home, "sweep.csv");
+    assert_eq!(rows.len(), 5);
+    assert_eq!(rows[0][..3], ["run", "plan.split.by", "train.seed"]);
+    let test = rows[0].iter().position(|title| title == "test_accuracy").unwrap();
+    for row in &rows[1..] {
+        let metrics = fs::read_to_string(home.path("artifacts/evaluate").join(&row[0]).join("metrics.json")).unwrap();
+        let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+        let splits = metrics["splits"].as_array().unwrap();
+        let expected = &splits.iter().find(|split| split["split"] == "test").unwrap()["accuracy"]["value"];
+        assert_eq!(row[test].parse::<f64>().unwrap(), expected.as_f64().unwrap());
+    }
+    let groups = table(&home, "summary.csv");
+    assert_eq!(
+        groups.iter().map(|row| row[..2].join(" ")).collect::<Vec<_>>(),
+        ["plan.split.by seeds", "class 2", "sample 2"]
+    );
+
+    let after = home.ok(&["sweep", "small.yaml", "--dry-run"]);
+    assert_eq!(after.lines().last(), Some("4 runs, 4 done"), "{after}");
+    let weights =
+        |run: &str| fs::metadata(home.path("artifacts/train").join(run).join("record.json")).unwrap().modified();
+    let stamp = weights(&rows[1][0]).unwrap();
+    fs::remove_dir_all(home.path("artifacts/train").join(&rows[4][0])).unwrap();
+    home.ok(&["sweep", "small.yaml"]);
+    assert_eq!(weights(&rows[1][0]).unwrap(), stamp, "a finished run is not trained again");
+    assert_eq!(table(&home, "sweep.csv")[4][3..].len(), rows[4][3..].len());
+}
+
+#[test]
+fn the_report_shows_runs_that_differ_in_their_seed_alone_together() {
+    let home = home();
+    let seeds = "description: seeds\ngrid: {train.seed: [0, 1, 2]}\n";
+    fs::write(home.path("seeds.yaml"), seeds).unwrap();
+    home.ok(&["sweep", "seeds.yaml"]);
+    home.ok(&["report"]);
+    let table = fs::read_to_string(home.path("artifacts/report/tables/seeds.csv")).unwrap();
+    let rows: Vec<&str> = table.lines().collect();
+    assert_eq!(rows.len(), 2, "{table}");
+    assert!(rows[1].starts_with("fcn-lr0.0005-"), "{table}");
+    let picture = fs::read_to_string(home.path("artifacts/report/figures/seeds.svg")).unwrap();
+    assert!(picture.contains("accuracy on test, %"), "{picture}");
+}
+
+#[test]
+fn a_sweep_passes_over_a_run_that_fails_and_leaves_the_files_of_others_alone() {
+    let home = home();
+    // with this rate, the loss is not finite after a step
+    let grid = "description: bad\nsettings: {train: {samples: 64}}\ngrid: {train.learning_rate: [1e38, 1e-4]}\n";
+    fs::write(home.path("bad.yaml"), grid).unwrap();
+    let answer = home.call(&["sweep", "bad.yaml"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.stdout);
+    assert_eq!(answer.stdout.lines().filter(|line| line.contains("  val ")).count(), 1, "{}", answer.stdout);
+    let rows = fs::read_to_string(home.path("artifacts/sweep/bad/sweep.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 2, "{rows}");
+
+    let table = home.path("artifacts/sweep/small/summary.csv");
+    fs::create_dir_all(table.parent().unwrap()).unwrap();
+    fs::write(&table, "my,notes\n").unwrap();
+    let answer = home.call(&["sweep", "small.yaml"]);
+    let message = "error: `artifacts/sweep/small/summary.csv`: a file that no sweep wrote; expected a table of results, or \
+                   nothing, under this name\n";
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(1), message));
+    assert_eq!(fs::read_to_string(&table).unwrap(), "my,notes\n");
+    let answer = home.call(&["sweep", "small.yaml", "--recipe", "fast"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.stderr);
+}
