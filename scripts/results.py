@@ -57,6 +57,11 @@ def spread(values, factor=100.0, digits=2):
     return mean if len(values) == 1 else f"{mean} ± {factor * statistics.stdev(values):.{digits}f}"
 
 
+def seconds(runs):
+    values = numbers(runs, "seconds")
+    return spread(values, 1.0, 1 if values and statistics.mean(values) < 100 else 0)
+
+
 def table(heading, lines):
     ruler = ["---"] * len(heading)
     return "\n".join("| " + " | ".join(line) + " |" for line in [heading, ruler, *lines])
@@ -72,7 +77,7 @@ def table1():
         for split, published in zip(SPLITS, paper):
             accuracy, loss = numbers(own, f"{split}_accuracy"), numbers(own, f"{split}_loss")
             line += [f"{spread(accuracy)} / {spread(loss, 1.0, 4)}" if own else "", published]
-        lines.append([*line, spread(numbers(own, "seconds"), 1.0, 0)])
+        lines.append([*line, seconds(own)])
     return table(heading, lines)
 
 
@@ -85,7 +90,7 @@ def seeds(name, *keys):
         low, high = (f"{100 * value:.2f}" for value in (min(test), max(test)))
         ends = low if len(test) == 1 else f"{low} to {high}"
         accuracies = [spread(numbers(runs, f"{split}_accuracy")) for split in ("val", "test")]
-        lines.append([*key, str(len(runs)), *accuracies, ends, spread(numbers(runs, "seconds"), 1.0, 0)])
+        lines.append([*key, str(len(runs)), *accuracies, ends, seconds(runs)])
     return table([word.split(".")[-1] for word in heading], lines)
 
 
@@ -98,7 +103,7 @@ def ablation():
         values = numbers(runs, "val_accuracy")
         difference = 100 * (statistics.mean(values) - base)
         shown = "" if change == "none" else f"{difference:+.2f}"
-        lines.append([change, str(len(runs)), spread(values), shown, spread(numbers(runs, "seconds"), 1.0, 0)])
+        lines.append([change, str(len(runs)), spread(values), shown, seconds(runs)])
     return table(heading, lines)
 
 

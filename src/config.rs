@@ -132,11 +132,6 @@ impl Config {
         self.dataset.validate(&self.plan, self.augment.list_bytes(self.plan.digits))?;
         self.augment.validate()?;
         self.train.validate()?;
-        if let (Some(samples), Some(_), true) = (self.train.samples, self.augment.exchange, self.train.augment) {
-            let expected =
-                "null, as `augment.exchange` takes digits from all training images; or switch the exchange off";
-            return Err(Error::value("train.samples", samples, expected));
-        }
         if self.evaluate.weights == evaluate::Weights::Ema && self.train.ema.is_none() {
             let expected = "best or last, as the run has no average; `train.ema` makes one in training";
             return Err(Error::value("evaluate.weights", "ema", expected));

@@ -144,7 +144,7 @@ fn configuration_file(global: &Global) -> Option<&Path> {
 
 /// The recipe that the command line names.
 fn recipe(global: &Global) -> Result<Option<Recipe>> {
-    global.recipe.as_deref().map(Recipe::find).transpose()
+    global.recipe.as_deref().map(|word| Recipe::find("--recipe", word)).transpose()
 }
 
 /// The configuration of a command: that of the named run, or else of the configuration file with the recipe. The

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use multidigit::pipeline::{Cleaned, Freshness, Outcome, Stage, Status, Verdict};
 use multidigit::predict::ImagePrediction;
-use multidigit::runs::Summary;
 use multidigit::runs::format::{percent, utc};
+use multidigit::runs::{Run, Summary};
 use multidigit::sweep::Expectation;
 use multidigit::train::bench;
 use multidigit::train::estimate::words;
@@ -124,15 +124,15 @@ pub fn runs(runs: &[Summary]) -> String {
     table(&headings, runs.iter().map(row).collect())
 }
 
-/// The runs of a sweep, and the time that those take which are not trained.
+/// The runs of a sweep, and the time that those take which are not done.
 pub fn expectations(runs: &[Expectation]) -> String {
-    let time = |run: &Expectation| match (run.is_trained, run.time) {
+    let time = |run: &Expectation| match (run.is_done, run.time) {
         (true, _) => "done".to_owned(),
         (false, Some(time)) => words(time),
         (false, None) => "-".to_owned(),
     };
     let table = table(&["run", "time"], runs.iter().map(|run| vec![run.run.clone(), time(run)]).collect());
-    let (all, done) = (runs.len(), runs.iter().filter(|run| run.is_trained).count());
+    let (all, done) = (runs.len(), runs.iter().filter(|run| run.is_done).count());
     let known: Duration = runs.iter().filter_map(|run| run.time).sum();
     let total = match known {
         Duration::ZERO => String::new(),
@@ -142,10 +142,12 @@ pub fn expectations(runs: &[Expectation]) -> String {
 }
 
 /// A run of a sweep in one line.
-pub fn result(run: &Summary) -> String {
-    let share = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), percent);
-    let test = share(run.test_accuracy.map(|test| test.value));
-    format!("{}  val {}  test {test}\n", run.run, share(run.best_val_accuracy))
+pub fn result(run: &Run) -> String {
+    let share = |split| {
+        let metrics = run.metrics.as_ref().and_then(|metrics| metrics.split(split));
+        metrics.map_or_else(|| "-".to_owned(), |split| percent(split.accuracy.value))
+    };
+    format!("{}  val {}  test {}\n", run.name, share("val"), share("test"))
 }
 
 /// The tables that a sweep wrote.

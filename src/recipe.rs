@@ -12,7 +12,8 @@ use crate::guard::guarded;
 use crate::pipeline;
 
 /// The names and the texts of the program's own recipes.
-const OWN: [(&str, &str); 7] = [
+const OWN: [(&str, &str); 8] = [
+    ("best", include_str!("../recipes/best.yaml")),
     ("fast", include_str!("../recipes/fast.yaml")),
     ("paper-alexnet-1e-3", include_str!("../recipes/paper-alexnet-1e-3.yaml")),
     ("paper-alexnet-5e-4", include_str!("../recipes/paper-alexnet-5e-4.yaml")),
@@ -47,11 +48,12 @@ impl Recipe {
         OWN.iter().map(|(name, _)| *name)
     }
 
-    /// The program's own recipe of this name, or the recipe in this file if the word ends in `.yaml`.
+    /// The program's own recipe of this name, or the recipe in this file if the word ends in `.yaml`. `key` is the flag or the
+    /// key that named it, for errors.
     ///
     /// # Errors
     /// A configuration error if there is no such recipe, or the file is not a recipe.
-    pub fn find(word: &str) -> Result<Recipe> {
+    pub fn find(key: &str, word: &str) -> Result<Recipe> {
         if let Some((name, text)) = OWN.iter().find(|(name, _)| *name == word) {
             return Recipe::parse(name, text, name);
         }
@@ -62,7 +64,7 @@ impl Recipe {
             }
             _ => {
                 let names: Vec<&str> = Recipe::names().collect();
-                Err(Error::value("--recipe", word, format!("{}, or the path of a .yaml file", names.join(", "))))
+                Err(Error::value(key, word, format!("{}, or the path of a .yaml file", names.join(", "))))
             }
         }
     }
@@ -74,6 +76,10 @@ impl Recipe {
             origin: origin.to_owned(),
             message: shown(&error.without_snippet().to_string()),
         })?;
+        if !settings.is_object() {
+            let message = "`settings` is no mapping; expected settings by section, as in pipeline.yaml".to_owned();
+            return Err(Error::ConfigSyntax { origin: origin.to_owned(), message });
+        }
         let description = description.trim().to_owned();
         Ok(Recipe { name: name.to_owned(), description, settings, origin: origin.to_owned() })
     }
@@ -108,7 +114,15 @@ impl Recipe {
 pub fn apply(settings: &Value, config: Config, origin: &str) -> Result<Config> {
     let mut changes = Vec::new();
     leaves(settings, String::new(), &mut changes);
-    changes.into_iter().try_fold(config, |config, (path, value)| config.set(&path, value, origin))
+    let set = |config: Config, (path, value): (String, Value)| {
+        config.set(&path, value, origin).map_err(|error| match error {
+            Error::ConfigSyntax { origin, message } => {
+                Error::ConfigSyntax { origin, message: format!("`{path}`: {message}") }
+            }
+            other => other,
+        })
+    };
+    changes.into_iter().try_fold(config, set)
 }
 
 /// The values below objects, by dotted path.
@@ -136,11 +150,11 @@ mod tests {
         files.sort();
         assert_eq!(files, Recipe::names().map(|name| format!("{name}.yaml")).collect::<Vec<_>>());
         for name in Recipe::names() {
-            let recipe = Recipe::find(name).unwrap();
+            let recipe = Recipe::find("--recipe", name).unwrap();
             let config = recipe.apply(&Config::default()).unwrap();
             config.validate().unwrap();
             assert!(recipe.comment().starts_with(&format!("# Recipe {name}: ")), "{}", recipe.comment());
-            let file = Recipe::find(folder.join(format!("{name}.yaml")).to_str().unwrap()).unwrap();
+            let file = Recipe::find("--recipe", folder.join(format!("{name}.yaml")).to_str().unwrap()).unwrap();
             assert_eq!((file.name.as_str(), file.apply(&Config::default()).unwrap()), (name, config));
         }
     }
@@ -155,7 +169,7 @@ mod tests {
                 format!("train.model={model}"),
                 format!("train.learning_rate={}", rate.parse::<f64>().unwrap()),
             ]);
-            assert_eq!(Recipe::find(name).unwrap().apply(&Config::default()).unwrap(), expected.unwrap());
+            assert_eq!(Recipe::find("--recipe", name).unwrap().apply(&Config::default()).unwrap(), expected.unwrap());
         }
     }
 
@@ -178,15 +192,17 @@ mod tests {
         let unknown = "description: d\nsettings: {train: {modle: fcn}}";
         assert_eq!(refusal(unknown), "mine.yaml: unknown key `train.modle`; did you mean `train.model`?");
         let wrong = "description: d\nsettings: {train: {epochs: many}}";
-        assert_eq!(refusal(wrong), "mine.yaml: invalid type: string \"many\", expected usize");
+        assert_eq!(refusal(wrong), "mine.yaml: `train.epochs`: invalid type: string \"many\", expected usize");
         assert!(refusal("settings: {}").starts_with("mine.yaml: missing field `description`"));
         assert!(refusal("description: d\nset: {}").starts_with("mine.yaml: unknown field `set`"));
         let all = "fast, paper-alexnet-1e-3, paper-alexnet-5e-4, paper-fcn-1e-3, paper-fcn-5e-4, paper-resnet-2.5e-4, \
                    paper-resnet-5e-4";
         assert_eq!(
-            Recipe::find("slow").unwrap_err().to_string(),
+            Recipe::find("--recipe", "slow").unwrap_err().to_string(),
             format!("`--recipe`: found slow; expected {all}, or the path of a .yaml file")
         );
-        assert!(Recipe::find("absent.yaml").unwrap_err().to_string().starts_with("absent.yaml: cannot read it"));
+        assert!(
+            Recipe::find("--recipe", "absent.yaml").unwrap_err().to_string().starts_with("absent.yaml: cannot read it")
+        );
     }
 }

@@ -4,22 +4,25 @@
 //! runs are fresh. The tables are gathered from the files that the runs left.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, Config};
+use crate::digest::Digest;
 use crate::documents;
 use crate::error::{Error, Result, shown};
+use crate::evaluate::SplitMetrics;
 use crate::files;
 use crate::guard::guarded;
 use crate::pipeline::{self, Pipeline, Request, Stage};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe};
 use crate::runs::groups::Spread;
-use crate::runs::{RunState, Runs, Summary};
+use crate::runs::{Run, RunState, Runs};
 use crate::train;
 
 /// The folder of the tables of all sweeps, in the folder of artifacts.
@@ -29,24 +32,39 @@ pub const RUNS: &str = "sweep.csv";
 /// The table with a row for each combination of settings other than the seed.
 pub const SUMMARY: &str = "summary.csv";
 
+/// The file in the folder of the tables that names them by their digests.
+const OWN: &str = "tables.json";
+/// The maximum number of runs of a sweep.
+const MOST_RUNS: usize = 10_000;
+
 /// The key of a grid that names recipes.
 const RECIPE: &str = "recipe";
 /// The setting over which results are averaged.
 const SEED: &str = "train.seed";
 
-/// A result of a run: the title of its column, and its value.
-type Measure = (&'static str, fn(&Summary) -> Option<f64>);
+/// The titles of the columns with the name of a run, and with the number of seeds.
+const RUN: &str = "run";
+const SEEDS: &str = "seeds";
 
-/// The results of a run, by the titles of their columns.
+/// A result of a run: the title of its column, and its value.
+type Measure = (&'static str, fn(&Run) -> Option<f64>);
+
+/// The results of a run, by the titles of their columns: the time of its epochs with their validation, the last epoch in
+/// training, and the evaluated weights on val and test.
 const RESULTS: [Measure; 7] = [
-    ("seconds", |run| run.seconds),
-    ("train_accuracy", |run| run.train_accuracy),
-    ("train_loss", |run| run.train_loss),
-    ("val_accuracy", |run| run.best_val_accuracy),
-    ("val_loss", |run| run.best_val_loss),
-    ("test_accuracy", |run| run.test_accuracy.map(|test| test.value)),
-    ("test_loss", |run| run.test_loss),
+    ("seconds", |run| Some(run.epochs.iter().map(|epoch| epoch.seconds).sum())),
+    ("train_accuracy", |run| run.epochs.last().map(|epoch| epoch.train_accuracy)),
+    ("train_loss", |run| run.epochs.last().map(|epoch| epoch.train_loss)),
+    ("val_accuracy", |run| evaluated(run, "val").map(|split| split.accuracy.value)),
+    ("val_loss", |run| evaluated(run, "val").map(|split| split.loss)),
+    ("test_accuracy", |run| evaluated(run, "test").map(|split| split.accuracy.value)),
+    ("test_loss", |run| evaluated(run, "test").map(|split| split.loss)),
 ];
+
+/// The results of the evaluated weights on a split.
+fn evaluated<'a>(run: &'a Run, split: &str) -> Option<&'a SplitMetrics> {
+    run.metrics.as_ref()?.split(split)
+}
 
 /// A sweep.
 #[derive(Debug, Clone)]
@@ -84,6 +102,9 @@ struct Choice {
 /// The choices under a key of a grid: the values of a setting, the names of recipes, or named groups of settings. An error
 /// says what is wrong.
 fn choices(key: &str, values: &Value) -> Result<Vec<Choice>, String> {
+    if [RUN, SEEDS].contains(&key) || RESULTS.iter().any(|(title, _)| *title == key) {
+        return Err("is the title of another column of the tables; expected another name".to_owned());
+    }
     let choices: Vec<Choice> = match values {
         Value::Array(recipes) if key == RECIPE => {
             let recipe = |value: &Value| match value {
@@ -96,7 +117,7 @@ fn choices(key: &str, values: &Value) -> Result<Vec<Choice>, String> {
             let of = |value: &Value| Choice { name: text(value), is_recipe: false, settings: json!({key: value}) };
             values.iter().map(of).collect()
         }
-        Value::Object(groups) if groups.values().all(|settings| settings.is_object()) => {
+        Value::Object(groups) if groups.values().all(|settings| settings.is_object() || settings.is_null()) => {
             let of = |(name, settings): (&String, &Value)| Choice {
                 name: name.clone(),
                 is_recipe: false,
@@ -121,7 +142,8 @@ struct File {
 
 impl Sweep {
     /// Reads the file of a sweep. Every combination of the grid is a configuration: `base`, changed by the recipe, then by
-    /// the settings of the file, those of the grid, and `overrides`.
+    /// the settings of the file, those of the grid, and `overrides`. A setting of the grid may not be changed afterwards,
+    /// because the tables would then show another value than the run had.
     ///
     /// # Errors
     /// A configuration error if the file is not a sweep, or if a combination is not a valid configuration.
@@ -133,12 +155,19 @@ impl Sweep {
         let File { description, settings, grid } =
             read.map_err(|error| syntax(shown(&error.without_snippet().to_string())))?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            return Err(syntax("a name with a leading dot; expected one that can be the name of a folder".into()));
+        }
         if !matches!(settings, Value::Null | Value::Object(_)) {
             return Err(syntax("`settings` is no mapping; expected settings by section, as in pipeline.yaml".into()));
         }
         let mut combinations: Vec<Vec<Choice>> = vec![Vec::new()];
         for (key, values) in &grid {
             let choices = choices(key, values).map_err(|message| syntax(format!("`grid.{key}` {message}")))?;
+            let runs = combinations.len().saturating_mul(choices.len());
+            if runs > MOST_RUNS {
+                return Err(syntax(format!("the grid has {runs} combinations or more; expected at most {MOST_RUNS}")));
+            }
             let with = |former: Vec<Choice>| {
                 choices.iter().map(move |choice| [&former[..], std::slice::from_ref(choice)].concat())
             };
@@ -151,15 +180,23 @@ impl Sweep {
                     config = recipe::apply(&choice.settings, config, &origin)?;
                 }
                 let config = config.with_all(overrides)?;
-                match &config.train.run {
-                    None => Ok(config),
-                    Some(run) => {
-                        Err(Error::value("train.run", run, "null, since every run of a sweep has its own name"))
+                for (key, Choice { name, settings, .. }) in grid.keys().zip(&choices) {
+                    if recipe::apply(settings, config.clone(), &origin)? != config {
+                        let message = format!("`grid.{key}`: {name} is changed by another key of the grid or by --set");
+                        return Err(syntax(format!("{message}; expected one place for each setting")));
                     }
                 }
+                if let Some(run) = &config.train.run {
+                    return Err(Error::value("train.run", run, "null, since every run of a sweep has its own name"));
+                }
+                if config.evaluate.data.is_some() {
+                    let expected = "null, since the tables of a sweep hold results on the data set";
+                    return Err(Error::value("evaluate.data", "other images", expected));
+                }
+                Ok(config)
             };
             let config = match choices.iter().find(|choice| choice.is_recipe) {
-                Some(recipe) => Recipe::find(&recipe.name)?.configure(base, change)?,
+                Some(recipe) => Recipe::find("grid.recipe", &recipe.name)?.configure(base, change)?,
                 None => {
                     let config = change(base.clone())?;
                     let run = Some(pipeline::run_name(&config));
@@ -172,7 +209,8 @@ impl Sweep {
         let runs = combinations.into_iter().map(planned).collect::<Result<Vec<_>>>()?;
         let mut names = BTreeSet::new();
         if let Some(twice) = runs.iter().map(Planned::name).find(|name| !names.insert(name.to_owned())) {
-            return Err(syntax(format!("two combinations are the run {twice}; expected a run for each")));
+            let why = "a name holds neither `train.epochs` nor settings of `evaluate`";
+            return Err(syntax(format!("two combinations are the run {twice}; expected a run for each, and {why}")));
         }
         let keys = grid.keys().cloned().collect();
         Ok(Sweep { name, description: description.trim().to_owned(), keys, runs })
@@ -183,8 +221,8 @@ impl Sweep {
         let mut times: Vec<(train::Config, [usize; 2], Option<Duration>)> = Vec::new();
         let expectation = |planned: &Planned| -> Result<Expectation> {
             let (config, run) = (&planned.config, planned.name().to_owned());
-            if pipeline(config.clone()).is_trained()? {
-                return Ok(Expectation { run, is_trained: true, time: None });
+            if finished(planned, &pipeline)?.is_some_and(|run| run.metrics.is_some()) {
+                return Ok(Expectation { run, is_done: true, time: None });
             }
             // neither name, seed nor rate changes the time
             let train = train::Config { run: None, seed: 0, learning_rate: 1.0, ..config.train.clone() };
@@ -197,12 +235,12 @@ impl Sweep {
                     time
                 }
             };
-            Ok(Expectation { run, is_trained: false, time })
+            Ok(Expectation { run, is_done: false, time })
         };
         self.runs.iter().map(expectation).collect()
     }
 
-    /// Trains and evaluates every run that is not fresh, and writes the tables into the folder of artifacts after each.
+    /// Trains and evaluates every run that is not fresh, and writes the tables of all finished runs of the sweep after each.
     /// `pipeline` makes the pipeline of a configuration; `tell` is called with each run. A run that fails is passed over,
     /// with a warning.
     ///
@@ -213,12 +251,11 @@ impl Sweep {
         artifacts: &Path,
         pipeline: impl Fn(Config) -> Pipeline,
         progress: &Progress,
-        tell: &mut dyn FnMut(&Summary) -> Result<()>,
+        tell: &mut dyn FnMut(&Run) -> Result<()>,
     ) -> Result<()> {
-        let tables = self.tables(artifacts);
-        tables.iter().try_for_each(|path| check(path))?;
+        let tables = Tables::open(&artifacts.join(FOLDER).join(&self.name))?;
         let request = Request { stages: vec![Stage::Train, Stage::Evaluate], ..Request::default() };
-        let (mut done, mut failed) = (Vec::new(), None);
+        let mut failed = Vec::new();
         for (number, planned) in self.runs.iter().enumerate() {
             let run = planned.name();
             progress.note(&format!("run {} of {}: {run}", number + 1, self.runs.len()));
@@ -227,21 +264,21 @@ impl Sweep {
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => {
                     progress.warn(&format!("{run}: {error}"));
-                    failed = failed.or(Some(error));
+                    failed.push(error);
                     continue;
                 }
             }
-            for found in Runs::new(artifacts).list(Some(run))?.iter().filter(|run| run.state == RunState::Finished) {
-                let summary = found.summary();
-                tell(&summary)?;
-                done.push((planned, summary));
+            finished(planned, &pipeline)?.iter().try_for_each(&mut *tell)?;
+            let mut done = Vec::new();
+            for planned in &self.runs {
+                done.extend(finished(planned, &pipeline)?.map(|run| (planned, run)));
             }
-            let [runs, summary] = &tables;
-            files::create_dir(runs.parent().unwrap_or(artifacts))?;
-            files::write_among_users(runs, self.run_table(&done).as_bytes())?;
-            files::write_among_users(summary, self.summary_table(&done).as_bytes())?;
+            tables.write([self.run_table(&done), self.summary_table(&done)])?;
         }
-        failed.map_or(Ok(()), Err)
+        if !failed.is_empty() {
+            progress.warn(&format!("{} of {} runs failed; the first one:", failed.len(), self.runs.len()));
+        }
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// The paths of the tables in a folder of artifacts: of the runs, and of their summary.
@@ -250,11 +287,11 @@ impl Sweep {
     }
 
     /// The table with a row for each run.
-    fn run_table(&self, done: &[(&Planned, Summary)]) -> String {
+    fn run_table(&self, done: &[(&Planned, Run)]) -> String {
         let keys = self.keys.iter().cloned();
-        let heading = ["run".to_owned()].into_iter().chain(keys).chain(RESULTS.map(|(title, _)| title.to_owned()));
-        let row = |(planned, summary): &(&Planned, Summary)| {
-            let results = RESULTS.map(|(_, of)| number(of(summary)));
+        let heading = [RUN.to_owned()].into_iter().chain(keys).chain(RESULTS.map(|(title, _)| title.to_owned()));
+        let row = |(planned, run): &(&Planned, Run)| {
+            let results = RESULTS.map(|(_, of)| number(of(run)));
             let values = planned.values.iter().cloned();
             [planned.name().to_owned()].into_iter().chain(values).chain(results).collect::<Vec<_>>()
         };
@@ -263,25 +300,25 @@ impl Sweep {
 
     /// The table with a row for each combination of settings other than the seed: the number of its seeds, and mean and
     /// standard deviation of each result over them.
-    fn summary_table(&self, done: &[(&Planned, Summary)]) -> String {
+    fn summary_table(&self, done: &[(&Planned, Run)]) -> String {
         let without_seed = |planned: &Planned| -> Vec<String> {
             let pairs = self.keys.iter().zip(&planned.values).filter(|(key, _)| *key != SEED);
             pairs.map(|(_, value)| value.clone()).collect()
         };
-        let mut groups: Vec<(Vec<String>, Vec<&Summary>)> = Vec::new();
-        for (planned, summary) in done {
+        let mut groups: Vec<(Vec<String>, Vec<&Run>)> = Vec::new();
+        for (planned, run) in done {
             let key = without_seed(planned);
             match groups.iter_mut().find(|(other, _)| *other == key) {
-                Some((_, group)) => group.push(summary),
-                None => groups.push((key, vec![summary])),
+                Some((_, group)) => group.push(run),
+                None => groups.push((key, vec![run])),
             }
         }
         let keys = self.keys.iter().filter(|key| *key != SEED).cloned();
         let titles = RESULTS.iter().flat_map(|(title, _)| [format!("{title}_mean"), format!("{title}_sd")]);
-        let heading = keys.chain(["seeds".to_owned()]).chain(titles).collect::<Vec<_>>();
-        let row = |(key, group): (Vec<String>, Vec<&Summary>)| {
+        let heading = keys.chain([SEEDS.to_owned()]).chain(titles).collect::<Vec<_>>();
+        let row = |(key, group): (Vec<String>, Vec<&Run>)| {
             let results = RESULTS.iter().flat_map(|(_, of)| {
-                let spread = Spread::of(&group.iter().filter_map(|summary| of(summary)).collect::<Vec<_>>());
+                let spread = Spread::of(&group.iter().filter_map(|run| of(run)).collect::<Vec<_>>());
                 [number(spread.map(|spread| spread.mean)), number(spread.and_then(|spread| spread.deviation))]
             });
             key.into_iter().chain([group.len().to_string()]).chain(results).collect::<Vec<_>>()
@@ -302,23 +339,88 @@ impl Planned {
 pub struct Expectation {
     /// The name of the run.
     pub run: String,
-    /// Whether it is trained.
-    pub is_trained: bool,
-    /// The time of its training on this machine; `None` if it is trained, or if its time is not known beforehand.
+    /// Whether it is trained and evaluated.
+    pub is_done: bool,
+    /// The time of a whole training on this machine; `None` if the run is done, or if the time is not known beforehand.
     pub time: Option<Duration>,
 }
 
-/// Fails if a file stands at the path of a table that is no table of a sweep.
-fn check(path: &Path) -> Result<()> {
-    if !path.exists() {
-        return Ok(());
+/// The run, if it is trained by the settings of its configuration.
+fn finished(planned: &Planned, pipeline: impl Fn(Config) -> Pipeline) -> Result<Option<Run>> {
+    let pipeline = pipeline(planned.config.clone());
+    if !pipeline.is_trained()? {
+        return Ok(None);
     }
-    let text = files::read_text(path)?;
-    match text.lines().next().is_some_and(|heading| heading.contains("train_accuracy")) {
-        true => Ok(()),
-        false => {
-            Err(Error::format(path, "a file that no sweep wrote", "a table of results, or nothing, under this name"))
+    let found = Runs::new(pipeline.artifacts()).list(Some(planned.name()))?;
+    Ok(found.into_iter().find(|run| run.state == RunState::Finished))
+}
+
+/// The tables of a sweep in their folder. A file names the digests of the tables that the program wrote, so that it replaces
+/// no table of the user, nor one that the user has changed.
+struct Tables {
+    folder: PathBuf,
+}
+
+/// The content of the file that names the tables.
+#[derive(Default, Serialize, Deserialize)]
+struct Own {
+    about: String,
+    digests: Vec<Digest>,
+}
+
+impl Tables {
+    /// Makes the folder, and checks that nothing of the user stands in the place of a table.
+    fn open(folder: &Path) -> Result<Tables> {
+        files::create_dir(folder)?;
+        let tables = Tables { folder: folder.to_owned() };
+        tables.standing().map(|_| tables)
+    }
+
+    /// The digests of the existing tables.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if one of them is not as the program wrote it.
+    fn standing(&self) -> Result<Vec<Digest>> {
+        let path = self.folder.join(OWN);
+        let refuse = |e: serde_json::Error| {
+            Error::format(&path, format!("not readable ({e})"), "the digests of the tables; move the folder away")
+        };
+        let own: Own = match path.exists() {
+            true => serde_json::from_str(&files::read_text(&path)?).map_err(refuse)?,
+            false => Own::default(),
+        };
+        let mut standing = Vec::new();
+        for path in [RUNS, SUMMARY].map(|name| self.folder.join(name)) {
+            let digest = match std::fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io(&path, "look at it")(error)),
+                Ok(meta) => meta.is_file().then(|| Digest::of_file(&path)).transpose()?,
+            };
+            match digest.filter(|digest| own.digests.contains(digest)) {
+                Some(digest) => standing.push(digest),
+                None => {
+                    let expected = "a table as a sweep wrote it, or nothing; move it away";
+                    return Err(Error::format(&path, "what no sweep wrote, or what was changed since", expected));
+                }
+            }
         }
+        Ok(standing)
+    }
+
+    /// Writes the tables. The former digests are kept until both are written, so that a kill leaves no table unnamed.
+    fn write(&self, tables: [String; 2]) -> Result<()> {
+        let new = tables.each_ref().map(|table| Digest::of(table.as_bytes()));
+        let former = self.standing()?;
+        self.name(former.into_iter().chain(new).collect())?;
+        for (name, table) in [RUNS, SUMMARY].into_iter().zip(tables) {
+            files::write_among_users(&self.folder.join(name), table.as_bytes())?;
+        }
+        self.name(new.to_vec())
+    }
+
+    fn name(&self, digests: Vec<Digest>) -> Result<()> {
+        let about = "the digests of the tables beside this file, as `multidigit sweep` wrote them".to_owned();
+        files::write_among_users(&self.folder.join(OWN), format!("{:#}\n", json!(Own { about, digests })).as_bytes())
     }
 }
 
@@ -372,7 +474,7 @@ mod tests {
             "fast-seed4-samples64",
         ];
         assert_eq!(names(&sweep), expected);
-        let alone = Recipe::find("fast").unwrap();
+        let alone = Recipe::find("--recipe", "fast").unwrap();
         let change = |config: Config| config.with("train.samples=64")?.with("train.seed=4");
         assert_eq!(sweep.runs[3].config, alone.configure(&Config::default(), change).unwrap());
     }
@@ -422,39 +524,81 @@ mod tests {
         );
         assert_eq!(
             refused("description: a\ngrid: {evaluate.batch_size: [1, 2]}"),
-            ": two combinations are the run alexnet-lr0.0005-seed0; expected a run for each"
+            ": two combinations are the run alexnet-lr0.0005-seed0; expected a run for each, and a name holds neither \
+             `train.epochs` nor settings of `evaluate`"
         );
         assert_eq!(
             refused("description: a\ngrid: {train.run: [mine]}"),
             "`train.run`: found mine; expected null, since every run of a sweep has its own name"
         );
         assert!(refused("description: a\ngrid: {train.sed: [1]}").contains("sed"));
+        assert_eq!(
+            refused("description: a\ngrid: {recipe: [nosuch]}"),
+            format!(
+                "`grid.recipe`: found nosuch; expected {}, or the path of a .yaml file",
+                Recipe::names().collect::<Vec<_>>().join(", ")
+            )
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {train.seed: [0], more: {five: {train.seed: 5}}}"),
+            ": `grid.train.seed`: 0 is changed by another key of the grid or by --set; expected one place for each setting"
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {seconds: {one: {}}}"),
+            ": `grid.seconds` is the title of another column of the tables; expected another name"
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {evaluate.data: [mine.parquet]}"),
+            "`evaluate.data`: found other images; expected null, since the tables of a sweep hold results on the data set"
+        );
+        assert_eq!(
+            refused("description: a\ngrid: {train.seed: [one]}"),
+            ": `train.seed`: invalid type: string \"one\", expected u64"
+        );
+        let many = (0..101).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+        assert_eq!(
+            refused(&format!("description: a\ngrid: {{train.seed: [{many}], plan.seed: [{many}]}}")),
+            ": the grid has 10201 combinations or more; expected at most 10000"
+        );
     }
+
+    const EPOCH: crate::train::metrics::Epoch = crate::train::metrics::Epoch {
+        epoch: 1,
+        lr: 0.0,
+        train_loss: 2.0,
+        train_accuracy: 0.25,
+        train_digits: Vec::new(),
+        val_loss: 1.5,
+        val_accuracy: 0.5,
+        val_digits: Vec::new(),
+        images_per_second: 1.0,
+        seconds: 1.0,
+    };
 
     /// The mean and the deviation of 0.5 and 0.7 are 0.6 and the root of 0.02.
     #[test]
     fn tables_have_a_row_for_each_run_and_one_for_each_group_of_seeds() {
         let sweep = read("description: a\ngrid: {train.model: [fcn, resnet], train.seed: [0, 1]}", &[]).unwrap();
-        let summary = |accuracy: Option<f64>| {
-            let run = crate::runs::Run::read(&crate::runs::Place::default()).unwrap();
-            Summary { train_accuracy: accuracy, ..run.summary() }
+        let run = |seconds: f64| {
+            let run = Run::read(&crate::runs::Place::default()).unwrap();
+            let epoch = |seconds: f64| crate::train::metrics::Epoch { seconds, ..EPOCH };
+            Run { epochs: vec![epoch(seconds / 2.0), epoch(seconds / 2.0)], ..run }
         };
-        let results = [Some(0.5), Some(0.7), Some(0.25)].map(summary);
-        let done: Vec<(&Planned, Summary)> = sweep.runs.iter().zip(results).collect();
+        let done: Vec<(&Planned, Run)> = sweep.runs.iter().zip([0.5, 0.7, 0.25].map(run)).collect();
         let titles = "seconds,train_accuracy,train_loss,val_accuracy,val_loss,test_accuracy,test_loss";
         assert_eq!(
             sweep.run_table(&done),
             format!(
-                "run,train.model,train.seed,{titles}\nfcn-lr0.0005-seed0,fcn,0,,0.5,,,,,\n\
-                 fcn-lr0.0005-seed1,fcn,1,,0.7,,,,,\nresnet-lr0.0005-seed0,resnet,0,,0.25,,,,,\n"
+                "run,train.model,train.seed,{titles}\nfcn-lr0.0005-seed0,fcn,0,0.5,0.25,2,,,,\n\
+                 fcn-lr0.0005-seed1,fcn,1,0.7,0.25,2,,,,\nresnet-lr0.0005-seed0,resnet,0,0.25,0.25,2,,,,\n"
             )
         );
         let table = sweep.summary_table(&done);
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
         assert_eq!(rows[0][..5], ["train.model", "seeds", "seconds_mean", "seconds_sd", "train_accuracy_mean"]);
         assert_eq!((rows[1][0], rows[1][1], rows[2][0], rows[2][1]), ("fcn", "2", "resnet", "1"));
-        let [mean, deviation] = [4, 5].map(|column| rows[1][column].parse::<f64>().unwrap());
+        let [mean, deviation] = [2, 3].map(|column| rows[1][column].parse::<f64>().unwrap());
         assert!((mean - 0.6).abs() < 1e-12 && (deviation - 0.02_f64.sqrt()).abs() < 1e-12);
-        assert_eq!((rows[2][4], rows[2][5]), ("0.25", ""));
+        assert_eq!((rows[2][2], rows[2][3]), ("0.25", ""));
     }
 }

@@ -310,24 +310,33 @@ fn seeds(groups: &[Group], figures: &Figures) -> Result<Option<(Table, Option<Fi
     if groups.is_empty() {
         return Ok(None);
     }
-    let titles =
-        ["<runs", "seeds", "train accuracy", "val accuracy", "test accuracy", "lowest test", "highest test", "time"];
-    let caption = "Runs that differ in their seed alone: mean, ± standard deviation over the seeds";
+    let titles = [
+        "<runs",
+        "seeds",
+        "train accuracy",
+        "train sd",
+        "val accuracy",
+        "val sd",
+        "test accuracy",
+        "test sd",
+        "lowest test",
+        "highest test",
+        "time",
+    ];
+    let caption = "Runs that differ in their seed alone: mean and standard deviation (sd) over the seeds";
     let mut table = Table::new("seeds", caption, &titles);
     let mut tested = Vec::new();
     for group in groups {
         let test = group.spread(|run| run.test_accuracy.map(|test| test.value));
         tested.extend(test.map(|test| (group.name.clone(), test)));
-        table.rows.push(vec![
-            words(&group.name),
-            count(group.runs.len() as u64),
-            spread(group.spread(|run| run.train_accuracy)),
-            spread(group.spread(|run| run.best_val_accuracy)),
-            spread(test),
-            share(test.map(|test| test.low)),
-            share(test.map(|test| test.high)),
-            number(group.spread(|run| run.seconds).map(|time| time.mean), span),
-        ]);
+        let mut row = vec![words(&group.name), count(group.runs.len() as u64)];
+        for spread in [group.spread(|run| run.train_accuracy), group.spread(|run| run.best_val_accuracy), test] {
+            row.push(share(spread.map(|spread| spread.mean)));
+            row.push(number(spread.and_then(|spread| spread.deviation), |sd| format!("{:.2}", 100.0 * sd)));
+        }
+        row.extend([share(test.map(|test| test.low)), share(test.map(|test| test.high))]);
+        row.push(number(group.spread(|run| run.seconds).map(|time| time.mean), span));
+        table.rows.push(row);
     }
     if tested.is_empty() {
         return Ok(Some((table, None)));
@@ -339,18 +348,6 @@ fn seeds(groups: &[Group], figures: &Figures) -> Result<Option<(Table, Option<Fi
     let caption = "Accuracy on test: the mean over the seeds, and a line from the lowest to the highest seed";
     let picture = figures.embed("seeds.svg", plots::ranges(&tested).as_bytes(), alt, caption)?;
     Ok(Some((table, Some(picture))))
-}
-
-/// The mean of a share over seeds, with its standard deviation.
-fn spread(spread: Option<Spread>) -> Cell {
-    let Some(Spread { mean, deviation, .. }) = spread else { return share(None) };
-    let text =
-        deviation.map_or_else(|| percent(mean), |deviation| format!("{} ± {:.2}", percent(mean), 100.0 * deviation));
-    Cell {
-        text,
-        raw: [Some(mean), deviation].into_iter().flatten().map(|n| n.to_string()).collect::<Vec<_>>().join(" "),
-        ..Cell::default()
-    }
 }
 
 /// The table of all runs, each above the paper's row for its model and learning rate.

@@ -23,6 +23,9 @@ const HEIGHT: f64 = 300.0;
 /// The height of [`ranges`] in pixels: that of its axis, and that of each line.
 const RANGE_MARGIN: f64 = 90.0;
 const RANGE_LINE: f64 = 26.0;
+/// The width that [`ranges`] adds for each character of its longest name in pixels, and the longest name that it shows.
+const NAME_LETTER: f64 = 8.0;
+const NAME_MOST: usize = 60;
 
 /// The style that fits kuva's black-on-white plots to their surroundings.
 const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{fill:none}text{fill:#3d434b}\
@@ -96,13 +99,34 @@ pub fn reliability(calibration: &Calibration) -> String {
 pub fn ranges(accuracies: &[(String, Spread)]) -> String {
     let mut plot =
         ForestPlot::new().with_color(VAL).with_show_null_line(false).with_cap_size(4.0).with_marker_size(4.0);
+    let (mut least, mut most, mut longest) = (f64::INFINITY, f64::NEG_INFINITY, 0);
     for (name, Spread { mean, low, high, .. }) in accuracies {
+        let name = shortened(name);
+        longest = longest.max(name.chars().count());
+        (least, most) = (least.min(100.0 * low), most.max(100.0 * high));
         plot = plot.with_row(name, 100.0 * mean, 100.0 * low, 100.0 * high);
     }
     let plots: Vec<Plot> = vec![plot.into()];
-    let height = RANGE_MARGIN + RANGE_LINE * accuracies.len() as f64;
-    let layout = sized(Layout::auto_from_plots(&plots)).with_height(height).with_x_label("accuracy on test, %");
+    // a margin on both sides, within what a share can be
+    let margin = (0.1 * (most - least)).max(0.1);
+    let layout = sized(Layout::auto_from_plots(&plots))
+        .with_width(WIDTH + NAME_LETTER * longest as f64)
+        .with_height(RANGE_MARGIN + RANGE_LINE * accuracies.len() as f64)
+        .with_x_axis_min((least - margin).max(0.0))
+        .with_x_axis_max((most + margin).min(100.0))
+        .with_x_label("accuracy on test, %");
     svg(plots, layout)
+}
+
+/// A name of at most [`NAME_MOST`] characters: of a longer one, its beginning and its end.
+fn shortened(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= NAME_MOST {
+        return name.to_owned();
+    }
+    let half = NAME_MOST / 2;
+    let ends = [letters.iter().take(half).collect::<String>(), letters.iter().skip(letters.len() - half + 1).collect()];
+    ends.join("…")
 }
 
 fn sized(layout: Layout) -> Layout {
@@ -116,8 +140,8 @@ fn sized(layout: Layout) -> Layout {
 
 fn svg(plots: Vec<Plot>, layout: Layout) -> String {
     // kuva writes a size but no view box, without which a page cannot scale the plot
-    let height = layout.height.unwrap_or(HEIGHT);
-    let view_box = format!("<svg viewBox=\"0 0 {WIDTH} {height}\" ");
+    let (width, height) = (layout.width.unwrap_or(WIDTH), layout.height.unwrap_or(HEIGHT));
+    let view_box = format!("<svg viewBox=\"0 0 {width} {height}\" ");
     let svg = render_to_svg(plots, layout).replacen("<svg ", &view_box, 1);
     match svg.split_once('>') {
         Some((tag, rest)) => format!("{tag}>{STYLE}{rest}"),
@@ -143,6 +167,16 @@ mod tests {
             seconds: 1.0,
         };
         Epoch { ..zero }
+    }
+
+    #[test]
+    fn long_names_leave_room_for_the_accuracies_and_equal_ones_have_an_axis() {
+        let spread = |mean: f64| Spread { mean, deviation: Some(0.0), low: mean, high: mean };
+        let name = "towers-lr0.00025-raw.source-synthetic-plan.samples_per_class10-and-much-more-of-it-than-fits";
+        let svg = ranges(&[(name.to_owned(), spread(0.0)), ("fast".to_owned(), spread(0.0))]);
+        assert!(svg.contains("towers-lr0.00025-raw.source-sy…") && svg.contains(">fast<"), "{svg}");
+        assert!(svg.contains("viewBox=\"0 0 960 142\"") && !svg.contains(">-"), "{svg}");
+        assert_eq!(shortened(name).chars().count(), NAME_MOST);
     }
 
     #[test]

@@ -49,15 +49,19 @@ impl Group {
             let (key, summary) = (without_seed(run), run.summary());
             match groups.iter_mut().find(|(other, _)| *other == key) {
                 Some((_, group)) => group.runs.push(summary),
-                None => groups.push((key, Group { name: common_name(&summary), runs: vec![summary] })),
+                None => groups.push((key, Group { name: String::new(), runs: vec![summary] })),
             }
         }
         groups.retain(|(_, group)| group.runs.len() > 1);
-        let sorted = |(_, mut group): (Value, Group)| {
-            group.runs.sort_by_key(|run| run.seed);
-            group
-        };
-        groups.into_iter().map(sorted).collect()
+        let mut groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
+        groups.iter_mut().for_each(|group| group.runs.sort_by_key(|run| run.seed));
+        let names: Vec<Option<String>> = groups.iter().map(|group| common_name(&group.runs)).collect();
+        for (group, name) in groups.iter_mut().zip(&names) {
+            let is_theirs_alone = names.iter().filter(|other| *other == name).count() == 1;
+            let first = group.runs.first().map_or_else(String::new, |run| format!("{} and others", run.run));
+            group.name = name.clone().filter(|_| is_theirs_alone).unwrap_or(first);
+        }
+        groups
     }
 
     /// The spread of a result over the runs that have it.
@@ -75,10 +79,15 @@ fn without_seed(run: &Run) -> Value {
     serde_json::json!([settings, run.metrics.as_ref().map(|metrics| metrics.weights)])
 }
 
-/// The name of a run without its seed.
-fn common_name(run: &Summary) -> String {
-    let seed = run.seed.map(|seed| format!("-seed{seed}")).unwrap_or_default();
-    run.run.replacen(&seed, "", 1)
+/// The name that runs have in common without their seeds; `None` if they are named otherwise.
+fn common_name(runs: &[Summary]) -> Option<String> {
+    let mut names = runs.iter().map(|run| {
+        let (before, after) = run.run.split_once(&format!("-seed{}", run.seed?))?;
+        // not the first digits of a longer number
+        (!after.starts_with(|c: char| c.is_ascii_digit())).then(|| format!("{before}{after}"))
+    });
+    let first = names.next()??;
+    names.all(|name| name.as_ref() == Some(&first)).then_some(first)
 }
 
 #[cfg(test)]
@@ -137,10 +146,18 @@ mod tests {
             run("fcn-lr0.1-seed1", 1, 0.1, RunState::Unfinished),
             run("alone-seed0", 0, 0.7, finished),
             run("another", 1, 0.5, finished),
+            run("exp-seed10", 1, 0.6, finished),
+            run("exp-seed20", 2, 0.6, finished),
+            run("q-seed0", 0, 0.8, finished),
+            run("q-seed1", 1, 0.8, finished),
+            run("q-seed3", 3, 0.9, finished),
+            run("q-seed4", 4, 0.9, finished),
         ];
         let groups = Group::all(&runs);
         let names: Vec<_> = groups.iter().map(|group| (group.name.as_str(), group.runs.len())).collect();
-        assert_eq!(names, [("fcn-lr0.1", 2), ("mine", 2)]);
+        let expected =
+            ["fcn-lr0.1", "mine and others", "exp-seed10 and others", "q-seed0 and others", "q-seed3 and others"];
+        assert_eq!(names, expected.map(|name| (name, 2)));
         assert_eq!(groups[0].runs.iter().map(|run| run.seed).collect::<Vec<_>>(), [Some(0), Some(2)]);
         let spread = groups[0].spread(|run| run.train_accuracy).unwrap();
         assert_eq!((spread.mean, spread.deviation), (1.0, Some(2_f64.sqrt())));

@@ -72,7 +72,7 @@ fn a_recipe_changes_the_file_and_names_the_run_and_a_set_changes_the_recipe() {
     assert!(home.ok(&["show-config", "--set", "train.run=mine", "--recipe", "fast"]).contains("\n  run: mine\n"));
     let (code, stderr) = refusal(&home, &["status", "--recipe", "slow"]);
     assert_eq!(code, Some(2));
-    assert!(stderr.starts_with("error: `--recipe`: found slow; expected fast, paper-"), "{stderr}");
+    assert!(stderr.starts_with("error: `--recipe`: found slow; expected best, fast, paper-"), "{stderr}");
 }
 
 #[test]

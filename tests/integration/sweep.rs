@@ -55,7 +55,34 @@ fn a_sweep_trains_what_is_missing_and_gathers_the_results() {
     fs::remove_dir_all(home.path("artifacts/train").join(&rows[4][0])).unwrap();
     home.ok(&["sweep", "small.yaml"]);
     assert_eq!(weights(&rows[1][0]).unwrap(), stamp, "a finished run is not trained again");
-    assert_eq!(table(&home, "sweep.csv")[4][3..].len(), rows[4][3..].len());
+    // the time of the epochs is another, the rest is the same
+    let without_time =
+        |rows: &[Vec<String>]| rows.iter().map(|row| [&row[..3], &row[4..]].concat()).collect::<Vec<_>>();
+    assert_eq!(without_time(&table(&home, "sweep.csv")), without_time(&rows));
+
+    // runs that are finished stay in the tables of a sweep that fails for another run
+    let grid = "description: small\ngrid: {plan.split.by: [class, sample], train.seed: [0, 1], change: {none: {}, bad: {train: {mean: 0.2, init: no.safetensors}}}}\n";
+    fs::write(home.path("small.yaml"), grid).unwrap();
+    assert_eq!(home.call(&["sweep", "small.yaml"]).code, Some(1));
+    assert_eq!(table(&home, "sweep.csv").len(), 5);
+
+    // a table with notes of the user is not replaced
+    let path = home.path("artifacts/sweep/small/sweep.csv");
+    fs::write(&path, fs::read_to_string(&path).unwrap() + "my notes\n").unwrap();
+    let answer = home.call(&["sweep", "small.yaml"]);
+    assert_eq!(answer.code, Some(1));
+    assert!(answer.stderr.contains("sweep.csv`: what no sweep wrote, or what was changed since"), "{}", answer.stderr);
+    assert!(fs::read_to_string(&path).unwrap().ends_with("my notes\n"));
+}
+
+#[test]
+fn weights_that_a_training_cannot_start_from_leave_no_run_behind() {
+    let home = home();
+    fs::write(home.path("bad.safetensors"), "text").unwrap();
+    let answer = home.call(&["run", "train", "--set", "train.init=bad.safetensors"]);
+    assert_eq!(answer.code, Some(1));
+    assert!(answer.stderr.contains("`bad.safetensors`: not readable as safetensors"), "{}", answer.stderr);
+    assert!(!home.path("artifacts/train").exists());
 }
 
 #[test]
@@ -89,8 +116,8 @@ fn a_sweep_passes_over_a_run_that_fails_and_leaves_the_files_of_others_alone() {
     fs::create_dir_all(table.parent().unwrap()).unwrap();
     fs::write(&table, "my,notes\n").unwrap();
     let answer = home.call(&["sweep", "small.yaml"]);
-    let message = "error: `artifacts/sweep/small/summary.csv`: a file that no sweep wrote; expected a table of results, or \
-                   nothing, under this name\n";
+    let message = "error: `artifacts/sweep/small/summary.csv`: what no sweep wrote, or what was changed since; expected a \
+                   table as a sweep wrote it, or nothing; move it away\n";
     assert_eq!((answer.code, answer.stderr.as_str()), (Some(1), message));
     assert_eq!(fs::read_to_string(&table).unwrap(), "my,notes\n");
     let answer = home.call(&["sweep", "small.yaml", "--recipe", "fast"]);

@@ -15,6 +15,8 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::evaluate::Weights;
 use crate::files::{self, Build};
+use crate::networks::weights::start_from;
+use crate::networks::{DROPOUT, Network};
 use crate::pipeline::definition::{Beginning, Definition, Done, Input};
 use crate::pipeline::freshness::make_again;
 use crate::pipeline::{Pipeline, Request, Stage, key};
@@ -105,6 +107,11 @@ impl Definition for Train {
     }
 
     fn check_config(&self, config: &Config) -> Result<()> {
+        if let (Some(samples), Some(_), true) = (config.train.samples, config.augment.exchange, config.train.augment) {
+            let expected =
+                "null, as `augment.exchange` takes digits from all training images; or switch the exchange off";
+            return Err(Error::value("train.samples", samples, expected));
+        }
         let [height, width] = config.plan.image_size;
         config.train.model.check_image_size(height, width)
     }
@@ -114,7 +121,14 @@ impl Definition for Train {
     }
 
     fn beginning(&self, pipeline: &Pipeline, force: bool, pending: &BTreeSet<Stage>) -> Result<Beginning> {
-        beginning::find(pipeline, force, pending).map(Beginning::from)
+        let found = beginning::find(pipeline, force, pending)?;
+        if let (Some(path), true) = (init(pipeline)?, found != beginning::TrainingStart::Unchanged) {
+            // tried before there is a folder for the run, which would stand in the way of the next attempt
+            let Config { train, plan, .. } = &pipeline.config;
+            let network = Network::new(train.shape(plan.digits, plan.image_size), train.seed, DROPOUT)?;
+            start_from(&path, &network)?;
+        }
+        Ok(Beginning::from(found))
     }
 
     /// Tells the user how long the training takes, or, if no stage was named and no run exists, how to train one.
