@@ -81,6 +81,33 @@ def table1():
     return table(heading, lines)
 
 
+def judged():
+    """Each row of Table 1 beside the paper's, in points, and whether it agrees within the spread over the seeds."""
+    heading = ["run", "training", "validation", "test", "judgement"]
+    lines = []
+    runs = groups(rows("table1"), "recipe")
+    for recipe, paper in PAPER.items():
+        own = runs.get((recipe,), [])
+        if not own:
+            lines.append([recipe.removeprefix("paper-"), "", "", "", "not run"])
+            continue
+        line, verdict = [recipe.removeprefix("paper-")], []
+        for split, published in zip(SPLITS, paper):
+            values = [100 * value for value in numbers(own, f"{split}_accuracy")]
+            difference = statistics.mean(values) - float(published.split(" / ")[0])
+            line.append(f"{difference:+.2f}")
+            if len(values) > 2:
+                verdict.append((split, abs(difference) <= 2 * statistics.stdev(values)))
+        if not verdict:
+            line.append(f"not judged: {len(own)} seed" + ("s" if len(own) > 1 else ""))
+        elif all(agrees for _, agrees in verdict):
+            line.append("agrees: all three within two standard deviations over the seeds")
+        else:
+            line.append("differs in " + ", ".join(split for split, agrees in verdict if not agrees))
+        lines.append(line)
+    return table(heading, lines)
+
+
 def seeds(name, *keys):
     """A row for each group of runs over seeds: validation, test, and the seconds of the training."""
     heading = [*keys, "seeds", "validation, %", "test, %", "lowest and highest test, %", "seconds"]
@@ -122,6 +149,7 @@ TABLES = {
     "best": lambda: seeds("best", "recipe", "plan.split.by"),
     "ablation": ablation,
     "table1": table1,
+    "judged": judged,
     "splits": splits,
 }
 

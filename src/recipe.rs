@@ -195,8 +195,8 @@ mod tests {
         assert_eq!(refusal(wrong), "mine.yaml: `train.epochs`: invalid type: string \"many\", expected usize");
         assert!(refusal("settings: {}").starts_with("mine.yaml: missing field `description`"));
         assert!(refusal("description: d\nset: {}").starts_with("mine.yaml: unknown field `set`"));
-        let all = "fast, paper-alexnet-1e-3, paper-alexnet-5e-4, paper-fcn-1e-3, paper-fcn-5e-4, paper-resnet-2.5e-4, \
-                   paper-resnet-5e-4";
+        let all = "best, fast, paper-alexnet-1e-3, paper-alexnet-5e-4, paper-fcn-1e-3, paper-fcn-5e-4, \
+                   paper-resnet-2.5e-4, paper-resnet-5e-4";
         assert_eq!(
             Recipe::find("--recipe", "slow").unwrap_err().to_string(),
             format!("`--recipe`: found slow; expected {all}, or the path of a .yaml file")
