@@ -77,7 +77,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             let pipeline = |config| pipeline(&global, config);
             at_work(&global, |progress| {
                 if dry_run {
-                    return print(&output::expectations(&sweep.expect(pipeline)?));
+                    return print(&output::expectations(&sweep.expect(&global.artifacts, pipeline)?));
                 }
                 sweep.run(&global.artifacts, pipeline, progress, &mut |run| print(&output::result(run)))?;
                 print(&output::tables(&sweep.tables(&global.artifacts)))

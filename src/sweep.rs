@@ -3,7 +3,7 @@
 //! A sweep is a file of settings. Its runs are ordinary runs, so an interrupted sweep goes on where it stopped: finished
 //! runs are fresh. The tables are gathered from the files that the runs left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -216,13 +216,15 @@ impl Sweep {
         Ok(Sweep { name, description: description.trim().to_owned(), keys, runs })
     }
 
-    /// The expectation of every run. `pipeline` makes the pipeline of a configuration.
-    pub fn expect(&self, pipeline: impl Fn(Config) -> Pipeline) -> Result<Vec<Expectation>> {
+    /// The expectation of every run, with the runs in a folder of artifacts. `pipeline` makes the pipeline of a configuration.
+    pub fn expect(&self, artifacts: &Path, pipeline: impl Fn(Config) -> Pipeline) -> Result<Vec<Expectation>> {
+        let evaluated = |(planned, run): (&Planned, Run)| run.metrics.is_some().then(|| planned.name().to_owned());
+        let done: BTreeSet<String> = self.finished(artifacts, &pipeline)?.into_iter().filter_map(evaluated).collect();
         let mut times: Vec<(train::Config, [usize; 2], Option<Duration>)> = Vec::new();
-        let expectation = |planned: &Planned| -> Result<Expectation> {
+        let expectation = |planned: &Planned| {
             let (config, run) = (&planned.config, planned.name().to_owned());
-            if finished(planned, &pipeline)?.is_some_and(|run| run.metrics.is_some()) {
-                return Ok(Expectation { run, is_done: true, time: None });
+            if done.contains(&run) {
+                return Expectation { run, is_done: true, time: None };
             }
             // neither name, seed nor rate changes the time
             let train = train::Config { run: None, seed: 0, learning_rate: 1.0, ..config.train.clone() };
@@ -235,9 +237,24 @@ impl Sweep {
                     time
                 }
             };
-            Ok(Expectation { run, is_done: false, time })
+            Expectation { run, is_done: false, time }
         };
-        self.runs.iter().map(expectation).collect()
+        Ok(self.runs.iter().map(expectation).collect())
+    }
+
+    /// The runs in a folder of artifacts that are trained by the settings of this sweep.
+    fn finished(&self, artifacts: &Path, pipeline: impl Fn(Config) -> Pipeline) -> Result<Vec<(&Planned, Run)>> {
+        let runs = Runs::new(artifacts).list(None)?.into_iter().filter(|run| run.state == RunState::Finished);
+        let mut runs: BTreeMap<String, Run> = runs.map(|run| (run.name.clone(), run)).collect();
+        let mut finished = Vec::new();
+        for planned in &self.runs {
+            if let Some(run) = runs.remove(planned.name())
+                && pipeline(planned.config.clone()).is_trained()?
+            {
+                finished.push((planned, run));
+            }
+        }
+        Ok(finished)
     }
 
     /// Trains and evaluates every run that is not fresh, and writes the tables of all finished runs of the sweep after each.
@@ -268,11 +285,8 @@ impl Sweep {
                     continue;
                 }
             }
-            finished(planned, &pipeline)?.iter().try_for_each(&mut *tell)?;
-            let mut done = Vec::new();
-            for planned in &self.runs {
-                done.extend(finished(planned, &pipeline)?.map(|run| (planned, run)));
-            }
+            let done = self.finished(artifacts, &pipeline)?;
+            done.iter().filter(|(_, found)| found.name == run).try_for_each(|(_, found)| tell(found))?;
             tables.write([self.run_table(&done), self.summary_table(&done)])?;
         }
         if !failed.is_empty() {
@@ -343,16 +357,6 @@ pub struct Expectation {
     pub is_done: bool,
     /// The time of a whole training on this machine; `None` if the run is done, or if the time is not known beforehand.
     pub time: Option<Duration>,
-}
-
-/// The run, if it is trained by the settings of its configuration.
-fn finished(planned: &Planned, pipeline: impl Fn(Config) -> Pipeline) -> Result<Option<Run>> {
-    let pipeline = pipeline(planned.config.clone());
-    if !pipeline.is_trained()? {
-        return Ok(None);
-    }
-    let found = Runs::new(pipeline.artifacts()).list(Some(planned.name()))?;
-    Ok(found.into_iter().find(|run| run.state == RunState::Finished))
 }
 
 /// The tables of a sweep in their folder. A file names the digests of the tables that the program wrote, so that it replaces
