@@ -121,6 +121,14 @@ def seeds(name, *keys):
     return table([word.split(".")[-1] for word in heading], lines)
 
 
+def choice():
+    heading = ["channels", "epochs", "augmentation", "last weights, %", "average of weights, %"]
+    shown = lambda run: [run["channels"], run["epochs"], run["augmentation"]] + [
+        f"{100 * float(run[column]):.2f}" for column in ("last_val_accuracy", "ema_val_accuracy")
+    ]
+    return table(heading, [shown(run) for run in rows("choice")])
+
+
 def ablation():
     heading = ["change", "seeds", "validation, %", "difference", "seconds"]
     lines = []
@@ -147,6 +155,7 @@ def splits():
 TABLES = {
     "fast": lambda: seeds("fast", "recipe"),
     "best": lambda: seeds("best", "recipe", "plan.split.by"),
+    "choice": choice,
     "ablation": ablation,
     "table1": table1,
     "judged": judged,
