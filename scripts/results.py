@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Fills the tables and the plot of docs/results.md from the committed tables in docs/results.
+"""Fills the tables of docs/results.md from the committed data in docs/results.
 
-    python3 scripts/results.py            write docs/results.md and docs/results/splits.svg
-    python3 scripts/results.py --check    fail if they are not what the tables give
+    python3 scripts/results.py            write docs/results.md
+    python3 scripts/results.py --check    fail if it is not what the data give
 
-The committed tables are those that `multidigit sweep` writes (sweep.csv), one file per sweep. A table of docs/results.md
-stands between the lines `<!-- NAME -->` and `<!-- end -->`.
+A file of docs/results has the columns of the sweep.csv that `multidigit sweep` writes, except choice.csv. A table of
+docs/results.md stands between the lines `<!-- NAME -->` and `<!-- end -->`. The page has every table that there are data for.
 """
 
 import csv
@@ -152,22 +152,25 @@ def splits():
     return table(heading, lines)
 
 
+# The tables by their names, each with the file of its data.
 TABLES = {
-    "fast": lambda: seeds("fast", "recipe"),
-    "best": lambda: seeds("best", "recipe", "plan.split.by"),
-    "choice": choice,
-    "ablation": ablation,
-    "table1": table1,
-    "judged": judged,
-    "splits": splits,
+    "fast": ("fast", lambda: seeds("fast", "recipe")),
+    "best": ("best", lambda: seeds("best", "recipe", "plan.split.by")),
+    "choice": ("choice", choice),
+    "ablation": ("ablation", ablation),
+    "table1": ("table1", table1),
+    "judged": ("table1", judged),
+    "splits": ("splits", splits),
 }
 
 
 def filled(text):
-    for name, make in TABLES.items():
+    for name, (data, make) in TABLES.items():
         begin = f"<!-- {name} -->\n"
-        if begin not in text:
+        if not rows(data) and begin not in text:
             continue
+        if not rows(data) or text.count(begin) != 1:
+            sys.exit(f"{PAGE}: the table {name} and docs/results/{data}.csv belong together, once each")
         before, rest = text.split(begin, 1)
         _, after = rest.split("<!-- end -->", 1)
         text = f"{before}{begin}{make()}\n<!-- end -->{after}"

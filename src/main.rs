@@ -20,7 +20,7 @@ use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::recipe::Recipe;
 use multidigit::runs::{Run, Runs, Summary};
-use multidigit::sweep::Sweep;
+use multidigit::sweep::{Planned, Sweep};
 use multidigit::{inspect, predict, preview, rng, train};
 
 use crate::cli::{
@@ -74,7 +74,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             set_threads(&global)?;
             let base = Config::read(configuration_file(&global))?;
             let sweep = Sweep::read(&file, &base, &global.overrides)?;
-            let pipeline = |config| pipeline(&global, config);
+            let pipeline = |run: &Planned| pipeline(&global, run.config.clone(), run.changes.clone());
             at_work(&global, |progress| {
                 if dry_run {
                     return print(&output::expectations(&sweep.expect(&global.artifacts, pipeline)?));
@@ -190,15 +190,15 @@ fn at_work(global: &Global, work: impl FnOnce(&Progress) -> Result<()>) -> Resul
 
 /// Does work on the pipeline in the folders named on the command line.
 fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Progress) -> Result<()>) -> Result<()> {
-    let pipeline = pipeline(global, config);
+    let recipe = global.recipe.iter().map(|recipe| format!("--recipe {recipe}"));
+    let changes = recipe.chain(global.overrides.iter().map(|text| format!("--set {text}"))).collect();
+    let pipeline = pipeline(global, config, changes);
     at_work(global, |progress| work(&pipeline, progress))
 }
 
-/// The pipeline in the folders named on the command line.
-fn pipeline(global: &Global, config: Config) -> Pipeline {
+/// The pipeline in the folders named on the command line. `changes` are the flags that changed its configuration.
+fn pipeline(global: &Global, config: Config, changes: Vec<String>) -> Pipeline {
     let lock_file = configuration_file(global).unwrap_or(Path::new(config::FILE)).with_file_name(lock::FILE);
-    let recipe = global.recipe.iter().map(|recipe| format!("--recipe {recipe}"));
-    let changes = recipe.chain(global.overrides.iter().map(|text| format!("--set {text}"))).collect();
     let (raw, artifacts) = (global.raw.clone(), global.artifacts.clone());
     Pipeline::new(config, changes, raw, artifacts, lock_file)
 }

@@ -112,8 +112,6 @@ impl Recipe {
 /// # Errors
 /// A configuration error if there is no such setting, or if a value has the wrong type.
 pub fn apply(settings: &Value, config: Config, origin: &str) -> Result<Config> {
-    let mut changes = Vec::new();
-    leaves(settings, String::new(), &mut changes);
     let set = |config: Config, (path, value): (String, Value)| {
         config.set(&path, value, origin).map_err(|error| match error {
             Error::ConfigSyntax { origin, message } => {
@@ -122,20 +120,26 @@ pub fn apply(settings: &Value, config: Config, origin: &str) -> Result<Config> {
             other => other,
         })
     };
-    changes.into_iter().try_fold(config, set)
+    leaves(settings).into_iter().try_fold(config, set)
 }
 
-/// The values below objects, by dotted path.
-fn leaves(value: &Value, path: String, out: &mut Vec<(String, Value)>) {
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                leaves(value, if path.is_empty() { key.clone() } else { format!("{path}.{key}") }, out);
+/// The values of a tree of settings, by dotted path.
+pub fn leaves(settings: &Value) -> Vec<(String, Value)> {
+    fn gather(value: &Value, path: &str, out: &mut Vec<(String, Value)>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    gather(value, &path, out);
+                }
             }
+            Value::Null if path.is_empty() => {} // no settings
+            value => out.push((path.to_owned(), value.clone())),
         }
-        Value::Null if path.is_empty() => {} // no settings
-        value => out.push((path, value.clone())),
     }
+    let mut all = Vec::new();
+    gather(settings, "", &mut all);
+    all
 }
 
 #[cfg(test)]

@@ -23,7 +23,10 @@ use crate::progress::Progress;
 use crate::recipe::{self, Recipe};
 use crate::runs::groups::Spread;
 use crate::runs::{Run, RunState, Runs};
-use crate::train;
+use crate::{plan, train};
+
+/// The stages that a sweep brings up to date for each run.
+const STAGES: [Stage; 2] = [Stage::Train, Stage::Evaluate];
 
 /// The folder of the tables of all sweeps, in the folder of artifacts.
 pub const FOLDER: &str = "sweep";
@@ -84,6 +87,8 @@ pub struct Sweep {
 pub struct Planned {
     /// The configuration.
     pub config: Config,
+    /// The flags that make the configuration of the base.
+    pub changes: Vec<String>,
     /// The value of each key of the grid, as it stands in the tables.
     values: Vec<String>,
 }
@@ -102,7 +107,7 @@ struct Choice {
 /// The choices under a key of a grid: the values of a setting, the names of recipes, or named groups of settings. An error
 /// says what is wrong.
 fn choices(key: &str, values: &Value) -> Result<Vec<Choice>, String> {
-    if [RUN, SEEDS].contains(&key) || RESULTS.iter().any(|(title, _)| *title == key) {
+    if [RUN, SEEDS].contains(&key) || RESULTS.iter().any(|(title, _)| key.starts_with(title)) {
         return Err("is the title of another column of the tables; expected another name".to_owned());
     }
     let choices: Vec<Choice> = match values {
@@ -204,7 +209,13 @@ impl Sweep {
                 }
             };
             config.validate()?;
-            Ok(Planned { config, values: choices.into_iter().map(|choice| choice.name).collect() })
+            pipeline::check(&config, &STAGES)?;
+            let recipe =
+                choices.iter().filter(|choice| choice.is_recipe).map(|choice| format!("--recipe {}", choice.name));
+            let all = [&settings].into_iter().chain(choices.iter().map(|choice| &choice.settings));
+            let sets = all.flat_map(recipe::leaves).map(|(key, value)| format!("--set {key}={value}"));
+            let changes = recipe.chain(sets).chain(overrides.iter().map(|text| format!("--set {text}"))).collect();
+            Ok(Planned { config, changes, values: choices.into_iter().map(|choice| choice.name).collect() })
         };
         let runs = combinations.into_iter().map(planned).collect::<Result<Vec<_>>>()?;
         let mut names = BTreeSet::new();
@@ -216,11 +227,11 @@ impl Sweep {
         Ok(Sweep { name, description: description.trim().to_owned(), keys, runs })
     }
 
-    /// The expectation of every run, with the runs in a folder of artifacts. `pipeline` makes the pipeline of a configuration.
-    pub fn expect(&self, artifacts: &Path, pipeline: impl Fn(Config) -> Pipeline) -> Result<Vec<Expectation>> {
-        let evaluated = |(planned, run): (&Planned, Run)| run.metrics.is_some().then(|| planned.name().to_owned());
-        let done: BTreeSet<String> = self.finished(artifacts, &pipeline)?.into_iter().filter_map(evaluated).collect();
-        let mut times: Vec<(train::Config, [usize; 2], Option<Duration>)> = Vec::new();
+    /// The expectation of every run, with the runs in a folder of artifacts. `pipeline` makes the pipeline of a run.
+    pub fn expect(&self, artifacts: &Path, pipeline: impl Fn(&Planned) -> Pipeline) -> Result<Vec<Expectation>> {
+        let done = self.done(artifacts, &pipeline)?;
+        let done: BTreeSet<String> = done.into_iter().map(|(planned, _)| planned.name().to_owned()).collect();
+        let mut times: Vec<(train::Config, plan::Config, Option<Duration>)> = Vec::new();
         let expectation = |planned: &Planned| {
             let (config, run) = (&planned.config, planned.name().to_owned());
             if done.contains(&run) {
@@ -228,12 +239,12 @@ impl Sweep {
             }
             // neither name, seed nor rate changes the time
             let train = train::Config { run: None, seed: 0, learning_rate: 1.0, ..config.train.clone() };
-            let known = times.iter().find(|(other, size, _)| (other, size) == (&train, &config.plan.image_size));
+            let known = times.iter().find(|(other, plan, _)| (other, plan) == (&train, &config.plan));
             let time = match known {
                 Some((.., time)) => *time,
                 None => {
                     let time = pipeline::training_time(config, 0);
-                    times.push((train, config.plan.image_size, time));
+                    times.push((train, config.plan.clone(), time));
                     time
                 }
             };
@@ -242,57 +253,59 @@ impl Sweep {
         Ok(self.runs.iter().map(expectation).collect())
     }
 
-    /// The runs in a folder of artifacts that are trained by the settings of this sweep.
-    fn finished(&self, artifacts: &Path, pipeline: impl Fn(Config) -> Pipeline) -> Result<Vec<(&Planned, Run)>> {
+    /// The runs in a folder of artifacts that are trained and evaluated by the settings of this sweep.
+    fn done(&self, artifacts: &Path, pipeline: impl Fn(&Planned) -> Pipeline) -> Result<Vec<(&Planned, Run)>> {
         let runs = Runs::new(artifacts).list(None)?.into_iter().filter(|run| run.state == RunState::Finished);
         let mut runs: BTreeMap<String, Run> = runs.map(|run| (run.name.clone(), run)).collect();
-        let mut finished = Vec::new();
+        let mut done = Vec::new();
         for planned in &self.runs {
             if let Some(run) = runs.remove(planned.name())
-                && pipeline(planned.config.clone()).is_trained()?
+                && run.metrics.is_some()
+                && pipeline(planned).is_evaluated()?
             {
-                finished.push((planned, run));
+                done.push((planned, run));
             }
         }
-        Ok(finished)
+        Ok(done)
     }
 
-    /// Trains and evaluates every run that is not fresh, and writes the tables of all finished runs of the sweep after each.
-    /// `pipeline` makes the pipeline of a configuration; `tell` is called with each run. A run that fails is passed over,
-    /// with a warning.
+    /// Trains and evaluates every run that is not fresh, and writes the tables of all runs that are done after each.
+    /// `pipeline` makes the pipeline of a run; `tell` is called with each run. A run that fails is passed over, with a
+    /// warning, and is not in the tables.
     ///
     /// # Errors
     /// The error of the first run that failed. [`Error::Format`] if another file stands in the place of a table.
     pub fn run(
         &self,
         artifacts: &Path,
-        pipeline: impl Fn(Config) -> Pipeline,
+        pipeline: impl Fn(&Planned) -> Pipeline,
         progress: &Progress,
         tell: &mut dyn FnMut(&Run) -> Result<()>,
     ) -> Result<()> {
         let tables = Tables::open(&artifacts.join(FOLDER).join(&self.name))?;
-        let request = Request { stages: vec![Stage::Train, Stage::Evaluate], ..Request::default() };
-        let mut failed = Vec::new();
+        let request = Request { stages: STAGES.to_vec(), ..Request::default() };
+        let mut failed: Vec<(&str, Error)> = Vec::new();
         for (number, planned) in self.runs.iter().enumerate() {
             let run = planned.name();
             progress.note(&format!("run {} of {}: {run}", number + 1, self.runs.len()));
-            match pipeline(planned.config.clone()).run(&request, progress, &mut |_, _| Ok(())) {
+            match pipeline(planned).run(&request, progress, &mut |_, _| Ok(())) {
                 Ok(()) => {}
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => {
                     progress.warn(&format!("{run}: {error}"));
-                    failed.push(error);
+                    failed.push((run, error));
                     continue;
                 }
             }
-            let done = self.finished(artifacts, &pipeline)?;
+            let mut done = self.done(artifacts, &pipeline)?;
+            done.retain(|(planned, _)| failed.iter().all(|(run, _)| *run != planned.name()));
             done.iter().filter(|(_, found)| found.name == run).try_for_each(|(_, found)| tell(found))?;
             tables.write([self.run_table(&done), self.summary_table(&done)])?;
         }
         if !failed.is_empty() {
             progress.warn(&format!("{} of {} runs failed; the first one:", failed.len(), self.runs.len()));
         }
-        failed.into_iter().next().map_or(Ok(()), Err)
+        failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// The paths of the tables in a folder of artifacts: of the runs, and of their summary.

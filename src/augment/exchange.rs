@@ -142,7 +142,6 @@ mod tests {
     #[test]
     fn a_strict_exchange_keeps_every_class_and_a_free_one_makes_new_pairs() {
         let train = split(0..250);
-        let is_of_train = |digits: &[u8]| train.targets.chunks_exact(2).any(|pair| pair == digits);
         let strict = Exchange::draw(Pairs::Strict, 3, 1, &train);
         assert_eq!(strict.targets(), train.targets);
         let mut only = split(0..250);
@@ -151,7 +150,7 @@ mod tests {
         let free = Exchange::draw(Pairs::Free, 3, 1, &only);
         let pairs: std::collections::BTreeSet<&[u8]> = free.targets().chunks_exact(2).collect();
         assert!(pairs.len() > 40, "{} of 50 pairs", pairs.len());
-        assert!(is_of_train(strict.target(7)));
+        assert!(pairs.iter().filter(|pair| !only.targets.chunks_exact(2).any(|known| known == **pair)).count() > 30);
         for (row, pair) in free.targets().chunks_exact(2).enumerate() {
             assert_eq!(pair[0], only.target(row)[0], "the first digit stays");
         }

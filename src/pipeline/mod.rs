@@ -119,7 +119,7 @@ impl Pipeline {
         tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>,
     ) -> Result<()> {
         let selected = request.selection(&self.config);
-        selected.iter().try_for_each(|stage| stage.definition().check_config(&self.config))?;
+        check(&self.config, &selected)?;
         self.check_folders()?;
         let pinned = Lock::read(&self.lock_file)?;
         if request.as_they_stand {
@@ -274,6 +274,11 @@ impl Pipeline {
         Lock::new(&self.config, content).write(&self.lock_file)?;
         Ok(&self.lock_file)
     }
+}
+
+/// Checks what only some stages ask of a configuration that is valid otherwise.
+pub fn check(config: &Config, stages: &[Stage]) -> Result<()> {
+    stages.iter().try_for_each(|stage| stage.definition().check_config(config))
 }
 
 /// The reasons for which a stale or forced stage runs.

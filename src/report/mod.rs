@@ -323,14 +323,16 @@ fn seeds(groups: &[Group], figures: &Figures) -> Result<Option<(Table, Option<Fi
         "highest test",
         "time",
     ];
-    let caption = "Runs that differ in their seed alone: mean and standard deviation (sd) over the seeds";
+    let caption = "Runs that differ in their seed alone: mean and standard deviation (sd) over the seeds. Val, test: evaluated weights";
     let mut table = Table::new("seeds", caption, &titles);
     let mut tested = Vec::new();
     for group in groups {
-        let test = group.spread(|run| run.test_accuracy.map(|test| test.value));
+        let evaluated = |name: &str| group.spread(|run| Some(run.metrics.as_ref()?.split(name)?.accuracy.value));
+        let (val, test) = (evaluated("val"), evaluated("test"));
         tested.extend(test.map(|test| (group.name.clone(), test)));
         let mut row = vec![words(&group.name), count(group.runs.len() as u64)];
-        for spread in [group.spread(|run| run.train_accuracy), group.spread(|run| run.best_val_accuracy), test] {
+        let train = group.spread(|run| run.epochs.last().map(|epoch| epoch.train_accuracy));
+        for spread in [train, val, test] {
             row.push(share(spread.map(|spread| spread.mean)));
             row.push(number(spread.and_then(|spread| spread.deviation), |sd| format!("{:.2}", 100.0 * sd)));
         }

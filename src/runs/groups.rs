@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use super::{Run, RunState, Summary};
+use super::{Run, RunState};
 
 /// Runs that differ in their seed alone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Group {
+pub struct Group<'a> {
     /// The name that the runs have in common.
     pub name: String,
     /// The runs, by seed.
-    pub runs: Vec<Summary>,
+    pub runs: Vec<&'a Run>,
 }
 
 /// Mean, standard deviation and range of some numbers.
@@ -41,48 +41,56 @@ impl Spread {
     }
 }
 
-impl Group {
-    /// The groups of two or more finished runs, in the order of their first runs. All runs must be of one data set.
-    pub fn all(runs: &[Run]) -> Vec<Group> {
+impl<'a> Group<'a> {
+    /// The groups of two or more finished runs, in the order of their first runs. All runs must be of one data set. Of several
+    /// runs with the same seed, the first one counts.
+    pub fn all(runs: &'a [Run]) -> Vec<Group<'a>> {
         let mut groups: Vec<(Value, Group)> = Vec::new();
         for run in runs.iter().filter(|run| run.state == RunState::Finished && !run.epochs.is_empty()) {
-            let (key, summary) = (without_seed(run), run.summary());
+            let key = without_seed(run);
             match groups.iter_mut().find(|(other, _)| *other == key) {
-                Some((_, group)) => group.runs.push(summary),
-                None => groups.push((key, Group { name: String::new(), runs: vec![summary] })),
+                Some((_, group)) if group.runs.iter().any(|other| seed(other) == seed(run)) => {}
+                Some((_, group)) => group.runs.push(run),
+                None => groups.push((key, Group { name: String::new(), runs: vec![run] })),
             }
         }
         groups.retain(|(_, group)| group.runs.len() > 1);
         let mut groups: Vec<Group> = groups.into_iter().map(|(_, group)| group).collect();
-        groups.iter_mut().for_each(|group| group.runs.sort_by_key(|run| run.seed));
+        groups.iter_mut().for_each(|group| group.runs.sort_by_key(|run| seed(run)));
         let names: Vec<Option<String>> = groups.iter().map(|group| common_name(&group.runs)).collect();
         for (group, name) in groups.iter_mut().zip(&names) {
             let is_theirs_alone = names.iter().filter(|other| *other == name).count() == 1;
-            let first = group.runs.first().map_or_else(String::new, |run| format!("{} and others", run.run));
+            let first = group.runs.first().map_or_else(String::new, |run| format!("{} and others", run.name));
             group.name = name.clone().filter(|_| is_theirs_alone).unwrap_or(first);
         }
         groups
     }
 
     /// The spread of a result over the runs that have it.
-    pub fn spread(&self, of: impl Fn(&Summary) -> Option<f64>) -> Option<Spread> {
-        Spread::of(&self.runs.iter().filter_map(of).collect::<Vec<_>>())
+    pub fn spread(&self, of: impl Fn(&Run) -> Option<f64>) -> Option<Spread> {
+        Spread::of(&self.runs.iter().filter_map(|run| of(run)).collect::<Vec<_>>())
     }
 }
 
-/// What a run's results depend on except the seed: the settings, and the weights that were evaluated.
+/// The seed of a run.
+fn seed(run: &Run) -> Option<u64> {
+    run.settings.get("train")?.get("seed")?.as_u64()
+}
+
+/// What a run's results depend on except the seed: the settings, the weights that it started from, and those that were
+/// evaluated.
 fn without_seed(run: &Run) -> Value {
     let mut settings = run.settings.clone();
     if let Some(train) = settings.get_mut("train").and_then(Value::as_object_mut) {
         train.shift_remove("seed");
     }
-    serde_json::json!([settings, run.metrics.as_ref().map(|metrics| metrics.weights)])
+    serde_json::json!([settings, run.init, run.metrics.as_ref().map(|metrics| metrics.weights)])
 }
 
 /// The name that runs have in common without their seeds; `None` if they are named otherwise.
-fn common_name(runs: &[Summary]) -> Option<String> {
+fn common_name(runs: &[&Run]) -> Option<String> {
     let mut names = runs.iter().map(|run| {
-        let (before, after) = run.run.split_once(&format!("-seed{}", run.seed?))?;
+        let (before, after) = run.name.split_once(&format!("-seed{}", seed(run)?))?;
         // not the first digits of a longer number
         (!after.starts_with(|c: char| c.is_ascii_digit())).then(|| format!("{before}{after}"))
     });
@@ -123,6 +131,7 @@ mod tests {
             folder: name.to_owned(),
             state,
             settings: serde_json::json!({"train": {"learning_rate": rate, "seed": seed}, "augment": {"seed": 0}}),
+            init: None,
             model: None,
             learning_rate: Some(rate),
             epochs: vec![zero],
@@ -148,6 +157,8 @@ mod tests {
             run("another", 1, 0.5, finished),
             run("exp-seed10", 1, 0.6, finished),
             run("exp-seed20", 2, 0.6, finished),
+            Run { init: Some(crate::digest::Digest::of(b"weights")), ..run("tuned-seed7", 7, 0.8, finished) },
+            run("again-seed0", 0, 0.1, finished),
             run("q-seed0", 0, 0.8, finished),
             run("q-seed1", 1, 0.8, finished),
             run("q-seed3", 3, 0.9, finished),
@@ -158,9 +169,9 @@ mod tests {
         let expected =
             ["fcn-lr0.1", "mine and others", "exp-seed10 and others", "q-seed0 and others", "q-seed3 and others"];
         assert_eq!(names, expected.map(|name| (name, 2)));
-        assert_eq!(groups[0].runs.iter().map(|run| run.seed).collect::<Vec<_>>(), [Some(0), Some(2)]);
-        let spread = groups[0].spread(|run| run.train_accuracy).unwrap();
+        assert_eq!(groups[0].runs.iter().map(|run| seed(run)).collect::<Vec<_>>(), [Some(0), Some(2)]);
+        let spread = groups[0].spread(|run| Some(run.epochs[0].train_accuracy)).unwrap();
         assert_eq!((spread.mean, spread.deviation), (1.0, Some(2_f64.sqrt())));
-        assert_eq!(groups[0].spread(|run| run.test_loss), None);
+        assert_eq!(groups[0].spread(|run| run.seconds), None);
     }
 }

@@ -117,6 +117,7 @@ impl Runs {
         }
         self.add_evaluations(&mut place, &record)?;
         let dataset = record.key.inputs.get("dataset").copied();
+        place.init = record.key.inputs.get("init").copied();
         place.settings = Some(record.key.settings);
         (place.finished, place.seconds) = (Some(record.finished), Some(record.seconds));
         Ok((place, dataset))

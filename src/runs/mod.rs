@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{self, Metrics};
@@ -37,6 +38,8 @@ pub struct Place {
     pub elsewhere: Vec<PathBuf>,
     /// The settings in the record of `train`, by section; `None` if there is no record.
     pub settings: Option<Value>,
+    /// The content of the weights that the training started from, if it did not start from random ones.
+    pub init: Option<Digest>,
     /// When training ended, in seconds since 1970.
     pub finished: Option<u64>,
     /// The duration of the training in seconds.
@@ -116,6 +119,8 @@ pub struct Run {
     pub state: RunState,
     /// The settings, by section; null if no file holds them.
     pub settings: Value,
+    /// The content of the weights that the training started from, if it did not start from random ones.
+    pub init: Option<Digest>,
     /// The network.
     pub model: Option<String>,
     /// The initial learning rate.
@@ -221,6 +226,7 @@ impl Run {
             model: section["model"].as_str().map(str::to_owned),
             learning_rate: section["learning_rate"].as_f64(),
             settings,
+            init: place.init,
             epochs,
             metrics,
             elsewhere,

@@ -19,6 +19,9 @@ use crate::labels;
 use crate::parquet_file::ParquetFile;
 use crate::progress::Progress;
 
+/// The maximum number of digits that a label spells.
+const MOST_DIGITS: usize = 18;
+
 /// Finds the shards of a split in a folder that holds the Parquet files. Returns their paths in order.
 ///
 /// # Errors
@@ -72,7 +75,8 @@ impl Shards {
             let [first_name, ..] = parameters::names(0, sets);
             first.has(&first_name)
         };
-        let parameters = [1, digits].into_iter().find(has_set).unwrap_or(0);
+        // a file may declare lists of millions of digits, whose labels are refused below
+        let parameters = [1, digits.min(MOST_DIGITS)].into_iter().find(has_set).unwrap_or(0);
         let [pixels, donors] = ["pixels", DONORS[0]].map(|name| first.has(name));
         let layout = Layout { digits, height, width, pixels, parameters, donors };
         Ok(Shards { files, layout })
@@ -275,7 +279,7 @@ pub(super) fn check_labels(
             let found = format!("row {row} has label {label} and digits {digits:?}");
             let expected = match spelled {
                 Some(spelled) => format!("label {spelled}, which these digits spell"),
-                None => "at most 18 digits, whose number is the label".to_owned(),
+                None => format!("at most {MOST_DIGITS} digits, whose number is the label"),
             };
             return Err(Error::format(file.path(), found, expected));
         }

@@ -271,10 +271,15 @@ pub fn training_time(config: &Config, done: usize) -> Option<Duration> {
 }
 
 impl Pipeline {
-    /// Whether the configured run is trained, by the configured settings.
-    pub fn is_trained(&self) -> Result<bool> {
-        let settings = key::settings(Stage::Train, &self.config);
-        Ok(self.record(Stage::Train)?.is_some_and(|record| record.key.settings == settings))
+    /// Whether the configured run is trained and evaluated, both by the configured settings.
+    pub fn is_evaluated(&self) -> Result<bool> {
+        for stage in [Stage::Train, Stage::Evaluate] {
+            let settings = key::settings(stage, &self.config);
+            if self.record(stage)?.is_none_or(|record| record.key.settings != settings) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -49,11 +49,13 @@ fn appended(front: String, differing: Vec<(String, Value)>) -> String {
 fn differing(default: &Config, config: &Config, without: &[&str]) -> Vec<(String, Value)> {
     let before = json!(default);
     let keyed = |stage, section: &str| key::settings(stage, config).get(section).cloned().unwrap_or_default();
+    // a name tells a setting at its default from the recipe's, which the key does not
+    let augment = if config.train.augment { key::section(config, "augment", &["epochs"]).1 } else { Value::Null };
     let sections = [
         ("raw", keyed(Stage::Raw, "raw")),
         ("plan", keyed(Stage::Plan, "plan")),
         ("train", Value::Object(effective(config))),
-        ("augment", keyed(Stage::Train, "augment")),
+        ("augment", augment),
     ];
     let mut all = Vec::new();
     for (section, settings) in sections {
@@ -152,6 +154,9 @@ mod tests {
         let smooth = recipe.with("train.label_smoothing=0.1").unwrap();
         let plain = smooth.with("train.label_smoothing=0").unwrap();
         assert_eq!(run_name_of_recipe("smooth", &smooth, &plain), "smooth-seed0-label_smoothing0");
+        let by_slot = recipe.with("augment.by=slot").unwrap();
+        let whole = by_slot.with("augment.by=image").unwrap();
+        assert_eq!(run_name_of_recipe("slots", &by_slot, &whole), "slots-seed0-augment.by-image");
         assert_eq!(name(&["train.run=mine"]), "mine");
     }
 
