@@ -155,6 +155,7 @@ def splits():
 # The tables by their names, each with the file of its data.
 TABLES = {
     "fast": ("fast", lambda: seeds("fast", "recipe")),
+    "longer": ("fast-longer", lambda: seeds("fast-longer", "recipe")),
     "best": ("best", lambda: seeds("best", "recipe", "plan.split.by")),
     "choice": ("choice", choice),
     "ablation": ("ablation", ablation),
