@@ -4,19 +4,16 @@
 //! runs are fresh. The tables are gathered from the files that the runs left.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, Config};
-use crate::digest::Digest;
 use crate::documents;
 use crate::error::{Error, Result, shown};
 use crate::evaluate::SplitMetrics;
-use crate::files;
 use crate::guard::guarded;
 use crate::pipeline::{self, Pipeline, Request, Stage};
 use crate::progress::Progress;
@@ -25,18 +22,16 @@ use crate::runs::groups::Spread;
 use crate::runs::{Run, RunState, Runs};
 use crate::{plan, train};
 
+mod tables;
+
+use tables::Tables;
+pub use tables::{RUNS, SUMMARY};
+
 /// The stages that a sweep brings up to date for each run.
 const STAGES: [Stage; 2] = [Stage::Train, Stage::Evaluate];
 
 /// The folder of the tables of all sweeps, in the folder of artifacts.
 pub const FOLDER: &str = "sweep";
-/// The table with a row for each run.
-pub const RUNS: &str = "sweep.csv";
-/// The table with a row for each combination of settings other than the seed.
-pub const SUMMARY: &str = "summary.csv";
-
-/// The file in the folder of the tables that names them by their digests.
-const OWN: &str = "tables.json";
 /// The maximum number of runs of a sweep.
 const MOST_RUNS: usize = 10_000;
 
@@ -370,75 +365,6 @@ pub struct Expectation {
     pub is_done: bool,
     /// The time of a whole training on this machine; `None` if the run is done, or if the time is not known beforehand.
     pub time: Option<Duration>,
-}
-
-/// The tables of a sweep in their folder. A file names the digests of the tables that the program wrote, so that it replaces
-/// no table of the user, nor one that the user has changed.
-struct Tables {
-    folder: PathBuf,
-}
-
-/// The content of the file that names the tables.
-#[derive(Default, Serialize, Deserialize)]
-struct Own {
-    about: String,
-    digests: Vec<Digest>,
-}
-
-impl Tables {
-    /// Makes the folder, and checks that nothing of the user stands in the place of a table.
-    fn open(folder: &Path) -> Result<Tables> {
-        files::create_dir(folder)?;
-        let tables = Tables { folder: folder.to_owned() };
-        tables.standing().map(|_| tables)
-    }
-
-    /// The digests of the existing tables.
-    ///
-    /// # Errors
-    /// [`Error::Format`] if one of them is not as the program wrote it.
-    fn standing(&self) -> Result<Vec<Digest>> {
-        let path = self.folder.join(OWN);
-        let refuse = |e: serde_json::Error| {
-            Error::format(&path, format!("not readable ({e})"), "the digests of the tables; move the folder away")
-        };
-        let own: Own = match path.exists() {
-            true => serde_json::from_str(&files::read_text(&path)?).map_err(refuse)?,
-            false => Own::default(),
-        };
-        let mut standing = Vec::new();
-        for path in [RUNS, SUMMARY].map(|name| self.folder.join(name)) {
-            let digest = match std::fs::symlink_metadata(&path) {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io(&path, "look at it")(error)),
-                Ok(meta) => meta.is_file().then(|| Digest::of_file(&path)).transpose()?,
-            };
-            match digest.filter(|digest| own.digests.contains(digest)) {
-                Some(digest) => standing.push(digest),
-                None => {
-                    let expected = "a table as a sweep wrote it, or nothing; move it away";
-                    return Err(Error::format(&path, "what no sweep wrote, or what was changed since", expected));
-                }
-            }
-        }
-        Ok(standing)
-    }
-
-    /// Writes the tables. The former digests are kept until both are written, so that a kill leaves no table unnamed.
-    fn write(&self, tables: [String; 2]) -> Result<()> {
-        let new = tables.each_ref().map(|table| Digest::of(table.as_bytes()));
-        let former = self.standing()?;
-        self.name(former.into_iter().chain(new).collect())?;
-        for (name, table) in [RUNS, SUMMARY].into_iter().zip(tables) {
-            files::write_among_users(&self.folder.join(name), table.as_bytes())?;
-        }
-        self.name(new.to_vec())
-    }
-
-    fn name(&self, digests: Vec<Digest>) -> Result<()> {
-        let about = "the digests of the tables beside this file, as `multidigit sweep` wrote them".to_owned();
-        files::write_among_users(&self.folder.join(OWN), format!("{:#}\n", json!(Own { about, digests })).as_bytes())
-    }
 }
 
 /// A value of a grid in a table.

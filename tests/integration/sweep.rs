@@ -47,6 +47,11 @@ fn a_sweep_trains_what_is_missing_and_gathers_the_results() {
         ["plan.split.by seeds", "class 2", "sample 2"]
     );
 
+    let noted = fs::read_to_string(home.path("artifacts/train").join(&rows[4][0]).join("config.yaml")).unwrap();
+    for flag in ["# --set plan.split.by=\"sample\"\n", "# --set train.seed=1\n"] {
+        assert!(noted.contains(flag), "{noted}");
+    }
+
     let after = home.ok(&["sweep", "small.yaml", "--dry-run"]);
     assert_eq!(after.lines().last(), Some("4 runs, 4 done"), "{after}");
     let weights =

@@ -49,7 +49,7 @@ fn appended(front: String, differing: Vec<(String, Value)>) -> String {
 fn differing(default: &Config, config: &Config, without: &[&str]) -> Vec<(String, Value)> {
     let before = json!(default);
     let keyed = |stage, section: &str| key::settings(stage, config).get(section).cloned().unwrap_or_default();
-    // a name tells a setting at its default from the recipe's, which the key does not
+    // a setting that is back at its default differs from the recipe's, so the name holds it, although the key does not
     let augment = if config.train.augment { key::section(config, "augment", &["epochs"]).1 } else { Value::Null };
     let sections = [
         ("raw", keyed(Stage::Raw, "raw")),
