@@ -50,7 +50,7 @@ type Measure = (&'static str, fn(&Run) -> Option<f64>);
 /// The results of a run, by the titles of their columns: the time of its epochs with their validation, the last epoch in
 /// training, and the evaluated weights on val and test.
 const RESULTS: [Measure; 7] = [
-    ("seconds", |run| Some(run.epochs.iter().map(|epoch| epoch.seconds).sum())),
+    ("seconds", Run::seconds),
     ("train_accuracy", |run| run.epochs.last().map(|epoch| epoch.train_accuracy)),
     ("train_loss", |run| run.epochs.last().map(|epoch| epoch.train_loss)),
     ("val_accuracy", |run| evaluated(run, "val").map(|split| split.accuracy.value)),
@@ -203,8 +203,12 @@ impl Sweep {
                     Config { train: train::Config { run, ..config.train }, ..config }
                 }
             };
-            config.validate()?;
-            pipeline::check(&config, &STAGES)?;
+            config.validate().and_then(|()| pipeline::check(&config, &STAGES)).map_err(|error| match error {
+                Error::ConfigValue { .. } => {
+                    syntax(format!("the run {}: {error}", config.train.run.as_deref().unwrap_or_default()))
+                }
+                other => other,
+            })?;
             let recipe =
                 choices.iter().filter(|choice| choice.is_recipe).map(|choice| format!("--recipe {}", choice.name));
             let all = [&settings].into_iter().chain(choices.iter().map(|choice| &choice.settings));
@@ -423,6 +427,21 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_run_depends_on_the_size_of_its_data() {
+        let text = "description: a\ngrid: {plan.samples_per_class: [10, 1000], train.seed: [0, 1]}";
+        let small = ["train.model=towers", "train.trunk.channels=8", "train.epochs=1", "train.batch_size=16"];
+        let home = tempfile::tempdir().unwrap();
+        let [raw, artifacts, lock] = ["raw", "artifacts", "pipeline.lock"].map(|name| home.path().join(name));
+        let pipeline = |planned: &Planned| {
+            Pipeline::new(planned.config.clone(), Vec::new(), raw.clone(), artifacts.clone(), lock.clone())
+        };
+        let expected = read(text, &small).unwrap().expect(&artifacts, pipeline).unwrap();
+        let times: Vec<Duration> = expected.iter().map(|run| run.time.unwrap()).collect();
+        assert!(times[0] == times[1] && times[2] == times[3], "measured once for all seeds: {times:?}");
+        assert!(times[2] > times[0], "{times:?}");
+    }
+
+    #[test]
     fn a_mapping_in_the_grid_names_groups_of_settings() {
         let text = "description: all\ngrid:\n  recipe: [fast]\n  change:\n    none: {}\n    mean, smooth: {train.trunk.pool: \
                     mean, train: {label_smoothing: 0.1}}\n";
@@ -475,6 +494,10 @@ mod tests {
             "`train.run`: found mine; expected null, since every run of a sweep has its own name"
         );
         assert!(refused("description: a\ngrid: {train.sed: [1]}").contains("sed"));
+        assert_eq!(
+            refused("description: a\ngrid: {train.epochs: [0]}"),
+            ": the run alexnet-lr0.0005-seed0: `train.epochs`: found 0; expected at least 1"
+        );
         assert_eq!(
             refused("description: a\ngrid: {recipe: [nosuch]}"),
             format!(

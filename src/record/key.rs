@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::digest::Digest;
 
@@ -33,7 +33,7 @@ impl Key {
         if self.version != old.version {
             reasons.push(format!("the stage's version: {} -> {}", old.version, self.version));
         }
-        differences(&old.settings, &self.settings, "", &mut reasons);
+        differences(Some(&old.settings), Some(&self.settings), "", &mut reasons);
         for (name, digest) in &self.inputs {
             match old.inputs.get(name) {
                 Some(before) if before == digest => {}
@@ -48,18 +48,20 @@ impl Key {
     }
 }
 
-/// Adds the leaves in which two trees differ to `out`.
-fn differences(old: &Value, new: &Value, path: &str, out: &mut Vec<String>) {
+/// Adds the leaves in which two trees differ to `out`. A setting that a key does not have is at its default.
+fn differences(old: Option<&Value>, new: Option<&Value>, path: &str, out: &mut Vec<String>) {
     match (old, new) {
-        (Value::Object(a), Value::Object(b)) => {
+        (Some(Value::Object(a)), Some(Value::Object(b))) => {
             let added = b.keys().filter(|key| !a.contains_key(*key));
             for key in a.keys().chain(added) {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let at = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
-                differences(&at(a), &at(b), &path, out);
+                differences(a.get(key), b.get(key), &path, out);
             }
         }
-        _ if old != new => out.push(format!("{path}: {old} -> {new}")),
+        _ if old != new => {
+            let [old, new] = [old, new].map(|value| value.map_or_else(|| "the default".to_owned(), Value::to_string));
+            out.push(format!("{path}: {old} -> {new}"));
+        }
         _ => {}
     }
 }
@@ -81,6 +83,13 @@ mod tests {
         let reasons = new.reasons_against(&old);
         assert_eq!(reasons, ["plan.seed: 123 -> 7", "plan.split.ratio: [64,16,20] -> [1,1,1]"]);
         assert!(old.reasons_against(&old).is_empty());
+    }
+
+    #[test]
+    fn a_setting_that_a_key_does_not_have_is_at_its_default() {
+        let [old, new] = [json!({"augment": {"seed": 0}}), json!({"augment": {"seed": 0, "by": "slot"}})];
+        let [old, new] = [old, new].map(|settings| Key { settings, ..key(0, [0; 3]) });
+        assert_eq!(new.reasons_against(&old), [r#"augment.by: the default -> "slot""#]);
     }
 
     #[test]

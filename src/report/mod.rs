@@ -337,7 +337,7 @@ fn seeds(groups: &[Group], figures: &Figures) -> Result<Option<(Table, Option<Fi
             row.push(number(spread.and_then(|spread| spread.deviation), |sd| format!("{:.2}", 100.0 * sd)));
         }
         row.extend([share(test.map(|test| test.low)), share(test.map(|test| test.high))]);
-        row.push(number(group.spread(|run| run.seconds).map(|time| time.mean), span));
+        row.push(number(group.spread(Run::seconds).map(|time| time.mean), span));
         table.rows.push(row);
     }
     if tested.is_empty() {

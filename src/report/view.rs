@@ -74,7 +74,6 @@ type Trained = BTreeMap<i64, u64>;
 
 /// Makes the view of a run and writes its figures. `images` holds the images of its mistakes.
 pub fn view(run: &Run, images: &MistakeImages, trained: &Trained, figures: &Figures) -> Result<RunView> {
-    let summary = run.summary();
     let id = format!("run-{}", slug(&run.folder));
     Ok(RunView {
         id,
@@ -95,7 +94,7 @@ pub fn view(run: &Run, images: &MistakeImages, trained: &Trained, figures: &Figu
         },
         elsewhere: (!run.elsewhere.is_empty()).then(|| elsewhere(run)),
         settings: settings(run),
-        environment: environment(run, summary.seconds),
+        environment: environment(run),
     })
 }
 
@@ -395,7 +394,7 @@ fn leaves(path: &str, value: &Value, table: &mut Table) {
     }
 }
 
-fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
+fn environment(run: &Run) -> Option<Table> {
     let mut table = Table::new(format!("{}/environment", slug(&run.folder)), "Environment", &["<what", "<value"]);
     let environment = &run.environment;
     let mut add = |what: &str, value: Option<String>| {
@@ -414,7 +413,7 @@ fn environment(run: &Run, seconds: Option<f64>) -> Option<Table> {
     if run.state == RunState::Finished {
         add("ended (UTC)", run.when.map(utc));
     }
-    add("time", seconds.map(span));
+    add("time", run.seconds().map(span));
     (!table.rows.is_empty()).then_some(table)
 }
 

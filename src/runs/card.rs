@@ -38,7 +38,7 @@ struct Card<'a> {
     /// The settings of the training: key and value.
     settings: Vec<(String, String)>,
     epochs_done: usize,
-    /// The duration of the training.
+    /// The time of the epochs with their validation.
     time: Option<String>,
     plan: &'a plan::Config,
     glyphs: &'a GlyphSet,
@@ -98,7 +98,7 @@ pub fn card(run: &Run, metrics: &Metrics, facts: &Facts) -> String {
         splits: metrics.splits.iter().map(|split| split_row(split, metrics.digits)).collect(),
         settings: settings(run),
         epochs_done: run.epochs.len(),
-        time: run.seconds.map(span),
+        time: run.seconds().map(span),
         plan: &facts.plan,
         glyphs: &facts.glyphs,
         glyphs_digest: facts.glyphs.digest.short(),

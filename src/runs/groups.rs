@@ -141,7 +141,6 @@ mod tests {
             stop: None,
             problems: Vec::new(),
             when: None,
-            seconds: None,
         }
     }
 
@@ -172,6 +171,6 @@ mod tests {
         assert_eq!(groups[0].runs.iter().map(|run| seed(run)).collect::<Vec<_>>(), [Some(0), Some(2)]);
         let spread = groups[0].spread(|run| Some(run.epochs[0].train_accuracy)).unwrap();
         assert_eq!((spread.mean, spread.deviation), (1.0, Some(2_f64.sqrt())));
-        assert_eq!(groups[0].spread(|run| run.seconds), None);
+        assert_eq!(groups[0].spread(|_| None), None);
     }
 }

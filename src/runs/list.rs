@@ -119,7 +119,7 @@ impl Runs {
         let dataset = record.key.inputs.get("dataset").copied();
         place.init = record.key.inputs.get("init").copied();
         place.settings = Some(record.key.settings);
-        (place.finished, place.seconds) = (Some(record.finished), Some(record.seconds));
+        place.finished = Some(record.finished);
         Ok((place, dataset))
     }
 

@@ -42,8 +42,6 @@ pub struct Place {
     pub init: Option<Digest>,
     /// When training ended, in seconds since 1970.
     pub finished: Option<u64>,
-    /// The duration of the training in seconds.
-    pub seconds: Option<f64>,
     /// Problems of the record and of the files that it names, in words.
     pub problems: Vec<String>,
     /// Whether the table of the epochs differs from the recorded one.
@@ -139,8 +137,6 @@ pub struct Run {
     pub problems: Vec<String>,
     /// When the run ended, or when it began if it has not ended, in seconds since 1970.
     pub when: Option<u64>,
-    /// The duration of the training in seconds.
-    pub seconds: Option<f64>,
 }
 
 /// A run in one line, as `multidigit runs` prints it and tables of runs show it.
@@ -178,7 +174,7 @@ pub struct Summary {
     pub test_loss: Option<f64>,
     /// When the run ended, or when it began if it has not ended, in seconds since 1970.
     pub when: Option<u64>,
-    /// The duration of the training in seconds.
+    /// The time of the epochs with their validation, in seconds.
     pub seconds: Option<f64>,
     /// Problems with reading the files of the run, in words.
     pub problems: Vec<String>,
@@ -231,7 +227,6 @@ impl Run {
             metrics,
             elsewhere,
             when: place.finished.or(environment.started),
-            seconds: place.seconds,
             environment,
             stop,
             problems,
@@ -241,6 +236,12 @@ impl Run {
     /// The epoch with the lowest validation loss; the first of several with the same loss.
     pub fn best(&self) -> Option<&Epoch> {
         self.epochs.iter().reduce(|best, epoch| if epoch.val_loss < best.val_loss { epoch } else { best })
+    }
+
+    /// The time of the epochs with their validation, in seconds, over all sessions of the training. `None` if no epoch is
+    /// done.
+    pub fn seconds(&self) -> Option<f64> {
+        (!self.epochs.is_empty()).then(|| self.epochs.iter().map(|epoch| epoch.seconds).sum())
     }
 
     /// The run in one line.
@@ -265,7 +266,7 @@ impl Run {
             test_accuracy: test.map(|test| test.accuracy),
             test_loss: test.map(|test| test.loss),
             when: self.when,
-            seconds: self.seconds,
+            seconds: self.seconds(),
             problems: self.problems.clone(),
         }
     }

@@ -454,13 +454,13 @@ mod tests {
     }
 
     /// Writes a shard of one row with the given columns.
-    fn shard(folder: &Path, png: &[u8], label: ArrayRef, digits: ArrayRef, boxes: ArrayRef) {
+    fn shard(folder: &Path, png: &[u8], label: ArrayRef, digits: ArrayRef, boxes: ArrayRef, more: &[(&str, ArrayRef)]) {
         let bytes: ArrayRef = Arc::new(BinaryArray::from_vec(vec![png]));
         let path: ArrayRef = Arc::new(StringArray::from_iter_values(["p"]));
         let field = |name: &str, array: &ArrayRef| Arc::new(Field::new(name, array.data_type().clone(), true));
         let image =
             StructArray::from(vec![(field("bytes", &bytes), bytes.clone()), (field("path", &path), path.clone())]);
-        let columns: Vec<(&str, ArrayRef)> = vec![
+        let mut columns: Vec<(&str, ArrayRef)> = vec![
             ("image", Arc::new(image)),
             ("label", label),
             ("digits", digits),
@@ -468,6 +468,7 @@ mod tests {
             ("source_index", lists(&[1, 2], 2)),
             ("boxes", boxes),
         ];
+        columns.extend_from_slice(more);
         let fields: Vec<_> = columns.iter().map(|(name, array)| field(name, array)).collect();
         let schema = Arc::new(Schema::new(fields));
         let batch =
@@ -490,7 +491,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let grey = png(image::ExtendedColorType::L8, 2, &[1, 2]);
         let refusal_of = |png: &[u8], label: ArrayRef, digits: ArrayRef, boxes: ArrayRef| {
-            shard(home.path(), png, label, digits, boxes);
+            shard(home.path(), png, label, digits, boxes, &[]);
             let read = Shards::open(home.path(), "val").and_then(|shards| shards.read((0, 0)).map(drop));
             read.err().unwrap().to_string().split("parquet`: ").nth(1).unwrap().to_owned()
         };
@@ -529,6 +530,17 @@ mod tests {
             broken.starts_with("row 0 has an image that is not readable (")
                 && broken.ends_with("expected 8-bit grey PNGs")
         );
+    }
+
+    /// Each set of parameters has columns of its own, so lists of millions of digits would mean millions of names.
+    #[test]
+    fn sets_of_parameters_are_read_for_no_more_digits_than_a_label_spells() {
+        let home = tempfile::tempdir().unwrap();
+        let (grey, digits) = (png(image::ExtendedColorType::L8, 2, &[1, 2]), MOST_DIGITS + 2);
+        let angle: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![None]));
+        shard(home.path(), &grey, ints(&[0]), lists(&vec![0; digits], digits), ints(&[0]), &[("angle_0", angle)]);
+        let shards = Shards::open(home.path(), "val").unwrap();
+        assert_eq!((shards.layout().digits, shards.layout().parameters), (digits, MOST_DIGITS));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use multidigit::augment::apply::Scratch;
 use multidigit::augment::{Augmenter, Config, epoch_folder};
+use multidigit::digest::Digest;
+use multidigit::record::Record;
 use multidigit::shards::{DATA, Donors, Parameters, Samples, Shards};
 
 use super::Home;
@@ -81,6 +83,23 @@ fn the_content_does_not_depend_on_shards_and_row_groups() {
     assert_eq!((shards.groups().len(), shards.groups()[0].as_slice()), (8, &[33, 33, 33, 33, 28][..]));
     assert_eq!(content(&whole), content(&pieces));
     assert!(home.ok(&["verify"]).contains("augment   ok "));
+}
+
+/// The record names a content that the epoch never had, so `verify` looks for the first row that differs. It can compare
+/// rows only if the epoch is cut into row groups as the data set is.
+#[test]
+fn verify_compares_no_rows_of_an_epoch_that_is_cut_otherwise_than_the_data_set() {
+    let home = Home::new();
+    let printed = home.ok(&["run", "augment"]);
+    home.ok(&["run", "dataset", "--force", "--set", "dataset.row_group_rows=33"]);
+    let folder = home.path("artifacts/augment");
+    let record = Record::read(&folder).unwrap().unwrap();
+    Record { content: Digest::of(b"another"), ..record }.write(&folder).unwrap();
+    let answer = home.call(&["verify"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.stderr);
+    let found = format!("content {}; its record says {}", content(&printed), Digest::of(b"another").short());
+    assert!(answer.stdout.contains(&found), "{}", answer.stdout);
+    assert!(!answer.stdout.contains("row"), "{}", answer.stdout);
 }
 
 #[test]

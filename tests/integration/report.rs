@@ -279,7 +279,6 @@ fn the_words_of_the_report_are_those_that_were_read_and_approved() {
         evaluate: Some(evaluated),
         settings: Some(settings),
         finished: Some(1_700_000_000),
-        seconds: Some(1024.0),
         ..Place::default()
     };
     let digests = vec![("dataset", multidigit::digest::Digest::of(b"as an example"))];

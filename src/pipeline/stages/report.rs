@@ -29,7 +29,7 @@ impl Definition for Report {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn inputs(&self, _: &Config) -> &'static [Input] {
