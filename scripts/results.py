@@ -1,20 +1,22 @@
 #!/usr/bin/env python3
-"""Fills the tables of docs/results.md from the committed data in docs/results.
+"""Fills the tables of docs/results.md and draws its picture from the committed data in docs/results.
 
-    python3 scripts/results.py            write docs/results.md
-    python3 scripts/results.py --check    fail if it is not what the data give
+    python3 scripts/results.py            write docs/results.md and docs/splits.svg
+    python3 scripts/results.py --check    fail if they are not what the data give
 
 A file of docs/results has the columns of the sweep.csv that `multidigit sweep` writes, except choice.csv. A table of
 docs/results.md stands between the lines `<!-- NAME -->` and `<!-- end -->`. The page has every table that there are data for.
 """
 
 import csv
+import math
 import statistics
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
+PICTURE = ROOT / "docs" / "splits.svg"
 DATA = ROOT / "docs" / "results"
 
 # The paper's Table 1: accuracy and loss in training, validation and test.
@@ -142,14 +144,53 @@ def ablation():
     return table(heading, lines)
 
 
+def study():
+    """The runs of the study by network and split."""
+    return groups(rows("splits"), "network", "plan.split.by").items()
+
+
 def splits():
-    heading = ["recipe", "split by", "seeds", "training, %", "validation, %", "test, %", "training less test"]
+    heading = ["network", "split by", "seeds", "training, %", "validation, %", "test, %", "training less test"]
     lines = []
-    for (recipe, by), runs in groups(rows("splits"), "recipe", "plan.split.by").items():
+    for (network, by), runs in study():
         means = [statistics.mean(numbers(runs, f"{split}_accuracy")) for split in ("train", "test")]
         accuracies = [spread(numbers(runs, f"{split}_accuracy")) for split in SPLITS]
-        lines.append([recipe, by, str(len(runs)), *accuracies, f"{100 * (means[0] - means[1]):.2f}"])
+        lines.append([network, by, str(len(runs)), *accuracies, f"{100 * (means[0] - means[1]):.2f}"])
     return table(heading, lines)
+
+
+def picture():
+    """The table of the splits as a picture: a line from the test accuracy to that in training for each network and split."""
+    accuracies = {key: [100 * statistics.mean(numbers(runs, f"{split}_accuracy")) for split in SPLITS] for key, runs in study()}
+    least = 10 * math.floor(min(map(min, accuracies.values())) / 10)
+    left, width, row, top = 190, 520, 26, 60
+    x = lambda percent: left + width * (percent - least) / (100 - least)
+    text = lambda x, y, words, more="": f'<text x="{x:.1f}" y="{y:.1f}"{more}>{words}</text>'
+    middle = ' text-anchor="middle"'
+    marks = [
+        lambda x, y: f'<circle cx="{x:.1f}" cy="{y}" r="5" fill="#fff" stroke="#1b6ca8" stroke-width="2"/>',
+        lambda x, y: f'<rect x="{x - 4:.1f}" y="{y - 4}" width="8" height="8" fill="#9aa5b1"/>',
+        lambda x, y: f'<circle cx="{x:.1f}" cy="{y}" r="5" fill="#c2410c"/>',
+    ]
+    body = []
+    for number, (mark, words) in enumerate(zip(marks, ("training", "validation", "test"))):
+        body += [mark(left + 110 * number + 6, 16), text(left + 110 * number + 18, 20, words)]
+    height = top + row * len(accuracies) + 12 * len({network for network, _ in accuracies})
+    for percent in range(least, 101, 10 if least < 80 else 5):
+        body.append(f'<path d="M{x(percent):.1f} {top - 14}V{height}" stroke="#e3e7eb"/>')
+        body.append(text(x(percent), top - 20, f"{percent}%", middle))
+    y, shown = top, None
+    for (network, by), (train, val, test) in accuracies.items():
+        if network != shown:
+            y += 12 if shown else 0
+            body.append(text(12, y + 4, network, ' font-weight="600"'))
+            shown = network
+        body.append(text(110, y + 4, f"by {by}"))
+        body.append(f'<path d="M{x(test):.1f} {y}H{x(train):.1f}" stroke="#1b6ca8" stroke-width="2"/>')
+        body += [mark(x(percent), y) for mark, percent in zip(marks, (train, val, test))]
+        y += row
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 30} {height + 8}" font-family="sans-serif" font-size="13">'
+    return "\n".join([head, '<rect width="100%" height="100%" fill="#fff"/>', *body, "</svg>"]) + "\n"
 
 
 # The tables by their names, each with the file of its data.
@@ -179,14 +220,16 @@ def filled(text):
 
 
 def main():
-    text = PAGE.read_text()
-    new = filled(text)
-    if "--check" in sys.argv[1:]:
-        if new != text:
-            sys.exit(f"{PAGE}: other tables than docs/results gives; run `python3 scripts/results.py`")
-        print("docs/results.md: every table is that of docs/results")
-        return
-    PAGE.write_text(new)
+    made = {PAGE: filled(PAGE.read_text())}
+    if rows("splits"):
+        made[PICTURE] = picture()
+    for path, content in made.items():
+        if "--check" not in sys.argv[1:]:
+            path.write_text(content)
+        elif not path.exists() or path.read_text() != content:
+            sys.exit(f"{path}: not what docs/results gives; run `python3 scripts/results.py`")
+        else:
+            print(f"{path.relative_to(ROOT)}: what docs/results gives")
 
 
 if __name__ == "__main__":
