@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use multidigit::config::hints;
 use multidigit::pipeline::{Request, Stage};
 
 /// Multi-digit MNIST: exact, staged, reproducible data and training.
@@ -19,10 +21,32 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line of this process. Exits if it is invalid, or if it asks for help.
     pub fn read() -> Cli {
-        let mut cli = Cli::parse();
+        let mut cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
         cli.global.overrides = every_set(std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()));
         cli
     }
+}
+
+/// The error with a tip if a stage was given as a command, or a setting as a flag.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let given = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.trim_start_matches('-').replace('-', "_")),
+        _ => None,
+    };
+    let tip = match error.kind() {
+        ErrorKind::InvalidSubcommand => given(ContextKind::InvalidSubcommand)
+            .and_then(|name| hints::nearest(&name, Stage::ALL.map(Stage::name).into_iter()))
+            .map(|stage| format!("the stage {stage} is run by `multidigit run {stage}`")),
+        ErrorKind::UnknownArgument => given(ContextKind::InvalidArg)
+            .map(|name| hints::settings_named(&name))
+            .filter(|paths| !paths.is_empty())
+            .map(|paths| format!("a setting is changed by --set: `--set {}=VALUE`", paths.join("=VALUE` or `--set "))),
+        _ => None,
+    };
+    if let Some(tip) = tip {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// The values of every `--set`, in order. If some are given after the command's word, clap
@@ -299,6 +323,22 @@ mod tests {
     fn every_set_counts_wherever_it_stands() {
         let line = "multidigit --set a=1 run --set=b=2 plan --set c=3 --quiet";
         assert_eq!(every_set(line.split(' ').map(str::to_owned)), ["a=1", "b=2", "c=3"]);
+    }
+
+    #[test]
+    fn a_stage_as_a_command_and_a_setting_as_a_flag_get_a_tip() {
+        let told = |line: &str| with_tip(Cli::try_parse_from(line.split(' ')).unwrap_err()).to_string();
+        let cases = [
+            ("multidigit train", "tip: the stage train is run by `multidigit run train`"),
+            ("multidigit datset", "tip: the stage dataset is run by `multidigit run dataset`"),
+            ("multidigit run train --model fcn", "tip: a setting is changed by --set: `--set train.model=VALUE`"),
+            ("multidigit run train --lr 1", "tip: a setting is changed by --set: `--set train.learning_rate=VALUE`"),
+            ("multidigit run datset", "did you mean dataset?"),
+            ("multidigit runn", "tip: some similar subcommands exist: 'runs', 'run'"),
+        ];
+        for (line, tip) in cases {
+            assert!(told(line).contains(tip), "{line}: {}", told(line));
+        }
     }
 
     #[test]

@@ -9,10 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use textwrap::{WordSeparator, WordSplitter};
 
-use crate::error::{Error, Result, shown};
+use crate::error::{Error, Result, reason, shown};
 use crate::files;
 use crate::guard::guarded;
 use crate::{augment, dataset, evaluate, plan, raw, report, train};
+
+pub mod hints;
 
 /// The configuration file that is used if it exists and no other file is named.
 pub const FILE: &str = "pipeline.yaml";
@@ -90,7 +92,7 @@ impl Config {
                 serde_saphyr::Error::MultipleDocuments { .. } => {
                     Error::ConfigSyntax { origin, message: "more than one YAML document; expected one".into() }
                 }
-                other => Error::ConfigSyntax { origin, message: shown(&other.to_string()) },
+                other => Error::ConfigSyntax { origin, message: shown(&hints::plain(&other.to_string())) },
             }
         })
     }
@@ -118,11 +120,16 @@ impl Config {
     /// # Errors
     /// A configuration error if the path does not exist, or the value has the wrong type.
     pub fn set(&self, path: &str, value: Value, origin: &str) -> Result<Config> {
-        let mut tree = json!(self);
-        *place(&mut tree, &json!(Config::default()), path, origin)? = value;
-        let refuse =
-            |error: serde_json::Error| Error::ConfigSyntax { origin: origin.to_owned(), message: error.to_string() };
-        serde_json::from_value(tree).map_err(refuse)
+        let (mut tree, default) = (json!(self), json!(Config::default()));
+        *place(&mut tree, &default, path, origin)? = value;
+        serde_json::from_value(tree).map_err(|error| {
+            let usual = path.split('.').try_fold(&default, |value, key| value.get(key));
+            let usual = usual
+                .filter(|value| !value.is_object())
+                .map_or_else(String::new, |value| format!("; the default is {}", scalar(value)));
+            let message = format!("{}{usual}", hints::plain(&error.to_string()));
+            Error::ConfigSyntax { origin: origin.to_owned(), message }
+        })
     }
 
     /// Returns an error for values that cannot work, as far as that is known before any work.
@@ -171,7 +178,7 @@ impl Config {
 pub fn text_of(path: &Path) -> Result<String> {
     files::read_text(path).map_err(|error| Error::ConfigSyntax {
         message: match error {
-            Error::Io { source, .. } => format!("cannot read it: {source}"),
+            Error::Io { source, .. } => format!("cannot read it: {}", reason(&source)),
             Error::Format { found, expected, .. } => format!("{found}; expected {expected}"),
             other => other.to_string(),
         },
@@ -215,16 +222,17 @@ fn place<'a>(tree: &'a mut Value, default: &Value, path: &str, origin: &str) -> 
     Ok(here)
 }
 
-/// The error for a key that does not exist, with the most similar valid key.
+/// The error for a key that does not exist, with the valid keys that it may mean: a similar one beside it, or one of the
+/// same name in another section.
 fn unknown(origin: String, key: &str, valid: impl Iterator<Item = String>) -> Error {
     let valid: Vec<String> = valid.collect();
-    let nearest = valid
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
-        .min()
-        .filter(|(distance, _)| *distance <= 3.max(key.len() / 3))
-        .map(|(_, candidate)| candidate.clone());
-    Error::ConfigKey { origin, key: key.to_owned(), nearest, valid }
+    let name = hints::last(key);
+    let similar = hints::nearest(name, valid.iter().map(|path| hints::last(path)));
+    let meant = match valid.iter().find(|path| similar == Some(hints::last(path))) {
+        Some(path) => vec![path.clone()],
+        None => hints::settings_named(name),
+    };
+    Error::ConfigKey { origin, key: key.to_owned(), meant, valid }
 }
 
 /// Writes a key with its documentation above it, and the keys below it.
@@ -331,7 +339,24 @@ mod tests {
         assert_eq!(refusal("plan.sead=7"), "--set plan.sead=7: unknown key `plan.sead`; did you mean `plan.seed`?");
         assert_eq!(refusal("plan.seed"), "--set plan.seed: expected key.path=value");
         assert_eq!(refusal("plan.seed.x=1"), "--set plan.seed.x=1: `plan.seed` is a value and has no key `x`");
-        assert!(refusal("plan.seed=many").starts_with("--set plan.seed=many: invalid type: string \"many\""));
+        assert_eq!(
+            refusal("plan.seed=many"),
+            "--set plan.seed=many: invalid type: string \"many\", expected a whole number; the default is 123"
+        );
+        assert_eq!(
+            refusal("plan.split.ratio=[0.8, 0.1, 0.1]"),
+            "--set plan.split.ratio=[0.8, 0.1, 0.1]: invalid type: floating point `0.8`, expected a whole number; the \
+             default is [64, 16, 20]"
+        );
+        assert_eq!(
+            refusal("train.lr=1"),
+            "--set train.lr=1: unknown key `train.lr`; did you mean `train.learning_rate`?"
+        );
+        assert_eq!(refusal("digits=3"), "--set digits=3: unknown key `digits`; did you mean `plan.digits`?");
+        assert_eq!(
+            refusal("seed=3"),
+            "--set seed=3: unknown key `seed`; did you mean `plan.seed`, `augment.seed` or `train.seed`?"
+        );
     }
 
     #[test]

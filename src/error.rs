@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     // ---- files, in any stage
     /// The operating system returned an error for a file operation.
-    #[error("`{}`: cannot {action}: {source}{}", path.display(), way_out(source))]
+    #[error("`{}`: cannot {action}: {}{}", path.display(), reason(source), way_out(source))]
     Io { path: PathBuf, action: &'static str, source: std::io::Error },
     /// A file of this program, or one in its format, has unexpected content.
     #[error("`{}`: {found}; expected {expected}", path.display())]
@@ -49,8 +49,8 @@ pub enum Error {
     #[error("{origin}: {message}")]
     ConfigSyntax { origin: String, message: String },
     /// A configuration key does not exist.
-    #[error("{origin}: unknown key `{key}`{}", nearest_hint(nearest.as_deref(), valid))]
-    ConfigKey { origin: String, key: String, nearest: Option<String>, valid: Vec<String> },
+    #[error("{origin}: unknown key `{key}`{}", meant_hint(meant, valid))]
+    ConfigKey { origin: String, key: String, meant: Vec<String>, valid: Vec<String> },
     /// A configuration value is invalid.
     #[error("`{key}`: found {found}; expected {expected}")]
     ConfigValue { key: String, found: String, expected: String },
@@ -129,11 +129,12 @@ pub fn shown(text: &str) -> String {
     }
 }
 
-fn nearest_hint(nearest: Option<&str>, valid: &[String]) -> String {
-    match nearest {
-        Some(key) => format!("; did you mean `{key}`?"),
-        None if valid.is_empty() => "; there are no keys here".to_owned(),
-        None => format!("; valid keys are {}", valid.join(", ")),
+fn meant_hint(meant: &[String], valid: &[String]) -> String {
+    match meant {
+        [] if valid.is_empty() => "; there are no keys here".to_owned(),
+        [] => format!("; valid keys are {}", valid.join(", ")),
+        [key] => format!("; did you mean `{key}`?"),
+        [keys @ .., last] => format!("; did you mean `{}` or `{last}`?", keys.join("`, `")),
     }
 }
 
@@ -156,6 +157,14 @@ fn system_error(error: &(dyn std::error::Error + 'static)) -> std::io::Error {
         cause = error.source();
     }
     std::io::Error::other(error.to_string())
+}
+
+/// A system error in words.
+pub fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file or folder".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Advice about a system error, if there is any.

@@ -519,7 +519,7 @@ mod tests {
         );
         assert_eq!(
             refused("description: a\ngrid: {train.seed: [one]}"),
-            ": `train.seed`: invalid type: string \"one\", expected u64"
+            ": `train.seed`: invalid type: string \"one\", expected a whole number; the default is 0"
         );
         let many = (0..101).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
         assert_eq!(

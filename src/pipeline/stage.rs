@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::{Definition, Input};
 use super::stages;
-use crate::config::Config;
+use crate::config::{Config, hints};
 use crate::record::Record;
 
 /// A stage of the pipeline, in order.
@@ -133,8 +133,11 @@ impl FromStr for Stage {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Stage, String> {
-        let names = Stage::ALL.map(Stage::name).join(", ");
-        Stage::ALL.into_iter().find(|stage| stage.name() == name).ok_or_else(|| format!("expected one of {names}"))
+        let names = Stage::ALL.map(Stage::name);
+        Stage::ALL.into_iter().find(|stage| stage.name() == name).ok_or_else(|| {
+            let meant = hints::nearest(name, names.into_iter()).map(|name| format!("; did you mean {name}?"));
+            format!("expected one of {}{}", names.join(", "), meant.unwrap_or_default())
+        })
     }
 }
 
