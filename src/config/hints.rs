@@ -63,7 +63,11 @@ pub fn plain(message: &str) -> String {
         ("a string", "a text"),
         ("a sequence", "a list"),
     ];
-    let Some((before, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let (before, expected) = match (message.rsplit_once("expected "), message.strip_prefix("invalid ")) {
+        (Some(parts), _) => parts,
+        (None, Some(expected)) => ("", expected), // the YAML library says "invalid u64" of another kind of value
+        (None, None) => return message.to_owned(),
+    };
     let replaced = WORDS.iter().find_map(|(word, plain)| {
         let rest = expected.strip_prefix(word)?;
         (!rest.starts_with(|c: char| c.is_alphanumeric())).then(|| format!("{before}expected {plain}{rest}"))
@@ -110,6 +114,8 @@ mod tests {
             ("invalid type: map, expected a string at line 3", "invalid type: map, expected a text at line 3"),
             ("expected `a` or `b`", "expected `a` or `b`"),
             ("expected u64s", "expected u64s"),
+            ("invalid u64 at line 2, column 11", "expected a whole number at line 2, column 11"),
+            ("invalid number of keys", "invalid number of keys"),
         ];
         for (message, told) in cases {
             assert_eq!(plain(message), told);
