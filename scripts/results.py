@@ -120,7 +120,7 @@ def seeds(name, *keys):
         ends = low if len(test) == 1 else f"{low} to {high}"
         accuracies = [spread(numbers(runs, f"{split}_accuracy")) for split in ("val", "test")]
         lines.append([*key, str(len(runs)), *accuracies, ends, seconds(runs)])
-    return table([word.split(".")[-1] for word in heading], lines)
+    return table([{"plan.split.by": "split by"}.get(word, word) for word in heading], lines)
 
 
 def choice():

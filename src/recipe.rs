@@ -196,7 +196,10 @@ mod tests {
         let unknown = "description: d\nsettings: {train: {modle: fcn}}";
         assert_eq!(refusal(unknown), "mine.yaml: unknown key `train.modle`; did you mean `train.model`?");
         let wrong = "description: d\nsettings: {train: {epochs: many}}";
-        assert_eq!(refusal(wrong), "mine.yaml: `train.epochs`: invalid type: string \"many\", expected a whole number; the default is 30");
+        assert_eq!(
+            refusal(wrong),
+            "mine.yaml: `train.epochs`: invalid type: string \"many\", expected a whole number; the default is 30"
+        );
         assert!(refusal("settings: {}").starts_with("mine.yaml: missing field `description`"));
         assert!(refusal("description: d\nset: {}").starts_with("mine.yaml: unknown field `set`"));
         let all = "best, fast, paper-alexnet-1e-3, paper-alexnet-5e-4, paper-fcn-1e-3, paper-fcn-5e-4, \
