@@ -130,7 +130,7 @@ fn accumulate(sum: Sum, places: &mut [Option<Tensor>], place: Option<usize>, gra
 /// Where an operator is recorded: the tape, if gradients are wanted, and the name of the operator's layer.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
-    /// The tape.
+    /// The tape that records the operator, or none if no gradients are wanted.
     pub tape: Option<&'a Tape>,
     /// The name for the operator's times.
     pub name: &'a str,

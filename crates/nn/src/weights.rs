@@ -162,7 +162,7 @@ pub fn write(out: &mut impl Write, mut tensors: Vec<(String, Entry)>, descriptio
 
 /// A parsed safetensors file.
 pub struct Parsed<'a> {
-    /// The tensors.
+    /// The tensors by name, which borrow the bytes of the file.
     pub tensors: SafeTensors<'a>,
     /// The text of the description in the file, without the digest.
     pub description: String,
