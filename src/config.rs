@@ -171,6 +171,25 @@ impl Config {
     }
 }
 
+/// The values of a tree of settings, by dotted path.
+pub fn leaves(settings: &Value) -> Vec<(String, Value)> {
+    fn gather(value: &Value, path: &str, out: &mut Vec<(String, Value)>) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    gather(value, &path, out);
+                }
+            }
+            Value::Null if path.is_empty() => {} // no settings
+            value => out.push((path.to_owned(), value.clone())),
+        }
+    }
+    let mut all = Vec::new();
+    gather(settings, "", &mut all);
+    all
+}
+
 /// The text of a configuration file.
 ///
 /// # Errors

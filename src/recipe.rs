@@ -120,26 +120,7 @@ pub fn apply(settings: &Value, config: Config, origin: &str) -> Result<Config> {
             other => other,
         })
     };
-    leaves(settings).into_iter().try_fold(config, set)
-}
-
-/// The values of a tree of settings, by dotted path.
-pub fn leaves(settings: &Value) -> Vec<(String, Value)> {
-    fn gather(value: &Value, path: &str, out: &mut Vec<(String, Value)>) {
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    gather(value, &path, out);
-                }
-            }
-            Value::Null if path.is_empty() => {} // no settings
-            value => out.push((path.to_owned(), value.clone())),
-        }
-    }
-    let mut all = Vec::new();
-    gather(settings, "", &mut all);
-    all
+    config::leaves(settings).into_iter().try_fold(config, set)
 }
 
 #[cfg(test)]

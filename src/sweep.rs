@@ -212,7 +212,7 @@ impl Sweep {
             let recipe =
                 choices.iter().filter(|choice| choice.is_recipe).map(|choice| format!("--recipe {}", choice.name));
             let all = [&settings].into_iter().chain(choices.iter().map(|choice| &choice.settings));
-            let sets = all.flat_map(recipe::leaves).map(|(key, value)| format!("--set {key}={value}"));
+            let sets = all.flat_map(config::leaves).map(|(key, value)| format!("--set {key}={value}"));
             let changes = recipe.chain(sets).chain(overrides.iter().map(|text| format!("--set {text}"))).collect();
             Ok(Planned { config, changes, values: choices.into_iter().map(|choice| choice.name).collect() })
         };

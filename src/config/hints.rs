@@ -1,8 +1,8 @@
 //! What a user may have meant: names that look like a wrong one, settings of another section, and types in plain words.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Config;
+use super::{Config, leaves};
 
 /// The candidate that a name most likely means: one that it abbreviates, or one that differs from it in few letters.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
@@ -21,8 +21,7 @@ fn abbreviates(name: &str, full: &str) -> bool {
 /// The dotted paths of the settings whose last key a name is, in any section. If there is none, those whose last key it
 /// abbreviates.
 pub fn settings_named(name: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    paths(&json!(Config::default()), "", &mut all);
+    let mut all: Vec<String> = leaves(&json!(Config::default())).into_iter().map(|(path, _)| path).collect();
     let mut exact = all.clone();
     exact.retain(|path| last(path) == name);
     all.retain(|path| abbreviates(name, last(path)));
@@ -32,19 +31,6 @@ pub fn settings_named(name: &str) -> Vec<String> {
 /// The last key of a dotted path.
 pub fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
-}
-
-/// Adds the paths of all settings below a value.
-fn paths(value: &Value, path: &str, out: &mut Vec<String>) {
-    if let Value::Object(map) = value {
-        for (key, value) in map {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            if path.contains('.') {
-                out.push(path.clone());
-            }
-            paths(value, &path, out);
-        }
-    }
 }
 
 /// The message of a deserializer with the types of Rust in plain words.
@@ -60,7 +46,7 @@ pub fn plain(message: &str) -> String {
         ("f32", "a number"),
         ("f64", "a number"),
         ("a boolean", "true or false"),
-        ("a string", "a text"),
+        ("a string", "text"),
         ("a sequence", "a list"),
     ];
     let (before, expected) = match (message.rsplit_once("expected "), message.strip_prefix("invalid ")) {
@@ -111,7 +97,7 @@ mod tests {
                 "invalid type: floating point `0.8`, expected u32",
                 "invalid type: floating point `0.8`, expected a whole number",
             ),
-            ("invalid type: map, expected a string at line 3", "invalid type: map, expected a text at line 3"),
+            ("invalid type: map, expected a string at line 3", "invalid type: map, expected text at line 3"),
             ("expected `a` or `b`", "expected `a` or `b`"),
             ("expected u64s", "expected u64s"),
             ("invalid u64 at line 2, column 11", "expected a whole number at line 2, column 11"),

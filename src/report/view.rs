@@ -262,7 +262,11 @@ fn split_view(
             "{} of {} images are read wrongly.{} All answers stand in {PREDICTIONS} of the run's evaluation.",
             grouped(wrong),
             grouped(split.accuracy.samples),
-            seen_and_unseen(&split.classes, &split.confusions, trained)
+            match exchanges_freely(run) {
+                true =>
+                    " The free exchange of digits also showed classes in training that the training split lacks.".into(),
+                false => seen_and_unseen(&split.classes, &split.confusions, trained),
+            }
         ),
         name: name.clone(),
         map,
@@ -316,6 +320,12 @@ fn confusion(run: &str, split: &SplitMetrics, at: &PositionMetrics) -> Table {
 /// Whether training showed the class that a text spells.
 fn is_trained(class: &str, trained: &Trained) -> bool {
     class.parse().is_ok_and(|class| trained.contains_key(&class))
+}
+
+/// Whether the exchange of digits showed classes in training that the training split lacks.
+fn exchanges_freely(run: &Run) -> bool {
+    let is = |setting: &str, value: Value| run.settings.pointer(setting) == Some(&value);
+    is("/train/augment", true.into()) && is("/augment/exchange", "free".into())
 }
 
 /// Sentences about the classes that training showed and those that it never showed: the accuracy on both, and whether the
@@ -420,6 +430,16 @@ fn environment(run: &Run) -> Option<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_training_that_augments_exchanges_freely() {
+        let cases = [(true, "free", true), (false, "free", false), (true, "strict", false)];
+        for (augment, exchange, expected) in cases {
+            let settings = serde_json::json!({"train": {"augment": augment}, "augment": {"exchange": exchange}});
+            let run = Run { settings, ..Run::read(&crate::runs::Place::default()).unwrap() };
+            assert_eq!(exchanges_freely(&run), expected, "{augment} {exchange}");
+        }
+    }
 
     #[test]
     fn a_split_tells_of_classes_that_training_showed_and_never_showed() {
