@@ -4,7 +4,7 @@
     python3 scripts/results.py            write docs/results.md and docs/splits.svg
     python3 scripts/results.py --check    fail if they are not what the data give
 
-A file of docs/results has the columns of the sweep.csv that `multidigit sweep` writes, except choice.csv. A table of
+A file of docs/results has the columns of the sweep.csv that `multidigit sweep` writes, except those whose name ends in `choice`. A table of
 docs/results.md stands between the lines `<!-- NAME -->` and `<!-- end -->`. The page has every table that there are data for.
 """
 
@@ -128,7 +128,12 @@ def choice():
     shown = lambda run: [run["channels"], run["epochs"], run["augmentation"]] + [
         f"{100 * float(run[column]):.2f}" for column in ("last_val_accuracy", "ema_val_accuracy")
     ]
-    return table(heading, [shown(run) for run in rows("choice")])
+    return table(heading, [shown(run) for run in rows("best-choice")])
+
+
+def differences(name, base):
+    heading = [f"difference from the {base}", "validation, %"]
+    return table(heading, [[run["difference"], spread(numbers([run], "val_accuracy"))] for run in rows(name)])
 
 
 def ablation():
@@ -196,9 +201,11 @@ def picture():
 # The tables by their names, each with the file of its data.
 TABLES = {
     "fast": ("fast", lambda: seeds("fast", "recipe")),
-    "longer": ("fast-longer", lambda: seeds("fast-longer", "recipe")),
+    "fast-choice": ("fast-choice", lambda: differences("fast-choice", "recipe")),
+    "fast-longer-choice": ("fast-longer-choice", lambda: differences("fast-longer-choice", "sweep")),
+    "fast-longer": ("fast-longer", lambda: seeds("fast-longer", "recipe")),
     "best": ("best", lambda: seeds("best", "recipe", "plan.split.by")),
-    "choice": ("choice", choice),
+    "best-choice": ("best-choice", choice),
     "ablation": ("ablation", ablation),
     "table1": ("table1", table1),
     "judged": ("table1", judged),

@@ -125,6 +125,8 @@ pub fn apply(settings: &Value, config: Config, origin: &str) -> Result<Config> {
 
 #[cfg(test)]
 mod tests {
+    use multidigit_nn::schedule::Kind;
+
     use super::*;
 
     #[test]
@@ -155,6 +157,42 @@ mod tests {
                 format!("train.learning_rate={}", rate.parse::<f64>().unwrap()),
             ]);
             assert_eq!(Recipe::find("--recipe", name).unwrap().apply(&Config::default()).unwrap(), expected.unwrap());
+        }
+    }
+
+    #[test]
+    fn a_recipe_names_every_setting_that_its_results_depend_on() {
+        // what is left to the user: the seeds, the machine, the name, and the normalisation, which belongs to the data
+        let left =
+            ["augment.seed", "augment.epochs", "train.seed", "train.device", "train.precision"].into_iter().chain([
+                "train.deterministic",
+                "train.checkpoint_every_steps",
+                "train.run",
+                "train.mean",
+                "train.std",
+                "evaluate.batch_size",
+                "evaluate.device",
+                "evaluate.samples",
+                "evaluate.data",
+            ]);
+        let left: Vec<&str> = left.collect();
+        for name in Recipe::names() {
+            let recipe = Recipe::find("--recipe", name).unwrap();
+            let own: Vec<String> = config::leaves(&recipe.settings).into_iter().map(|(path, _)| path).collect();
+            let train = recipe.apply(&Config::default()).unwrap().train;
+            let unused = |path: &str| {
+                path.starts_with("augment.") && !train.augment
+                    || path.starts_with("train.trunk.") && !train.model.has_trunk()
+                    || path.starts_with("train.plateau.") && train.schedule != Kind::Plateau
+            };
+            let named = |path: &str| own.iter().any(|own| path == own || path.starts_with(&format!("{own}.")));
+            let all =
+                config::leaves(&serde_json::to_value(Config::default()).unwrap()).into_iter().map(|(path, _)| path);
+            let open: Vec<String> = all
+                .filter(|path| ["augment.", "train.", "evaluate."].iter().any(|section| path.starts_with(section)))
+                .filter(|path| !named(path) && !unused(path) && !left.contains(&path.as_str()))
+                .collect();
+            assert!(open.is_empty(), "{name} leaves open {open:?}");
         }
     }
 

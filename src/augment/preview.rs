@@ -12,6 +12,7 @@ use super::{Config, Images, Maker, letters};
 use crate::augment::AugmentError;
 use crate::error::{Error, Result};
 use crate::guard::guarded;
+use crate::labels;
 use crate::shards::{DATA, Layout, Parameters, Samples, Shards};
 
 /// The default name of the file.
@@ -60,22 +61,13 @@ pub fn draw(config: &Config, dataset: &Path, rows: usize, epochs: usize) -> Resu
     for row in 0..rows {
         let at = row as u64 * shards.rows() / rows as u64;
         let sample = sample(&shards, at)?;
-        let name = |label: &i64, index: &i64| {
-            [format!("class {}", shards.layout().class_name(*label)), format!("index {index}")]
-        };
+        let digits = shards.layout().digits;
         let title: Vec<_> =
-            sample.labels.iter().zip(&sample.index).flat_map(|(label, index)| name(label, index)).collect();
+            sample.labels.iter().zip(&sample.index).flat_map(|(label, index)| name(*label, *index, digits)).collect();
         grid.cell(&mut picture, (row, 0), &sample.images, &title);
         for (epoch, maker) in makers.iter().enumerate() {
             let made = maker.make(sample.clone(), at as usize);
-            let donors = made.donors.iter().flat_map(|donors| donors.labels.iter().zip(&donors.index).skip(1));
-            let mut caption: Vec<_> = donors.map(|(label, index)| name(label, index).join(" ")).collect();
-            let several = made.parameters.len() > 1;
-            for (slot, parameters) in made.parameters.iter().enumerate() {
-                caption.extend(several.then(|| format!("digit {slot}")));
-                caption.extend(lines(parameters));
-            }
-            grid.cell(&mut picture, (row, epoch + 1), &made.images, &caption);
+            grid.cell(&mut picture, (row, epoch + 1), &made.images, &caption(&made, digits));
         }
     }
     Ok(picture)
@@ -129,6 +121,24 @@ pub fn is_ours(bytes: &[u8]) -> bool {
     let Ok(Ok(reader)) = guarded(Path::new(""), || decoder.read_info()) else { return false };
     let mut texts = reader.info().uncompressed_latin1_text.iter();
     texts.any(|text| (text.keyword.as_str(), text.text.as_str()) == SOFTWARE)
+}
+
+/// The name of a sample, in two parts.
+fn name(label: i64, index: i64, digits: usize) -> [String; 2] {
+    [format!("class {}", labels::class_name(label, digits)), format!("index {index}")]
+}
+
+/// The caption of an augmented sample: the images that its slots after the first are taken from, then the parameters of
+/// the image, or those of each slot under the number of its digit, counted from 1.
+fn caption(made: &Samples, digits: usize) -> Vec<String> {
+    let donors = made.donors.iter().flat_map(|donors| donors.labels.iter().zip(&donors.index).skip(1));
+    let mut caption: Vec<_> = donors.map(|(label, index)| name(*label, *index, digits).join(" ")).collect();
+    let several = made.parameters.len() > 1;
+    for (slot, parameters) in made.parameters.iter().enumerate() {
+        caption.extend(several.then(|| format!("digit {}", slot + 1)));
+        caption.extend(lines(parameters));
+    }
+    caption
 }
 
 /// The parameters drawn for one sample as text, one line for each property.
@@ -207,6 +217,8 @@ impl Grid {
 
 #[cfg(test)]
 mod tests {
+    use crate::shards::Donors;
+
     use super::*;
 
     #[test]
@@ -225,6 +237,19 @@ mod tests {
         let both = Parameters { shear: vec![Some([1.0, 2.0])], ..Parameters::default() };
         assert_eq!(super::lines(&both), ["shear +1.0°,+2.0°"]);
         assert!(letters::has_all("digit 0123456789"));
+    }
+
+    #[test]
+    fn a_caption_names_the_images_that_slots_are_taken_from_and_counts_digits_from_1() {
+        let turned = |angle| Parameters { angle: vec![Some(angle)], ..Parameters::default() };
+        let made = Samples {
+            donors: Some(Donors { labels: vec![7, 93], index: vec![0, 12] }),
+            parameters: vec![turned(1.5), turned(-2.0)],
+            ..Samples::default()
+        };
+        let caption = caption(&made, 2);
+        assert_eq!(caption, ["class 93 index 12", "digit 1", "rotate +1.5°", "digit 2", "rotate -2.0°"]);
+        assert!(caption.iter().all(|line| letters::has_all(line)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use multidigit::error::Error;
 use multidigit::networks::Model;
 use multidigit::progress::{Event, Progress};
+use multidigit::shards::Split;
 use multidigit::train::{Config, TrainingSummary, metrics};
 use multidigit_nn::schedule::Kind;
 
@@ -28,6 +29,33 @@ pub fn rows(folder: &Path) -> Vec<String> {
     rows.into_iter().map(timeless).collect()
 }
 
+/// Trains in sessions that each stop at their seventh progress event, alternately on one thread and two, until one
+/// finishes. Returns how many did not.
+fn train_with_interruptions(config: &Config, train: &Split, val: &Split, home: &Path) -> (TrainingSummary, usize) {
+    let mut interruptions = 0;
+    loop {
+        let heard = AtomicUsize::new(0);
+        let patient = |_: Event| heard.fetch_add(1, Ordering::SeqCst) < 6;
+        let watch = Progress::new(&patient);
+        match on_threads(1 + interruptions % 2, || train_watched(config, train, val, home, &watch)) {
+            Ok(summary) => return (summary, interruptions),
+            Err(Error::Interrupted) => interruptions += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_run_that_ends_early_does_so_after_interruptions_too() {
+    let (train, val) = (bars(1, 12, 44, 44), bars(2, 10, 44, 44));
+    // a rate that changes nothing, so that the first epoch stays the best
+    let config = Config { epochs: 9, batch_size: 6, learning_rate: 1e-30, stop_after: Some(3), ..Config::default() };
+    let home = tempfile::tempdir().unwrap();
+    let (summary, interruptions) = train_with_interruptions(&config, &train, &val, home.path());
+    assert!(interruptions >= 2, "{interruptions}");
+    assert_eq!((summary.epochs.len(), summary.best_epoch, summary.steps), (4, 1, 8));
+}
+
 #[test]
 fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
     // a schedule, weight decay and an average for each network, so that together they cover all of these
@@ -42,19 +70,8 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
         train_watched(&config, &train, &val, whole.path(), &Progress::silent()).unwrap();
         assert_eq!(rows(whole.path()).len(), 3);
 
-        // every run stops at its seventh progress event, alternately on one thread and two, until one finishes
         let home = tempfile::tempdir().unwrap();
-        let mut interruptions = 0;
-        let summary: TrainingSummary = loop {
-            let heard = AtomicUsize::new(0);
-            let patient = |_: Event| heard.fetch_add(1, Ordering::SeqCst) < 6;
-            let watch = Progress::new(&patient);
-            match on_threads(1 + interruptions % 2, || train_watched(&config, &train, &val, home.path(), &watch)) {
-                Ok(summary) => break summary,
-                Err(Error::Interrupted) => interruptions += 1,
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let (summary, interruptions) = train_with_interruptions(&config, &train, &val, home.path());
         assert!(interruptions >= 4, "{interruptions}");
         assert!(
             learned(home.path()) == learned(whole.path()),

@@ -81,6 +81,30 @@ fn a_sweep_trains_what_is_missing_and_gathers_the_results() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_sweep_that_is_killed_goes_on_with_the_run_that_it_was_at() {
+    let home = home();
+    let mut sweep = home.command(&["sweep", "small.yaml"]).spawn().unwrap();
+    // the second run has begun, and is not finished
+    let under_way = || {
+        let folder = fs::read_dir(home.path("artifacts/train")).into_iter().flatten().flatten();
+        let names: Vec<_> = folder.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.iter().any(|name| name.contains("seed1"))
+    };
+    while !under_way() {
+        assert!(sweep.try_wait().unwrap().is_none(), "the sweep ended before it was killed");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    sweep.kill().unwrap();
+    sweep.wait().unwrap();
+    let tried = home.ok(&["sweep", "small.yaml", "--dry-run"]);
+    assert!(!tried.contains("4 done") && !tried.contains(" 0 done"), "{tried}");
+    home.ok(&["sweep", "small.yaml"]);
+    assert_eq!(table(&home, "sweep.csv").len(), 5);
+    assert_eq!(home.ok(&["sweep", "small.yaml", "--dry-run"]).lines().last(), Some("4 runs, 4 done"));
+}
+
+#[test]
 fn weights_that_a_training_cannot_start_from_leave_no_run_behind() {
     let home = home();
     fs::write(home.path("bad.safetensors"), "text").unwrap();

@@ -331,17 +331,16 @@ pub fn attend(at: At, scores: &Value, features: &Value) -> Result<Value> {
 }
 
 /// Cuts `count` windows side by side out of each image of `(images, height, width, 1)`, which has no gradient. Window
-/// `l` begins at column `l * step - margin`, where `step` is `width / count`, rounded down, and has `step + 2 * margin`
-/// columns. Columns outside the image are 0. Returns `(images * count, height, step + 2 * margin, 1)`, image by image.
+/// `l` begins at column `l * width / count - margin` and has `width / count + 2 * margin` columns, both rounded down.
+/// Columns outside the image are 0. Returns `(images * count, height, width / count + 2 * margin, 1)`, image by image.
 pub fn windows(input: &Tensor, count: usize, margin: usize) -> Result<Value> {
     let (images, height, width, channels) = input.dims4()?;
     if channels != 1 || count == 0 || width < count {
         return Err(Error::tensor(format!("{count} windows of images {:?} do not exist", input.shape())));
     }
     on_gpu!(input, crate::cuda::pooling::windows(input, count, margin));
-    let step = width / count;
-    let values = pooling::windows(&Floats::of(input)?, [height, width], count, step, margin);
-    Ok(Value::constant(tensor(values, &[images * count, height, step + 2 * margin, 1])?))
+    let values = pooling::windows(&Floats::of(input)?, [height, width], count, margin);
+    Ok(Value::constant(tensor(values, &[images * count, height, width / count + 2 * margin, 1])?))
 }
 
 /// Every `step`-th row of `(rows, columns)`, from row `first` on.

@@ -125,16 +125,14 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Cuts `count` windows side by side out of each image `(height, width)`. Window `l` begins at column `l * step -
-/// margin` and has `step + 2 * margin` columns. Columns outside the image are 0. Returns `(images * count, height,
-/// step + 2 * margin)`.
-pub fn windows(input: &[f32], [height, width]: [usize; 2], count: usize, step: usize, margin: usize) -> Vec<f32> {
-    let across = step + 2 * margin;
+/// Cuts `count` windows side by side out of each image `(height, width)`: see `ops::windows`.
+pub fn windows(input: &[f32], [height, width]: [usize; 2], count: usize, margin: usize) -> Vec<f32> {
+    let across = width / count + 2 * margin;
     let mut values = vec![0.0; input.len() / (height * width).max(1) * count * height * across];
     let images = values.par_chunks_mut((count * height * across).max(1)).zip(input.par_chunks((height * width).max(1)));
     images.for_each(|(windows, image)| {
         for (number, window) in windows.chunks_exact_mut(height * across).enumerate() {
-            let start = (number * step) as isize - margin as isize;
+            let start = (number * width / count) as isize - margin as isize;
             let (from, to) = (start.max(0) as usize, (start + across as isize).clamp(0, width as isize) as usize);
             let before = (from as isize - start) as usize;
             for (line, pixels) in window.chunks_exact_mut(across).zip(image.chunks_exact(width)) {

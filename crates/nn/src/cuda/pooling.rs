@@ -26,9 +26,8 @@ fn launch(session: &Session, name: &'static str, count: usize, tensors: &[&Tenso
 pub fn windows(input: &Tensor, count: usize, margin: usize) -> Result<Value> {
     let session = Session::of(input)?;
     let (images, height, width, _) = input.dims4()?;
-    let step = width / count;
-    let out = session.activations(&[images * count, height, step + 2 * margin, 1])?;
-    let numbers = [images, height, width, count, step, margin];
+    let out = session.activations(&[images * count, height, width / count + 2 * margin, 1])?;
+    let numbers = [images, height, width, count, margin];
     launch(&session, "windows", out.elem_count(), &[input, &out], &numbers)?;
     Ok(Value::constant(out))
 }

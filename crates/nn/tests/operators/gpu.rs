@@ -183,7 +183,7 @@ fn windows_on_the_gpu_are_the_cpus() {
     for precision in [Precision::F32, Precision::Bf16] {
         let Some(session) = session(precision) else { return };
         let there = place(&images, Kind::Activations, &session.device(), precision.dtype());
-        for (count, margin) in [(1, 0), (2, 0), (3, 4)] {
+        for (count, margin) in [(1, 0), (2, 0), (3, 4), (4, 1)] {
             let windows = |input: &Tensor| host(&ops::windows(input, count, margin).unwrap());
             assert_eq!(windows(&there), windows(&images), "{precision}, {count} windows, margin {margin}");
         }

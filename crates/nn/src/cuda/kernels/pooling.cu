@@ -1,12 +1,12 @@
 // Windows of images, and pooling over all positions of an image. Features are (images, positions, channels).
 
 // Cuts `count` windows of `across` columns out of each image of one channel: see `ops::windows`.
-extern "C" __global__ void windows(const real *x, real *out, u32 images, u32 height, u32 width, u32 count, u32 step, u32 margin) {
-  u32 across = step + 2 * margin;
+extern "C" __global__ void windows(const real *x, real *out, u32 images, u32 height, u32 width, u32 count, u32 margin) {
+  u32 across = width / count + 2 * margin;
   EACH(i, (u64)images * count * height * across) {
     u32 column = (u32)(i % across), line = (u32)(i / across % height), window = (u32)(i / across / height % count);
     u64 image = i / across / height / count;
-    int from = (int)(window * step + column) - (int)margin;
+    int from = (int)(window * width / count + column) - (int)margin;
     out[i] = from < 0 || from >= (int)width ? narrow(0.0f) : x[(image * height + line) * width + from];
   }
 }
