@@ -36,7 +36,7 @@ fn bench(c: &mut Criterion) {
     let config = raw::Config { source: Source::Synthetic, ..raw::Config::default() };
     let glyphs = raw::run(&config, &home.path().join("raw"), &Progress::silent()).expect("glyphs are drawn").glyphs;
     let config = plan::Config { samples_per_class: SAMPLES / 100, ..plan::Config::default() };
-    let pool = plan::GlyphSet { name: "synthetic".into(), digest: glyphs.digest(), count: glyphs.len() };
+    let pool = plan::GlyphSet::new(glyphs.digest(), glyphs.len());
     plan::run(&config, pool, glyphs.labels(), home.path(), &Progress::silent()).expect("the plan is valid");
     let plan = home.path().join(plan::FILE);
 

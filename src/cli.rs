@@ -6,6 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use multidigit::config::hints;
+use multidigit::export;
 use multidigit::pipeline::{Request, Stage};
 
 /// Multi-digit MNIST: exact, staged, reproducible data and training.
@@ -151,6 +152,14 @@ goes on.")]
     Preview(Preview),
     /// Read the digits in PNG files with a trained network
     Predict(Predict),
+    /// Write the data set or a trained network in another form, for other tools
+    #[command(after_help = "\
+The data set is taken as it stands in the folder of artifacts. The same input gives the same bytes. Nothing that stands is \
+replaced: the folder of an export must be empty or absent.")]
+    Export {
+        #[command(subcommand)]
+        form: Export,
+    },
     /// Measure the speed of a stage on this machine
     Bench(Bench),
     /// Print the resolved configuration with its documentation
@@ -204,12 +213,13 @@ pub enum Schema {
 /// The images to read, and the network that reads them.
 #[derive(Debug, Args)]
 pub struct Predict {
-    /// PNG files in 8-bit grey, of the size that the network was trained on, light digits on black
+    /// PNG files in 8-bit grey, of the size that the network was trained on, light digits on black; folders of them; -
+    /// for standard input
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<PathBuf>,
-    /// Use the network and the settings of this run, by the name of its folder [default: the run of the
-    /// configuration]
-    #[arg(long, value_name = "NAME")]
+    /// Use the network of this run, by the name of its folder, or of a path: the folder of a run, or a .safetensors file
+    /// of weights [default: the run of the configuration]
+    #[arg(long, value_name = "NAME|PATH")]
     pub run: Option<String>,
     /// Print JSON, with the probability of every digit
     #[arg(long)]
@@ -238,6 +248,91 @@ pub struct Preview {
 pub enum Picture {
     /// The stage `augment`
     Augment,
+}
+
+/// What is exported, and in which form.
+#[derive(Debug, Subcommand)]
+pub enum Export {
+    #[command(flatten)]
+    DataSet(Form),
+    /// A trained network as an ONNX file: uint8 images in, the logits of each digit out
+    Onnx(Onnx),
+}
+
+/// The network to export, and where to.
+#[derive(Debug, Args)]
+pub struct Onnx {
+    /// The network of this run, by the name of its folder, or of a path: the folder of a run, or a .safetensors file of
+    /// weights [default: the run of the configuration]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub run: Option<String>,
+    /// The file to write [default: export/RUN.onnx in the folder of all outputs]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// The forms of a data set.
+#[derive(Debug, Subcommand)]
+pub enum Form {
+    /// PNG files in the reference generator's folders: SPLIT/CLASS/INDEX_CLASS.png
+    Tree(Place),
+    /// Tar files with PNG, label and columns of each image: SPLIT-NNNNNN.tar
+    Webdataset(Place),
+    /// PNG files with a box and a category for each digit, for COCO and YOLO
+    Coco(Place),
+    /// NumPy arrays in one file: x_SPLIT, y_SPLIT and digits_SPLIT in multidigit.npz
+    Npz(Place),
+    /// Few-shot episodes as a table that names images of the shards: episodes.parquet
+    Episodes(Episodes),
+}
+
+/// What is exported, and where to.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The splits to export [default: train,val,test]
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub splits: Vec<String>,
+    /// The folder to write [default: export/FORM in the folder of all outputs]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// The episodes to draw.
+#[derive(Debug, Args)]
+pub struct Episodes {
+    #[command(flatten)]
+    pub place: Place,
+    /// Classes per episode
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    pub ways: u16,
+    /// Images of each class to learn from
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub shots: u16,
+    /// Further images of each class to be tested on
+    #[arg(long, value_name = "Q", default_value_t = 15)]
+    pub queries: u16,
+    /// Episodes per split
+    #[arg(long, value_name = "M", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub episodes: u32,
+    /// Seed of the draws
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl From<Form> for (export::Form, Place) {
+    fn from(form: Form) -> (export::Form, Place) {
+        match form {
+            Form::Tree(place) => (export::Form::Tree, place),
+            Form::Webdataset(place) => (export::Form::Webdataset, place),
+            Form::Coco(place) => (export::Form::Coco, place),
+            Form::Npz(place) => (export::Form::Npz, place),
+            Form::Episodes(Episodes { place, ways, shots, queries, episodes, seed }) => {
+                let [ways, shots, queries] = [ways, shots, queries].map(usize::from);
+                let config = export::episodes::Config { ways, shots, queries, episodes: episodes.into(), seed };
+                (export::Form::Episodes(config), place)
+            }
+        }
+    }
 }
 
 /// The stage to measure, and for how long.
@@ -306,13 +401,21 @@ pub fn man() -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let program = Cli::command();
     clap_mangen::Man::new(program.clone()).render(&mut out)?;
-    for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
-        let page = clap_mangen::Man::new(command.clone());
-        out.extend_from_slice(format!(".SH \"MULTIDIGIT {}\"\n", command.get_name().to_uppercase()).as_bytes());
-        page.render_description_section(&mut out)?;
-        page.render_options_section(&mut out)?;
-    }
+    pages(&program, "MULTIDIGIT", &mut out)?;
     Ok(out)
+}
+
+/// The arguments of the commands of a command, at any depth.
+fn pages(command: &clap::Command, path: &str, out: &mut Vec<u8>) -> std::io::Result<()> {
+    for command in command.get_subcommands().filter(|command| command.get_name() != "help") {
+        let path = format!("{path} {}", command.get_name().to_uppercase());
+        let page = clap_mangen::Man::new(command.clone());
+        out.extend_from_slice(format!(".SH \"{path}\"\n").as_bytes());
+        page.render_description_section(out)?;
+        page.render_options_section(out)?;
+        pages(command, &path, out)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@
 //! | | [`runs`], which reads the files of runs |
 //! | | [`report`] |
 //! | order | [`config`], then [`pipeline`] |
-//! | people | [`inspect`], [`predict`], [`preview`], [`recipe`], and the program's own modules: command line, terminal, output as text |
+//! | people | [`inspect`], [`predict`], [`preview`], [`recipe`], [`sweep`], [`export`], and the program's own modules: command line, terminal, output as text |
 
 #![deny(missing_docs)]
 
@@ -56,6 +56,8 @@ pub mod documents;
 pub mod error;
 #[forbid(unsafe_code)]
 pub mod evaluate;
+#[forbid(unsafe_code)]
+pub mod export;
 #[forbid(unsafe_code)]
 pub mod files;
 #[forbid(unsafe_code)]

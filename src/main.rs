@@ -8,7 +8,7 @@ mod output;
 mod terminal;
 
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use multidigit::config::{self, Config};
@@ -19,12 +19,13 @@ use multidigit::pipeline::PipelineError;
 use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::recipe::Recipe;
-use multidigit::runs::{Run, Runs, Summary};
+use multidigit::runs::{Run, Runs, Summary, WeightsFile};
 use multidigit::sweep::{Planned, Sweep};
-use multidigit::{inspect, predict, preview, rng, train};
+use multidigit::{export, inspect, predict, preview, rng, train};
 
 use crate::cli::{
-    Bench, Cli, Command, Global, Measured, Picture, Predict, Preview, Report, Schema, SweepArgs, completions, man,
+    Bench, Cli, Command, Export, Global, Measured, Onnx, Picture, Place, Predict, Preview, Report, Schema, SweepArgs,
+    completions, man,
 };
 use crate::terminal::{Terminal, catch_signals, complain, interrupted};
 
@@ -114,15 +115,20 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             })
         }
         Command::Predict(Predict { images, run, json }) => {
-            in_pipeline(&global, configuration(&global, run.as_deref())?, |pipeline, progress| {
-                let predictions = predict::predict(pipeline, &images)?;
-                for prediction in predictions.iter().filter(|prediction| !prediction.light_on_dark) {
-                    let image = prediction.image.display();
-                    progress.warn(&format!(
-                        "`{image}`: dark digits on light ground? the network knows light ones on black"
-                    ));
-                }
-                print(&if json { output::json(&predictions) } else { output::predictions(&predictions) })
+            let weights = weights(&global, run.as_deref())?;
+            at_work(&global, |progress| tell_predictions(&weights, &images, json, progress))
+        }
+        Command::Export { form: Export::Onnx(Onnx { run, out }) } => {
+            let weights = weights(&global, run.as_deref())?;
+            in_pipeline(&global, Config::default(), |pipeline, _| {
+                print(&format!("{}\n", export::onnx::export(pipeline, &weights, out)?.display()))
+            })
+        }
+        Command::Export { form: Export::DataSet(form) } => {
+            let (form, Place { splits, out }) = form.into();
+            in_pipeline(&global, configuration(&global, None)?, |pipeline, progress| {
+                let folder = export::export(pipeline, &form, &splits, out, progress)?;
+                print(&format!("{}\n", folder.display()))
             })
         }
         Command::Verify => in_pipeline(&global, configuration(&global, None)?, |pipeline, progress| {
@@ -168,6 +174,22 @@ fn configuration(global: &Global, run: Option<&str>) -> Result<Config> {
     }
 }
 
+/// The weights of a run, by its name or its path, or else of the run of the configuration.
+fn weights(global: &Global, run: Option<&str>) -> Result<WeightsFile> {
+    match run.filter(|run| run.contains(['/', '\\']) || run.ends_with(".safetensors")) {
+        Some(path) => {
+            set_threads(global)?;
+            WeightsFile::at(Path::new(path))
+        }
+        None => {
+            let config = configuration(global, run)?;
+            let which = config.evaluate.weights;
+            let pipeline = pipeline(global, config, Vec::new());
+            WeightsFile::of_run(&Runs::new(pipeline.artifacts()), &pipeline.folder(Stage::Train), which)
+        }
+    }
+}
+
 /// Sets the number of threads. This must precede all computation: the configuration of a run is compared with its record.
 fn set_threads(global: &Global) -> Result<()> {
     if let Some(threads) = global.threads {
@@ -201,6 +223,33 @@ fn pipeline(global: &Global, config: Config, changes: Vec<String>) -> Pipeline {
     let lock_file = configuration_file(global).unwrap_or(Path::new(config::FILE)).with_file_name(lock::FILE);
     let (raw, artifacts) = (global.raw.clone(), global.artifacts.clone());
     Pipeline::new(config, changes, raw, artifacts, lock_file)
+}
+
+/// Prints the answers of a network for pictures. A picture that cannot be read is reported, and is an error in the end.
+fn tell_predictions(weights: &WeightsFile, images: &[PathBuf], json: bool, progress: &Progress) -> Result<()> {
+    let pictures = predict::pictures(images)?;
+    let mut predictions = Vec::new();
+    let mut failures = Vec::new();
+    for answer in predict::predict(weights, &pictures)? {
+        match answer {
+            Ok(prediction) => predictions.push(prediction),
+            Err(error) => failures.push(error),
+        }
+    }
+    for prediction in predictions.iter().filter(|prediction| !prediction.light_on_dark) {
+        let image = prediction.image.display();
+        progress.warn(&format!("`{image}`: dark digits on light ground? the network knows light ones on black"));
+    }
+    if !predictions.is_empty() {
+        print(&if json { output::json(&predictions) } else { output::predictions(&predictions) })?;
+    }
+    match failures.pop() {
+        None => Ok(()),
+        Some(last) => {
+            failures.iter().for_each(|error| complain(&format!("error: {error}")));
+            Err(last)
+        }
+    }
 }
 
 /// Prints the outcome of a stage.

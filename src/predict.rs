@@ -4,22 +4,18 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use image::{ColorType, ImageDecoder};
+use image::{ColorType, ImageDecoder, ImageFormat};
 use serde::Serialize;
 
-use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::evaluate::forward::{self, Predictions};
 use crate::files;
 use crate::guard::guarded;
 use crate::labels::class_name_of;
 use crate::networks::{CLASSES, weights};
-use crate::pipeline::{Pipeline, Stage};
-use crate::record::{self, Record};
-use crate::runs::Runs;
+use crate::runs::WeightsFile;
 use crate::shards::Split;
 use crate::shards::pngs::png_decoder;
-use crate::train::WEIGHTS;
 use crate::train::batch::Normalise;
 
 /// The maximum size of a picture file in bytes: four times that of the largest picture in grey that a network can take.
@@ -51,40 +47,58 @@ pub struct DigitPrediction {
     pub probabilities: Vec<f64>,
 }
 
-/// Runs the network of the configured run on images in PNG files.
+/// The word that stands for a picture on standard input.
+pub const STDIN: &str = "-";
+
+/// The pictures that paths name: files, `-` for standard input, and for a folder all PNG files in it, by name.
 ///
 /// # Errors
-/// [`RunsError::NoSuchRun`](crate::runs::RunsError::NoSuchRun) and
-/// [`RunsError::RunUnfinished`](crate::runs::RunsError::RunUnfinished); [`Error::Format`] for damaged weights, and for
-/// an image of another size or colour than the network takes. The message then says how to convert the image.
-pub fn predict(pipeline: &Pipeline, images: &[PathBuf]) -> Result<Vec<ImagePrediction>> {
-    let folder = pipeline.folder(Stage::Train);
-    let file = Path::new(WEIGHTS).join(pipeline.config().evaluate.weights.file());
-    let weights = folder.join(&file);
-    if !weights.is_file() {
-        let run = folder.file_name().unwrap_or_default().to_string_lossy();
-        return Err(Runs::new(pipeline.artifacts()).missing(&run)?);
+/// [`Error::Format`] if a folder has no PNG files.
+pub fn pictures(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            pictures.push(path.clone());
+            continue;
+        }
+        let is_png = |path: &PathBuf| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
+        let found: Vec<PathBuf> = files::entries(path)?.into_iter().filter(is_png).collect();
+        if found.is_empty() {
+            return Err(Error::format(path, "a folder without PNG files", "a PNG file, or a folder of them"));
+        }
+        pictures.extend(found);
     }
-    let recorded = Record::read(&folder)?.and_then(|record| record.digest_of(&record::name(&file)));
-    predict_files(&weights, recorded, images)
+    Ok(pictures)
 }
 
-/// Runs the network in the file `weights` on the images in the PNG files `paths`. `recorded` is the digest of the
-/// weights in the record of their run, if the run has one.
-fn predict_files(weights: &Path, recorded: Option<Digest>, paths: &[PathBuf]) -> Result<Vec<ImagePrediction>> {
-    let (network, description) = weights::load(weights, recorded, &Device::Cpu)?;
+/// Runs a network on PNG files. The answers are in the order of the paths; a picture that cannot be read has an error
+/// instead, and does not concern the others.
+///
+/// # Errors
+/// [`Error::Format`] for damaged weights. The error of a picture of another size or colour than the network takes says
+/// how to convert it.
+pub fn predict(weights: &WeightsFile, pictures: &[PathBuf]) -> Result<Vec<Result<ImagePrediction>>> {
+    let (network, description) = weights::load(weights.path(), weights.recorded(), &Device::Cpu)?;
     let shape = network.shape();
     let size = (shape.height, shape.width);
     let mut split = Split { height: size.0, width: size.1, digits: shape.digits, ..Split::default() };
-    for path in paths {
-        split.images.extend(read(path, size)?);
-        // the right digits are not known
-        split.targets.extend(std::iter::repeat_n(0, shape.digits));
+    // the number of each picture in the split, if it could be read
+    let mut rows = Vec::new();
+    let mut count = 0;
+    for path in pictures {
+        rows.push(read(path, size).map(|pixels| {
+            split.images.extend(pixels);
+            // the right digits are not known
+            split.targets.extend(std::iter::repeat_n(0, shape.digits));
+            count += 1;
+            count - 1
+        }));
     }
     let normalise = Normalise::new(description.mean, description.std);
-    let predictions = forward::predict(&network, &normalise, &split, paths.len(), BATCH, |_| Ok(()))?;
-    let of_image = |(row, path): (usize, &PathBuf)| prediction(&predictions, row, path, split.image(row));
-    Ok(paths.iter().enumerate().map(of_image).collect())
+    let predictions = forward::predict(&network, &normalise, &split, count, BATCH, |_| Ok(()))?;
+    let of_picture =
+        |(row, path): (Result<usize>, &PathBuf)| row.map(|row| prediction(&predictions, row, path, split.image(row)));
+    Ok(rows.into_iter().zip(pictures).map(of_picture).collect())
 }
 
 fn prediction(predictions: &Predictions, row: usize, path: &Path, pixels: &[u8]) -> ImagePrediction {
@@ -104,7 +118,7 @@ fn prediction(predictions: &Predictions, row: usize, path: &Path, pixels: &[u8])
 }
 
 /// The grey pixels of a PNG file of `height x width` pixels, row by row.
-pub fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
+fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
     let wanted =
         format!("a PNG of {height}x{width} pixels (height x width) in 8-bit grey, as the network was trained on");
     let refuse = |found: String| {
@@ -112,8 +126,15 @@ pub fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
         let convert = format!("magick '{source}' -colorspace Gray -depth 8 -resize '{width}x{height}!' converted.png");
         Error::format(path, found, format!("{wanted}; convert it: {convert}"))
     };
-    let mut bytes = Vec::new();
-    files::within(path, BYTES)?.read_to_end(&mut bytes).map_err(Error::io(path, "read it"))?;
+    let bytes = match path == Path::new(STDIN) {
+        true => bytes_of(path, std::io::stdin().lock())?,
+        false => bytes_of(path, files::within(path, BYTES)?)?,
+    };
+    match image::guess_format(&bytes) {
+        Ok(ImageFormat::Png) => {}
+        Ok(other) => return Err(refuse(format!("a picture in the format {other:?}"))),
+        Err(_) => return Err(Error::format(path, "no picture", wanted.clone())),
+    }
     let unreadable = |e: image::ImageError| refuse(format!("not readable as PNG ({e})"));
     let decoder = guarded(path, || png_decoder(&bytes))?.map_err(unreadable)?;
     let (w, h) = decoder.dimensions();
@@ -130,6 +151,16 @@ pub fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
     let mut pixels = vec![0; height * width];
     guarded(path, || decoder.read_image(&mut pixels))?.map_err(unreadable)?;
     Ok(pixels)
+}
+
+/// All bytes of a picture file, if they are not too many.
+fn bytes_of(path: &Path, file: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path, "read it"))?;
+    match bytes.len() as u64 > BYTES {
+        true => Err(Error::format(path, format!("more than {BYTES} bytes"), format!("at most {BYTES}"))),
+        false => Ok(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -153,8 +184,13 @@ mod tests {
         RgbImage::new(3, 2).save(&path).unwrap();
         assert_eq!(refusal(), format!("`P`: a PNG of 2x3 pixels in colour; {expected}"));
         std::fs::write(&path, "GIF89a").unwrap();
+        assert_eq!(refusal(), format!("`P`: a picture in the format Gif; {expected}"));
+        std::fs::write(&path, b"\x89PNG\r\n\x1a\n and no more").unwrap();
         let found = refusal();
         assert!(found.starts_with("`P`: not readable as PNG (") && found.ends_with(expected), "{found}");
+        std::fs::write(&path, "a text").unwrap();
+        let wanted = "expected a PNG of 2x3 pixels (height x width) in 8-bit grey, as the network was trained on";
+        assert_eq!(refusal(), format!("`P`: no picture; {wanted}"));
         std::fs::remove_file(&path).unwrap();
         assert!(refusal().starts_with("`P`: cannot read it: "));
     }

@@ -21,12 +21,7 @@ pub fn augment(pipeline: &Pipeline, rows: usize, epochs: usize, out: Option<Path
     let picture = preview::draw(&pipeline.config().augment, &pipeline.folder(Stage::Dataset), rows, epochs)?;
     let out = match out {
         Some(out) => {
-            let place = files::absolute(&out);
-            let is_within = |stage: &Stage| place.starts_with(files::absolute(&pipeline.home(*stage)));
-            if let Some(stage) = Stage::ALL.into_iter().find(is_within) {
-                let found = format!("a place in the folder of the stage {stage}");
-                return Err(Error::format(&out, found, "one apart from what the stages made"));
-            }
+            pipeline.require_apart(&out)?;
             out
         }
         None => {

@@ -14,6 +14,8 @@ pub enum Event<'a> {
         what: &'a str,
         /// The number of units in all.
         total: u64,
+        /// The number of units that were done before, in an earlier session.
+        done: u64,
         /// The name of the units, in the plural.
         unit: &'static str,
     },
@@ -51,7 +53,15 @@ impl<'a> Progress<'a> {
     /// # Errors
     /// [`Error::Interrupted`] if the work should stop.
     pub fn begin(&self, what: &str, total: u64, unit: &'static str) -> Result<()> {
-        self.send(Event::Begin { what, total, unit })
+        self.resume(what, total, 0, unit)
+    }
+
+    /// Sends [`Event::Begin`] for work of which `done` units were done before.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the work should stop.
+    pub fn resume(&self, what: &str, total: u64, done: u64, unit: &'static str) -> Result<()> {
+        self.send(Event::Begin { what, total, done, unit })
     }
 
     /// Sends [`Event::Advance`].

@@ -1,10 +1,11 @@
 //! Progress on the terminal: progress bars and notes on stderr, and the signals that request a stop.
 
-use std::io::Write;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use clap::builder::styling::Styles;
+use indicatif::{HumanCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -54,11 +55,13 @@ impl Terminal {
         // A bar remains usable after another thread panicked while drawing it.
         let mut bar = self.bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         match event {
-            Event::Begin { what, total, unit } => {
+            Event::Begin { what, total, done, unit } => {
                 if let Some(old) = bar.take() {
                     old.finish_and_clear();
                 }
-                *bar = Some(self.new_bar(what, total, unit));
+                let new = bar.insert(self.new_bar(what, total, unit));
+                new.set_position(done);
+                new.reset_eta(); // the rate is that of this session
             }
             Event::Advance(units) => bar.iter().for_each(|bar| bar.inc(units)),
             Event::Detail(text) => bar.iter().for_each(|bar| bar.set_message(text.to_owned())),
@@ -78,11 +81,25 @@ impl Terminal {
         let target = if self.bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let counts = match unit {
             "bytes" => "{bytes}/{total_bytes} ({bytes_per_sec}, {eta})".to_owned(),
-            _ => format!("{{human_pos}}/{{human_len}} {unit} ({{per_sec}}, {{eta}})"),
+            _ => format!("{{human_pos}}/{{human_len}} {unit} ({{rate}}, {{eta}})"),
         };
-        let template = format!("{{prefix:>12}} [{{bar:30}}] {counts} {{msg}}");
+        // one line of 80 columns, where the message gives way
+        let template = format!("{{prefix}} [{{bar:16}}] {counts} {{wide_msg}}");
         let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let write_rate = |state: &ProgressState, out: &mut dyn Write| {
+            let _ = out.write_str(&rate(state.per_sec()));
+        };
+        let style = style.with_key("rate", write_rate);
         ProgressBar::with_draw_target(Some(total), target).with_style(style).with_prefix(what.to_owned())
+    }
+}
+
+/// A rate of units per second with three digits, or as a whole number if that has more.
+fn rate(per_second: f64) -> String {
+    match per_second {
+        rate if rate >= 99.95 => format!("{}/s", HumanCount(rate.round() as u64)),
+        rate if rate >= 9.995 => format!("{rate:.1}/s"),
+        rate => format!("{rate:.2}/s"),
     }
 }
 
@@ -95,7 +112,34 @@ fn print_above(bar: Option<&ProgressBar>, line: &str) {
 }
 
 /// Prints a line on stderr and ignores failures. If stderr cannot be written, such as a log file on a full disk, nobody
-/// can be told, and a lost line is no reason to end a long training. `eprintln!` would panic.
+/// can be told, and a lost line is no reason to end a long training. `eprintln!` would panic. On a terminal, `error:` and
+/// `warning:` have clap's colours, unless the environment says otherwise (`NO_COLOR`, `CLICOLOR_FORCE`).
 pub fn complain(line: &str) {
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    let _ = std::io::Write::write_all(&mut anstream::stderr(), format!("{}\n", coloured(line)).as_bytes());
+}
+
+/// A line whose first word is in the colour of its kind.
+fn coloured(line: &str) -> String {
+    let styles = Styles::styled();
+    let kinds = [("error:", styles.get_error()), ("warning:", styles.get_invalid())];
+    let kind = kinds.into_iter().find_map(|(word, style)| Some((word, style, line.strip_prefix(word)?)));
+    kind.map_or_else(|| line.to_owned(), |(word, style, rest)| format!("{style}{word}{style:#}{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_has_three_digits_or_is_a_whole_number() {
+        let told = [68_062.5, 885.6, 99.96, 99.9, 12.345, 9.996, 0.5, 0.0].map(rate);
+        assert_eq!(told, ["68,063/s", "886/s", "100/s", "99.9/s", "12.3/s", "10.0/s", "0.50/s", "0.00/s"]);
+    }
+
+    #[test]
+    fn the_first_word_of_an_error_or_a_warning_is_coloured() {
+        assert_eq!(coloured("error: lost"), "\u{1b}[1m\u{1b}[31merror:\u{1b}[0m lost");
+        assert_eq!(coloured("warning: late"), "\u{1b}[33mwarning:\u{1b}[0m late");
+        assert_eq!(coloured("an error: no"), "an error: no");
+    }
 }

@@ -59,7 +59,7 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
         digest: split.digest.short(),
     };
     let card = Card {
-        title: title(facts.plan.digits),
+        title: origin.title(facts.plan.digits),
         origin,
         licence: origin.licence(),
         plan: &facts.plan,
@@ -76,16 +76,6 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
         bytes: written.iter().map(|split| split.bytes).sum(),
     };
     documents::markdown(include_str!("card.md"), &card)
-}
-
-/// The title of a data set whose images have `digits` digits.
-pub fn title(digits: usize) -> String {
-    match digits {
-        1 => "SingleMNIST".to_owned(),
-        2 => "DoubleMNIST".to_owned(),
-        3 => "TripleMNIST".to_owned(),
-        n => format!("MultiMNIST with {n} digits"),
-    }
 }
 
 /// The size category of a data set at Hugging Face.

@@ -14,7 +14,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     by_digit: Some("heads."),
     unfit: |height, width| {
         let fits = extent(height).min(extent(width)) > 0;
-        if fits { None } else { Some("images of at least 44x44 pixels, or another model") }
+        if fits { None } else { Some("images of at least 44x44 pixels") }
     },
     largest: |shape| features(shape) as u64 * 1024,
     build: |store, shape, dropout| Ok(Box::new(AlexNet::new(store, shape, dropout)?)),

@@ -15,7 +15,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
     by_digit: Some("heads."),
     unfit: |height, width| {
         let fits = (extent(height), extent(width)) == (1, 1);
-        if fits { None } else { Some("images of 60 to 67 pixels in height and width, or another model") }
+        if fits { None } else { Some("images of 60 to 67 pixels in height and width") }
     },
     largest: |_| 256 * 512 * 9,
     build: |store, shape, _| Ok(Box::new(Fcn::new(store, shape.digits)?)),

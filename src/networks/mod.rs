@@ -108,11 +108,16 @@ impl Model {
     pub fn check_image_size(self, height: usize, width: usize) -> Result<()> {
         match (self.architecture().unfit)(height, width) {
             None => Ok(()),
-            Some(expected) => Err(Error::value(
-                "train.model",
-                format!("{self} for images of {height}x{width} pixels (height x width)"),
-                expected,
-            )),
+            Some(needed) => {
+                let found = format!("{self} for images of {height}x{width} pixels (height x width)");
+                let fits = |model: &Model| (model.architecture().unfit)(height, width).is_none();
+                let fitting: Vec<String> = Model::ALL.into_iter().filter(fits).map(|model| model.to_string()).collect();
+                Err(Error::value(
+                    "train.model",
+                    found,
+                    format!("{needed}, or a model that takes these: {}", fitting.join(", ")),
+                ))
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// If nothing of an image of this height and width is left after the trunk, which divides both by 8, a description of the
 /// images that the trunk can take.
 pub fn unfit(height: usize, width: usize) -> Option<&'static str> {
-    if height.min(width) >= 8 { None } else { Some("images of at least 8x8 pixels, or another model") }
+    if height.min(width) >= 8 { None } else { Some("images of at least 8x8 pixels") }
 }
 
 /// The settings of the trunk.

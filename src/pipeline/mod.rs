@@ -108,6 +108,19 @@ impl Pipeline {
         stage.definition().folder(self)
     }
 
+    /// Returns an error if a path that the user named lies in the folder of a stage.
+    pub fn require_apart(&self, path: &Path) -> Result<()> {
+        let place = files::absolute(path);
+        let is_within = |stage: &Stage| place.starts_with(files::absolute(&self.home(*stage)));
+        match Stage::ALL.into_iter().find(is_within) {
+            None => Ok(()),
+            Some(stage) => {
+                let found = format!("a place in the folder of the stage {stage}");
+                Err(Error::format(path, found, "one apart from what the stages made"))
+            }
+        }
+    }
+
     /// Brings stages up to date, and passes the outcome of each stage to `tell` as soon as it is done.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ pub const KEY: &str = crate::parquet_file::FACTS;
 /// A description of the pool of glyphs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GlyphSet {
-    /// The published name of the pool: `MNIST`, `synthetic glyphs`, or the name of a folder.
+    /// The published name of the pool: [`Origin::name`].
     pub name: String,
     /// The digest of the pool's pixels and labels.
     pub digest: Digest,
@@ -23,9 +23,14 @@ pub struct GlyphSet {
 }
 
 impl GlyphSet {
+    /// Describes `count` glyphs with a digest.
+    pub fn new(digest: Digest, count: usize) -> GlyphSet {
+        GlyphSet { name: Origin::of_content(digest).name().to_owned(), digest, count }
+    }
+
     /// The origin of the glyphs, which follows from their name.
     pub fn origin(&self) -> Origin {
-        Origin::of(&self.name)
+        Origin::named(&self.name)
     }
 }
 

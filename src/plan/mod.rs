@@ -5,6 +5,7 @@
 //! later stages is a pure function of these rows, and gives the same bytes on any number of threads and in any order.
 
 pub use self::error::PlanError;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -37,6 +38,29 @@ pub const MAX_SAMPLES: u64 = u32::MAX as u64;
 
 /// The maximum height and width of an image in pixels. Offsets are stored with 16 bits.
 pub const MAX_SIDE: usize = 65_535;
+
+/// A sentence about digits that val or test show in a place where train never shows them. `None` if there are none.
+fn unseen_digits(plan: &compose::Plan) -> Option<String> {
+    let digits_in = |rows: &rows::Rows, place: usize| -> BTreeSet<u8> {
+        let labels: BTreeSet<u32> = rows.labels.iter().copied().collect();
+        labels.into_iter().filter_map(|label| labels::digits(label.into(), rows.digits).nth(place)).collect()
+    };
+    let [train, val, test] = plan;
+    let mut unseen = Vec::new();
+    for (split, rows) in [("val", val), ("test", test)] {
+        for place in 0..rows.digits {
+            let shown = digits_in(train, place);
+            let others: Vec<String> =
+                digits_in(rows, place).difference(&shown).map(|digit| digit.to_string()).collect();
+            if !others.is_empty() {
+                unseen.push(format!("{split} shows {} in place {}", others.join(", "), place + 1));
+            }
+        }
+    }
+    let advice = "train never does, so a network cannot learn to read them there; with `--set plan.split.by=sample`, train \
+                  shows all classes";
+    (!unseen.is_empty()).then(|| format!("{}; {advice}", unseen.join("; ")))
+}
 
 /// The columns of the slot of a digit, whose place is counted from 0, in an image of `width` pixels with `digits` digits. A
 /// slot has the full height of the image. The glyph of the digit lies within it.
@@ -179,6 +203,9 @@ pub fn run(
     progress.begin("plan", samples, "samples")?;
     let plan = compose::compose(config, labels, progress)?;
     let facts = Facts::new(config, glyphs, &plan);
+    if let Some(sentence) = unseen_digits(&plan) {
+        progress.warn(&sentence);
+    }
     let digest = table::write(&out.join(FILE), &facts, &plan)?;
     progress.end();
     Ok((facts, digest))

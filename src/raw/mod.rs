@@ -47,7 +47,8 @@ pub struct Config {
     /// `mnist`: the four official files, taken from the raw folder or else fetched from the mirrors, and verified.
     /// `synthetic`: 70,000 digits that the program draws itself, without a network; not handwriting, and not MNIST.
     /// A folder: any four IDX files of 28x28 images and labels 0 to 9 under MNIST's names (such as KMNIST or
-    /// Fashion-MNIST), read in place; write `./mnist` for a folder called mnist.
+    /// Fashion-MNIST), read in place; write `./mnist` for a folder called mnist. Glyphs that are known are named by
+    /// their content, wherever they stand.
     #[schemars(with = "String")]
     pub source: Source,
     /// Where to look for MNIST files that are not in the raw folder, in order: folders, or https addresses, to which
@@ -117,19 +118,6 @@ impl From<Source> for String {
 }
 
 impl Source {
-    /// The name of the source to publish. Of a folder, it contains only the last component, because the full path is
-    /// private. The name contains the word `folder`, so that a folder called MNIST is not taken for the verified files.
-    pub fn name(&self) -> String {
-        match self {
-            Source::Mnist => origin::MNIST.to_owned(),
-            Source::Synthetic => origin::SYNTHETIC.to_owned(),
-            Source::Folder(path) => match path.file_name() {
-                Some(name) => format!("folder {}", name.to_string_lossy()),
-                None => "a local folder".to_owned(),
-            },
-        }
-    }
-
     /// The folder that holds the files, where `raw` is the raw folder.
     fn folder(&self, raw: &Path) -> PathBuf {
         match self {
@@ -152,7 +140,11 @@ pub struct Output {
     pub glyphs: Glyphs,
 }
 
-/// Finds the four files of a source, where `raw` is the raw folder. Only names are looked at; no file is opened.
+/// The folder in which torchvision keeps the files, within the folder that it is given.
+const TORCHVISION: &str = "MNIST/raw";
+
+/// Finds the four files of a source, where `raw` is the raw folder: in its folder, or where torchvision would have put
+/// them in it. Only names are looked at; no file is opened.
 ///
 /// # Errors
 /// [`RawError::RawMissing`] if any of the files is missing.
@@ -163,7 +155,8 @@ pub fn locate(config: &Config, raw: &Path) -> Result<Files> {
         Source::Synthetic => "run the stage `raw`, which draws them",
         Source::Folder(_) => "set raw.source to mnist, synthetic, or a folder that holds all four",
     };
-    Files::find(&folder).map_err(|missing| Error::from(RawError::RawMissing { folder, missing, advice }))
+    let found = Files::find(&folder).or_else(|missing| Files::find(&folder.join(TORCHVISION)).map_err(|_| missing));
+    found.map_err(|missing| Error::from(RawError::RawMissing { folder, missing, advice }))
 }
 
 /// Brings the four files into place, where `raw` is the raw folder, verifies them and reads the glyphs.

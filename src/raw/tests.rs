@@ -283,14 +283,6 @@ fn a_source_is_a_plain_text_in_the_configuration() {
 }
 
 #[test]
-fn a_source_is_published_without_its_path() {
-    assert_eq!(Source::Mnist.name(), "MNIST");
-    assert_eq!(Source::Synthetic.name(), "synthetic glyphs");
-    assert_eq!(Source::Folder("/home/someone/kmnist/".into()).name(), "folder kmnist");
-    assert_eq!(Source::Folder("..".into()).name(), "a local folder");
-}
-
-#[test]
 fn settings_that_cannot_work_are_refused_before_any_work() {
     let message = |source, mirror| config(source, &[mirror]).validate().unwrap_err().to_string();
     assert_eq!(message("", "x"), "`raw.source`: found an empty text; expected mnist, synthetic or a folder");

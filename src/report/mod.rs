@@ -161,7 +161,7 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figur
     let summaries: Vec<Summary> = runs.iter().map(Run::summary).collect();
     let differing = runs.iter().map(|run| (run.name.clone(), differences(run, facts)));
     Ok(Page {
-        title: card::title(facts.plan.digits),
+        title: facts.glyphs.origin().title(facts.plan.digits),
         style: include_str!("style.css"),
         highlights: highlights(facts, &summaries),
         synthetic: facts.glyphs.origin() == Origin::Synthetic,

@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::Run;
 use super::format::{percent, span};
 use super::paper::differences;
-use crate::dataset::card;
 use crate::documents;
 use crate::evaluate::metrics::PositionMetrics;
 use crate::evaluate::{Metrics, SplitMetrics};
@@ -85,7 +84,7 @@ pub fn card(run: &Run, metrics: &Metrics, facts: &Facts) -> String {
     let card = Card {
         name: &run.name,
         quoted_name: quoted(&run.name),
-        title: card::title(facts.plan.digits),
+        title: origin.title(facts.plan.digits),
         origin,
         licence: origin.licence(),
         model: metrics.model.to_string(),

@@ -10,6 +10,7 @@ pub mod format;
 pub mod groups;
 mod list;
 pub mod paper;
+mod weights;
 
 pub use self::error::RunsError;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use crate::guard::guarded;
 use crate::train::metrics::{self, Epoch};
 use crate::train::{self, environment};
 pub use list::{Runs, recorded};
+pub use weights::WeightsFile;
 
 /// The folders of a run, and what its records say about it.
 #[derive(Debug, Clone, Default, PartialEq)]

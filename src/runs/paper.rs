@@ -127,14 +127,13 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::plan::facts::{GlyphSet, Leakage, PerSplit};
-    use crate::raw::Source;
     use crate::runs::Place;
     use crate::train::metrics::{self, Epoch};
 
     fn facts() -> Facts {
         let plan = plan::Config::default();
         let leakage = Leakage { glyphs: 1, also_in_train: 0 };
-        let glyphs = GlyphSet { name: Source::Mnist.name(), digest: Digest::of(b""), count: 70_000 };
+        let glyphs = GlyphSet { name: Origin::Mnist.name().to_owned(), digest: Digest::of(b""), count: 70_000 };
         let counts = PerSplit::new(plan.counts());
         Facts { glyphs, plan, counts, val_leakage: leakage, test_leakage: leakage }
     }
@@ -178,8 +177,8 @@ mod tests {
         assert_eq!(differences(&run(|_| (), 3), &facts()), ["3 of 30 epochs"]);
         let mut other = facts();
         other.plan.split.by = plan::split::By::Source;
-        other.glyphs.name = "folder kmnist".to_owned();
+        other.glyphs.name = "unknown glyphs".to_owned();
         let found = differences(&run(|_| (), EPOCHS), &other);
-        assert_eq!(found, ["folder kmnist, not MNIST", "split 64/16/20 by source; the paper's: 64/16/20 by class"]);
+        assert_eq!(found, ["unknown glyphs, not MNIST", "split 64/16/20 by source; the paper's: 64/16/20 by class"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch};
 use arrow::datatypes::DataType;
 use image::ImageDecoder;
 use rayon::prelude::*;
@@ -109,13 +109,22 @@ impl Shards {
 
     /// The classes of all rows, in order.
     pub fn labels(&self) -> Result<Vec<i64>> {
-        let mut labels = Vec::new();
+        self.ints("label")
+    }
+
+    /// The number of each row in its class, in order.
+    pub fn index(&self) -> Result<Vec<i64>> {
+        self.ints("index")
+    }
+
+    fn ints(&self, column: &str) -> Result<Vec<i64>> {
+        let mut values = Vec::new();
         for file in &self.files {
-            for batch in file.read(&["label"], (0..file.row_groups().len()).collect(), 1 << 16)? {
-                labels.extend(file.ints(&batch?, "label")?);
+            for batch in file.read(&[column], (0..file.row_groups().len()).collect(), 1 << 16)? {
+                values.extend(file.ints(&batch?, column)?);
             }
         }
-        Ok(labels)
+        Ok(values)
     }
 
     /// The glyphs of all rows, in order: one for each digit.
@@ -148,8 +157,33 @@ impl Shards {
     /// # Errors
     /// [`Error::Format`] if a column has a wrong type, if a label is not spelled by its digits, or if an image is not
     /// an 8-bit grey PNG of the size of the first one.
+    pub fn read(&self, position: (usize, usize)) -> Result<Samples> {
+        let (size, mut images) = ((self.layout.height, self.layout.width), Vec::new());
+        let samples = self.columns(position, |file, row, pngs| decode(file, row, pngs, size, &mut images))?;
+        Ok(Samples { images, ..samples })
+    }
+
+    /// Like [`Shards::read`], but with the PNG file of each sample, which is not decoded, instead of its pixels.
+    ///
+    /// # Errors
+    /// Those of [`Shards::read`] except that of an image that is not readable.
+    pub fn read_encoded(&self, position: (usize, usize)) -> Result<(Samples, Vec<Vec<u8>>)> {
+        let mut files = Vec::new();
+        let samples = self.columns(position, |_, _, pngs| {
+            files.extend(pngs.iter().flatten().map(<[u8]>::to_vec));
+            Ok(())
+        })?;
+        Ok((samples, files))
+    }
+
+    /// Reads the samples of one row group without their images. Each batch of images is passed to `take`, with the number
+    /// of its first row in the file.
     #[expect(clippy::indexing_slicing, reason = "a position is one of `positions`, which counts what is there")]
-    pub fn read(&self, (shard, group): (usize, usize)) -> Result<Samples> {
+    fn columns(
+        &self,
+        (shard, group): (usize, usize),
+        mut take: impl FnMut(&ParquetFile, usize, &BinaryArray) -> Result<()>,
+    ) -> Result<Samples> {
         let file = &self.files[shard];
         let Layout { parameters: sets, donors, .. } = self.layout;
         let mut names = vec!["image", "label", "digits", "index", "source_index", "boxes"];
@@ -189,8 +223,7 @@ impl Shards {
                     list.extend(self.cells(file, &batch, name)?);
                 }
             }
-            let size = (self.layout.height, self.layout.width);
-            decode(file, row, &pngs(file, &batch)?, size, &mut samples.images)?;
+            take(file, row, &pngs(file, &batch)?)?;
         }
         Ok(samples)
     }
@@ -309,7 +342,7 @@ fn boxes(file: &ParquetFile, batch: &RecordBatch, digits: usize) -> Result<Optio
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, BinaryArray, StringArray, StructArray};
+    use arrow::array::{ArrayRef, StringArray, StructArray};
     use arrow::datatypes::{Field, Schema};
     use parquet::arrow::ArrowWriter;
 

@@ -98,10 +98,7 @@ impl Training<'_, '_, '_> {
     fn epoch(&mut self) -> Result<()> {
         let number = self.state.epoch + 1;
         let title = format!("epoch {number}/{}", self.config.epochs);
-        self.progress.begin(&title, self.images as u64, "images")?;
-        if self.state.scores.images > 0 {
-            self.progress.advance(self.state.scores.images as u64)?;
-        }
+        self.progress.resume(&title, self.images as u64, self.state.scores.images as u64, "images")?;
         let (begun, before) = (Instant::now(), self.state.seconds);
         if let Engine::Gpu(gpu) = &mut self.engine {
             let first = self.state.step - self.state.batch as u64;

@@ -82,6 +82,28 @@ fn predict_says_what_it_sees_and_names_what_it_cannot_look_at() {
     );
     let convert = "convert it: magick 'red.png' -colorspace Gray -depth 8 -resize '28x28!' converted.png\n";
     assert!(refusal(&["red.png"]).ends_with(convert));
+
+    // weights by their path, pictures by their folder and on standard input; a bad picture does not concern the others
+    let of_run = home.ok(&["predict", "dark.png"]);
+    for path in ["artifacts/train/short", "artifacts/train/short/weights/best.safetensors"] {
+        assert_eq!(home.ok(&["predict", "dark.png", "--run", path]), of_run);
+    }
+    let message = "error: `artifacts/none`: no such file or folder; expected a .safetensors file of weights, or the folder \
+                   of a run\n";
+    assert_eq!(refusal(&["dark.png", "--run", "artifacts/none"]), message);
+    let mixed = home.call(&["predict", "."]);
+    assert_eq!(mixed.code, Some(1));
+    let names: Vec<&str> = mixed.stdout.lines().skip(1).map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["./dark.png", "./light.png"]);
+    assert!(mixed.stderr.contains("error: `./red.png`: ") && mixed.stderr.contains("error: `./wide.png`: "));
+    assert!(refusal(&["artifacts"]).starts_with("error: `artifacts`: a folder without PNG files"));
+    let mut command = home.command(&["predict", "-"]);
+    let output = command.stdin(fs::File::open(home.path("dark.png")).unwrap()).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(
+        told.lines().nth(1).unwrap().trim_start_matches('-').trim_start(),
+        of_run.lines().nth(1).unwrap().trim_start_matches("dark.png").trim_start()
+    );
     assert!(
         refusal(&["dark.png", "--run", "long"])
             .ends_with("`artifacts/train`: no run long stands here; expected one of short\n")

@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 9] = [
     &["report"],
     &["config"],
     &["pipeline"],
-    &["inspect", "predict", "preview", "recipe", "sweep"],
+    &["export", "inspect", "predict", "preview", "recipe", "sweep"],
 ];
 
 /// The data that one stage passes to another on the same floor: (module, what it may import).

@@ -221,8 +221,8 @@ fn progress_tells_every_batch_and_stops_the_run_when_asked() {
     run(&|_| true).unwrap();
     let heard = std::mem::take(&mut *events.lock().unwrap());
     let epoch = |n| {
-        let begin = format!("Begin {{ what: \"epoch {n}/2\", total: 12, unit: \"images\" }}");
-        let validation = "Begin { what: \"validation\", total: 3, unit: \"images\" }".to_owned();
+        let begin = format!("Begin {{ what: \"epoch {n}/2\", total: 12, done: 0, unit: \"images\" }}");
+        let validation = "Begin { what: \"validation\", total: 3, done: 0, unit: \"images\" }".to_owned();
         let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let steps = words(&["Advance(4)", "Advance(4)", "Advance(4)", "End"]);
         [vec![begin], steps, vec![validation], words(&["Advance(3)", "End"])].concat()

@@ -16,6 +16,7 @@ mod command_line;
 #[path = "../../crates/nn/tests/operators/compare.rs"]
 mod compare;
 mod evaluation;
+mod export;
 mod floors;
 mod golden;
 #[cfg(feature = "cuda")]

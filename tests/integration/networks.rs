@@ -383,14 +383,14 @@ fn an_image_size_that_a_network_cannot_take_is_a_configuration_error() {
     assert_eq!(
         refusal(Model::AlexNet, 64, 43),
         "`train.model`: found alexnet for images of 64x43 pixels (height x width); expected images of at least 44x44 \
-         pixels, or another model"
+         pixels, or a model that takes these: resnet, towers, attention"
     );
     for size in [59, 68] {
         assert_eq!(
             refusal(Model::Fcn, 64, size),
             format!(
                 "`train.model`: found fcn for images of 64x{size} pixels (height x width); expected images of 60 to 67 \
-                 pixels in height and width, or another model"
+                 pixels in height and width, or a model that takes these: alexnet, resnet, towers, attention"
             )
         );
     }

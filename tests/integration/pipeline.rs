@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -237,15 +238,71 @@ fn a_setting_that_changes_no_row_of_the_plan_still_changes_what_is_made_of_it() 
     home.ok(&["verify"]);
 }
 
+/// The four files of glyphs in a folder, without the lock beside them.
+fn glyph_files(folder: &std::path::Path) -> Vec<fs::DirEntry> {
+    let files = fs::read_dir(folder).unwrap().flatten();
+    files.filter(|file| file.path().extension().is_some_and(|extension| extension == "gz")).collect()
+}
+
 #[test]
-fn the_same_glyphs_from_elsewhere_are_named_anew() {
+fn the_same_glyphs_from_elsewhere_are_the_same_data_set_and_others_do_not_take_their_name() {
     let home = Home::new();
     home.ok(&["run", "dataset"]);
-    let folder = super::synthetic_raw().join("synthetic").display().to_string();
-    let other = home.ok(&["run", "dataset", "--set", &format!("raw.source={folder}")]);
-    assert!(other.contains("dataset   done "), "{other}");
+    let card = || fs::read_to_string(home.path("artifacts/dataset/README.md")).unwrap();
+    assert!(card().contains("# DoubleSynthetic\n") && !card().contains("DoubleMNIST"), "{}", card());
+    let from = |folder: &std::path::Path| format!("raw.source={}", folder.display());
+    let synthetic = super::synthetic_raw().join("synthetic");
+    let again = home.ok(&["run", "dataset", "--set", &from(&synthetic)]);
+    assert!(again.contains("dataset   fresh "), "{again}");
+
+    // one glyph more or less is another set, under whatever name its folder has
+    let other = home.path("MNIST");
+    fs::create_dir(&other).unwrap();
+    for file in glyph_files(&synthetic) {
+        let mut bytes = Vec::new();
+        flate2::read::MultiGzDecoder::new(fs::File::open(file.path()).unwrap()).read_to_end(&mut bytes).unwrap();
+        let name = file.file_name().into_string().unwrap();
+        if name.starts_with("t10k-images") {
+            *bytes.last_mut().unwrap() ^= 1;
+        }
+        fs::write(other.join(name.trim_end_matches(".gz")), bytes).unwrap();
+    }
+    home.ok(&["run", "dataset", "--set", &from(&other)]);
+    assert!(card().contains("license: other") && card().contains("# DoubleGlyphs\n"), "{}", card());
+    assert!(!card().contains("MNIST\n") && card().contains("not MNIST's"), "{}", card());
+}
+
+#[test]
+fn digits_that_training_never_shows_are_told_of_and_stand_in_the_card() {
+    let home = Home::with(&["raw.source=synthetic", "plan.digits=1", "plan.samples_per_class=10"]);
+    let answer = home.call(&["run", "dataset"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let warning = answer.stderr.lines().find(|line| line.starts_with("warning: ")).unwrap();
+    assert!(warning.starts_with("warning: val shows ") && warning.contains(" in place 1; test shows "), "{warning}");
+    assert!(warning.contains("train never does") && warning.contains("plan.split.by=sample"), "{warning}");
     let card = fs::read_to_string(home.path("artifacts/dataset/README.md")).unwrap();
-    assert!(card.contains("license: other") && card.contains("folder synthetic"), "{card}");
+    assert!(
+        card.contains("val and test show digits that train never showed, which no network can learn to read."),
+        "{card}"
+    );
+
+    let answer = home.call(&["run", "dataset", "--set", "plan.split.by=sample"]);
+    assert_eq!((answer.code, answer.stderr.contains("warning")), (Some(0), false), "{}", answer.stderr);
+    let answer = Home::new().call(&["run", "plan"]);
+    assert!(!answer.stderr.contains("warning"), "all digits occur in train: {}", answer.stderr);
+}
+
+#[test]
+fn glyph_files_are_found_where_torchvision_keeps_them() {
+    let home = Home::new();
+    let folder = home.path("data/MNIST/raw");
+    fs::create_dir_all(&folder).unwrap();
+    for file in glyph_files(&super::synthetic_raw().join("synthetic")) {
+        fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    let told = home.ok(&["run", "raw", "--set", "raw.source=data"]);
+    assert!(told.contains("70000 glyphs (synthetic glyphs)"), "{told}");
+    home.ok(&["verify", "--set", "raw.source=data"]);
 }
 
 #[test]

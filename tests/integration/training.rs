@@ -25,7 +25,7 @@ fn the_whole_pipeline_runs_and_is_fresh_afterwards() {
         assert!(run.join(weights).exists(), "{weights}");
     }
     let page = fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
-    for words in ["tiny", "Synthetic glyphs", "data:image/svg+xml", "DoubleMNIST"] {
+    for words in ["tiny", "Synthetic glyphs", "data:image/svg+xml", "DoubleSynthetic"] {
         assert!(page.contains(words), "{words}");
     }
     assert!(home.path("artifacts/report/figures/preview-augment.png").exists());
@@ -102,6 +102,15 @@ fn a_run_starts_from_the_weights_of_another_which_are_an_input_of_it() {
     assert!(absent.stderr.ends_with("no run absent stands here; expected one of second, tiny\n"), "{}", absent.stderr);
     let absent = home.call(&init("train.init=absent.safetensors"));
     assert!(absent.stderr.starts_with("error: `absent.safetensors`: "), "{}", absent.stderr);
+
+    // what belongs to one digit cannot come from a network for another number of digits, and the user is told
+    let message = "starting from the weights in artifacts/train/tiny/weights/best.safetensors, except ";
+    let one = ["plan.digits=1", "plan.samples_per_class=20", "train.run=one"];
+    let sets = one.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>();
+    let other = home.call(&[&["run", "train", "--set", "train.init=tiny"][..], &sets].concat());
+    assert_eq!(other.code, Some(0), "{}", other.stderr);
+    let told = format!("{}{}", other.stdout, other.stderr);
+    assert!(told.contains(message) && told.contains(", which are random"), "{told}");
 }
 
 #[test]

@@ -247,5 +247,5 @@ def test_the_model_card_says_in_its_header_what_metrics_json_says(pages):
         for position in split["positions"]:
             assert found[name, f"accuracy of digit {position['position']}"] == position["accuracy"]["value"]
             assert found[name, f"macro F1 of digit {position['position']}"] == position["macro_f1"]
-    assert {row.dataset_name for row in card.data.eval_results} == {"DoubleMNIST"}
+    assert {row.dataset_name for row in card.data.eval_results} == {"DoubleSynthetic"}
     assert {row.task_type for row in card.data.eval_results} == {"image-classification"}

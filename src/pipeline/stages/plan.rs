@@ -39,8 +39,7 @@ impl Definition for Plan {
     }
 
     fn settings(&self, config: &Config) -> Vec<(String, Value)> {
-        // the plan holds the name of the glyphs, so the same glyphs under another name give another plan
-        vec![key::section(config, "plan", &[]), ("glyphs".to_owned(), config.raw.source.name().into())]
+        vec![key::section(config, "plan", &[])]
     }
 
     fn is_characteristic(&self, path: &str) -> bool {
@@ -54,8 +53,7 @@ impl Definition for Plan {
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
         glyphs::check(pipeline, |path| path.contains("labels"))?;
         let labels = Glyphs::read_labels(&glyphs::locate(pipeline)?)?;
-        let (name, digest) = (pipeline.config.raw.source.name(), pipeline.content(Stage::Raw)?);
-        let glyphs = plan::GlyphSet { name, digest, count: labels.len() };
+        let glyphs = plan::GlyphSet::new(pipeline.content(Stage::Raw)?, labels.len());
         let (facts, content) = plan::run(&pipeline.config.plan, glyphs, &labels, out, progress)?;
         let rows = facts.counts.as_array().into_iter().sum();
         Ok(Done { content: Some(content), rows, facts: json!(facts) })

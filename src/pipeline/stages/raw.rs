@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::pipeline::definition::{Definition, Done, Input};
 use crate::pipeline::{Pipeline, Stage, key};
 use crate::progress::Progress;
-use crate::raw::{self, Files, Glyphs};
+use crate::raw::{self, Files, Glyphs, Origin};
 use crate::record::{self, Key, Output, Record};
 
 /// The definition of the stage.
@@ -63,7 +63,7 @@ impl Definition for Raw {
     fn run(&self, pipeline: &Pipeline, _: &Key, _: &Path, progress: &Progress) -> Result<Done> {
         let config = &pipeline.config.raw;
         let output = raw::run(config, &pipeline.raw, progress)?;
-        let facts = json!({"glyphs": config.source.name()});
+        let facts = json!({"glyphs": Origin::of_content(output.digest).name()});
         let rows = output.glyphs.len() as u64;
         pipeline.memory.glyphs.replace(Some(output.glyphs));
         Ok(Done { content: Some(output.digest), rows, facts })

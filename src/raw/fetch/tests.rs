@@ -142,7 +142,10 @@ fn progress_counts_the_bytes_and_can_stop_a_download() {
     .unwrap();
     let begin = "Begin { what: \"fetching train-labels-idx1-ubyte.gz\"";
     let n = body.len();
-    assert_eq!(begun.into_inner().unwrap(), [format!("{begin}, total: {n}, unit: \"bytes\" }}"), "End".to_owned()]);
+    assert_eq!(
+        begun.into_inner().unwrap(),
+        [format!("{begin}, total: {n}, done: 0, unit: \"bytes\" }}"), "End".to_owned()]
+    );
     assert_eq!(advanced.into_inner().unwrap(), n as u64);
     assert!(matches!(fetch(&|_| false), Err(Error::Interrupted)));
 }
