@@ -137,7 +137,7 @@ def differences(name, base):
 
 
 def ablation():
-    heading = ["change", "seeds", "validation, %", "difference", "seconds"]
+    heading = ["change", "seeds", "validation, %", "difference"]
     lines = []
     found = groups(rows("ablation"), "change")
     base = statistics.mean(numbers(next(iter(found.values())), "val_accuracy")) if found else 0.0
@@ -145,7 +145,7 @@ def ablation():
         values = numbers(runs, "val_accuracy")
         difference = 100 * (statistics.mean(values) - base)
         shown = "" if change == "none" else f"{difference:+.2f}"
-        lines.append([change, str(len(runs)), spread(values), shown, seconds(runs)])
+        lines.append([change, str(len(runs)), spread(values), shown])
     return table(heading, lines)
 
 
