@@ -52,8 +52,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import peers
 from bench_json import ROOT
 
-sys.path.insert(0, str(ROOT / "tests" / "reference"))
-import models
+sys.path.insert(0, str(ROOT / "python"))
+from multidigit import models
 
 KINDS = ("eager", "compiled", "reduce-overhead")
 # Dense FLOP/s by NVIDIA's paper on the Hopper architecture, for the SXM parts; f32 is that of the ordinary units.

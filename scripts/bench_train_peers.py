@@ -3,7 +3,7 @@
     python3 scripts/bench_train_peers.py [--rounds N] [--threads N] [--seconds S] [--networks NAME ...] [--no-memory]
 
 Needs torch and the other packages of tests/readers/requirements.txt. The networks are those of
-tests/reference/models.py, in float32, on fixed batches that stay in memory:
+python/multidigit/models.py, in float32, on fixed batches that stay in memory:
 
     training step   64 images, dropout on: zero_grad, forward, sum of the heads' cross entropies, backward, Adam (5e-4)
     evaluation      500 images, forward only, in eval mode and torch.inference_mode
@@ -33,8 +33,8 @@ import torch.nn.functional as F
 
 import peers
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
-import models
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
+from multidigit import models
 
 BATCH, EVALUATION_BATCH, STEPS = 64, 500, 10
 RATE = 5e-4

@@ -18,7 +18,7 @@ import yaml
 from torchvision.transforms import functional
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "reference")]
+sys.path.insert(0, str(ROOT / "scripts"))
 import bench_json
 import bench_peers_cuda
 import peers

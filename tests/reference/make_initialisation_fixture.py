@@ -2,13 +2,16 @@
 
 usage: make_initialisation_fixture.py OUT_FILE          (tests/fixtures/models/initialisation.json)
 
-For each network of models.py, the file lists the parameters in order: name, shape, and either `constant` (every value is
+For each network of multidigit.models, the file lists the parameters in order: name, shape, and either `constant` (every value is
 this number) or `fan_in` and `bound` (the values are uniform in -bound to bound, bound = 1/sqrt(fan_in)). `min`, `max`,
 `mean` and `std` are those of all values under `seeds` seeds, taken together.
 """
 import json, math, sys
+from pathlib import Path
 import torch
-from models import NETWORKS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+from multidigit.models import NETWORKS
 
 SEEDS = 20
 

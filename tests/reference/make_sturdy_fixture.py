@@ -21,9 +21,12 @@ The gradients of the logits, and so all, are multiplied by SCALE, a power of two
 convolutions by Winograd's method, which left up to 2.1e-8 there, were 1.5e-2 off in the end.
 """
 import itertools, sys
+from pathlib import Path
 import torch, torch.nn.functional as F
 from make_model_fixtures import batch, figures, fill, write
-from models import AlexNet
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+from multidigit.models import AlexNet
 
 IMAGES, SIZE = 2, 44
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc1", "fc2")

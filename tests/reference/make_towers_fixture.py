@@ -10,10 +10,13 @@ as f32 rounds, the order of a sum decides which one (see make_sturdy_fixture.py)
 f32 is PyTorch's own, as it is and with the inputs' channels in ORDERS random orders. Two images leave few decisions.
 """
 import itertools, sys
+from pathlib import Path
 import torch, torch.nn.functional as F
 from make_model_fixtures import batch, figures, fill, write
 from make_sturdy_fixture import errors, reorder
-from models import Towers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+from multidigit.models import Towers
 
 IMAGES, SIZE = 2, 64
 FAR, ORDERS = 20, 6
