@@ -167,7 +167,8 @@ def splits():
 def picture():
     """The table of the splits as a picture: a line from the test accuracy to that in training for each network and split."""
     accuracies = {key: [100 * statistics.mean(numbers(runs, f"{split}_accuracy")) for split in SPLITS] for key, runs in study()}
-    least = 10 * math.floor(min(map(min, accuracies.values())) / 10)
+    lowest = min(map(min, accuracies.values()))
+    least = 10 * math.floor(lowest / 10) if lowest < 95 else math.floor(lowest)
     left, width, row, top = 190, 520, 26, 60
     x = lambda percent: left + width * (percent - least) / (100 - least)
     text = lambda x, y, words, more="": f'<text x="{x:.1f}" y="{y:.1f}"{more}>{words}</text>'
@@ -181,7 +182,7 @@ def picture():
     for number, (mark, words) in enumerate(zip(marks, ("training", "validation", "test"))):
         body += [mark(left + 110 * number + 6, 16), text(left + 110 * number + 18, 20, words)]
     height = top + row * len(accuracies) + 12 * len({network for network, _ in accuracies})
-    for percent in range(least, 101, 10 if least < 80 else 5):
+    for percent in range(least, 101, 10 if least < 80 else 5 if least < 95 else 1):
         body.append(f'<path d="M{x(percent):.1f} {top - 14}V{height}" stroke="#e3e7eb"/>')
         body.append(text(x(percent), top - 20, f"{percent}%", middle))
     y, shown = top, None

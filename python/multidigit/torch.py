@@ -13,7 +13,6 @@ from ._folders import dataset_folder
 
 with extra("torch"):
     import numpy as np
-    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import torch

@@ -408,6 +408,19 @@ def python(text):
     return subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, timeout=300)
 
 
+# Hides a library, as if it were not installed.
+ABSENT = """
+import sys
+
+class Absent:
+    def find_spec(name, path, target=None):
+        if name == {0!r}:
+            raise ModuleNotFoundError("No module named {0}", name=name)
+
+sys.meta_path.insert(0, Absent)
+"""
+
+
 @pytest.mark.parametrize(
     ("missing", "extra", "use"),
     [
@@ -419,7 +432,7 @@ def python(text):
     ],
 )
 def test_a_missing_library_is_named_with_the_command_that_installs_it(missing, extra, use):
-    done = python(f"import sys; sys.modules[{missing!r}] = None; {use}")
+    done = python(ABSENT.format(missing) + use)
     expected = f'ImportError: {missing} is not installed; install it: pip install "multidigit[{extra}]"'
     assert done.returncode == 1 and done.stderr.rstrip().endswith(expected), done.stderr
 
