@@ -118,7 +118,7 @@ fn prediction(predictions: &Predictions, row: usize, path: &Path, pixels: &[u8])
 }
 
 /// The grey pixels of a PNG file of `height x width` pixels, row by row.
-fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
+pub fn read(path: &Path, (height, width): (usize, usize)) -> Result<Vec<u8>> {
     let wanted =
         format!("a PNG of {height}x{width} pixels (height x width) in 8-bit grey, as the network was trained on");
     let refuse = |found: String| {
