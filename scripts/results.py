@@ -4,8 +4,8 @@
     python3 scripts/results.py            write docs/results.md and docs/splits.svg
     python3 scripts/results.py --check    fail if they are not what the data give
 
-A file of docs/results has the columns of the sweep.csv that `multidigit sweep` writes, except those whose name ends in `choice`. A table of
-docs/results.md stands between the lines `<!-- NAME -->` and `<!-- end -->`. The page has every table that there are data for.
+A file of docs/results has the columns of the sweep.csv that `multidigit sweep` writes, except those whose name ends in
+`choice`. A table of docs/results.md stands between the lines `<!-- NAME -->` and `<!-- end -->`. The page has every table that there are data for.
 """
 
 import csv

@@ -4,7 +4,8 @@ use std::ops::Deref;
 
 use candle_core::{Device, Tensor};
 
-/// SplitMix64 of a stream number and an index, as a number from 0 to 1. `tests/reference/make_model_fixtures.py` computes the same.
+/// SplitMix64 of a stream number and an index, as a number from 0 to 1. `tests/reference/make_model_fixtures.py` computes
+/// the same.
 fn uniform(stream: u64, index: u64) -> f64 {
     let mut z = (stream << 32).wrapping_add(index).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
