@@ -5,7 +5,7 @@
 //! later stages is a pure function of these rows, and gives the same bytes on any number of threads and in any order.
 
 pub use self::error::PlanError;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -41,20 +41,19 @@ pub const MAX_SIDE: usize = 65_535;
 
 /// A sentence about digits that val or test show in a place where train never shows them. `None` if there are none.
 fn unseen_digits(plan: &compose::Plan) -> Option<String> {
-    let digits_in = |rows: &rows::Rows, place: usize| -> BTreeSet<u8> {
+    let [train, val, test] = plan.each_ref().map(|rows| {
         let labels: BTreeSet<u32> = rows.labels.iter().copied().collect();
-        labels.into_iter().filter_map(|label| labels::digits(label.into(), rows.digits).nth(place)).collect()
-    };
-    let [train, val, test] = plan;
+        let digits = labels.into_iter().flat_map(|label| labels::digits(label.into(), rows.digits).enumerate());
+        digits.collect::<BTreeSet<(usize, u8)>>()
+    });
     let mut unseen = Vec::new();
-    for (split, rows) in [("val", val), ("test", test)] {
-        for place in 0..rows.digits {
-            let shown = digits_in(train, place);
-            let others: Vec<String> =
-                digits_in(rows, place).difference(&shown).map(|digit| digit.to_string()).collect();
-            if !others.is_empty() {
-                unseen.push(format!("{split} shows {} in place {}", others.join(", "), place + 1));
-            }
+    for (split, shown) in [("val", val), ("test", test)] {
+        let mut places: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (place, digit) in shown.difference(&train) {
+            places.entry(*place).or_default().push(digit.to_string());
+        }
+        for (place, digits) in places {
+            unseen.push(format!("{split} shows {} in place {}", digits.join(", "), place + 1));
         }
     }
     let advice = "train never does, so a network cannot learn to read them there; with `--set plan.split.by=sample`, train \
