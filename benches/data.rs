@@ -37,7 +37,8 @@ fn bench(c: &mut Criterion) {
     let glyphs = raw::run(&config, &home.path().join("raw"), &Progress::silent()).expect("glyphs are drawn").glyphs;
     let config = plan::Config { samples_per_class: SAMPLES / 100, ..plan::Config::default() };
     let pool = plan::GlyphSet::new(glyphs.digest(), glyphs.len());
-    plan::run(&config, pool, glyphs.labels(), home.path(), &Progress::silent()).expect("the plan is valid");
+    let (_, content) =
+        plan::run(&config, pool, glyphs.labels(), home.path(), &Progress::silent()).expect("the plan is valid");
     let plan = home.path().join(plan::FILE);
 
     let mut group = c.benchmark_group("data");
@@ -48,7 +49,7 @@ fn bench(c: &mut Criterion) {
     let out = home.path().join("dataset");
     let write = || {
         let config = dataset::Config::default();
-        dataset::run(&config, &plan, &glyphs, &out, &Progress::silent()).expect("it is written")
+        dataset::run(&config, (&plan, content), &glyphs, &out, &Progress::silent()).expect("it is written")
     };
     // the benchmarks below read the data set, whichever of them are selected
     write();

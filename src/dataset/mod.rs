@@ -1,7 +1,7 @@
 //! The stage `dataset`: renders the plan into the shards that are published.
 //!
 //! Input: `plan.parquet` and the glyphs. Output: `data/{train,val,test}-*.parquet`, a dataset card `README.md`,
-//! and `montage.png`. Rendering is a pure function of a plan row. Rows are streamed, so that memory does not grow
+//! `montage.png`, and a description for machines, `croissant.json`. Rendering is a pure function of a plan row. Rows are streamed, so that memory does not grow
 //! with their number.
 
 use std::path::Path;
@@ -18,6 +18,7 @@ use crate::raw::Glyphs;
 use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
 
 pub mod card;
+mod croissant;
 #[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
 pub mod montage;
 #[allow(clippy::indexing_slicing, reason = "draws rows whose places the reader of the plan has checked")]
@@ -78,12 +79,19 @@ impl Config {
     }
 }
 
-/// Renders the plan in the file `plan` into the folder `out`. Returns the digest of the facts and all samples.
+/// Renders the plan in the file `plan`, whose content digest is `content`, into the folder `out`. Returns the digest of the
+/// facts and all samples.
 ///
 /// # Errors
 /// [`Error::Format`] if the plan was made for another number of glyphs, and [`Error::ConfigValue`] if a split would
 /// have more than 99,999 shards.
-pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: &Progress) -> Result<Digest> {
+pub fn run(
+    config: &Config,
+    (plan, content): (&Path, Digest),
+    glyphs: &Glyphs,
+    out: &Path,
+    progress: &Progress,
+) -> Result<Digest> {
     let data = out.join(DATA);
     files::create_dir(&data)?;
     let facts = table::facts(&ParquetFile::open(plan)?)?;
@@ -132,6 +140,8 @@ pub fn run(config: &Config, plan: &Path, glyphs: &Glyphs, out: &Path, progress: 
     montage.write_to(&mut bytes, image::ImageFormat::Png).map_err(Error::write(&picture))?;
     files::write(&picture, bytes.get_ref())?;
     files::write(&out.join("README.md"), card::card(&facts, &layout, &written).as_bytes())?;
+    let description = croissant::croissant(&facts, &layout, &written, content)?;
+    files::write(&out.join(croissant::FILE), description.as_bytes())?;
     progress.end();
     Ok(digest(&facts, written.iter().map(|split| split.digest)))
 }

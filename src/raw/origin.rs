@@ -27,6 +27,8 @@ pub enum Origin {
 pub struct Licence {
     /// The licence's identifier at Hugging Face.
     pub id: &'static str,
+    /// The address of its text, if there is one.
+    pub url: Option<&'static str>,
     /// A sentence about the licence for readers, in Markdown.
     pub sentence: &'static str,
 }
@@ -66,6 +68,15 @@ impl Origin {
         Origin::ALL.into_iter().find(|origin| origin.name() == name).unwrap_or(Origin::Unknown)
     }
 
+    /// The address where the glyphs were published, if they were.
+    pub fn url(self) -> Option<&'static str> {
+        match self {
+            Origin::Mnist => Some("http://yann.lecun.com/exdb/mnist/"),
+            Origin::FashionMnist => Some("https://github.com/zalandoresearch/fashion-mnist"),
+            Origin::Synthetic | Origin::Unknown => None,
+        }
+    }
+
     /// The name of a data set whose images show `digits` of the glyphs.
     pub fn title(self, digits: usize) -> String {
         let glyphs = match self {
@@ -87,21 +98,25 @@ impl Origin {
         match self {
             Origin::Mnist => Licence {
                 id: "cc-by-sa-3.0",
+                url: Some("https://creativecommons.org/licenses/by-sa/3.0/"),
                 sentence: "MNIST is the work of Yann LeCun, Corinna Cortes and Christopher J.C. Burges, made available \
                            under [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); images composed of it \
                            are under the same licence.",
             },
             Origin::FashionMnist => Licence {
                 id: "mit",
+                url: Some("https://opensource.org/license/mit"),
                 sentence: "Fashion-MNIST is the work of Han Xiao, Kashif Rasul and Roland Vollgraf, copyright Zalando SE, \
                            made available under the [MIT licence](https://opensource.org/license/mit).",
             },
             Origin::Synthetic => Licence {
                 id: "cc0-1.0",
+                url: Some("https://creativecommons.org/publicdomain/zero/1.0/"),
                 sentence: "The synthetic glyphs are drawn by the program; nobody's rights are in them.",
             },
             Origin::Unknown => Licence {
                 id: "other",
+                url: None,
                 sentence: "The program does not know the glyphs; their licence is that of their source.",
             },
         }

@@ -363,7 +363,11 @@ fn a_record_that_lists_nothing_or_is_garbage_is_no_freshness() {
     assert!(home.ok(&["status"]).contains("dataset   stale  its record lists no output"));
     assert_eq!(home.call(&["verify"]).code, Some(1));
     let refused = home.call(&["run", "dataset"]);
-    assert!(refused.stderr.contains("holds README.md, data, montage.png, which no record of"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("holds README.md, croissant.json, data and 1 more, which no record of"),
+        "{}",
+        refused.stderr
+    );
     fs::write(&path, "garbage").unwrap();
     assert!(home.ok(&["status"]).contains("record.json`: not a record"));
     // without the record, nothing tells which files in the folder are the program's

@@ -34,6 +34,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,6 +252,17 @@ def test_the_card_names_every_split_and_its_files(card):
     for entry in default["data_files"]:
         assert sorted(DATASET.glob(entry["path"])) == shards(entry["split"])
     assert [entry["split"] for entry in default["data_files"]] == list(COUNTS)
+
+
+def test_hugging_face_reads_the_header_of_the_card(card):
+    data = DatasetCard.load(DATASET / "README.md", ignore_metadata_errors=False).data
+    title = card[1].split("\n", 2)[1].removeprefix("# ")
+    assert (data.pretty_name, data.size_categories) == (title, ["100K<n<1M"])
+    assert data.task_categories == ["image-classification"]
+    assert data.license in ("cc-by-sa-3.0", "cc0-1.0")
+    info = DatasetInfosDict.from_dataset_card_data(data)["default"]
+    assert {name: split.num_examples for name, split in info.splits.items()} == COUNTS
+    assert list(info.features) == [name for name, _ in COLUMNS]
 
 
 def test_the_shards_are_numbered_without_gaps():

@@ -31,7 +31,7 @@ impl Definition for Dataset {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn inputs(&self, _: &Config) -> &'static [Input] {
@@ -57,7 +57,8 @@ impl Definition for Dataset {
                 Glyphs::read(&glyphs::locate(pipeline)?)?
             }
         };
-        let content = dataset::run(&pipeline.config.dataset, &plan, &glyphs, out, progress)?;
+        let plan = (&*plan, pipeline.content(Stage::Plan)?);
+        let content = dataset::run(&pipeline.config.dataset, plan, &glyphs, out, progress)?;
         Ok(Done { content: Some(content), rows: pipeline.config.plan.counts().iter().sum(), facts: Value::Null })
     }
 
