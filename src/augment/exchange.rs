@@ -90,9 +90,9 @@ impl Exchange {
         }
     }
 
-    /// Exchanges the samples of the rows from `first` on. `sources` are the glyphs of the whole training split. Boxes
-    /// become `None`.
-    pub fn apply(&self, train: &Split, sources: &[i64], first: usize, samples: &mut Samples) {
+    /// Exchanges the samples of the rows from `first` on. `sources` and `boxes` are the glyphs and the boxes of the whole
+    /// training split.
+    pub fn apply(&self, train: &Split, sources: &[i64], boxes: &[[i64; 4]], first: usize, samples: &mut Samples) {
         let rows = first..first + samples.labels.len();
         for (row, image) in rows.clone().zip(samples.images.chunks_exact_mut(train.height * train.width)) {
             self.fill(train, row, image);
@@ -103,9 +103,9 @@ impl Exchange {
         samples.labels =
             digits.chunks_exact(self.digits).map(|digits| labels::wrapping_label(digits.iter().copied())).collect();
         samples.digits = digits.iter().map(|&digit| i64::from(digit)).collect();
-        let source = |(at, &donor): (usize, &u32)| sources[donor as usize * self.digits + at % self.digits];
-        samples.sources = donors.iter().enumerate().map(source).collect();
-        samples.boxes = None;
+        let cell = |(at, &donor): (usize, &u32)| donor as usize * self.digits + at % self.digits;
+        samples.sources = donors.iter().enumerate().map(|slot| sources[cell(slot)]).collect();
+        samples.boxes = donors.iter().enumerate().flat_map(|slot| boxes[cell(slot)]).collect();
         let of: Vec<(i64, i64)> = donors.iter().map(|&donor| train.sample(donor as usize)).collect();
         let (labels, index) = of.into_iter().unzip();
         samples.donors = Some(Donors { labels, index });

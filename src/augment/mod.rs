@@ -1,9 +1,10 @@
 //! The stage `augment`: augments the training split by rotation, an affine map and erasing, and writes it as shards
 //! of the same schema.
 //!
-//! Input: the dataset's train shards. Output: `epoch-NNN/data/train-*.parquet`, with the drawn parameters of each
-//! sample as columns. Parameters are drawn first, then applied. They are keyed by (seed, epoch, sample), where a sample
-//! is identified by its class and its index, so that neither the order of samples nor the number of threads matters.
+//! Input: the dataset's train shards. Output: `epoch-NNN/data/train-*.parquet`, with the epoch and the drawn parameters of
+//! each sample as columns, and a card. Parameters are drawn first, then applied. They are keyed by (seed, epoch, sample),
+//! where a sample is identified by its class and its index, so that neither the order of samples nor the number of threads
+//! matters.
 
 pub use self::error::AugmentError;
 use std::path::Path;
@@ -14,7 +15,7 @@ use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::parquet_file::Compression;
-use crate::plan::facts;
+use crate::plan::{facts, table};
 use crate::progress::Progress;
 use crate::shards::schema::list_bytes;
 use crate::shards::{DATA, Layout, Parameters, Samples, Shards, Split, read_split, write_split};
@@ -22,6 +23,11 @@ use crate::shards::{DATA, Layout, Parameters, Samples, Shards, Split, read_split
 #[forbid(unsafe_code)]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
 pub mod apply;
+#[forbid(unsafe_code)]
+#[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
+mod boxes;
+#[forbid(unsafe_code)]
+mod card;
 #[forbid(unsafe_code)]
 pub mod draw;
 #[forbid(unsafe_code)]
@@ -294,37 +300,43 @@ impl Augmenter {
         params
     }
 
-    /// Augments the images of samples, whose size is (height, width) in pixels, and adds the drawn parameters to them.
-    /// `keys` are the class and the index that the draws for each image are keyed by. Boxes become `None`, because
-    /// augmentation moves the ink.
+    /// Augments the images of samples, whose size is (height, width) in pixels, moves their boxes, and adds the drawn
+    /// parameters to them. `keys` are the class and the index that the draws for each image are keyed by.
     fn augment(&self, keys: &[(i64, i64)], mut samples: Samples, size: (usize, usize)) -> Samples {
-        let mut scratch = Scratch::default();
+        let (mut scratch, mut buffers) = (Scratch::default(), boxes::Buffers::default());
         let mut images = vec![0; samples.images.len()];
         let mut parameters = vec![Parameters::default(); self.draws.len()];
-        let area = size.0 * size.1;
+        let mut moved = Vec::with_capacity(samples.boxes.len());
+        let (area, digits) = (size.0 * size.1, samples.boxes.len() / 4 / keys.len().max(1));
         let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
+        let mut boxes = samples.boxes.as_chunks().0.chunks(digits.max(1));
         for (&key, (pixels, out)) in keys.iter().zip(pairs) {
-            let drawn = self.apply(key, pixels, size, out, &mut scratch);
+            let drawn = self.params(key, size);
+            let transforms = self.transforms(&drawn, size);
+            apply::apply_all(&transforms, pixels, size, out, &mut scratch);
+            moved.extend(boxes::moved(&transforms, pixels, boxes.next().unwrap_or_default(), size, &mut buffers));
             parameters.iter_mut().zip(&drawn).for_each(|(columns, drawn)| append(drawn, columns));
         }
         samples.images = images;
         samples.parameters = parameters;
-        samples.boxes = None;
+        samples.boxes = moved.into_flattened();
         samples
     }
 }
 
 /// Makes the samples of one epoch from those of a train split.
 pub struct Maker<'a> {
+    epoch: usize,
     layout: Layout,
     augmenter: Augmenter,
     exchange: Option<(Exchange, &'a Images)>,
 }
 
-/// The images of a train split and their glyphs, in memory, as an exchange between them needs them.
+/// The images of a train split with their glyphs and boxes, in memory, as an exchange between them needs them.
 pub struct Images {
     split: Split,
     sources: Vec<i64>,
+    boxes: Vec<[i64; 4]>,
 }
 
 impl Images {
@@ -332,8 +344,8 @@ impl Images {
     pub fn read(config: &Config, dataset: &Path) -> Result<Option<Images>> {
         let data = dataset.join(DATA);
         let read = |_| {
-            let sources = Shards::open(&data, "train")?.sources()?;
-            Ok(Images { split: read_split(&data, "train", None)?, sources })
+            let (sources, boxes) = Shards::open(&data, "train")?.glyphs()?;
+            Ok(Images { split: read_split(&data, "train", None)?, sources, boxes: boxes.as_chunks().0.to_vec() })
         };
         config.exchange.map(read).transpose()
     }
@@ -347,7 +359,7 @@ impl<'a> Maker<'a> {
             |(pairs, images): (_, &'a Images)| (Exchange::draw(pairs, config.seed, epoch, &images.split), images);
         let (augmenter, exchange) = (Augmenter::new(config, epoch, of.digits), config.exchange.zip(images).map(draw));
         let layout = Layout { parameters: augmenter.draws.len(), donors: exchange.is_some(), ..of.clone() };
-        Maker { layout, augmenter, exchange }
+        Maker { epoch, layout, augmenter, exchange }
     }
 
     /// The layout of the samples that are made.
@@ -358,9 +370,10 @@ impl<'a> Maker<'a> {
     /// Augments samples that follow each other in the split. The first one is row `first` of the split.
     pub fn make(&self, mut samples: Samples, first: usize) -> Samples {
         let keys: Vec<_> = samples.labels.iter().copied().zip(samples.index.iter().copied()).collect();
-        if let Some((exchange, Images { split, sources })) = &self.exchange {
-            exchange.apply(split, sources, first, &mut samples);
+        if let Some((exchange, Images { split, sources, boxes })) = &self.exchange {
+            exchange.apply(split, sources, boxes, first, &mut samples);
         }
+        samples.epochs = vec![self.epoch as i64; keys.len()];
         self.augmenter.augment(&keys, samples, (self.layout.height, self.layout.width))
     }
 }
@@ -376,7 +389,7 @@ pub fn epoch_folder(epoch: usize) -> String {
 }
 
 /// Writes `config.epochs` epochs of the train shards in `dataset`, a folder of the stage dataset, into `out`. Returns
-/// the digest of all samples. The boxes of augmented samples are null, because augmentation moves the ink.
+/// the digest of all samples.
 ///
 /// # Errors
 /// [`Error::DiskSpace`] if the file system has no room for the epochs.
@@ -407,6 +420,9 @@ pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> 
         epochs.push(written.digest);
     }
     progress.end();
+    let layout = Maker::new(config, 0, shards.layout(), images.as_ref()).layout;
+    let card = card::card(config, &table::facts(shards.first())?, &layout, shards.rows());
+    files::write(&out.join(card::FILE), card.as_bytes())?;
     Ok(digest(&epochs))
 }
 
@@ -450,15 +466,17 @@ fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {
     }
 }
 
-/// Appends the drawn parameters of a sample to the columns.
+/// Appends the drawn parameters of a sample to the columns. For what was not drawn, they get values that change no pixel.
 fn append(drawn: &draw::Params, columns: &mut Parameters) {
     let draw::Params { angle, affine, erase } = *drawn;
+    let affine = affine.unwrap_or(draw::AffineParams { translate: [0; 2], scale: 1.0, shear: [0.0; 2] });
+    let rectangle = erase.map_or([0; 4], |erase| [erase.left, erase.top, erase.width, erase.height]);
     let Parameters { angle: angles, translate, scale, shear, erased } = columns;
-    angles.push(angle);
-    translate.push(affine.map(|affine| affine.translate.map(i64::from)));
-    scale.push(affine.map(|affine| affine.scale));
-    shear.push(affine.map(|affine| affine.shear));
-    erased.push(erase.map(|erase| [erase.left, erase.top, erase.width, erase.height].map(|value| value as i64)));
+    angles.push(angle.unwrap_or(0.0));
+    translate.push(affine.translate.map(i64::from));
+    scale.push(affine.scale);
+    shear.push(affine.shear);
+    erased.push(rectangle.map(|value| value as i64));
 }
 
 /// The digest of the stored epochs in a folder, computed from their shards. The digest does not cover the metadata of

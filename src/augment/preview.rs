@@ -141,22 +141,23 @@ fn caption(made: &Samples, digits: usize) -> Vec<String> {
     caption
 }
 
-/// The parameters drawn for one sample as text, one line for each property.
-fn lines(drawn: &Parameters) -> Vec<String> {
-    fn of<T: Copy>(column: &[Option<T>]) -> Option<T> {
-        column.first().copied().flatten()
-    }
-    let lines = [
-        of(&drawn.angle).map(|angle| format!("rotate {angle:+.1}°")),
-        of(&drawn.translate).map(|[x, y]| format!("move {x:+},{y:+}")),
-        of(&drawn.scale).map(|scale| format!("scale {scale:.3}")),
-        of(&drawn.shear).map(|shear| match shear {
+/// The parameters of one sample as text, one line for each property of the operators that change the image.
+fn lines(Parameters { angle, translate, scale, shear, erased }: &Parameters) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(angle.iter().filter(|&&angle| angle != 0.0).map(|angle| format!("rotate {angle:+.1}°")));
+    if let ([[x, y]], [scale], [shear]) = (&translate[..], &scale[..], &shear[..])
+        && (*x, *y, *scale, *shear) != (0, 0, 1.0, [0.0; 2])
+    {
+        let shear = match shear {
             [x, 0.0] => format!("shear {x:+.1}°"),
             [x, y] => format!("shear {x:+.1}°,{y:+.1}°"),
-        }),
-        of(&drawn.erased).map(|[x, y, width, height]| format!("erase {width}x{height} at {x},{y}")),
-    ];
-    lines.into_iter().flatten().collect()
+        };
+        lines.extend([format!("move {x:+},{y:+}"), format!("scale {scale:.3}"), shear]);
+    }
+    let has_area = |[_, _, width, height]: &&[i64; 4]| width * height > 0;
+    let erase = |[x, y, width, height]: &[i64; 4]| format!("erase {width}x{height} at {x},{y}");
+    lines.extend(erased.iter().filter(has_area).map(erase));
+    lines
 }
 
 /// The maximum number of lines of a caption: a line for each image that a slot is taken from, then the parameters of the
@@ -224,24 +225,31 @@ mod tests {
     #[test]
     fn a_caption_has_a_line_for_each_operator_that_was_drawn() {
         let all = Parameters {
-            angle: vec![Some(-12.34)],
-            translate: vec![Some([3, -4])],
-            scale: vec![Some(1.0625)],
-            shear: vec![Some([-9.96, 0.0])],
-            erased: vec![Some([7, 5, 11, 9])],
+            angle: vec![-12.34],
+            translate: vec![[3, -4]],
+            scale: vec![1.0625],
+            shear: vec![[-9.96, 0.0]],
+            erased: vec![[7, 5, 11, 9]],
         };
         let lines = ["rotate -12.3°", "move +3,-4", "scale 1.062", "shear -10.0°", "erase 11x9 at 7,5"];
         assert_eq!(super::lines(&all), lines);
         assert!(lines.len() <= LINES && lines.iter().all(|line| line.len() <= LONGEST && letters::has_all(line)));
-        assert_eq!(super::lines(&Parameters::default()), [""; 0]);
-        let both = Parameters { shear: vec![Some([1.0, 2.0])], ..Parameters::default() };
-        assert_eq!(super::lines(&both), ["shear +1.0°,+2.0°"]);
+        let none = Parameters {
+            angle: vec![0.0],
+            translate: vec![[0; 2]],
+            scale: vec![1.0],
+            shear: vec![[0.0; 2]],
+            erased: vec![[0; 4]],
+        };
+        assert_eq!(super::lines(&none), [""; 0]);
+        let both = Parameters { shear: vec![[1.0, 2.0]], ..none };
+        assert_eq!(super::lines(&both), ["move +0,+0", "scale 1.000", "shear +1.0°,+2.0°"]);
         assert!(letters::has_all("digit 0123456789"));
     }
 
     #[test]
     fn a_caption_names_the_images_that_slots_are_taken_from_and_counts_digits_from_1() {
-        let turned = |angle| Parameters { angle: vec![Some(angle)], ..Parameters::default() };
+        let turned = |angle| Parameters { angle: vec![angle], ..Parameters::default() };
         let made = Samples {
             donors: Some(Donors { labels: vec![7, 93], index: vec![0, 12] }),
             parameters: vec![turned(1.5), turned(-2.0)],

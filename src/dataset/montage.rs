@@ -72,8 +72,7 @@ pub fn draw(samples: &Samples, splits: &[usize], height: usize, width: usize) ->
         let coloured: Option<RgbImage> = grey.map(|grey| grey.convert());
         coloured.iter().for_each(|sample| imageops::replace(&mut picture, sample, left as i64, top as i64));
         let digits = samples.digits.len() / splits.len();
-        let boxes = samples.boxes.as_deref().unwrap_or_default();
-        for ink in boxes.chunks_exact(4).skip(i * digits).take(digits) {
+        for ink in samples.boxes.chunks_exact(4).skip(i * digits).take(digits) {
             let [x, y, w, h] = [ink[0], ink[1], ink[2], ink[3]].map(|value| value as usize);
             // one pixel outside the ink, if there is room, so that the outline hides no ink
             let (x0, y0) = (x.saturating_sub(1), y.saturating_sub(1));
@@ -111,8 +110,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_framed_in_the_colour_of_its_split() {
-        let samples =
-            Samples { digits: vec![1], boxes: Some(vec![2, 2, 1, 1]), images: vec![9; 36], ..Samples::default() };
+        let samples = Samples { digits: vec![1], boxes: vec![2, 2, 1, 1], images: vec![9; 36], ..Samples::default() };
         let picture = draw(&samples, &[1], 6, 6);
         assert_eq!(picture.dimensions(), (18, 18));
         assert_eq!(*picture.get_pixel(0, 0), BACKGROUND);

@@ -5,7 +5,7 @@ use crate::labels;
 use crate::plan::rows::Rows;
 use crate::plan::slot;
 use crate::raw::{Glyphs, SIDE};
-use crate::shards::Samples;
+use crate::shards::{Samples, ink_box};
 
 /// Renders rows into images of `height * width` pixels. Each glyph is copied to its place, 28x28 pixels,
 /// on a black canvas.
@@ -23,7 +23,7 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
                 let start = (top + line) * width + left;
                 canvas[start..start + SIDE].copy_from_slice(pixels);
             }
-            let [x, y, w, h] = ink_box(glyph);
+            let [x, y, w, h] = ink_box(glyph, SIDE);
             boxes.extend([left as i64 + x, top as i64 + y, w, h]);
         }
     }
@@ -33,31 +33,11 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
         index: widen(&rows.index),
         digits: rows.labels.iter().flat_map(|&label| labels::digits(label.into(), digits)).map(i64::from).collect(),
         sources: widen(&rows.sources),
-        boxes: Some(boxes),
+        boxes,
+        epochs: Vec::new(),
         donors: None,
         parameters: Vec::new(),
         images,
-    }
-}
-
-/// The smallest box around all pixels above 0 of a 28x28 glyph: x, y, width, height. All four are 0 for a blank glyph.
-pub fn ink_box(glyph: &[u8]) -> [i64; 4] {
-    let mut columns = [0_u8; SIDE];
-    let mut rows = [0_u8; SIDE];
-    for (line, ink) in glyph.chunks_exact(SIDE).zip(&mut rows) {
-        for (pixel, column) in line.iter().zip(&mut columns) {
-            *column |= pixel;
-            *ink |= pixel;
-        }
-    }
-    let extent = |inked: &[u8; SIDE]| {
-        let first = inked.iter().position(|&ink| ink > 0)?;
-        let last = inked.iter().rposition(|&ink| ink > 0)?;
-        Some((first as i64, (last + 1 - first) as i64))
-    };
-    match (extent(&columns), extent(&rows)) {
-        (Some((x, width)), Some((y, height))) => [x, y, width, height],
-        _ => [0; 4],
     }
 }
 
@@ -68,16 +48,6 @@ mod tests {
 
     use super::*;
     use crate::rng;
-
-    #[test]
-    fn a_box_is_tight_around_the_ink() {
-        let mut glyph = [0; SIDE * SIDE];
-        assert_eq!(ink_box(&glyph), [0, 0, 0, 0]);
-        glyph[3 * SIDE + 5] = 1;
-        assert_eq!(ink_box(&glyph), [5, 3, 1, 1]);
-        glyph[10 * SIDE + 27] = 255;
-        assert_eq!(ink_box(&glyph), [5, 3, 23, 8]);
-    }
 
     #[test]
     fn glyphs_land_in_their_cells_of_a_wide_image() {
@@ -94,7 +64,7 @@ mod tests {
         };
         let samples = render(&rows, 30, 88, &glyphs);
         assert_eq!(samples.digits, [0, 1, 2]);
-        assert_eq!(samples.boxes.unwrap(), [0, 0, 28, 28, 29, 2, 28, 28, 59, 1, 28, 28]);
+        assert_eq!(samples.boxes, [0, 0, 28, 28, 29, 2, 28, 28, 59, 1, 28, 28]);
         let at = |x: usize, y: usize| samples.images[y * 88 + x];
         assert_eq!([at(0, 0), at(27, 27), at(28, 0), at(29, 1), at(29, 2), at(56, 29)], [1, 1, 0, 0, 2, 2]);
         assert_eq!([at(58, 1), at(59, 0), at(59, 1), at(86, 28), at(87, 28), at(86, 29)], [0, 0, 3, 3, 0, 0]);

@@ -176,7 +176,7 @@ impl Group {
     /// The samples in order.
     fn iter(&self) -> impl Iterator<Item = Sample<'_>> {
         let Samples { labels, index, digits, sources, boxes, .. } = &self.samples;
-        let mut boxes = boxes.as_deref().unwrap_or_default().as_chunks().0.chunks(self.digits);
+        let mut boxes = boxes.as_chunks().0.chunks(self.digits);
         let lists = digits.chunks(self.digits).zip(sources.chunks(self.digits));
         labels.iter().zip(index).zip(lists).zip(&self.pngs).map(move |(((label, index), (digits, sources)), png)| {
             Sample {

@@ -215,7 +215,7 @@ mod tests {
         let (labels, pair) = (vec![-1, 3], vec![0, 0]);
         let samples =
             Samples { labels, index: pair.clone(), digits: pair.clone(), sources: pair, ..Samples::default() };
-        let render = |()| Ok(Samples { images: vec![0; 2], ..samples.clone() });
+        let render = |()| Ok(Samples { boxes: vec![0; 8], images: vec![0; 2], ..samples.clone() });
         let (zstd, silent) = (Compression::Zstd, Progress::silent());
         write_split(home.path(), "val", &layout, &[], zstd, &[vec![2]], |_| Ok(()), render, &silent).unwrap();
         let shards = Shards::open(home.path(), "val").unwrap();

@@ -32,7 +32,7 @@ pub fn compare(
 fn column_that_differs(a: &Samples, b: &Samples, digits: usize, row: usize) -> Option<&'static str> {
     let area = a.images.len() / a.labels.len();
     let cells = row * digits..(row + 1) * digits;
-    let boxes = |samples: &Samples| samples.boxes.as_ref()?.get(4 * cells.start..4 * cells.end).map(<[_]>::to_vec);
+    let boxes = |samples: &Samples| samples.boxes.get(4 * cells.start..4 * cells.end).map(<[_]>::to_vec);
     let parameters = |samples: &Samples| {
         let mut bytes = Vec::new();
         samples.parameters.iter().for_each(|parameters| parameters.put_bytes(row, &mut bytes));
@@ -49,6 +49,7 @@ fn column_that_differs(a: &Samples, b: &Samples, digits: usize, row: usize) -> O
         ("digits", a.digits.get(cells.clone()) == b.digits.get(cells.clone())),
         ("source_index", a.sources.get(cells.clone()) == b.sources.get(cells.clone())),
         ("boxes", boxes(a) == boxes(b)),
+        ("epoch", a.epochs.get(row) == b.epochs.get(row)),
         ("donor", donors(a) == donors(b)),
         ("augmentation", parameters(a) == parameters(b)),
         ("image", image(a) == image(b)),

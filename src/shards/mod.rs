@@ -7,6 +7,7 @@ use crate::parquet_file::ParquetFile;
 
 mod compare;
 pub mod foreign;
+mod ink;
 pub mod parameters;
 pub mod pngs;
 pub mod reader;
@@ -15,6 +16,7 @@ mod split;
 pub mod writer;
 
 pub use compare::compare;
+pub use ink::ink_box;
 pub use parameters::Parameters;
 pub use reader::Shards;
 pub use schema::Layout;

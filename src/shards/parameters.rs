@@ -1,13 +1,13 @@
 //! The columns of an augmented shard that hold the augmentation parameters of each sample, so that other programs can
 //! replay the augmentation.
 //!
-//! There is one set of columns if whole images were augmented, and one for each slot otherwise. A value is null if its
-//! operator is off or was not drawn for the sample. How parameters are drawn and applied is not part of this module.
+//! There is one set of columns if whole images were augmented, and one for each slot otherwise. No value is null, because
+//! readers make tensors of columns without nulls only: if an operator is off or was not drawn for the sample, its columns
+//! hold the values that change no pixel. How parameters are drawn and applied is not part of this module.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float64Array, PrimitiveArray, RecordBatch};
-use arrow::buffer::NullBuffer;
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Type};
 use serde_json::{Value, json};
 
@@ -26,16 +26,16 @@ pub fn names(set: usize, sets: usize) -> [String; 5] {
 /// The parameters of the samples of one row group. Each column has one value per sample.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parameters {
-    /// Rotation in degrees, counter-clockwise.
-    pub angle: Vec<Option<f64>>,
-    /// Shift along x and y in pixels.
-    pub translate: Vec<Option<[i64; 2]>>,
-    /// Magnification.
-    pub scale: Vec<Option<f64>>,
-    /// Shear along x and y in degrees.
-    pub shear: Vec<Option<[f64; 2]>>,
-    /// The erased rectangle: x, y, width, height in pixels.
-    pub erased: Vec<Option<[i64; 4]>>,
+    /// Rotation in degrees, counter-clockwise. 0 without a rotation.
+    pub angle: Vec<f64>,
+    /// Shift along x and y in pixels. 0 without an affine map.
+    pub translate: Vec<[i64; 2]>,
+    /// Magnification. 1 without an affine map.
+    pub scale: Vec<f64>,
+    /// Shear along x and y in degrees. 0 without an affine map.
+    pub shear: Vec<[f64; 2]>,
+    /// The erased rectangle: x, y, width, height in pixels. Four zeros if nothing is erased.
+    pub erased: Vec<[i64; 4]>,
 }
 
 /// The Arrow fields of the columns of a set.
@@ -102,37 +102,28 @@ impl Parameters {
         self.erased.extend(erased);
     }
 
-    /// Appends the values of one sample as bytes for its digest: per column one byte that says whether the value is not
-    /// null, then the value.
+    /// Appends the values of one sample as bytes for its digest, in the order of the columns.
     #[expect(clippy::indexing_slicing, reason = "a row of every column, all as long as the sample's other columns")]
     pub fn put_bytes(&self, row: usize, out: &mut Vec<u8>) {
         let Parameters { angle, translate, scale, shear, erased } = self;
-        let mut put = |values: Option<&[[u8; 8]]>| {
-            out.push(u8::from(values.is_some()));
-            out.extend_from_slice(values.unwrap_or_default().as_flattened());
-        };
-        put(angle[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
-        put(translate[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
-        put(scale[row].map(|v| [v.to_le_bytes()]).as_ref().map(|v| &v[..]));
-        put(shear[row].map(|v| v.map(f64::to_le_bytes)).as_ref().map(|v| &v[..]));
-        put(erased[row].map(|v| v.map(i64::to_le_bytes)).as_ref().map(|v| &v[..]));
+        out.extend(angle[row].to_le_bytes());
+        out.extend(translate[row].map(i64::to_le_bytes).as_flattened());
+        out.extend(scale[row].to_le_bytes());
+        out.extend(shear[row].map(f64::to_le_bytes).as_flattened());
+        out.extend(erased[row].map(i64::to_le_bytes).as_flattened());
     }
 }
 
-fn lists<P: ArrowPrimitiveType, const N: usize>(
-    rows: &[Option<[P::Native; N]>],
-) -> Result<ArrayRef, arrow::error::ArrowError> {
-    let values = rows.iter().flat_map(|row| row.unwrap_or([P::Native::default(); N]));
-    let values = Arc::new(PrimitiveArray::<P>::from_iter_values(values));
-    let valid: NullBuffer = rows.iter().map(Option::is_some).collect::<Vec<bool>>().into();
-    Ok(Arc::new(FixedSizeListArray::try_new(item(P::DATA_TYPE), N as i32, values, Some(valid))?))
+fn lists<P: ArrowPrimitiveType, const N: usize>(rows: &[[P::Native; N]]) -> Result<ArrayRef, arrow::error::ArrowError> {
+    let values = Arc::new(PrimitiveArray::<P>::from_iter_values(rows.as_flattened().iter().copied()));
+    Ok(Arc::new(FixedSizeListArray::try_new(item(P::DATA_TYPE), N as i32, values, None)?))
 }
 
-fn read_values(file: &ParquetFile, batch: &RecordBatch, name: &str) -> Result<Vec<Option<f64>>> {
+fn read_values(file: &ParquetFile, batch: &RecordBatch, name: &str) -> Result<Vec<f64>> {
     let column = file.column(batch, name)?;
-    match column.as_primitive_opt::<Float64Type>() {
-        Some(values) => Ok(values.iter().collect()),
-        None => Err(file.wrong(name, column, "double")),
+    match column.as_primitive_opt::<Float64Type>().filter(|values| values.null_count() == 0) {
+        Some(values) => Ok(values.values().to_vec()),
+        None => Err(file.wrong(name, column, "double without nulls")),
     }
 }
 
@@ -140,22 +131,14 @@ fn read_lists<P: ArrowPrimitiveType, const N: usize>(
     file: &ParquetFile,
     batch: &RecordBatch,
     name: &str,
-) -> Result<Vec<Option<[P::Native; N]>>> {
+) -> Result<Vec<[P::Native; N]>> {
     let column = file.column(batch, name)?;
-    let refuse = || file.wrong(name, column, &format!("lists of {N} {}, or null", P::DATA_TYPE));
-    let list = column.as_fixed_size_list_opt().filter(|list| list.value_length() as usize == N).ok_or_else(refuse)?;
-    let values = list.values().as_primitive_opt::<P>().ok_or_else(refuse)?;
-    let row = |row: usize| {
-        if list.is_null(row) {
-            return Ok(None);
-        }
-        let first = list.value_offset_at(row);
-        match (first..first + N).all(|i| values.is_valid(i)) {
-            true => Ok(Some(std::array::from_fn(|i| values.value(first + i)))),
-            false => Err(refuse()),
-        }
-    };
-    (0..list.len()).map(row).collect()
+    let refuse = || file.wrong(name, column, &format!("lists of {N} {} without nulls", P::DATA_TYPE));
+    let is_list = |list: &&FixedSizeListArray| list.value_length() as usize == N && list.null_count() == 0;
+    let list = column.as_fixed_size_list_opt().filter(is_list).ok_or_else(refuse)?;
+    let values = list.values().slice(list.value_offset_at(0), list.len() * N);
+    let values = values.as_primitive_opt::<P>().filter(|values| values.null_count() == 0).ok_or_else(refuse)?;
+    Ok(values.values().as_chunks::<N>().0.to_vec())
 }
 
 #[cfg(test)]
@@ -163,27 +146,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_null_and_a_value_of_zeros_have_different_bytes() {
-        let zeros = Parameters {
-            angle: vec![Some(0.0)],
-            translate: vec![Some([0; 2])],
-            scale: vec![Some(0.0)],
-            shear: vec![Some([0.0; 2])],
-            erased: vec![Some([0; 4])],
+    fn the_bytes_of_a_sample_are_those_of_all_its_values() {
+        let plain = Parameters {
+            angle: vec![0.0],
+            translate: vec![[0; 2]],
+            scale: vec![0.0],
+            shear: vec![[0.0; 2]],
+            erased: vec![[0; 4]],
         };
         let bytes = |parameters: &Parameters| {
             let mut out = Vec::new();
             parameters.put_bytes(0, &mut out);
             out
         };
-        assert_eq!(bytes(&zeros).len(), 5 + 10 * 8);
+        assert_eq!(bytes(&plain).len(), 10 * 8);
         let all = [
-            Parameters { angle: vec![None], ..zeros.clone() },
-            Parameters { translate: vec![None], ..zeros.clone() },
-            Parameters { scale: vec![None], ..zeros.clone() },
-            Parameters { shear: vec![None], ..zeros.clone() },
-            Parameters { erased: vec![None], ..zeros.clone() },
-            zeros,
+            Parameters { angle: vec![1.0], ..plain.clone() },
+            Parameters { translate: vec![[0, 1]], ..plain.clone() },
+            Parameters { scale: vec![1.0], ..plain.clone() },
+            Parameters { shear: vec![[0.0, 1.0]], ..plain.clone() },
+            Parameters { erased: vec![[0, 0, 0, 1]], ..plain.clone() },
+            plain,
         ];
         for (i, a) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|b| bytes(a) != bytes(b)), "{a:?}");

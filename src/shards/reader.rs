@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::parameters::{self, Parameters};
 use super::pngs::{decode, decoder, pngs};
-use super::schema::{DONORS, Layout};
+use super::schema::{DONORS, EPOCH, Layout};
 use super::writer::{Donors, Samples, row_digests};
 use super::{file_name, require_one_set};
 use crate::digest::{Digest, Parts};
@@ -127,15 +127,17 @@ impl Shards {
         Ok(values)
     }
 
-    /// The glyphs of all rows, in order: one for each digit.
-    pub fn sources(&self) -> Result<Vec<i64>> {
-        let mut sources = Vec::new();
+    /// The glyphs and the boxes of all rows, in order: one glyph and four numbers of a box for each digit.
+    pub fn glyphs(&self) -> Result<(Vec<i64>, Vec<i64>)> {
+        let (mut sources, mut all) = (Vec::new(), Vec::new());
         for file in &self.files {
-            for batch in file.read(&["source_index"], (0..file.row_groups().len()).collect(), 1 << 16)? {
-                sources.extend(self.cells(file, &batch?, "source_index")?);
+            for batch in file.read(&["source_index", "boxes"], (0..file.row_groups().len()).collect(), 1 << 16)? {
+                let batch = batch?;
+                sources.extend(self.cells(file, &batch, "source_index")?);
+                all.extend(boxes(file, &batch, self.layout.digits)?);
             }
         }
-        Ok(sources)
+        Ok((sources, all))
     }
 
     /// The positions of all row groups, as (shard, row group), in order.
@@ -185,10 +187,14 @@ impl Shards {
         mut take: impl FnMut(&ParquetFile, usize, &BinaryArray) -> Result<()>,
     ) -> Result<Samples> {
         let file = &self.files[shard];
-        let Layout { parameters: sets, donors, .. } = self.layout;
+        let Layout { parameters: sets, donors, digits: length, .. } = self.layout;
+        let is_augmented = self.layout.is_augmented();
         let mut names = vec!["image", "label", "digits", "index", "source_index", "boxes"];
         let of_parameters: Vec<String> = (0..sets).flat_map(|set| parameters::names(set, sets)).collect();
         names.extend(of_parameters.iter().map(String::as_str));
+        if is_augmented {
+            names.push(EPOCH);
+        }
         if donors {
             names.extend(DONORS);
         }
@@ -198,21 +204,14 @@ impl Shards {
         for batch in file.read(&names, vec![group], rows.max(1))? {
             let (batch, row) = (batch?, before + samples.labels.len());
             let (labels, digits) = (file.ints(&batch, "label")?, self.cells(file, &batch, "digits")?);
-            check_labels(file, row, &labels, &digits, self.layout.digits)?;
+            check_labels(file, row, &labels, &digits, length)?;
             samples.labels.extend(labels);
             samples.digits.extend(digits);
             samples.index.extend(file.ints(&batch, "index")?);
             samples.sources.extend(self.cells(file, &batch, "source_index")?);
-            // boxes are null in all rows of a row group or in none
-            match (boxes(file, &batch, self.layout.digits)?, samples.labels.len() == batch.num_rows()) {
-                (Some(boxes), true) => samples.boxes = Some(boxes),
-                (Some(more), false) if samples.boxes.is_some() => {
-                    samples.boxes.iter_mut().for_each(|boxes| boxes.extend(&more))
-                }
-                (None, _) if samples.boxes.is_none() => {}
-                _ => {
-                    return Err(file.wrong("boxes", file.column(&batch, "boxes")?, "boxes in every row, or in none"));
-                }
+            samples.boxes.extend(boxes(file, &batch, length)?);
+            if is_augmented {
+                samples.epochs.extend(file.ints(&batch, EPOCH)?);
             }
             for (set, parameters) in samples.parameters.iter_mut().enumerate() {
                 parameters.append(Parameters::read(file, &batch, set, sets)?);
@@ -320,12 +319,9 @@ pub(super) fn check_labels(
     Ok(())
 }
 
-/// The boxes of a batch, four integers per digit. `None` if the column is null in all rows.
-fn boxes(file: &ParquetFile, batch: &RecordBatch, digits: usize) -> Result<Option<Vec<i64>>> {
+/// The boxes of a batch, four integers per digit.
+fn boxes(file: &ParquetFile, batch: &RecordBatch, digits: usize) -> Result<Vec<i64>> {
     let column = file.column(batch, "boxes")?;
-    if column.null_count() == column.len() {
-        return Ok(None);
-    }
     let inner = column.as_fixed_size_list_opt().filter(|list| list.null_count() == 0).and_then(|list| {
         let DataType::FixedSizeList(_, 4) = list.value_type() else { return None };
         if list.value_length() as usize != digits {
@@ -335,7 +331,7 @@ fn boxes(file: &ParquetFile, batch: &RecordBatch, digits: usize) -> Result<Optio
         let ints = values.as_primitive_opt::<arrow::datatypes::Int64Type>()?;
         (ints.null_count() == 0).then(|| ints.values().to_vec())
     });
-    inner.map(Some).ok_or_else(|| file.wrong("boxes", column, "four int64 per digit"))
+    inner.ok_or_else(|| file.wrong("boxes", column, "four int64 per digit, without nulls"))
 }
 
 #[cfg(test)]
@@ -359,25 +355,22 @@ mod tests {
             index: rows.clone().collect(),
             digits: rows.clone().flat_map(|row| [row % 100 / 10, row % 10]).collect(),
             sources: vec![7; 2 * n],
-            boxes: Some(rows.clone().flat_map(|row| [row; 8]).collect()),
+            boxes: rows.clone().flat_map(|row| [row; 8]).collect(),
+            epochs: Vec::new(),
             donors: None,
             parameters: Vec::new(),
             images: rows.flat_map(|row| [row as u8; 15]).collect(),
         }
     }
 
-    fn write(folder: &Path, groups: &[Vec<usize>], boxes: bool) -> Digest {
+    fn write(folder: &Path, groups: &[Vec<usize>]) -> Digest {
         let mut first = 0;
         let next = |n: usize| {
             let range = first..first + n as i64;
             first += n as i64;
             Ok(range)
         };
-        let render = |range| {
-            let mut samples = samples(range);
-            samples.boxes = samples.boxes.filter(|_| boxes);
-            Ok(samples)
-        };
+        let render = |range| Ok(samples(range));
         let (metadata, silent) = ([("key", "value".to_owned())], Progress::silent());
         write_split(folder, "val", &LAYOUT, &metadata, Compression::Zstd, groups, next, render, &silent).unwrap().digest
     }
@@ -385,8 +378,8 @@ mod tests {
     #[test]
     fn what_was_written_is_read_with_the_same_digest_however_it_is_cut() {
         let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let digest = write(a.path(), &[vec![4, 3], vec![4, 2]], true);
-        assert_eq!(digest, write(b.path(), &[vec![13]], true));
+        let digest = write(a.path(), &[vec![4, 3], vec![4, 2]]);
+        assert_eq!(digest, write(b.path(), &[vec![13]]));
         for home in [&a, &b] {
             let shards = Shards::open(home.path(), "val").unwrap();
             assert_eq!((shards.layout(), shards.rows()), (&LAYOUT, 13));
@@ -412,11 +405,11 @@ mod tests {
             (state >> 24) as u8
         };
         let images: Vec<u8> = (0..side * side * rows).map(|_| noise()).collect();
-        let angle = (0..rows).map(|row| Some(row as f64)).collect();
-        let (translate, scale, shear, erased) =
-            (vec![None; rows], vec![None; rows], vec![None; rows], vec![None; rows]);
+        let angle = (0..rows).map(|row| row as f64).collect();
+        let (translate, scale) = (vec![[0; 2]; rows], vec![1.0; rows]);
+        let (shear, erased) = (vec![[0.0; 2]; rows], vec![[0; 4]; rows]);
         let parameters = vec![Parameters { angle, translate, scale, shear, erased }];
-        let all = Samples { images, parameters, ..samples(0..rows as i64) };
+        let all = Samples { images, parameters, epochs: vec![3; rows], ..samples(0..rows as i64) };
         let render = |()| Ok(all.clone());
         let (groups, zstd, silent) = ([vec![rows]], Compression::Zstd, Progress::silent());
         write_split(home.path(), "val", &layout, &[], zstd, &groups, |_| Ok(()), render, &silent).unwrap();
@@ -428,23 +421,14 @@ mod tests {
     }
 
     #[test]
-    fn boxes_may_be_unknown() {
-        let home = tempfile::tempdir().unwrap();
-        let digest = write(home.path(), &[vec![3]], false);
-        let shards = Shards::open(home.path(), "val").unwrap();
-        assert_eq!(shards.read((0, 0)).unwrap().boxes, None);
-        assert_eq!(shards.digest(&Progress::silent()).unwrap(), digest);
-    }
-
-    #[test]
-    fn parameters_and_donors_are_read_as_they_were_written_nulls_included() {
+    fn epochs_parameters_and_donors_are_read_as_they_were_written() {
         let home = tempfile::tempdir().unwrap();
         let parameters = |rows: &[i64]| Parameters {
-            angle: rows.iter().map(|&row| (row > 1).then_some(row as f64 / 3.0)).collect(),
-            translate: rows.iter().map(|&row| (row % 2 == 0).then_some([row, -row])).collect(),
-            scale: vec![None; rows.len()],
-            shear: rows.iter().map(|&row| Some([row as f64, -0.0])).collect(),
-            erased: rows.iter().map(|&row| (row == 2).then_some([1, 2, 3, 4])).collect(),
+            angle: rows.iter().map(|&row| row as f64 / 3.0).collect(),
+            translate: rows.iter().map(|&row| [row, -row]).collect(),
+            scale: vec![1.0; rows.len()],
+            shear: rows.iter().map(|&row| [row as f64, -0.0]).collect(),
+            erased: rows.iter().map(|&row| [1, 2, 3, row]).collect(),
         };
         let mut first = 0;
         let next = |n: usize| {
@@ -458,7 +442,8 @@ mod tests {
                 index: vec![numbers.len() as i64; 2 * numbers.len()],
             };
             let sets = vec![parameters(&numbers), parameters(&numbers.iter().map(|n| n + 1).collect::<Vec<_>>())];
-            Ok(Samples { parameters: sets, donors: Some(donors), ..samples(rows) })
+            let epochs = numbers.iter().map(|n| n + 40).collect();
+            Ok(Samples { parameters: sets, donors: Some(donors), epochs, ..samples(rows) })
         };
         let layout = Layout { parameters: 2, donors: true, ..LAYOUT };
         let groups = [vec![2, 3]];
@@ -469,9 +454,10 @@ mod tests {
         let (first, second) = (shards.read((0, 0)).unwrap(), shards.read((0, 1)).unwrap());
         assert_eq!(first.parameters, [parameters(&[0, 1]), parameters(&[1, 2])]);
         assert_eq!(second.parameters, [parameters(&[2, 3, 4]), parameters(&[3, 4, 5])]);
+        assert_eq!((first.epochs, second.epochs), (vec![40, 41], vec![42, 43, 44]));
         assert_eq!(second.donors.unwrap(), Donors { labels: vec![2, 7, 3, 7, 4, 7], index: vec![3; 6] });
         assert_eq!(shards.digest(&silent).unwrap(), written.digest);
-        assert_ne!(written.digest, write(home.path(), &[vec![5]], true), "the digest covers the parameters");
+        assert_ne!(written.digest, write(home.path(), &[vec![5]]), "the digest covers the parameters");
     }
 
     #[test]
@@ -481,7 +467,7 @@ mod tests {
             || Shards::open(home.path(), "val").err().unwrap().to_string().replace(home.path().to_str().unwrap(), "F");
         let expected = "expected val-00000-of-0000N.parquet, N files; make them again";
         assert_eq!(refusal(), format!("`F`: no shards of `val`; {expected}"));
-        write(home.path(), &[vec![2], vec![2]], true);
+        write(home.path(), &[vec![2], vec![2]]);
         std::fs::remove_file(home.path().join("val-00000-of-00002.parquet")).unwrap();
         assert_eq!(refusal(), format!("`F`: 1 shards of `val` whose names do not form one set; {expected}"));
     }
@@ -536,7 +522,7 @@ mod tests {
         };
         for (outer, inner) in [(2, 1), (3, 4)] {
             let refused = refusal_of(&grey, ints(&[7]), lists(&[0, 7], 2), nested(outer, inner));
-            assert!(refused.ends_with("expected four int64 per digit"), "{refused}");
+            assert!(refused.ends_with("expected four int64 per digit, without nulls"), "{refused}");
         }
         let text: ArrayRef = Arc::new(StringArray::from_iter_values(["7"]));
         assert_eq!(
@@ -553,8 +539,11 @@ mod tests {
         );
         assert_eq!(
             refusal(&grey, ints(&[7]), lists(&[0, 7], 2)),
-            "column `boxes` is Int64 with 0 nulls; expected four int64 per digit"
+            "column `boxes` is Int64 with 0 nulls; expected four int64 per digit, without nulls"
         );
+        let boxes = LAYOUT.schema().field_with_name("boxes").unwrap().data_type().clone();
+        let refused = refusal_of(&grey, ints(&[7]), lists(&[0, 7], 2), arrow::array::new_null_array(&boxes, 1));
+        assert!(refused.ends_with("with 1 nulls; expected four int64 per digit, without nulls"), "{refused}");
         let colour = png(image::ExtendedColorType::Rgb8, 1, &[1, 2, 3]);
         let refused = refusal(&colour, ints(&[7]), lists(&[0, 7], 2));
         assert_eq!(refused, "row 0 has an image in Rgb8; expected 8-bit grey PNGs");
@@ -570,7 +559,7 @@ mod tests {
     fn sets_of_parameters_are_read_for_no_more_digits_than_a_label_spells() {
         let home = tempfile::tempdir().unwrap();
         let (grey, digits) = (png(image::ExtendedColorType::L8, 2, &[1, 2]), MOST_DIGITS + 2);
-        let angle: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![None]));
+        let angle: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![0.0]));
         shard(home.path(), &grey, ints(&[0]), lists(&vec![0; digits], digits), ints(&[0]), &[("angle_0", angle)]);
         let shards = Shards::open(home.path(), "val").unwrap();
         assert_eq!((shards.layout().digits, shards.layout().parameters), (digits, MOST_DIGITS));

@@ -25,11 +25,15 @@ pub struct Layout {
     pub width: usize,
     /// Whether there is a column `pixels` with raw bytes in addition to the PNG.
     pub pixels: bool,
-    /// The number of sets of columns of augmentation parameters: 0 without them, 1 for whole images, `digits` for slots.
+    /// The number of sets of columns of augmentation parameters: 0 for plain images, 1 for whole images that are augmented,
+    /// `digits` for slots. Augmented images have a column `epoch`, too.
     pub parameters: usize,
     /// Whether there are columns that name the image that each slot is taken from.
     pub donors: bool,
 }
+
+/// The column of the number of a stored epoch.
+pub const EPOCH: &str = "epoch";
 
 /// The columns of the class and the index of the image that each slot is taken from.
 pub const DONORS: [&str; 2] = ["donor_label", "donor_index"];
@@ -51,6 +55,11 @@ impl Layout {
         labels::class_name(label, self.digits)
     }
 
+    /// Whether the samples are those of a stored epoch.
+    pub fn is_augmented(&self) -> bool {
+        self.parameters > 0
+    }
+
     /// The Arrow schema, with the features of `datasets` in its metadata.
     pub fn schema(&self) -> Schema {
         let image = vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)];
@@ -65,6 +74,9 @@ impl Layout {
         ];
         if self.pixels {
             fields.push(Field::new("pixels", DataType::Binary, true));
+        }
+        if self.is_augmented() {
+            fields.push(int_field(EPOCH));
         }
         if self.donors {
             fields.extend(DONORS.map(|name| list_field(name, self.digits)));
@@ -95,6 +107,9 @@ impl Layout {
         let mut more = Vec::new();
         if self.pixels {
             more.push(("pixels".to_owned(), json!({"dtype": "binary", "_type": "Value"})));
+        }
+        if self.is_augmented() {
+            more.push((EPOCH.to_owned(), int.clone()));
         }
         if self.donors {
             more.extend(DONORS.map(|name| (name.to_owned(), sequence(int.clone(), self.digits))));
@@ -132,6 +147,7 @@ mod tests {
              \"boxes\":{{\"feature\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":4,\"_type\":\"Sequence\"}},\
              \"length\":1,\"_type\":\"Sequence\"}},\
              \"pixels\":{{\"dtype\":\"binary\",\"_type\":\"Value\"}},\
+             \"epoch\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\
              \"angle\":{{\"dtype\":\"float64\",\"_type\":\"Value\"}},\
              \"translate\":{{\"feature\":{{\"dtype\":\"int64\",\"_type\":\"Value\"}},\"length\":2,\"_type\":\"Sequence\"}},\
              \"scale\":{{\"dtype\":\"float64\",\"_type\":\"Value\"}},\

@@ -34,9 +34,11 @@ pub struct Samples {
     pub digits: Vec<i64>,
     /// The number of each digit's glyph in the pool: `digits` per sample.
     pub sources: Vec<i64>,
-    /// The box around each digit's ink, `x, y, width, height` in pixels: `4 * digits` per sample. `None` if
-    /// boxes are unknown.
-    pub boxes: Option<Vec<i64>>,
+    /// The box around each digit's ink, `x, y, width, height` in pixels: `4 * digits` per sample. Four zeros for a digit
+    /// without ink.
+    pub boxes: Vec<i64>,
+    /// The number of the stored epoch of each sample; empty for plain images.
+    pub epochs: Vec<i64>,
     /// The image that each slot is taken from, if the layout has columns for it.
     pub donors: Option<Donors>,
     /// The augmentation parameters of each sample, for each set of columns of the layout.
@@ -213,17 +215,17 @@ pub fn row_digests(layout: &Layout, samples: &Samples) -> Vec<Digest> {
     (0..samples.labels.len())
         .map(|row| {
             let cells = row * n..(row + 1) * n;
-            let boxes = samples.boxes.as_ref().map_or(&[][..], |boxes| &boxes[4 * cells.start..4 * cells.end]);
             columns.clear();
             for list in [
                 &[samples.labels[row], samples.index[row]],
                 &samples.digits[cells.clone()],
                 &samples.sources[cells.clone()],
-                boxes,
+                &samples.boxes[4 * cells.start..4 * cells.end],
             ] {
                 columns.extend_from_slice(&(list.len() as u64).to_le_bytes());
                 columns.extend(list.iter().flat_map(|value| value.to_le_bytes()));
             }
+            columns.extend(samples.epochs.get(row).into_iter().flat_map(|epoch| epoch.to_le_bytes()));
             for list in samples.donors.iter().flat_map(|Donors { labels, index }| [labels, index]) {
                 columns.extend(list[cells.clone()].iter().flat_map(|value| value.to_le_bytes()));
             }
@@ -257,25 +259,23 @@ fn arrays(layout: &Layout, samples: Samples) -> Result<Vec<ArrayRef>, arrow::err
     let DataType::Struct(image_fields) = layout.schema().field(0).data_type().clone() else {
         return Err(arrow::error::ArrowError::SchemaError("the schema's first field is no struct".into()));
     };
-    let boxes: ArrayRef = {
-        let inner = item(lists::<i64>(&[], 4).data_type().clone());
-        match &samples.boxes {
-            Some(boxes) => Arc::new(FixedSizeListArray::try_new(inner, n as i32, lists(boxes, 4), None)?),
-            None => Arc::new(FixedSizeListArray::new_null(inner, n as i32, rows)),
-        }
-    };
+    let boxes = lists(&samples.boxes, 4);
+    let boxes = FixedSizeListArray::try_new(item(boxes.data_type().clone()), n as i32, boxes, None)?;
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StructArray::try_new(image_fields, vec![Arc::new(bytes), Arc::new(paths)], None)?),
         ints(&samples.labels),
         lists(&samples.digits, n),
         ints(&samples.index),
         lists(&samples.sources, n),
-        boxes,
+        Arc::new(boxes),
     ];
     if layout.pixels {
         let lengths = std::iter::repeat_n(area, rows);
         let raw = BinaryArray::try_new(OffsetBuffer::from_lengths(lengths), Buffer::from_vec(samples.images), None)?;
         columns.push(Arc::new(raw));
+    }
+    if layout.is_augmented() {
+        columns.push(ints(&samples.epochs));
     }
     for list in samples.donors.iter().flat_map(|Donors { labels, index }| [labels, index]) {
         columns.push(lists(list, n));

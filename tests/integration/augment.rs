@@ -25,6 +25,8 @@ fn train(folder: &Path) -> Samples {
         all.digits.extend(part.digits);
         all.sources.extend(part.sources);
         all.images.extend(part.images);
+        all.boxes.extend(part.boxes);
+        all.epochs.extend(part.epochs);
         all.parameters.iter_mut().zip(part.parameters).for_each(|(all, part)| all.append(part));
         if let Some(part) = part.donors {
             let Donors { labels, index } = all.donors.get_or_insert_default();
@@ -61,12 +63,12 @@ fn an_epoch_or_a_sample_computed_alone_equals_the_stored_one() {
         let pixels = &originals.images[row * AREA..][..AREA];
         let drawn = alone.as_ref().unwrap_or(&third).apply(sample, pixels, (64, 64), &mut out, &mut scratch)[0];
         assert!(out == stored.images[row * AREA..][..AREA], "{sample:?}");
-        assert_eq!(drawn.angle, parameters.angle[row]);
-        assert_eq!(drawn.affine.map(|affine| affine.scale), parameters.scale[row]);
-        assert_eq!(drawn.affine.map(|affine| affine.shear), parameters.shear[row]);
-        assert_eq!(drawn.affine.map(|affine| affine.translate.map(i64::from)), parameters.translate[row]);
+        assert_eq!(drawn.angle, Some(parameters.angle[row]));
+        assert_eq!(drawn.affine.map(|affine| affine.scale), Some(parameters.scale[row]));
+        assert_eq!(drawn.affine.map(|affine| affine.shear), Some(parameters.shear[row]));
+        assert_eq!(drawn.affine.map(|affine| affine.translate.map(i64::from)), Some(parameters.translate[row]));
         let erased = drawn.erase.map(|e| [e.left, e.top, e.width, e.height].map(|value| value as i64));
-        assert_eq!(erased, parameters.erased[row]);
+        assert_eq!(erased.unwrap_or_default(), parameters.erased[row]);
     }
     assert!(epoch(&home, 0).parameters[0] != *parameters);
 }
@@ -113,10 +115,10 @@ fn an_operator_that_is_off_leaves_the_columns_of_the_others_alone() {
         epoch(&home, 0).parameters.remove(0)
     };
     let rows = all.angle.len();
-    assert!(all.erased.iter().any(Option::is_some) && all.erased.iter().any(Option::is_none));
-    assert_eq!(without("rotation"), Parameters { angle: vec![None; rows], ..all.clone() });
-    assert_eq!(without("erasing"), Parameters { erased: vec![None; rows], ..all.clone() });
-    let (translate, scale, shear) = (vec![None; rows], vec![None; rows], vec![None; rows]);
+    assert!(all.erased.iter().any(|erased| *erased != [0; 4]) && all.erased.contains(&[0; 4]));
+    assert_eq!(without("rotation"), Parameters { angle: vec![0.0; rows], ..all.clone() });
+    assert_eq!(without("erasing"), Parameters { erased: vec![[0; 4]; rows], ..all.clone() });
+    let (translate, scale, shear) = (vec![[0; 2]; rows], vec![1.0; rows], vec![[0.0; 2]; rows]);
     assert_eq!(without("affine"), Parameters { translate, scale, shear, ..all });
 }
 

@@ -34,7 +34,7 @@ const FLOORS: [&[&str]; 9] = [
 const HANDED_ON: [(&str, &[&str]); 3] = [
     ("plan", &["raw::SIDE", "raw::Origin"]),
     ("dataset", &["raw::Glyphs", "raw::SIDE", "raw::Licence", "raw::Origin", "plan::"]),
-    ("augment", &["plan::facts", "plan::slot"]),
+    ("augment", &["raw::Licence", "plan::Facts", "plan::facts", "plan::slot", "plan::table"]),
 ];
 
 fn floor(module: &str) -> usize {

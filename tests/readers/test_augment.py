@@ -2,13 +2,14 @@
 
 The parameter columns are worth something only if another program makes the same pixels of them: a few hundred samples
 are taken from the dataset's own train shards, transformed by torchvision on Pillow images with the parameters that the
-epoch's shards hold, and compared to the last pixel. The rest asks each reader for the columns, nulls included.
+epoch's shards hold, and compared to the last pixel. Each digit is moved alone in the same way, and its box is compared with
+the one in the shards. The rest asks each reader for the columns.
 
     MULTIDIGIT_DATASET  the dataset's folder, default artifacts/dataset; the epoch is looked for beside it, in augment/
     MULTIDIGIT          the program, default target/release/multidigit
 
-The epoch is that of the default pipeline.yaml: the paper's recipe. One test makes a small data set of its own, to replay
-augmentation by slot and an exchange of digits.
+The epoch is that of the default pipeline.yaml: the paper's recipe. Some tests make a small data set of their own, to replay
+augmentation by slot and an exchange of digits, and to load several epochs at once.
 """
 
 import io
@@ -32,6 +33,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torchvision.transforms.functional as F
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +54,8 @@ PARAMETERS = [
     ("erased", pa.list_(pa.int64(), 4)),
 ]
 NAMES = [name for name, _ in PARAMETERS]
-COLUMNS = ["image", "label", "digits", "index", "source_index", "boxes", *NAMES]
+COLUMNS = ["image", "label", "digits", "index", "source_index", "boxes", "epoch", *NAMES]
+NOTHING = [0, 0, 0, 0]
 
 
 def shards(folder):
@@ -84,33 +87,45 @@ def opened(png):
     return image
 
 
+def moved(image, row):
+    """What torchvision's rotation and affine map make of a Pillow image, given what was drawn for it."""
+    return F.affine(F.rotate(image, row["angle"]), 0.0, row["translate"], row["scale"], row["shear"])
+
+
 def replay(image, row, grey):
     """What torchvision makes of a Pillow image, given what was drawn for it."""
-    if row["angle"] is not None:
-        image = F.rotate(image, row["angle"])
-    if row["scale"] is not None:
-        image = F.affine(image, 0.0, row["translate"], row["scale"], row["shear"])
-    pixels = torch.from_numpy(np.array(image))[None]
-    if row["erased"] is not None:
-        x, y, width, height = row["erased"]
-        pixels = F.erase(pixels, y, x, height, width, torch.tensor(grey, dtype=torch.uint8))
-    return pixels[0].numpy()
+    pixels = torch.from_numpy(np.array(moved(image, row)))[None]
+    x, y, width, height = row["erased"]
+    return F.erase(pixels, y, x, height, width, torch.tensor(grey, dtype=torch.uint8))[0].numpy()
+
+
+def moved_box(image, box, row):
+    """The box, as Pillow computes it, around the ink in a box of an image after the map."""
+    x, y, width, height = box
+    alone = Image.new("L", image.size)
+    alone.paste(image.crop((x, y, x + width, y + height)), (x, y))
+    left, top, right, bottom = moved(alone, row).getbbox() or NOTHING
+    return [left, top, right - left, bottom - top]
 
 
 def test_torchvision_replays_the_epoch_to_the_last_pixel(table):
-    originals = pa.concat_tables([pq.read_table(path, columns=["image", "label", "index"]) for path in shards(DATASET)])
+    originals = pa.concat_tables([pq.read_table(path, columns=["image", "label", "index", "boxes"]) for path in shards(DATASET)])
     assert originals.num_rows == table.num_rows == ROWS
     place = {key: at for at, key in enumerate(zip(originals["label"].to_pylist(), originals["index"].to_pylist()))}
     recipe = json.loads(pq.ParquetFile(shards(EPOCH)[0]).metadata.metadata[b"augment"])
     chosen = table.take(list(range(0, ROWS, STRIDE))).to_pylist()
     erased = 0
     for row in chosen:
-        original = originals["image"][place[row["label"], row["index"]]].as_py()
+        at = place[row["label"], row["index"]]
+        original = originals["image"][at].as_py()
         got = np.asarray(opened(row["image"]["bytes"]))
         want = replay(opened(original["bytes"]), row, recipe["erasing"]["value"])
         assert np.array_equal(got, want), (row["label"], row["index"])
         assert not np.array_equal(got, np.asarray(opened(original["bytes"])))
-        erased += row["erased"] is not None
+        boxes = originals["boxes"][at].as_py()
+        assert row["boxes"] == [moved_box(opened(original["bytes"]), box, row) for box in boxes]
+        assert row["boxes"] != boxes and row["epoch"] == 0
+        erased += row["erased"] != NOTHING
     # A quarter of 320, binomial: standard deviation 7.7; five of them.
     assert abs(erased - 80) < 39
 
@@ -144,6 +159,9 @@ def test_torchvision_replays_slots_and_exchanges_to_the_last_pixel(tmp_path, exc
             assert donor["source_index"][slot] == row["source_index"][slot]
             names = {name: row[f"{name}_{slot}"] for name in NAMES}
             image = opened(donor["image"]["bytes"]).crop((left, 0, left + 33, 40))
+            x, *rest = donor["boxes"][slot]
+            x, *rest = moved_box(image, [x - left, *rest], names)
+            assert row["boxes"][slot] == ([x + left, *rest] if rest[1] else NOTHING), (key, slot)
             assert np.array_equal(got[:, left : left + 33], replay(image, names, 33)), (key, slot)
         assert int("".join(map(str, row["digits"]))) == row["label"]
         moved += row["label"] != original["label"]
@@ -157,7 +175,7 @@ def test_the_parameters_lie_where_the_recipe_puts_them(parameters):
     assert (np.abs(translate) <= 6).all()
     assert ((scale >= 0.9) & (scale <= 1.1)).all()
     assert (np.abs(shear[:, 0]) <= 10).all() and (shear[:, 1] == 0).all()
-    erased = np.array([box for box in parameters["erased"] if box is not None])
+    erased = np.array([box for box in parameters["erased"] if box != NOTHING])
     # A quarter of 64,000, binomial: standard deviation 110; five of them.
     assert abs(len(erased) - 16_000) < 548
     x, y, width, height = erased.T
@@ -184,7 +202,37 @@ def test_datasets_loads_the_folder_with_its_parameters(loaded, table, parameters
         row = loaded[at]
         assert np.array_equal(np.asarray(row["image"]), np.asarray(opened(table["image"][at].as_py()["bytes"])))
         assert {name: row[name] for name in NAMES} == {name: parameters[name][at] for name in NAMES}
-        assert row["boxes"] is None
+        assert row["boxes"] == table["boxes"][at].as_py()
+
+
+def test_no_column_has_a_null(table):
+    assert {name: table[name].null_count for name in table.column_names} == dict.fromkeys(COLUMNS, 0)
+
+
+def test_datasets_makes_tensors_of_every_column(loaded):
+    row = loaded.with_format("torch")[0]
+    assert (row["image"].shape, row["boxes"].shape, row["erased"].shape) == ((1, 64, 64), (2, 4), (4,))
+    assert row["epoch"].item() == 0
+    batch = next(iter(torch.utils.data.DataLoader(loaded.with_format("torch"), batch_size=8)))
+    assert batch["boxes"].shape == (8, 2, 4)
+
+
+def test_datasets_loads_all_epochs_by_their_card_and_tells_them_apart(tmp_path):
+    settings = ["raw.source=synthetic", "plan.samples_per_class=2", "augment.epochs=3", "augment.affine.translate=[1,1]"]
+    words = ["run", "augment", "--quiet", *(word for setting in settings for word in ("--set", setting))]
+    subprocess.run([PROGRAM, *words], cwd=tmp_path, stdout=subprocess.DEVNULL, check=True)
+    folder = tmp_path / "artifacts" / "augment"
+    epochs = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert list(epochs) == ["train"] and epochs["train"].num_rows == 3 * 128
+    assert epochs["train"]["epoch"][:] == [epoch for epoch in range(3) for _ in range(128)]
+    # Digits are shifted by up to an image, so that of some nothing is left.
+    boxes = np.array(epochs["train"]["boxes"][:])
+    gone = (boxes == 0).all(axis=2)
+    assert gone.any() and (boxes[~gone][:, 2:] > 0).all()
+    card = DatasetCard.load(folder / "README.md")
+    assert card.data.pretty_name == "DoubleSynthetic, augmented"
+    assert "3 epochs of the 128 training images of DoubleSynthetic" in card.text
+    assert "| `augment.affine` | `{\"translate\":[1.0,1.0]," in card.text
 
 
 def test_datasets_streams_the_same_parameters(parameters):
@@ -200,8 +248,7 @@ def test_pandas_reads_the_parameters(parameters):
     assert frame["angle"].dtype == np.float64
     assert frame["angle"].tolist() == parameters["angle"][: len(frame)]
     assert [list(pair) for pair in frame["translate"]] == parameters["translate"][: len(frame)]
-    boxes = [None if box is None else list(box) for box in frame["erased"]]
-    assert boxes == parameters["erased"][: len(frame)]
+    assert [list(box) for box in frame["erased"]] == parameters["erased"][: len(frame)]
 
 
 def test_polars_reads_the_parameters_as_arrays(parameters):

@@ -28,7 +28,7 @@ impl Definition for Augment {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn inputs(&self, _: &Config) -> &'static [Input] {
