@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart table1 test check faults torture bench bench-peers clean
+.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart table1 publish test check faults torture bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
@@ -79,6 +79,9 @@ quickstart: $(BUILD) ## everything at full data size with the recipe fast, endin
 table1: $(BUILD) ## the paper's six runs with three seeds each, one after another, and the report; ARGS=--dry-run tells the time
 	$(MULTIDIGIT) sweep sweeps/table1.yaml $(call set_key,train.device,$(DEVICE)) $(call set_key,evaluate.device,$(DEVICE)) $(SETS) $(ARGS)
 	$(if $(findstring --dry-run,$(ARGS)),,$(MULTIDIGIT) report $(SETS))
+
+publish: build ## push the data set to Hugging Face: REPO=owner/name; ARGS=--dry-run shows the files and the command
+	@$(PYTHON) scripts/publish.py $(call quoted,$(REPO)) --program "$${CARGO_TARGET_DIR:-target}/release/multidigit" $(SETS) $(ARGS)
 
 test: ## run the tests of both packages; those on the official MNIST files need MULTIDIGIT_TEST_MNIST=FOLDER
 	$(CARGO) test --release --locked $(PACKAGES)
