@@ -3,7 +3,7 @@
 
     scripts/publish.py OWNER/NAME [--dry-run] [--program FILE] [--artifacts DIR] [FLAG of multidigit ...]
 
-The files that the record of the data set names are pushed: the card, its picture and the shards. Other files in the folder
+The files that the record of the data set names are pushed: the card, its picture, croissant.json and the shards. Other files in the folder
 stay where they are. Shards of an earlier push whose names do not occur any more are removed from the repository in the same
 commit. A repository that does not exist is made.
 

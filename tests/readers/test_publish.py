@@ -25,7 +25,7 @@ SETTINGS = ["--set", "raw.source=synthetic", "--set", "plan.samples_per_class=4"
 REPOSITORY = "someone/double-mnist"
 SHARDS = [f"data/{split}-{shard:05}-of-{shards:05}.parquet"
           for split, shards in (("test", 1), ("train", 3), ("val", 1)) for shard in range(shards)]
-FILES = ["README.md", *SHARDS, "montage.png"]
+FILES = ["README.md", "croissant.json", *SHARDS, "montage.png"]
 STUB = """#!{python}
 import json, os, pathlib, sys
 files = {{path.as_posix(): path.stat().st_size for path in pathlib.Path().rglob("*") if path.is_file()}}
@@ -94,7 +94,7 @@ def test_a_dry_run_prints_the_files_their_sizes_and_the_command_and_pushes_nothi
     *lines, total, command = done.stdout.splitlines()
     folder = home / "artifacts" / "dataset"
     assert [line.split() for line in lines] == [[f"{(folder / name).stat().st_size:,}", "bytes", name] for name in FILES]
-    assert total.split()[:5] == [f"{sum((folder / name).stat().st_size for name in FILES):,}", "bytes", "in", "7", "files:"]
+    assert total.split()[:5] == [f"{sum((folder / name).stat().st_size for name in FILES):,}", "bytes", "in", "8", "files:"]
     announced = shlex.split(command.split(": ", 1)[1])
     assert publish(home, REPOSITORY).returncode == 0
     assert announced == ["hf", *told(home)["words"]]
