@@ -86,16 +86,19 @@ def licences():
             seen.add(crate)
             pending += [link["pkg"] for link in links[crate] if any(kind["kind"] is None for kind in link["dep_kinds"])]
     texts = ["The program `multidigit` contains the following crates.\n"]
-    crates = sorted((packages[crate] for crate in seen), key=lambda package: (package["name"], package["version"]))
+    foreign = [packages[crate] for crate in seen if packages[crate]["source"] is not None]
+    crates = sorted(foreign, key=lambda package: (package["name"], package["version"]))
+    printed = {}
     for package in crates:
-        if package["source"] is None:
-            continue
-        texts.append(f"{'=' * 80}\n{package['name']} {package['version']}: {package['license'] or 'see below'}\n")
+        crate = f"{package['name']} {package['version']}"
+        texts.append(f"{'=' * 80}\n{crate}: {package['license'] or 'see below'}\n")
         if package["authors"]:
             texts.append(", ".join(package["authors"]) + "\n")
         for path in sorted(Path(package["manifest_path"]).parent.iterdir()):
             if path.is_file() and re.match(r"(licen[cs]e|copying|notice|copyright)", path.name, re.IGNORECASE):
-                texts.append(path.read_text(encoding="utf-8", errors="replace").strip() + "\n")
+                text = path.read_text(encoding="utf-8", errors="replace").strip()
+                first = printed.setdefault(text, crate)
+                texts.append(text + "\n" if first == crate else f"{path.name} as of {first}\n")
     (ROOT / THIRD_PARTY).write_text("\n".join(texts), encoding="utf-8")
     print(f"{THIRD_PARTY}: {len(crates)} crates")
 
