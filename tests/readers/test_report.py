@@ -16,21 +16,18 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-import websocket
+from browser import browser  # noqa: F401 (a fixture)
 from huggingface_hub import ModelCard
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("MULTIDIGIT") or ROOT / "target" / "release" / "multidigit").resolve()
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SETTINGS = ["raw.source=synthetic", "plan.samples_per_class=8", "train.model=fcn", "train.epochs=2", "train.samples=64",
             "train.batch_size=32", "train.augment=false", "train.run=short"]
 PHONE, DESK = 390, 1280
-SECONDS = 60
 
 
 def call(folder, *arguments):
@@ -54,78 +51,6 @@ def pages(tmp_path_factory):
     kept = none.with_name("no-runs.html")
     shutil.copy(found["no runs"], kept)
     return {"no runs": kept, "a run": found["a run"], "a run that stopped": call(none, "report")}
-
-
-class Browser:
-    """One tab of a headless Chromium."""
-
-    def __init__(self, program, profile):
-        flags = ["--headless", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--remote-debugging-port=0",
-                 f"--user-data-dir={profile}", "--disable-background-networking", "about:blank"]
-        if os.geteuid() == 0:
-            flags.insert(0, "--no-sandbox")  # Chromium refuses to start its sandbox as root
-        self.process = subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        port_file, late = profile / "DevToolsActivePort", time.monotonic() + SECONDS
-        while not (port_file.exists() and port_file.read_text().count("\n")):
-            assert time.monotonic() < late and self.process.poll() is None, "the browser did not start"
-            time.sleep(0.05)
-        port, path = port_file.read_text().split("\n")[:2]
-        address = f"ws://127.0.0.1:{port}{path}"
-        self.socket = websocket.create_connection(address, timeout=SECONDS, suppress_origin=True)
-        self.number, self.session, self.events = 0, None, []
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.ask(f"{domain}.enable")
-
-    def ask(self, method, **parameters):
-        self.number += 1
-        message = {"id": self.number, "method": method, "params": parameters}
-        if self.session:
-            message["sessionId"] = self.session
-        self.socket.send(json.dumps(message))
-        while True:
-            heard = json.loads(self.socket.recv())
-            if heard.get("id") == self.number:
-                assert "error" not in heard, f"{method}: {heard}"
-                return heard["result"]
-            self.events.append(heard)
-
-    def open(self, page, width, scheme):
-        mobile = width < 600
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1, mobile=mobile)
-        scheme = {"name": "prefers-color-scheme", "value": scheme}
-        self.ask("Emulation.setEmulatedMedia", features=[scheme])
-        self.events = []
-        self.ask("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(json.loads(self.socket.recv()))
-
-    def value(self, expression):
-        answer = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def picture(self):
-        data = self.ask("Page.captureScreenshot", format="png")["data"]
-        return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-
-    def close(self):
-        self.socket.close()
-        self.process.terminate()
-        self.process.wait(timeout=SECONDS)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = next((path for path in map(shutil.which, BROWSERS) if path), None)
-    if program is None:
-        word = f"no browser: none of {', '.join(BROWSERS)} is installed"
-        assert not os.environ.get("MULTIDIGIT_REQUIRE_BROWSER"), word
-        pytest.skip(word)
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 STATES = ["no runs", "a run", "a run that stopped"]
