@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart table1 publish test check faults torture bench bench-peers clean
+.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart table1 publish demo test check faults torture bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
@@ -68,6 +68,9 @@ evaluate: $(BUILD) ## measure a trained network, RUN=NAME or the one that these 
 
 report: $(BUILD) ## write the page with curves and numbers of all existing runs: artifacts/report
 	$(MULTIDIGIT) report $(SETS) $(ARGS)
+
+demo: $(BUILD) ## write a page on which a network reads drawn digits, RUN=NAME or the one that these variables name: artifacts/export
+	$(MULTIDIGIT) export demo $(if $(RUN),$(RUN_FLAG),$(TRAIN_SETS)) $(SETS) $(ARGS)
 
 quickstart: $(BUILD) ## everything at full data size with the recipe fast, ending in the report
 	$(MULTIDIGIT) run dataset $(SETS) $(ARGS)

@@ -152,7 +152,7 @@ goes on.")]
     Preview(Preview),
     /// Read the digits in PNG files with a trained network
     Predict(Predict),
-    /// Write the data set or a trained network in another form, for other tools
+    /// Write the data set or a trained network in another form: for other tools, or as a page to try the network on
     #[command(after_help = "\
 The data set is taken as it stands in the folder of artifacts. The same input gives the same bytes. Nothing that stands is \
 replaced: the folder of an export must be empty or absent.")]
@@ -257,6 +257,8 @@ pub enum Export {
     DataSet(Form),
     /// A trained network as an ONNX file: uint8 images in, the logits of each digit out
     Onnx(Onnx),
+    /// A trained network as a web page that reads the digits that a visitor draws, without a server
+    Demo(Demo),
 }
 
 /// The network to export, and where to.
@@ -267,6 +269,18 @@ pub struct Onnx {
     #[arg(long, value_name = "NAME|PATH")]
     pub run: Option<String>,
     /// The file to write [default: export/RUN.onnx in the folder of all outputs]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// The network to show, and where to.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// The network of this run, by the name of its folder, or of a path: the folder of a run, or a .safetensors file of
+    /// weights [default: the run of the configuration]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub run: Option<String>,
+    /// The file to write [default: export/RUN-demo.html in the folder of all outputs]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }

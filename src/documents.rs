@@ -17,9 +17,21 @@ pub fn html() -> Result<Environment<'static>, Error> {
 ///
 /// # Panics
 /// If the template is invalid, or if it names a value that does not exist.
-#[expect(clippy::expect_used, reason = "both templates and values are this program's own, and tests render them")]
 pub fn markdown(template: &str, values: &impl Serialize) -> String {
-    let render = || environment(AutoEscape::None, true)?.render_str(template, Serde(values));
+    render(AutoEscape::None, template, values)
+}
+
+/// Renders the template of an HTML page with its values. Values are escaped.
+///
+/// # Panics
+/// If the template is invalid, or if it names a value that does not exist.
+pub fn page(template: &str, values: &impl Serialize) -> String {
+    render(AutoEscape::Html, template, values)
+}
+
+#[expect(clippy::expect_used, reason = "both templates and values are this program's own, and tests render them")]
+fn render(escape: AutoEscape, template: &str, values: &impl Serialize) -> String {
+    let render = || environment(escape, true)?.render_str(template, Serde(values));
     render().expect("the template fits its values")
 }
 
@@ -57,6 +69,12 @@ mod tests {
         let template = "# {{ title }}\n{% if title %}\nyes\n{% endif %}\n\nend\n";
         let values = BTreeMap::from([("title", "a < b & `c`")]);
         assert_eq!(markdown(template, &values), "# a < b & `c`\nyes\n\nend\n");
+    }
+
+    #[test]
+    fn the_values_of_a_page_are_escaped() {
+        let values = BTreeMap::from([("title", "a < b & `c`")]);
+        assert_eq!(page("<h1>{{ title }}</h1>\n", &values), "<h1>a &lt; b &amp; `c`</h1>\n");
     }
 
     #[test]

@@ -24,8 +24,8 @@ use multidigit::sweep::{Planned, Sweep};
 use multidigit::{export, inspect, predict, preview, rng, train};
 
 use crate::cli::{
-    Bench, Cli, Command, Export, Global, Measured, Onnx, Picture, Place, Predict, Preview, Report, Schema, SweepArgs,
-    completions, man,
+    Bench, Cli, Command, Demo, Export, Global, Measured, Onnx, Picture, Place, Predict, Preview, Report, Schema,
+    SweepArgs, completions, man,
 };
 use crate::terminal::{Terminal, catch_signals, complain, interrupted};
 
@@ -122,6 +122,12 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             let weights = weights(&global, run.as_deref())?;
             in_pipeline(&global, Config::default(), |pipeline, _| {
                 print(&format!("{}\n", export::onnx::export(pipeline, &weights, out)?.display()))
+            })
+        }
+        Command::Export { form: Export::Demo(Demo { run, out }) } => {
+            let weights = weights(&global, run.as_deref())?;
+            in_pipeline(&global, Config::default(), |pipeline, _| {
+                print(&format!("{}\n", export::demo::export(pipeline, &weights, out)?.display()))
             })
         }
         Command::Export { form: Export::DataSet(form) } => {

@@ -1,7 +1,8 @@
 //! `multidigit export`: the data set in the forms that other tools expect.
 //!
-//! A trained network is exported as ONNX ([`onnx`]). An export of the data set reads the shards of the data set as it stands, a few row groups at a time, and writes a folder of its own.
-//! It is a pure function of the shards, so the same data set gives the same bytes.
+//! A trained network is exported as an ONNX file ([`onnx`]) or as a page that reads drawn digits ([`demo`]). An export of the
+//! data set reads the shards of the data set as it stands, a few row groups at a time, and writes a folder of its own. The same
+//! data set gives the same bytes, and so does the same network.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +16,11 @@ use crate::pipeline::{Pipeline, Stage};
 use crate::plan::split;
 use crate::progress::Progress;
 use crate::record::Record;
+use crate::runs::WeightsFile;
 use crate::shards::{DATA, Samples, Shards};
 
 mod coco;
+pub mod demo;
 pub mod episodes;
 pub mod npz;
 pub mod onnx;
@@ -105,6 +108,32 @@ pub fn export(
         files::remove_if_empty(&folder)?;
     }
     build.commit(&written)?;
+    Ok(out)
+}
+
+/// Writes what was made of the network in a file of weights as the file `out`, or with the name of the run and an ending in
+/// [`FOLDER`] if `out` is `None`. Returns the path.
+///
+/// # Errors
+/// [`Error::Format`] if `out` exists or lies in the folder of a stage; then nothing is made.
+fn write_of_network(
+    pipeline: &Pipeline,
+    file: &WeightsFile,
+    ending: &str,
+    out: Option<PathBuf>,
+    make: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<PathBuf> {
+    let out = out.unwrap_or_else(|| pipeline.artifacts().join(FOLDER).join(format!("{}{ending}", file.name())));
+    pipeline.require_apart(&out)?;
+    if out.symlink_metadata().is_ok() {
+        let expected = "a name that is not taken; move it away, or name another file with --out";
+        return Err(Error::format(&out, "a file or a folder that stands already", expected));
+    }
+    let bytes = make()?;
+    if let Some(parent) = out.parent() {
+        files::create_dir(parent)?;
+    }
+    files::write_among_users(&out, &bytes)?;
     Ok(out)
 }
 

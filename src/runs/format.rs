@@ -1,4 +1,4 @@
-//! Times, durations and shares in a readable form.
+//! Times, durations, shares and large numbers in a readable form.
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 
@@ -30,6 +30,19 @@ pub fn percent(share: f64) -> String {
     format!("{:.2}%", 100.0 * share)
 }
 
+/// A whole number with commas between its thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +63,11 @@ mod tests {
         for (seconds, date) in cases {
             assert_eq!(utc(seconds), date, "{seconds}");
         }
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::train::WEIGHTS;
 #[derive(Debug, Clone)]
 pub struct WeightsFile {
     path: PathBuf,
+    folder: Option<PathBuf>,
     name: String,
     recorded: Option<Digest>,
 }
@@ -39,7 +40,7 @@ impl WeightsFile {
     pub fn at(path: &Path) -> Result<WeightsFile> {
         if path.is_file() {
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            return Ok(WeightsFile { path: path.to_owned(), name, recorded: None });
+            return Ok(WeightsFile { path: path.to_owned(), folder: None, name, recorded: None });
         }
         let best = path.join(WEIGHTS).join(Weights::Best.file());
         if best.is_file() {
@@ -53,12 +54,17 @@ impl WeightsFile {
         let name = record::name(path.strip_prefix(folder).unwrap_or(&path));
         let recorded = Record::read(folder)?.and_then(|record| record.digest_of(&name));
         let name = files::absolute(folder).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(WeightsFile { path, name, recorded })
+        Ok(WeightsFile { path, folder: Some(folder.to_owned()), name, recorded })
     }
 
     /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder of the run, if the file was found in one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// The name of the run, or of the file if it is not in the folder of a run.

@@ -161,3 +161,68 @@ fn what_cannot_be_exported_is_refused_before_anything_is_written() {
     fs::write(&shard, bytes).unwrap();
     assert!(refusal(&["tree"]).contains("make it again"), "{}", refusal(&["tree"]));
 }
+
+#[test]
+fn a_demo_is_the_same_every_time_and_holds_what_is_known_of_the_run() {
+    let home = Home::with(&[
+        "raw.source=synthetic",
+        "plan.digits=1",
+        "plan.image_size=[28,28]",
+        "plan.samples_per_class=10",
+        "plan.split.by=sample",
+        "train.model=towers",
+        "train.trunk.channels=4",
+        "train.epochs=1",
+        "train.batch_size=20",
+        "train.augment=false",
+        "train.run=short",
+    ]);
+    let refusal = |words: &[&str]| {
+        let answer = home.call(&[&["export", "demo"], words].concat());
+        assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""));
+        answer.stderr
+    };
+    let missing = "error: `artifacts/train`: no run short stands here; expected a trained run, and there is none; \
+                   `multidigit run train` makes one\n";
+    assert_eq!(refusal(&[]), missing);
+    let nothing =
+        "error: `gone/run`: no such file or folder; expected a .safetensors file of weights, or the folder of a run\n";
+    assert_eq!(refusal(&["--run=gone/run"]), nothing);
+    home.ok(&["run", "train"]);
+    assert_eq!(home.ok(&["export", "demo"]), "artifacts/export/short-demo.html\n");
+    let page = |name: &str| fs::read_to_string(home.path(name)).unwrap();
+    let first = page("artifacts/export/short-demo.html");
+    home.ok(&["export", "demo", "--run=artifacts/train/short", "--out=pages/again.html", "--threads=1"]);
+    assert!(first == page("pages/again.html"));
+    assert!(first.contains("trained on SingleSynthetic") && first.contains("It has not been evaluated"));
+    assert_eq!(first.matches("\"pixels\":").count(), 12);
+
+    let stands = "error: `artifacts/export/short-demo.html`: a file or a folder that stands already; expected a name that is \
+                  not taken; move it away, or name another file with --out\n";
+    assert_eq!(refusal(&[]), stands);
+    assert!(refusal(&["--out=artifacts/report/demo.html"]).contains("a place in the folder of the stage report"));
+
+    home.ok(&["run", "evaluate"]);
+    home.ok(&["export", "demo", "--out=evaluated.html"]);
+    assert!(page("evaluated.html").contains("of the 30 test images (95% interval: "));
+    // weights that were not evaluated have no accuracy
+    home.ok(&["export", "demo", "--set=evaluate.weights=last", "--out=last.html"]);
+    assert!(page("last.html").contains("It has not been evaluated"));
+    // another data set is not that of the run, and its images may have been trained on
+    home.ok(&["run", "dataset", "--set=plan.seed=1"]);
+    home.ok(&["export", "demo", "--out=other.html"]);
+    let other = page("other.html");
+    assert!(!other.contains("SingleSynthetic") && !other.contains("\"pixels\":"));
+
+    let weights = home.path("artifacts/train/short/weights/best.safetensors");
+    fs::copy(&weights, home.path("<b>&.safetensors")).unwrap();
+    assert_eq!(home.ok(&["export", "demo", "--run=<b>&.safetensors"]), "artifacts/export/<b>&-demo.html\n");
+    let named = page("artifacts/export/<b>&-demo.html");
+    assert!(named.contains("<code>&lt;b&gt;&amp;</code>") && !named.contains("<b>"));
+
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    assert!(refusal(&["--out=damaged.html"]).contains("its bytes are not those that were recorded"));
+    assert!(!home.path("damaged.html").exists());
+}

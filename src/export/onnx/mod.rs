@@ -8,21 +8,21 @@ use std::path::PathBuf;
 use candle_core::Device;
 use prost::Message;
 
-use super::FOLDER;
-use crate::error::{Error, Result};
+use super::write_of_network;
+use crate::error::Result;
 use crate::files;
-use crate::networks::CLASSES;
 use crate::networks::weights::{self, Description};
+use crate::networks::{CLASSES, Network};
 use crate::pipeline::Pipeline;
 use crate::runs::WeightsFile;
 
 mod graph;
 mod networks;
 #[allow(missing_docs, reason = "the fields are those of ONNX")]
-mod proto;
+pub(super) mod proto;
 
 use graph::Builder;
-use proto::{Attribute, Entry, FLOAT, OperatorSet, UINT8, Value};
+use proto::{Attribute, Entry, FLOAT, Graph, OperatorSet, UINT8, Value};
 
 /// The version of ONNX's operators, and of the format that came with it (ONNX 1.14).
 const OPSET: i64 = 19;
@@ -34,27 +34,16 @@ const IR_VERSION: i64 = 9;
 /// # Errors
 /// [`Error::Format`] if the weights are damaged, or if `out` exists or lies in the folder of a stage.
 pub fn export(pipeline: &Pipeline, file: &WeightsFile, out: Option<PathBuf>) -> Result<PathBuf> {
-    let out = out.unwrap_or_else(|| pipeline.artifacts().join(FOLDER).join(format!("{}.onnx", file.name())));
-    pipeline.require_apart(&out)?;
-    if out.symlink_metadata().is_ok() {
-        let expected = "a name that is not taken; move it away, or name another file with --out";
-        return Err(Error::format(&out, "a file or a folder that stands already", expected));
-    }
-    let bytes = model(file)?.encode_to_vec();
-    if let Some(parent) = out.parent() {
-        files::create_dir(parent)?;
-    }
-    files::write_among_users(&out, &bytes)?;
-    Ok(out)
+    write_of_network(pipeline, file, ".onnx", out, || Ok(model(file)?.encode_to_vec()))
 }
 
-/// The network in a file of weights.
-fn model(file: &WeightsFile) -> Result<proto::Model> {
-    // the network itself is made to check that the file holds it
-    let (_, description) = weights::load(file.path(), file.recorded(), &Device::Cpu)?;
+/// The graph of the network in a file of weights, and the network itself.
+pub(super) fn graph(file: &WeightsFile) -> Result<(Graph, Network, Description)> {
+    // the network is also made to check that the file holds it
+    let (network, description) = weights::load(file.path(), file.recorded(), &Device::Cpu)?;
     let bytes = files::read(file.path())?;
     let tensors = weights::parse(file.path(), &bytes)?.tensors;
-    let Description { shape, mean, std, epoch } = description;
+    let Description { shape, mean, std, .. } = description;
 
     let mut graph = Builder::new(&tensors);
     let x = graph.node("Cast", &["images"], vec![Attribute::int("to", FLOAT.into())]);
@@ -69,6 +58,12 @@ fn model(file: &WeightsFile) -> Result<proto::Model> {
     let mut graph = graph.finish(&shape.model.to_string());
     graph.input = vec![Value::batch("images", UINT8, &[1, shape.height, shape.width])];
     graph.output = names.iter().map(|name| Value::batch(name, FLOAT, &[CLASSES])).collect();
+    Ok((graph, network, description))
+}
+
+/// The network in a file of weights as a model.
+fn model(file: &WeightsFile) -> Result<proto::Model> {
+    let (graph, _, Description { shape, mean, std, epoch }) = graph(file)?;
     let about = [
         ("model", shape.model.to_string()),
         ("digits", shape.digits.to_string()),

@@ -9,8 +9,8 @@ pub const UINT8: i32 = 2;
 pub const INT64: i32 = 7;
 
 /// The types of attributes, of `AttributeProto.AttributeType`.
-const ATTRIBUTE_FLOAT: i32 = 1;
-const ATTRIBUTE_INT: i32 = 2;
+pub const ATTRIBUTE_FLOAT: i32 = 1;
+pub const ATTRIBUTE_INT: i32 = 2;
 const ATTRIBUTE_INTS: i32 = 7;
 
 #[derive(Clone, PartialEq, Message)]
