@@ -44,7 +44,7 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("data");
     group.sample_size(20).throughput(Throughput::Elements(SAMPLES));
     group.bench_function("plan", |b| {
-        b.iter(|| compose(&config, glyphs.labels(), &Progress::silent()).expect("the plan is valid"))
+        b.iter(|| compose(&config, glyphs.labels(), home.path(), &Progress::silent()).expect("the plan is valid"))
     });
     let out = home.path().join("dataset");
     let write = || {

@@ -28,8 +28,9 @@ struct Card<'a> {
     width: usize,
     /// Whether the shards have a column of raw pixels.
     pixels: bool,
-    /// The names of all classes, in order.
-    classes: Vec<String>,
+    classes: u64,
+    /// The names of all classes, in order, unless there are too many.
+    names: Option<Vec<String>>,
     /// The name of the folder of the shards.
     data: &'static str,
     splits: Vec<SplitRow>,
@@ -70,7 +71,8 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
         height,
         width,
         pixels: layout.pixels,
-        classes: layout.classes(),
+        classes: facts.plan.classes(),
+        names: layout.class_names(),
         data: DATA,
         splits: NAMES.into_iter().zip(written).map(row).collect(),
         bytes: written.iter().map(|split| split.bytes).sum(),

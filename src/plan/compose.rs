@@ -4,10 +4,11 @@
 //! milliseconds. A split by class and a split by sample give the same images. A split by source draws only from each
 //! split's own glyphs.
 
-use rand::Rng;
+use std::path::Path;
+
 use rand_mt::Mt;
 
-use super::rows::Rows;
+use super::ordered::{self, Ordered, Row};
 use super::split::{self, By};
 use super::{Config, numpy};
 use crate::error::{Error, Result};
@@ -15,30 +16,31 @@ use crate::labels;
 use crate::plan::PlanError;
 use crate::progress::Progress;
 use crate::raw::SIDE;
-use crate::rng;
 
-/// The rows of train, val and test.
-pub type Plan = [Rows; 3];
+/// A plan that is drawn: the rows of train, val and test, and what is known of them.
+pub struct Plan {
+    /// The rows of each split.
+    pub splits: [Ordered; 3],
+    /// The classes of each split.
+    pub classes: [Vec<u32>; 3],
+    /// Whether each glyph of the pool occurs in each split.
+    pub used: [Vec<bool>; 3],
+}
 
-/// Composes all samples. `labels` are the labels of the glyph pool, in its order. `config` must be valid.
+/// Composes all samples. `labels` are the labels of the glyph pool, in its order. `config` must be valid. A plan of many rows
+/// needs a temporary file, which lies in `folder`.
 ///
 /// # Errors
 /// [`PlanError::GlyphsMissing`] if the pool, or the part of it that belongs to a split, lacks a digit.
-pub fn compose(config: &Config, labels: &[u8], progress: &Progress) -> Result<Plan> {
+/// [`Error::ConfigValue`] if there are more rows than the memory holds places for.
+pub fn compose(config: &Config, labels: &[u8], folder: &Path, progress: &Progress) -> Result<Plan> {
     let pool = by_digit(labels)?;
     let classes = shuffled_classes(config);
-    let mut plan = match config.split.by {
-        By::Class => by_class(config, &pool, &classes, progress)?,
-        By::Sample => by_sample(config, by_class(config, &pool, &classes, progress)?)?,
-        By::Source => by_source(config, &pool, &classes, progress)?,
-    };
-    for (number, rows) in plan.iter_mut().enumerate() {
-        *rows = match config.order {
-            super::Order::Class => sorted(rows),
-            super::Order::Shuffled => shuffled(rows, config.seed, number as u64),
-        };
+    match config.split.by {
+        By::Class => by_class(config, &pool, &classes, folder, progress),
+        By::Sample => by_sample(config, &pool, &classes, folder, progress),
+        By::Source => by_source(config, &pool, &classes, folder, progress),
     }
-    Ok(plan)
 }
 
 /// The numbers of the glyphs of each digit, ascending.
@@ -61,33 +63,81 @@ fn shuffled_classes(config: &Config) -> Vec<u32> {
     classes
 }
 
-/// Draws one image: the glyph of each digit, then all vertical offsets, then all horizontal offsets.
-fn draw(mt: &mut Mt, config: &Config, pool: &[Vec<u32>; 10], label: u32, index: u32, rows: &mut Rows) {
-    let [height, width] = config.image_size;
-    let digits = config.digits;
-    rows.labels.push(label);
-    rows.index.push(index);
-    for digit in labels::digits(label.into(), digits) {
-        let glyphs = &pool[usize::from(digit)];
-        rows.sources.push(glyphs[numpy::bounded(|| mt.next_u32(), glyphs.len() as u32 - 1) as usize]);
+/// The draws of the reference generator: one stream, in which an image takes the words after those of the image before it.
+struct Draws<'a> {
+    mt: Mt,
+    config: &'a Config,
+    row: Row,
+}
+
+impl<'a> Draws<'a> {
+    fn new(config: &'a Config) -> Draws<'a> {
+        Draws { mt: Mt::new(config.seed), config, row: Row::default() }
     }
-    for (room, offsets) in [(height - SIDE, &mut rows.y), (width / digits - SIDE, &mut rows.x)] {
-        // the upper end is excluded; if there is no room, nothing is drawn
-        offsets.extend((0..digits).map(|_| numpy::bounded(|| mt.next_u32(), room.saturating_sub(1) as u32) as u16));
+
+    /// Draws one image: the glyph of each digit, then all vertical offsets, then all horizontal offsets.
+    fn next(&mut self, pool: &[Vec<u32>; 10], label: u32, index: u32) -> &Row {
+        let Draws { mt, config, row } = self;
+        let ([height, width], digits) = (config.image_size, config.digits);
+        (row.label, row.index) = (label, index);
+        row.sources.clear();
+        for digit in labels::digits(label.into(), digits) {
+            let glyphs = &pool[usize::from(digit)];
+            row.sources.push(glyphs[numpy::bounded(|| mt.next_u32(), glyphs.len() as u32 - 1) as usize]);
+        }
+        for (room, offsets) in [(height - SIDE, &mut row.y), (width / digits - SIDE, &mut row.x)] {
+            offsets.clear();
+            // the upper end is excluded; if there is no room, nothing is drawn
+            offsets.extend((0..digits).map(|_| numpy::bounded(|| mt.next_u32(), room.saturating_sub(1) as u32) as u16));
+        }
+        row
     }
 }
 
-fn by_class(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: &Progress) -> Result<Plan> {
-    let counts = split::reference_counts(config.split.ratio, classes.len() as u64);
-    let mut mt = Mt::new(config.seed);
-    let mut plan = reserve(config, counts.map(|classes| classes * config.samples_per_class))?;
-    let mut rest = classes;
-    for (rows, count) in plan.iter_mut().zip(counts) {
-        let (own, others) = rest.split_at(count as usize);
-        rest = others;
-        for &label in own {
+impl Plan {
+    /// An empty plan, with `counts` rows of each class in each split.
+    fn new(
+        config: &Config,
+        classes: [&[u32]; 3],
+        counts: [u64; 3],
+        pool: &[Vec<u32>; 10],
+        folder: &Path,
+    ) -> Result<Plan> {
+        let split = |number: usize| {
+            let places =
+                ordered::places(config.order, classes[number], counts[number] as usize, config.seed, number as u64)?;
+            Ordered::new(config.digits, places, folder)
+        };
+        let glyphs = pool.iter().map(Vec::len).sum();
+        Ok(Plan {
+            splits: [split(0)?, split(1)?, split(2)?],
+            classes: classes.map(<[u32]>::to_vec),
+            used: [(); 3].map(|()| vec![false; glyphs]),
+        })
+    }
+
+    fn push(&mut self, split: usize, row: &Row) -> Result<()> {
+        row.sources.iter().for_each(|&glyph| self.used[split][glyph as usize] = true);
+        self.splits[split].push(row)
+    }
+}
+
+fn by_class(
+    config: &Config,
+    pool: &[Vec<u32>; 10],
+    classes: &[u32],
+    folder: &Path,
+    progress: &Progress,
+) -> Result<Plan> {
+    let [train, val, _] = split::reference_counts(config.split.ratio, classes.len() as u64).map(|count| count as usize);
+    let (own, rest) = classes.split_at(train);
+    let own = [own, &rest[..val], &rest[val..]];
+    let mut plan = Plan::new(config, own, [config.samples_per_class; 3], pool, folder)?;
+    let mut draws = Draws::new(config);
+    for (split, classes) in own.into_iter().enumerate() {
+        for &label in classes {
             for index in 0..config.samples_per_class as u32 {
-                draw(&mut mt, config, pool, label, index, rows);
+                plan.push(split, draws.next(pool, label, index))?;
             }
             progress.advance(config.samples_per_class)?;
         }
@@ -95,26 +145,41 @@ fn by_class(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: &
     Ok(plan)
 }
 
-/// Distributes existing images anew: the samples of each class are divided by the ratio.
-fn by_sample(config: &Config, images: Plan) -> Result<Plan> {
+/// Draws the images of a split by class, and divides the samples of each class by the ratio.
+fn by_sample(
+    config: &Config,
+    pool: &[Vec<u32>; 10],
+    classes: &[u32],
+    folder: &Path,
+    progress: &Progress,
+) -> Result<Plan> {
     let counts = split::exact_counts(config.split.ratio, config.samples_per_class);
-    let mut plan = reserve(config, counts.map(|samples| samples * config.classes()))?;
+    let mut plan = Plan::new(config, [classes; 3], counts, pool, folder)?;
+    let mut draws = Draws::new(config);
     let indexes: Vec<u32> = (0..config.samples_per_class as u32).collect();
-    for rows in &images {
-        for first in (0..rows.len()).step_by(indexes.len()) {
-            let label = u64::from(rows.labels[first]);
-            let parts = split::divide(&indexes, counts, config.seed, "plan/split/samples", label);
-            for (part, out) in parts.iter().zip(plan.iter_mut()) {
-                part.iter().for_each(|&index| out.push_from(rows, first + index as usize));
-            }
+    let mut splits = vec![0; indexes.len()];
+    for &label in classes {
+        let parts = split::divide(&indexes, counts, config.seed, "plan/split/samples", label.into());
+        for (split, part) in parts.iter().enumerate() {
+            part.iter().for_each(|&index| splits[index as usize] = split);
         }
+        for (&index, &split) in indexes.iter().zip(&splits) {
+            plan.push(split, draws.next(pool, label, index))?;
+        }
+        progress.advance(config.samples_per_class)?;
     }
     Ok(plan)
 }
 
 /// Divides the glyphs of each digit by the ratio, then composes each split's share of every class from the glyphs of
 /// the split. The indices of a class run through the splits: train has the first, test the last.
-fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: &Progress) -> Result<Plan> {
+fn by_source(
+    config: &Config,
+    pool: &[Vec<u32>; 10],
+    classes: &[u32],
+    folder: &Path,
+    progress: &Progress,
+) -> Result<Plan> {
     let mut pools: [[Vec<u32>; 10]; 3] = Default::default();
     for (digit, glyphs) in pool.iter().enumerate() {
         let counts = split::exact_counts(config.split.ratio, glyphs.len() as u64);
@@ -128,13 +193,12 @@ fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: 
         }
     }
     let counts = split::exact_counts(config.split.ratio, config.samples_per_class);
-    let mut plan = reserve(config, counts.map(|samples| samples * config.classes()))?;
-    let mut mt = Mt::new(config.seed);
-    let mut first = 0;
-    for ((rows, pool), count) in plan.iter_mut().zip(&pools).zip(counts) {
+    let mut plan = Plan::new(config, [classes; 3], counts, pool, folder)?;
+    let (mut draws, mut first) = (Draws::new(config), 0);
+    for (split, (pool, count)) in pools.iter().zip(counts).enumerate() {
         for &label in classes {
             for index in first..first + count {
-                draw(&mut mt, config, pool, label, index as u32, rows);
+                plan.push(split, draws.next(pool, label, index as u32))?;
             }
             progress.advance(count)?;
         }
@@ -143,50 +207,13 @@ fn by_source(config: &Config, pool: &[Vec<u32>; 10], classes: &[u32], progress: 
     Ok(plan)
 }
 
-/// Returns empty splits with memory reserved for their rows. Fails if there is not enough memory.
-fn reserve(config: &Config, counts: [u64; 3]) -> Result<Plan> {
-    let digits = config.digits;
-    let mut plan = [(); 3].map(|()| Rows::new(digits));
-    for (rows, count) in plan.iter_mut().zip(counts) {
-        let (rows_needed, cells) = (count as usize, count as usize * digits);
-        [(&mut rows.labels, rows_needed), (&mut rows.index, rows_needed), (&mut rows.sources, cells)]
-            .into_iter()
-            .try_for_each(|(column, n)| column.try_reserve_exact(n))
-            .and_then(|()| rows.y.try_reserve_exact(cells))
-            .and_then(|()| rows.x.try_reserve_exact(cells))
-            .map_err(|_| {
-                let found = format!("{} samples of {digits} digits", config.classes() * config.samples_per_class);
-                Error::value("plan.samples_per_class", found, "a plan that fits into memory; ask for fewer")
-            })?;
-    }
-    Ok(plan)
-}
-
-fn reordered(rows: &Rows, order: &[u32]) -> Rows {
-    let mut out = Rows::new(rows.digits);
-    order.iter().for_each(|&row| out.push_from(rows, row as usize));
-    out
-}
-
-fn sorted(rows: &Rows) -> Rows {
-    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-    order.sort_by_key(|&row| (rows.labels[row as usize], rows.index[row as usize]));
-    reordered(rows, &order)
-}
-
-fn shuffled(rows: &Rows, seed: u32, split: u64) -> Rows {
-    let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-    let mut rng = rng::stream(u64::from(seed), "plan/order", 0, split);
-    numpy::shuffle(|| rng.next_u32(), &mut order);
-    reordered(rows, &order)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, HashSet};
 
     use proptest::prelude::*;
 
+    use super::super::rows::Rows;
     use super::super::{Order, SplitConfig};
     use super::*;
 
@@ -194,8 +221,18 @@ mod tests {
         (0..700).map(|i| (i * 7 % 10) as u8).collect()
     }
 
-    fn composed(config: &Config, labels: &[u8]) -> Result<Plan> {
-        compose(config, labels, &Progress::silent())
+    /// The rows of each split.
+    fn composed(config: &Config, labels: &[u8]) -> Result<[Rows; 3]> {
+        let plan = compose(config, labels, &std::env::temp_dir(), &Progress::silent())?;
+        let whole = |split: Ordered| {
+            let mut all = Rows::new(config.digits);
+            for piece in split.pieces() {
+                all.append(piece?);
+            }
+            Ok::<_, Error>(all)
+        };
+        let [train, val, test] = plan.splits.map(whole);
+        Ok([train?, val?, test?])
     }
 
     fn config(by: By, samples_per_class: u64) -> Config {
@@ -205,7 +242,7 @@ mod tests {
     /// The label, index, sources, y and x of a row.
     type Image = (u32, u32, Vec<u32>, Vec<u16>, Vec<u16>);
 
-    fn images(plan: &Plan) -> BTreeSet<Image> {
+    fn images(plan: &[Rows; 3]) -> BTreeSet<Image> {
         let row = |rows: &Rows, i: usize| {
             let cells = i * rows.digits..(i + 1) * rows.digits;
             let (sources, y, x) = (&rows.sources[cells.clone()], &rows.y[cells.clone()], &rows.x[cells]);
@@ -270,7 +307,8 @@ mod tests {
 
     #[test]
     fn composition_stops_when_asked() {
-        let stopped = compose(&config(By::Class, 3), &pool(), &Progress::new(&|_| false));
+        let folder = std::env::temp_dir();
+        let stopped = compose(&config(By::Class, 3), &pool(), &folder, &Progress::new(&|_| false));
         assert!(matches!(stopped, Err(Error::Interrupted)));
     }
 

@@ -90,21 +90,16 @@ pub struct Facts {
 
 impl Facts {
     /// Collects the facts of a plan that was drawn from the pool `glyphs`.
-    #[expect(clippy::indexing_slicing, reason = "the plan was drawn from this pool")]
     pub fn new(config: &Config, glyphs: GlyphSet, plan: &Plan) -> Facts {
-        let used = plan.each_ref().map(|rows| {
-            let mut used = vec![false; glyphs.count];
-            rows.sources.iter().for_each(|&glyph| used[glyph as usize] = true);
-            used
-        });
+        let [train, val, test] = &plan.used;
         let leakage = |split: &[bool]| Leakage {
             glyphs: split.iter().filter(|&&used| used).count() as u64,
-            also_in_train: split.iter().zip(&used[0]).filter(|&(&here, &train)| here && train).count() as u64,
+            also_in_train: split.iter().zip(train).filter(|&(&here, &train)| here && train).count() as u64,
         };
         Facts {
-            val_leakage: leakage(&used[1]),
-            test_leakage: leakage(&used[2]),
-            counts: PerSplit::new(plan.each_ref().map(|rows| rows.len() as u64)),
+            val_leakage: leakage(val),
+            test_leakage: leakage(test),
+            counts: PerSplit::new(plan.splits.each_ref().map(|split| split.rows() as u64)),
             plan: config.clone(),
             glyphs,
         }
@@ -133,13 +128,18 @@ impl Facts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::Rows;
+    use super::super::ordered::Ordered;
     use super::*;
 
     #[test]
     fn leakage_counts_distinct_glyphs_that_train_has_too() {
-        let rows = |sources: &[u32]| Rows { digits: 2, sources: sources.to_vec(), ..Rows::default() };
-        let plan = [rows(&[0, 1, 2, 2]), rows(&[2, 3, 3, 2]), rows(&[4, 5])];
+        let used = |glyphs: &[usize]| (0..8).map(|glyph| glyphs.contains(&glyph)).collect();
+        let none = || Ordered::new(2, Vec::new(), &std::env::temp_dir()).unwrap();
+        let plan = Plan {
+            splits: [none(), none(), none()],
+            classes: Default::default(),
+            used: [used(&[0, 1, 2]), used(&[2, 3]), used(&[4, 5])],
+        };
         let glyphs = GlyphSet { name: "toy".into(), digest: Digest::of(b""), count: 8 };
         let facts = Facts::new(&Config::default(), glyphs, &plan);
         assert_eq!((facts.val_leakage.glyphs, facts.val_leakage.also_in_train), (2, 1));

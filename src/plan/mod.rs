@@ -23,6 +23,11 @@ pub mod compose;
 mod error;
 pub mod facts;
 pub mod numpy;
+#[allow(
+    clippy::indexing_slicing,
+    reason = "rows and their places in memory, and records of one size that this module writes"
+)]
+pub mod ordered;
 #[allow(clippy::indexing_slicing, reason = "draws in memory; the columns of rows are equally long")]
 pub mod rows;
 pub mod split;
@@ -40,11 +45,10 @@ pub const MAX_SAMPLES: u64 = u32::MAX as u64;
 pub const MAX_SIDE: usize = 65_535;
 
 /// A sentence about digits that val or test show in a place where train never shows them. `None` if there are none.
-fn unseen_digits(plan: &compose::Plan) -> Option<String> {
-    let [train, val, test] = plan.each_ref().map(|rows| {
-        let labels: BTreeSet<u32> = rows.labels.iter().copied().collect();
-        let digits = labels.into_iter().flat_map(|label| labels::digits(label.into(), rows.digits).enumerate());
-        digits.collect::<BTreeSet<(usize, u8)>>()
+fn unseen_digits(plan: &compose::Plan, digits: usize) -> Option<String> {
+    let [train, val, test] = plan.classes.each_ref().map(|classes| {
+        let shown = classes.iter().flat_map(|&label| labels::digits(label.into(), digits).enumerate());
+        shown.collect::<BTreeSet<(usize, u8)>>()
     });
     let mut unseen = Vec::new();
     for (split, shown) in [("val", val), ("test", test)] {
@@ -200,12 +204,12 @@ pub fn run(
 ) -> Result<(Facts, Digest)> {
     let samples = config.counts().iter().sum();
     progress.begin("plan", samples, "samples")?;
-    let plan = compose::compose(config, labels, progress)?;
+    let plan = compose::compose(config, labels, out, progress)?;
     let facts = Facts::new(config, glyphs, &plan);
-    if let Some(sentence) = unseen_digits(&plan) {
+    if let Some(sentence) = unseen_digits(&plan, config.digits) {
         progress.warn(&sentence);
     }
-    let digest = table::write(&out.join(FILE), &facts, &plan)?;
+    let digest = table::write(&out.join(FILE), &facts, plan.splits)?;
     progress.end();
     Ok((facts, digest))
 }

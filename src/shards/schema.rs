@@ -32,6 +32,10 @@ pub struct Layout {
     pub donors: bool,
 }
 
+/// The maximum number of classes whose names stand in every shard and in the card. The names of more would exceed the images
+/// of a shard in size; the name of a class is its label with leading zeros.
+const MOST_NAMES: u64 = 1000;
+
 /// The column of the number of a stored epoch.
 pub const EPOCH: &str = "epoch";
 
@@ -45,9 +49,10 @@ pub fn list_bytes(digits: usize, parameters: usize, donors: bool) -> usize {
 }
 
 impl Layout {
-    /// The names of all classes, in order: the digits that their labels spell.
-    pub fn classes(&self) -> Vec<String> {
-        (0..labels::classes(self.digits).unwrap_or(u64::MAX)).map(|label| self.class_name(label as i64)).collect()
+    /// The names of all classes, in order: the digits that their labels spell. `None` if there are more than 1000.
+    pub fn class_names(&self) -> Option<Vec<String>> {
+        let classes = labels::classes(self.digits).filter(|&classes| classes <= MOST_NAMES)?;
+        Some((0..classes).map(|label| self.class_name(label as i64)).collect())
     }
 
     /// The name of the class `label`.
@@ -98,7 +103,7 @@ impl Layout {
         let class_label = |names: Vec<String>| json!({"names": names, "_type": "ClassLabel"});
         let mut features = json!({
             "image": {"mode": "L", "_type": "Image"},
-            "label": class_label(self.classes()),
+            "label": self.class_names().map_or(int.clone(), class_label),
             "digits": sequence(class_label(digit_names), self.digits),
             "index": int,
             "source_index": sequence(int.clone(), self.digits),
@@ -129,8 +134,16 @@ mod tests {
     #[test]
     fn class_names_are_padded_to_the_number_of_digits() {
         let layout = Layout { digits: 3, height: 28, width: 84, pixels: false, parameters: 0, donors: false };
-        let classes = layout.classes();
+        let classes = layout.class_names().unwrap();
         assert_eq!((classes.len(), classes[7].as_str(), classes[999].as_str()), (1000, "007", "999"));
+    }
+
+    #[test]
+    fn more_than_a_thousand_classes_have_no_names_in_the_features() {
+        let layout = Layout { digits: 4, height: 28, width: 112, pixels: false, parameters: 0, donors: false };
+        assert_eq!(layout.class_names(), None);
+        let features: Value = serde_json::from_str(&layout.features()).unwrap();
+        assert_eq!(features["info"]["features"]["label"], json!({"dtype": "int64", "_type": "Value"}));
     }
 
     #[test]

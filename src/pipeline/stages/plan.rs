@@ -79,16 +79,23 @@ impl Definition for Plan {
         let path = self.folder(pipeline).join(plan::FILE);
         let labels = Glyphs::read_labels(&glyphs::locate(pipeline)?)?;
         let settings = table::facts(&ParquetFile::open(&path)?)?.plan;
-        let plan = plan::compose::compose(&settings, &labels, &Progress::silent())?;
+        let plan = plan::compose::compose(&settings, &labels, &std::env::temp_dir(), &Progress::silent())?;
         let mut before = 0;
-        for (name, expected) in split::NAMES.into_iter().zip(&plan) {
+        for (name, split) in split::NAMES.into_iter().zip(plan.splits) {
             let mut reader = table::Reader::open(&path, name)?;
-            let found = reader.take(reader.len() as usize)?;
-            let is_other = |row: &usize| columns(&found, *row) != columns(expected, *row);
-            if let Some(row) = (0..found.len().min(expected.len())).find(is_other) {
-                return Ok(Some(format!("`{}`: row {} is not what its settings give", path.display(), before + row)));
+            for piece in split.pieces() {
+                let expected = piece?;
+                let found = reader.take(expected.len())?;
+                let is_other = |row: &usize| columns(&found, *row) != columns(&expected, *row);
+                if let Some(row) = (0..expected.len()).find(is_other) {
+                    return Ok(Some(format!(
+                        "`{}`: row {} is not what its settings give",
+                        path.display(),
+                        before + row
+                    )));
+                }
+                before += expected.len();
             }
-            before += found.len();
         }
         Ok(None)
     }
