@@ -11,6 +11,7 @@
 )]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use multidigit::augment::apply::Scratch;
@@ -47,9 +48,10 @@ fn bench(c: &mut Criterion) {
         b.iter(|| compose(&config, glyphs.labels(), home.path(), &Progress::silent()).expect("the plan is valid"))
     });
     let out = home.path().join("dataset");
+    let glyphs = Arc::new(glyphs);
     let write = || {
-        let config = dataset::Config::default();
-        dataset::run(&config, (&plan, content), &glyphs, &out, &Progress::silent()).expect("it is written")
+        let work = dataset::Work::open(&dataset::Config::default(), (&plan, content), glyphs.clone());
+        dataset::run(&work.expect("the plan fits the glyphs"), &out, &Progress::silent()).expect("it is written")
     };
     // the benchmarks below read the data set, whichever of them are selected
     write();

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use multidigit::config::hints;
 use multidigit::export;
-use multidigit::pipeline::{Request, Stage};
+use multidigit::pipeline::{Request, Share, Stage};
 
 /// Multi-digit MNIST: exact, staged, reproducible data and training.
 #[derive(Debug, Parser)]
@@ -394,11 +394,17 @@ pub struct RunArgs {
     /// Show what would run and why, and run nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write a share of the stage's shards, for work in several processes: part I of N, counted from 0
+    #[arg(long, value_name = "I/N", requires = "stages", conflicts_with_all = ["run", "force", "single", "downstream", "dry_run"])]
+    pub part: Option<Share>,
+    /// Put the stage in place once its parts have written all shards
+    #[arg(long, requires = "stages", conflicts_with_all = ["part", "run", "force", "single", "downstream", "dry_run"])]
+    pub commit: bool,
 }
 
 impl From<RunArgs> for Request {
     fn from(run: RunArgs) -> Request {
-        let RunArgs { stages, run, force, single, downstream, dry_run } = run;
+        let RunArgs { stages, run, force, single, downstream, dry_run, part: _, commit: _ } = run;
         Request { stages, force, single, downstream, dry_run, as_they_stand: run.is_some() }
     }
 }

@@ -1,14 +1,16 @@
-//! BLAKE3 digests of files, keys and logical content.
+//! BLAKE3 digests of files, keys and logical content, and SHA-256 where other programs ask for it.
 //!
 //! Content digests cover the meaning of a file (pixels, labels, columns), not its encoding, so that another compressor
 //! or shard size does not change them. The digest of shards covers the digests of their rows in order, so that rows can
 //! be hashed on any thread.
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -34,6 +36,16 @@ impl Digest {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(file).map_err(Error::io(path, "read it"))?;
         Ok(Digest(*hasher.finalize().as_bytes()))
+    }
+
+    /// The digest with these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Digest {
+        Digest(bytes)
+    }
+
+    /// The bytes of the digest.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
     }
 
     /// The first twelve hexadecimal digits, for display.
@@ -72,6 +84,19 @@ impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
+}
+
+/// The SHA-256 of a file's bytes in hexadecimal digits, and the number of bytes.
+pub fn sha256_of_file(path: &Path) -> Result<(String, u64)> {
+    let (mut file, mut hasher, mut bytes) = (files::open(path)?, Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut buffer).map_err(Error::io(path, "read it"))?;
+        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
+        hasher.update(piece);
+        bytes += read as u64;
+    }
+    Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
 }
 
 /// Computes one digest of several parts. Each byte string is preceded by its length, so that no two sequences of

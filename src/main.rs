@@ -65,7 +65,16 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
         }
         Command::Run(run) => {
             let config = configuration(&global, run.run.as_deref())?;
-            in_pipeline(&global, config, |pipeline, progress| pipeline.run(&run.into(), progress, &mut tell))
+            in_pipeline(&global, config, |pipeline, progress| match (run.part, run.commit) {
+                (Some(share), _) => run.stages.iter().try_for_each(|&stage| {
+                    let part = pipeline.run_part(stage, share, progress)?;
+                    print(&output::part(stage, share, &part))
+                }),
+                (None, true) => {
+                    run.stages.iter().try_for_each(|&stage| tell(stage, &pipeline.commit(stage, progress)?))
+                }
+                (None, false) => pipeline.run(&run.into(), progress, &mut tell),
+            })
         }
         Command::Sweep(SweepArgs { file, dry_run }) => {
             if global.recipe.is_some() {

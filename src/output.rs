@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use multidigit::pipeline::{Cleaned, Freshness, Outcome, Stage, Status, Verdict};
+use multidigit::pipeline::{Cleaned, Freshness, Outcome, PartWritten, Share, Stage, Status, Verdict};
 use multidigit::predict::ImagePrediction;
 use multidigit::runs::format::{percent, utc};
 use multidigit::runs::{Run, Summary};
@@ -29,6 +29,11 @@ pub fn outcome(stage: Stage, outcome: &Outcome) -> String {
             format!("{stage:9} done       {amount} in {:.2} s, content {content}{pinned}\n", record.seconds)
         }
     }
+}
+
+/// The result of a part of a stage.
+pub fn part(stage: Stage, share: Share, PartWritten { written, found, of }: &PartWritten) -> String {
+    format!("{stage:9} part {share}  {written} of {of} shards written, {found} were there\n")
 }
 
 /// The status of every stage.

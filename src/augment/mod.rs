@@ -18,7 +18,10 @@ use crate::parquet_file::Compression;
 use crate::plan::{facts, table};
 use crate::progress::Progress;
 use crate::shards::schema::list_bytes;
-use crate::shards::{DATA, Layout, Parameters, Samples, Shards, Split, read_split, write_split};
+use crate::shards::set::write_all;
+use crate::shards::{
+    self, DATA, Layout, Parameters, Samples, ShardPlan, ShardSet, ShardWriter, Shards, Split, Written, read_split,
+};
 
 #[forbid(unsafe_code)]
 #[allow(clippy::indexing_slicing, reason = "arithmetic on pixels in memory, of sizes that callers keep to")]
@@ -53,6 +56,7 @@ mod tests;
 pub mod warp;
 
 use apply::{Resampling, Scratch, Transform};
+pub use card::FILE as CARD;
 use exchange::Exchange;
 
 /// The metadata key of the number and settings of a stored epoch in its shards.
@@ -388,42 +392,84 @@ pub fn epoch_folder(epoch: usize) -> String {
     format!("epoch-{epoch:03}")
 }
 
-/// Writes `config.epochs` epochs of the train shards in `dataset`, a folder of the stage dataset, into `out`. Returns
-/// the digest of all samples.
-///
-/// # Errors
-/// [`Error::DiskSpace`] if the file system has no room for the epochs.
-pub fn run(config: &Config, dataset: &Path, out: &Path, progress: &Progress) -> Result<Digest> {
-    let shards = Shards::open(&dataset.join(DATA), "train")?;
-    // errors name the folder that users know, because `out` is under construction
-    let home = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(out);
-    require_space(config.epochs, shards.bytes()?, home)?;
-    let images = Images::read(config, dataset)?;
-    let groups = shards.groups();
-    let provenance = shards.first().value(facts::KEY).unwrap_or_default().to_owned();
-    progress.begin("augment", shards.rows() * config.epochs as u64, "images")?;
-    let mut epochs = Vec::new();
-    for epoch in 0..config.epochs {
-        let data = out.join(epoch_folder(epoch)).join(DATA);
-        files::create_dir(&data)?;
-        let maker = Maker::new(config, epoch, shards.layout(), images.as_ref());
-        let (mut positions, mut first) = (shards.positions(), 0);
-        #[expect(clippy::expect_used, reason = "the groups and the positions are those of the same shards")]
-        let next = |rows| {
-            first += rows;
-            Ok((positions.next().expect("there is a position for every row group"), first - rows))
-        };
-        let render = |(position, first)| Ok(maker.make(shards.read(position)?, first));
-        let metadata = [(facts::KEY, provenance.clone()), (KEY, recipe(config, epoch))];
-        let zstd = Compression::Zstd;
-        let written = write_split(&data, "train", maker.layout(), &metadata, zstd, &groups, next, render, progress)?;
-        epochs.push(written.digest);
-    }
+/// Writes the epochs that are stored into `out`. Returns the digest of all samples.
+pub fn run(work: &Work, out: &Path, progress: &Progress) -> Result<Digest> {
+    progress.begin("augment", work.rows(), "images")?;
+    let written = write_all(work, out, progress)?;
     progress.end();
-    let layout = Maker::new(config, 0, shards.layout(), images.as_ref()).layout;
-    let card = card::card(config, &table::facts(shards.first())?, &layout, shards.rows());
-    files::write(&out.join(card::FILE), card.as_bytes())?;
-    Ok(digest(&epochs))
+    work.finish(out, &written)
+}
+
+/// The augmentation of the training images in all epochs that are stored.
+pub struct Work {
+    config: Config,
+    train: Shards,
+    images: Option<Images>,
+    shards: Vec<ShardPlan>,
+}
+
+impl Work {
+    /// Opens the train shards in `dataset`, a folder of the stage dataset. The epochs will be written to the file system of
+    /// `home`.
+    ///
+    /// # Errors
+    /// [`Error::DiskSpace`] if the file system has no room for the epochs.
+    pub fn open(config: &Config, dataset: &Path, home: &Path) -> Result<Work> {
+        let train = Shards::open(&dataset.join(DATA), "train")?;
+        // first, because a number of epochs for which there is no room has a list of shards for which there is none either
+        require_space(config.epochs, train.bytes()?, home)?;
+        let (groups, mut shards) = (train.groups(), Vec::new());
+        for epoch in 0..config.epochs {
+            let mut first = 0;
+            for (number, group) in groups.iter().enumerate() {
+                let name = shards::file_name("train", number, groups.len());
+                let path = Path::new(&epoch_folder(epoch)).join(DATA).join(name);
+                let shard = ShardPlan { path, part: epoch, first, groups: group.clone() };
+                first += shard.rows();
+                shards.push(shard);
+            }
+        }
+        Ok(Work { config: config.clone(), images: Images::read(config, dataset)?, train, shards })
+    }
+
+    /// The number of images in all epochs.
+    pub fn rows(&self) -> u64 {
+        self.train.rows() * self.config.epochs as u64
+    }
+
+    fn maker(&self, epoch: usize) -> Maker<'_> {
+        Maker::new(&self.config, epoch, self.train.layout(), self.images.as_ref())
+    }
+
+    /// Writes the card into `out`. Returns the digest of all samples.
+    pub fn finish(&self, out: &Path, written: &[Written]) -> Result<Digest> {
+        let facts = table::facts(self.train.first())?;
+        let card = card::card(&self.config, &facts, self.maker(0).layout(), self.train.rows());
+        files::write(&out.join(card::FILE), card.as_bytes())?;
+        Ok(digest(&written.iter().map(|epoch| epoch.digest).collect::<Vec<_>>()))
+    }
+}
+
+impl ShardSet for Work {
+    fn shards(&self) -> &[ShardPlan] {
+        &self.shards
+    }
+
+    fn write(&self, shard: &ShardPlan, path: &Path, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()> {
+        let maker = self.maker(shard.part);
+        let provenance = self.train.first().value(facts::KEY).unwrap_or_default().to_owned();
+        let metadata = [(facts::KEY, provenance), (KEY, recipe(&self.config, shard.part))];
+        let writer = ShardWriter::new(maker.layout(), &metadata, Compression::Zstd);
+        // a shard of an epoch is cut as that of the training images with the same number
+        let mut positions = self.train.places().filter_map(|(position, path, before)| {
+            let is_this = path.file_name() == shard.path.file_name();
+            is_this.then_some((position, shard.first as usize + before))
+        });
+        #[expect(clippy::expect_used, reason = "the groups and the positions are those of the same shard")]
+        let next = |_| Ok(positions.next().expect("there is a position for every row group"));
+        let render = |(position, first)| Ok(maker.make(self.train.read(position)?, first));
+        writer.write(path, &shard.groups, next, render, tell)
+    }
 }
 
 /// The settings of one stored epoch as JSON. They contain what a replay needs in addition to the parameters, such as

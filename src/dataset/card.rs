@@ -10,6 +10,9 @@ use crate::plan::{self, Facts};
 use crate::raw::{Licence, Origin};
 use crate::shards::{DATA, Layout, Written};
 
+/// The file name of the card.
+pub const FILE: &str = "README.md";
+
 /// The name of the picture that the card shows.
 pub const MONTAGE: &str = "montage.png";
 
@@ -55,7 +58,7 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
     let row = |(name, split): (&'static str, &Written)| SplitRow {
         name,
         rows: split.rows,
-        bytes: split.bytes,
+        bytes: split.bytes(),
         shards: split.files.len(),
         digest: split.digest.short(),
     };
@@ -75,7 +78,7 @@ pub fn card(facts: &Facts, layout: &Layout, written: &[Written]) -> String {
         names: layout.class_names(),
         data: DATA,
         splits: NAMES.into_iter().zip(written).map(row).collect(),
-        bytes: written.iter().map(|split| split.bytes).sum(),
+        bytes: written.iter().map(Written::bytes).sum(),
     };
     documents::markdown(include_str!("card.md"), &card)
 }

@@ -5,20 +5,13 @@
 //! Like every output of a stage, the file is a function of its inputs. It therefore has no date, address or publisher: whoever
 //! publishes the data set adds them.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
-use rayon::prelude::*;
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
-use crate::error::{Error, Result};
 use crate::plan::Facts;
 use crate::plan::split::NAMES;
 use crate::raw::Origin;
-use crate::shards::{DATA, Layout, Written};
+use crate::shards::{DATA, Layout, ShardFile, Written};
 
 /// The file name of the description.
 pub const FILE: &str = "croissant.json";
@@ -34,13 +27,9 @@ const CITATION: &str = "@misc{multidigitmnist, author = {Sun, Shao-Hua}, title =
                         year = {2019}, url = {https://github.com/shaohua0116/MultiDigitMNIST}}";
 
 /// Describes a data set from its facts, its schema, what was written of each split, and the content of its plan.
-///
-/// # Errors
-/// [`Error::Io`] if a shard cannot be read again for its SHA-256.
-pub fn croissant(facts: &Facts, layout: &Layout, written: &[Written], plan: Digest) -> Result<String> {
+pub fn croissant(facts: &Facts, layout: &Layout, written: &[Written], plan: Digest) -> String {
     let (origin, splits) = (facts.glyphs.origin(), || NAMES.into_iter().zip(written));
-    let shards: Vec<&Path> = written.iter().flat_map(|split| &split.files).map(AsRef::as_ref).collect();
-    let mut distribution = shards.into_par_iter().map(file_object).collect::<Result<Vec<Value>>>()?;
+    let mut distribution: Vec<Value> = written.iter().flat_map(|split| &split.files).map(file_object).collect();
     distribution.extend(NAMES.map(file_set));
     let mut document = json!({
         "@context": context(),
@@ -60,7 +49,7 @@ pub fn croissant(facts: &Facts, layout: &Layout, written: &[Written], plan: Dige
         let record_sets: Vec<Value> = splits().map(|(name, split)| record_set(name, split, layout)).collect();
         document.insert("recordSet".to_owned(), record_sets.into());
     }
-    Ok(format!("{document:#}\n"))
+    format!("{document:#}\n")
 }
 
 fn description(facts: &Facts) -> String {
@@ -207,26 +196,17 @@ fn responsible(facts: &Facts, origin: Origin) -> Map<String, Value> {
 }
 
 /// A shard as a resource. Its path is relative to the description.
-fn file_object(path: &Path) -> Result<Value> {
-    let mut file = File::open(path).map_err(Error::io(path, "open it"))?;
-    let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
-    loop {
-        let read = file.read(&mut buffer).map_err(Error::io(path, "read it"))?;
-        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
-        hasher.update(bytes);
-        size += read;
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let sha256: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({
+fn file_object(file: &ShardFile) -> Value {
+    let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+    json!({
         "@type": "cr:FileObject",
         "@id": name,
         "name": name,
         "contentUrl": format!("{DATA}/{name}"),
-        "contentSize": format!("{size} B"),
+        "contentSize": format!("{} B", file.bytes),
         "encodingFormat": PARQUET,
-        "sha256": sha256,
-    }))
+        "sha256": file.sha256,
+    })
 }
 
 /// All shards of a split.

@@ -4,7 +4,8 @@
 //! `montage.png`, and a description for machines, `croissant.json`. Rendering is a pure function of a plan row. Rows are streamed, so that memory does not grow
 //! with their number.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,8 @@ use crate::parquet_file::{Compression, LISTS, ParquetFile};
 use crate::plan::{self, Facts, facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
-use crate::shards::{Cut, DATA, Layout, Shards, Written, write_split};
+use crate::shards::set::write_all;
+use crate::shards::{self, Cut, DATA, Layout, ShardPlan, ShardSet, ShardWriter, Shards, Written};
 
 pub mod card;
 mod croissant;
@@ -29,6 +31,12 @@ const MAX_SHARDS: usize = 99_999;
 
 /// The maximum number of bytes of pixels in a row group, because the size of a column chunk is counted with 32 bits.
 const MAX_ROW_GROUP: usize = i32::MAX as usize;
+
+/// The files beside the shards.
+pub const BESIDE: [&str; 3] = [card::FILE, card::MONTAGE, croissant::FILE];
+
+/// The number of rows of a plan that are looked at together for the picture.
+const SCAN: usize = 1 << 16;
 
 /// The section `dataset`: how the shards are stored. None of it changes a pixel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -79,71 +87,129 @@ impl Config {
     }
 }
 
-/// Renders the plan in the file `plan`, whose content digest is `content`, into the folder `out`. Returns the digest of the
-/// facts and all samples.
+/// Renders a plan into the folder `out`. Returns the digest of the facts and all samples.
 ///
 /// # Errors
-/// [`Error::Format`] if the plan was made for another number of glyphs, and [`Error::ConfigValue`] if a split would
-/// have more than 99,999 shards.
-pub fn run(
-    config: &Config,
-    (plan, content): (&Path, Digest),
-    glyphs: &Glyphs,
-    out: &Path,
-    progress: &Progress,
-) -> Result<Digest> {
-    let data = out.join(DATA);
-    files::create_dir(&data)?;
-    let facts = table::facts(&ParquetFile::open(plan)?)?;
-    if facts.glyphs.count != glyphs.len() {
-        let found = format!("made for {} glyphs", facts.glyphs.count);
-        return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));
-    }
-    let [height, width] = facts.plan.image_size;
-    let layout =
-        Layout { digits: facts.plan.digits, height, width, pixels: config.pixels, parameters: 0, donors: false };
-    let metadata = [(facts::KEY, facts.text())];
-    let mut picks = montage::Picks::new(facts.plan.classes(), height * width);
-    let mut written: Vec<Written> = Vec::new();
-    progress.begin("dataset", facts.counts.as_array().into_iter().sum(), "images")?;
-    for (number, name) in split::NAMES.into_iter().enumerate() {
-        let mut rows = table::Reader::open(plan, name)?;
-        let groups = config.cut().groups(rows.len());
-        if groups.len() > MAX_SHARDS {
-            let found = format!("{}, which cuts `{name}` into {} shards", config.rows_per_shard, groups.len());
-            return Err(Error::value("dataset.rows_per_shard", found, format!("at most {MAX_SHARDS} shards")));
-        }
-        let next = |n: usize| {
-            let rows = rows.take(n)?;
-            picks.scan(&rows, number);
-            Ok(rows)
-        };
-        let render = |rows| Ok(render::render(&rows, height, width, glyphs));
-        written.push(write_split(
-            &data,
-            name,
-            &layout,
-            &metadata,
-            config.compression,
-            &groups,
-            next,
-            render,
-            progress,
-        )?);
-    }
-    let (picked, splits) = picks.into_rows(layout.digits);
-    let samples = render::render(&picked, height, width, glyphs);
-    let picture = out.join(card::MONTAGE);
-    // encoded in memory first, because the encoder hides the system's error if writing a file fails
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let montage = montage::draw(&samples, &splits, height, width);
-    montage.write_to(&mut bytes, image::ImageFormat::Png).map_err(Error::write(&picture))?;
-    files::write(&picture, bytes.get_ref())?;
-    files::write(&out.join("README.md"), card::card(&facts, &layout, &written).as_bytes())?;
-    let description = croissant::croissant(&facts, &layout, &written, content)?;
-    files::write(&out.join(croissant::FILE), description.as_bytes())?;
+/// [`Error::Format`] if the plan cannot be read, [`Error::Io`] if a file cannot be written.
+pub fn run(work: &Work, out: &Path, progress: &Progress) -> Result<Digest> {
+    progress.begin("dataset", work.rows(), "images")?;
+    let written = write_all(work, out, progress)?;
+    let content = work.finish(out, &written)?;
     progress.end();
-    Ok(digest(&facts, written.iter().map(|split| split.digest)))
+    Ok(content)
+}
+
+/// The rendering of a plan.
+pub struct Work {
+    plan: PathBuf,
+    /// The content digest of the plan.
+    content: Digest,
+    facts: Facts,
+    glyphs: Arc<Glyphs>,
+    layout: Layout,
+    writer: ShardWriter,
+    shards: Vec<ShardPlan>,
+    /// The reader of the rows that follow those of the shard written last.
+    reader: Mutex<Option<Rows>>,
+}
+
+/// The rows of a split from some row on.
+struct Rows {
+    split: usize,
+    next: u64,
+    reader: table::Reader,
+}
+
+impl Work {
+    /// Opens the plan in the file `plan`, whose content digest is `content`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the plan was made for another number of glyphs, and [`Error::ConfigValue`] if a split would
+    /// have more than 99,999 shards.
+    pub fn open(config: &Config, (plan, content): (&Path, Digest), glyphs: Arc<Glyphs>) -> Result<Work> {
+        let facts = table::facts(&ParquetFile::open(plan)?)?;
+        if facts.glyphs.count != glyphs.len() {
+            let found = format!("made for {} glyphs", facts.glyphs.count);
+            return Err(Error::format(plan, found, format!("a plan for the {} glyphs in hand", glyphs.len())));
+        }
+        let [height, width] = facts.plan.image_size;
+        let layout =
+            Layout { digits: facts.plan.digits, height, width, pixels: config.pixels, parameters: 0, donors: false };
+        let writer = ShardWriter::new(&layout, &[(facts::KEY, facts.text())], config.compression);
+        let mut shards = Vec::new();
+        for (part, (name, &rows)) in split::NAMES.into_iter().zip(facts.counts.as_array()).enumerate() {
+            let groups = config.cut().groups(rows);
+            let (count, mut first) = (groups.len(), 0);
+            if count > MAX_SHARDS {
+                let found = format!("{}, which cuts `{name}` into {count} shards", config.rows_per_shard);
+                return Err(Error::value("dataset.rows_per_shard", found, format!("at most {MAX_SHARDS} shards")));
+            }
+            for (number, groups) in groups.into_iter().enumerate() {
+                let path = Path::new(DATA).join(shards::file_name(name, number, count));
+                let shard = ShardPlan { path, part, first, groups };
+                first += shard.rows();
+                shards.push(shard);
+            }
+        }
+        let plan = plan.to_owned();
+        Ok(Work { plan, content, facts, glyphs, layout, writer, shards, reader: Mutex::new(None) })
+    }
+
+    /// The number of rows of all splits.
+    pub fn rows(&self) -> u64 {
+        self.facts.counts.as_array().into_iter().sum()
+    }
+
+    /// Writes what stands beside the shards into `out`: the picture, the card and the description for machines. Returns the
+    /// digest of the facts and all samples.
+    pub fn finish(&self, out: &Path, written: &[Written]) -> Result<Digest> {
+        let [height, width] = self.facts.plan.image_size;
+        let mut picks = montage::Picks::new(self.facts.plan.classes(), height * width);
+        for (number, name) in split::NAMES.into_iter().enumerate() {
+            let mut rows = table::Reader::open(&self.plan, name)?;
+            let mut left = rows.len() as usize;
+            while left > 0 {
+                let piece = rows.take(left.min(SCAN))?;
+                left -= piece.len();
+                picks.scan(&piece, number);
+            }
+        }
+        let (picked, splits) = picks.into_rows(self.layout.digits);
+        let samples = render::render(&picked, height, width, &self.glyphs);
+        let picture = out.join(card::MONTAGE);
+        // encoded in memory first, because the encoder hides the system's error if writing a file fails
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        let montage = montage::draw(&samples, &splits, height, width);
+        montage.write_to(&mut bytes, image::ImageFormat::Png).map_err(Error::write(&picture))?;
+        files::write(&picture, bytes.get_ref())?;
+        files::write(&out.join(card::FILE), card::card(&self.facts, &self.layout, written).as_bytes())?;
+        let description = croissant::croissant(&self.facts, &self.layout, written, self.content);
+        files::write(&out.join(croissant::FILE), description.as_bytes())?;
+        Ok(digest(&self.facts, written.iter().map(|split| split.digest)))
+    }
+}
+
+impl ShardSet for Work {
+    fn shards(&self) -> &[ShardPlan] {
+        &self.shards
+    }
+
+    fn write(&self, shard: &ShardPlan, path: &Path, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()> {
+        let [height, width] = self.facts.plan.image_size;
+        let mut kept = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let follows = |rows: &Rows| (rows.split, rows.next) == (shard.part, shard.first);
+        let mut reader = match kept.take().filter(follows) {
+            Some(rows) => rows.reader,
+            None => {
+                let name = split::NAMES.get(shard.part).copied().unwrap_or_default();
+                table::Reader::open_at(&self.plan, name, shard.first)?
+            }
+        };
+        let render = |rows| Ok(render::render(&rows, height, width, &self.glyphs));
+        self.writer.write(path, &shard.groups, |rows| reader.take(rows), render, tell)?;
+        *kept = Some(Rows { split: shard.part, next: shard.first + shard.rows(), reader });
+        Ok(())
+    }
 }
 
 /// The digest of a data set in a folder, computed from its shards.

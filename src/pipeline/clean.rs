@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Pipeline, Stage, ownership};
+use super::{Pipeline, Stage, ownership, parts};
 use crate::error::Result;
 use crate::files::{self, FolderLock, Hold};
 use crate::record::{self, Record};
@@ -86,9 +86,13 @@ fn target_of(folder: &Path) -> PathBuf {
 fn clean_one(stage: Stage, folder: &Path) -> Result<Cleaned> {
     let before = files::walk_all(folder)?;
     let definition = stage.definition();
-    if files::is_marked(folder) && definition.is_resumable() {
+    if files::is_marked(folder) && (definition.is_resumable() || definition.has_parts()) {
         // an unfinished build has no record yet
-        for path in before.iter().filter(|path| definition.is_output(&record::name(path))) {
+        let is_ours = |name: &str| match definition.has_parts() {
+            true => parts::is_of_parts(name) || definition.is_characteristic(name),
+            false => definition.is_output(name),
+        };
+        for path in before.iter().filter(|path| is_ours(&record::name(path))) {
             files::remove(&folder.join(path))?;
         }
     }

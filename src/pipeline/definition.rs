@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::files::{self, Build};
 use crate::progress::Progress;
 use crate::record::{self, Key, Output, Record};
+use crate::shards::{ShardSet, Written};
 
 /// A stage that another one reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,6 +69,15 @@ pub struct Done {
     pub rows: u64,
     /// Further facts for the record.
     pub facts: Value,
+}
+
+/// The work of a stage whose shards can be made in parts.
+pub trait Parts: ShardSet {
+    /// The paths of what stands beside the shards.
+    fn beside(&self) -> &'static [&'static str];
+
+    /// Writes into `out` what stands beside the shards.
+    fn finish(&self, out: &Path, written: &[Written]) -> Result<Done>;
 }
 
 /// The definition of a stage. The defaults suit a stage with one folder that holds its outputs and nothing else.
@@ -176,6 +186,17 @@ pub trait Definition {
     fn build(&self, _: &Pipeline, target: &Path, _: &Key, _force: bool, _: &Progress) -> Result<Build> {
         ownership::check(self.stage(), target)?;
         Build::beside(target)
+    }
+
+    /// The work of a stage whose shards can be made in parts, by several processes. `None` for other stages. The inputs are
+    /// fresh.
+    fn parts(&self, _: &Pipeline) -> Result<Option<Box<dyn Parts>>> {
+        Ok(None)
+    }
+
+    /// Whether [`Definition::parts`] returns the work.
+    fn has_parts(&self) -> bool {
+        false
     }
 
     /// Does the work in the folder `out`.

@@ -33,6 +33,16 @@ pub enum PipelineError {
         folder.display()
     )]
     OtherDataset { folder: PathBuf, run: String, found: String, expected: String },
+    /// A stage without shards was asked for in parts.
+    #[error("{stage}: cannot be made in parts; expected dataset or augment")]
+    NoParts { stage: &'static str },
+    /// Not all shards of a stage were written by parts.
+    #[error(
+        "`{}`: {count} of {of} shards are not there, or were made with other settings or inputs ({named}); write them with \
+         `multidigit run {stage} --part I/N` and the same settings",
+        folder.display()
+    )]
+    PartsMissing { stage: &'static str, folder: PathBuf, count: usize, of: usize, named: String },
     /// Verification found differences, which have been listed.
     #[error("differences found: {differences}; what stands is not what its records and pipeline.lock say")]
     Differences { differences: usize },

@@ -19,9 +19,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::files::{self, FolderLock, Hold};
+use crate::files::{self, Build, FolderLock, Hold};
 use crate::progress::Progress;
-use crate::record::{self, Record};
+use crate::record::{self, Key, Output, Record};
 
 mod clean;
 mod definition;
@@ -30,6 +30,7 @@ mod freshness;
 mod key;
 pub mod lock;
 mod ownership;
+mod parts;
 mod request;
 pub mod stage;
 mod stages;
@@ -39,6 +40,7 @@ pub use clean::Cleaned;
 use definition::{Beginning, Done};
 pub use freshness::{Freshness, Status};
 use lock::Lock;
+pub use parts::{PartWritten, Share};
 pub use request::Request;
 pub use stage::Stage;
 pub use stages::{config_of, run_name, run_name_of_recipe, training_time};
@@ -255,15 +257,30 @@ impl Pipeline {
         // until the end, the locks on the inputs keep their content, and so the key
         let (key, _) = self.key(stage)?;
         let build = definition.build(self, target, &key, force, progress)?;
-        let Done { content, rows, facts } = definition.run(self, &key, build.path(), progress)?;
+        let done = definition.run(self, &key, build.path(), progress)?;
         let outputs = definition.outputs(self, build.path())?;
+        self.put_in_place(stage, build, key, done, outputs, started, progress)
+    }
+
+    /// Puts a finished build in place, with its record, and removes what it replaces. `started` is when the work began.
+    #[allow(clippy::too_many_arguments, reason = "what a record is made of, and where it goes")]
+    fn put_in_place(
+        &self,
+        stage: Stage,
+        build: Build,
+        key: Key,
+        Done { content, rows, facts }: Done,
+        outputs: Vec<Output>,
+        started: Instant,
+        progress: &Progress,
+    ) -> Result<Record> {
         let content = content.unwrap_or_else(|| record::content_of(&outputs));
         let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let seconds = started.elapsed().as_secs_f64();
         let record = Record { key, content, outputs, rows, facts, seconds, finished };
         record.write(build.path())?;
         let mut written = vec![PathBuf::from(record::FILE)];
-        if !definition.has_outputs_elsewhere() {
+        if !stage.definition().has_outputs_elsewhere() {
             written.splice(0..0, record.outputs.iter().map(|output| PathBuf::from(&output.path)));
         }
         if let Some(former) = build.commit(&written)? {

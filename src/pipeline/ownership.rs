@@ -167,7 +167,7 @@ fn foreign(stage: Stage, folder: &Path, record: Option<&Record>) -> Result<Vec<S
 }
 
 /// Removes the empty folders in a folder, at any depth.
-fn remove_empty_folders(folder: &Path) -> Result<()> {
+pub fn remove_empty_folders(folder: &Path) -> Result<()> {
     for path in files::entries(folder)? {
         if std::fs::symlink_metadata(&path).map_err(Error::io(&path, "look at it"))?.is_dir() {
             remove_empty_folders(&path)?;

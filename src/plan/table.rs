@@ -23,6 +23,9 @@ use crate::parquet_file::{Compression, ParquetFile, int_field, ints, list_field,
 /// The number of rows per row group.
 const ROW_GROUP: usize = 65_536;
 
+/// The columns that the rows of a plan consist of.
+const COLUMNS: [&str; 7] = ["split", "label", "digits", "index", "source_index", "y", "x"];
+
 /// Writes the splits of a plan, a piece at a time. Returns the digest of its facts and rows.
 #[expect(clippy::indexing_slicing, reason = "some rows of every column, by the number that there are in memory")]
 pub fn write(path: &Path, facts: &Facts, splits: [Ordered; 3]) -> Result<Digest> {
@@ -188,10 +191,26 @@ impl Reader {
     /// [`Error::Format`] if the facts are missing or invalid, or if they contradict the number of rows.
     pub fn open(path: &Path, split: &str) -> Result<Reader> {
         let part = Part::open(path, split)?;
-        let columns = ["split", "label", "digits", "index", "source_index", "y", "x"];
-        let batches = Box::new(part.file.read(&columns, part.groups.clone(), ROW_GROUP)?);
+        let batches = Box::new(part.file.read(&COLUMNS, part.groups.clone(), ROW_GROUP)?);
         let buffer = Rows::new(part.facts.plan.digits);
         Ok(Reader { next: part.first, part, batches, buffer })
+    }
+
+    /// Like [`Reader::open`], but the next row is the one with the number `row` in the split. Row groups before it are not read.
+    ///
+    /// # Errors
+    /// Those of [`Reader::open`] and of [`Reader::take`].
+    pub fn open_at(path: &Path, split: &str, row: u64) -> Result<Reader> {
+        let mut reader = Reader::open(path, split)?;
+        let (sizes, mut skip) = (reader.part.file.row_groups(), row as usize);
+        let size = |group: &usize| sizes.get(*group).copied().unwrap_or(0);
+        while let Some(rows) = reader.part.groups.first().map(size).filter(|&rows| rows <= skip) {
+            reader.part.groups.remove(0);
+            (skip, reader.next) = (skip - rows, reader.next + rows);
+        }
+        reader.batches = Box::new(reader.part.file.read(&COLUMNS, reader.part.groups.clone(), ROW_GROUP)?);
+        reader.take(skip)?;
+        Ok(reader)
     }
 
     /// The facts of the plan.

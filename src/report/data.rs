@@ -205,8 +205,7 @@ pub fn images(shards: &Shards, rows: &BTreeSet<usize>) -> Result<BTreeMap<usize,
 mod tests {
     use super::*;
     use crate::parquet_file::Compression;
-    use crate::progress::Progress;
-    use crate::shards::{Samples, write_split};
+    use crate::shards::{Samples, ShardWriter, write_split};
 
     #[test]
     fn a_class_below_zero_is_a_class_and_has_no_digit() {
@@ -216,8 +215,8 @@ mod tests {
         let samples =
             Samples { labels, index: pair.clone(), digits: pair.clone(), sources: pair, ..Samples::default() };
         let render = |()| Ok(Samples { boxes: vec![0; 8], images: vec![0; 2], ..samples.clone() });
-        let (zstd, silent) = (Compression::Zstd, Progress::silent());
-        write_split(home.path(), "val", &layout, &[], zstd, &[vec![2]], |_| Ok(()), render, &silent).unwrap();
+        let zstd = Compression::Zstd;
+        write_split(&ShardWriter::new(&layout, &[], zstd), home.path(), "val", &[vec![2]], |_| Ok(()), render).unwrap();
         let shards = Shards::open(home.path(), "val").unwrap();
         let split = SplitShards { name: "val", shards, classes: BTreeMap::from([(-1, 1), (3, 1)]) };
         let table = digits(&[split], 1);

@@ -12,6 +12,7 @@ pub mod parameters;
 pub mod pngs;
 pub mod reader;
 pub mod schema;
+pub mod set;
 mod split;
 pub mod writer;
 
@@ -20,8 +21,11 @@ pub use ink::ink_box;
 pub use parameters::Parameters;
 pub use reader::Shards;
 pub use schema::Layout;
+pub use set::{ShardFile, ShardPlan, ShardSet, Written};
 pub use split::{Split, read_split};
-pub use writer::{Cut, Donors, Samples, Written, write_split};
+#[cfg(test)]
+pub use writer::write_split;
+pub use writer::{Cut, Donors, Samples, ShardWriter};
 
 /// The maximum number of pixels of an image. An image whose header declares more is refused.
 pub const MAX_PIXELS: u64 = 1 << 26;

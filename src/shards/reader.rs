@@ -342,7 +342,7 @@ mod tests {
     use arrow::datatypes::{Field, Schema};
     use parquet::arrow::ArrowWriter;
 
-    use super::super::{read_split, write_split};
+    use super::super::{ShardWriter, read_split, write_split};
     use super::*;
     use crate::parquet_file::{Compression, ints, lists};
 
@@ -371,8 +371,9 @@ mod tests {
             Ok(range)
         };
         let render = |range| Ok(samples(range));
-        let (metadata, silent) = ([("key", "value".to_owned())], Progress::silent());
-        write_split(folder, "val", &LAYOUT, &metadata, Compression::Zstd, groups, next, render, &silent).unwrap().digest
+        let metadata = [("key", "value".to_owned())];
+        let writer = ShardWriter::new(&LAYOUT, &metadata, Compression::Zstd);
+        write_split(&writer, folder, "val", groups, next, render).unwrap()
     }
 
     #[test]
@@ -411,8 +412,8 @@ mod tests {
         let parameters = vec![Parameters { angle, translate, scale, shear, erased }];
         let all = Samples { images, parameters, epochs: vec![3; rows], ..samples(0..rows as i64) };
         let render = |()| Ok(all.clone());
-        let (groups, zstd, silent) = ([vec![rows]], Compression::Zstd, Progress::silent());
-        write_split(home.path(), "val", &layout, &[], zstd, &groups, |_| Ok(()), render, &silent).unwrap();
+        let (groups, zstd) = ([vec![rows]], Compression::Zstd);
+        write_split(&ShardWriter::new(&layout, &[], zstd), home.path(), "val", &groups, |_| Ok(()), render).unwrap();
         let shards = Shards::open(home.path(), "val").unwrap();
         let batches = shards.first().read(&["image"], vec![0], rows).unwrap().map(|batch| batch.unwrap().num_rows());
         let batches: Vec<usize> = batches.collect();
@@ -448,7 +449,8 @@ mod tests {
         let layout = Layout { parameters: 2, donors: true, ..LAYOUT };
         let groups = [vec![2, 3]];
         let (zstd, silent) = (Compression::Zstd, Progress::silent());
-        let written = write_split(home.path(), "val", &layout, &[], zstd, &groups, next, render, &silent).unwrap();
+        let writer = ShardWriter::new(&layout, &[], zstd);
+        let written = write_split(&writer, home.path(), "val", &groups, next, render).unwrap();
         let shards = Shards::open(home.path(), "val").unwrap();
         assert_eq!(shards.layout(), &layout);
         let (first, second) = (shards.read((0, 0)).unwrap(), shards.read((0, 1)).unwrap());
@@ -456,8 +458,8 @@ mod tests {
         assert_eq!(second.parameters, [parameters(&[2, 3, 4]), parameters(&[3, 4, 5])]);
         assert_eq!((first.epochs, second.epochs), (vec![40, 41], vec![42, 43, 44]));
         assert_eq!(second.donors.unwrap(), Donors { labels: vec![2, 7, 3, 7, 4, 7], index: vec![3; 6] });
-        assert_eq!(shards.digest(&silent).unwrap(), written.digest);
-        assert_ne!(written.digest, write(home.path(), &[vec![5]]), "the digest covers the parameters");
+        assert_eq!(shards.digest(&silent).unwrap(), written);
+        assert_ne!(written, write(home.path(), &[vec![5]]), "the digest covers the parameters");
     }
 
     #[test]

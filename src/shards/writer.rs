@@ -2,7 +2,7 @@
 //! bytes do not depend on the number of threads and memory does not grow with the number of rows.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BinaryArray, FixedSizeListArray, StringArray, StructArray};
@@ -12,6 +12,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowRowGroupWriterFactory, compute_leaves};
+use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use rayon::prelude::*;
@@ -21,7 +22,6 @@ use super::schema::{FEATURES_KEY, Layout};
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::parquet_file::{Compression, ints, item, lists, properties};
-use crate::progress::Progress;
 
 /// The samples of one row group, as columns.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -85,77 +85,61 @@ impl Cut {
     }
 }
 
-/// The result of writing one split.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
-    /// The shards, in order.
-    pub files: Vec<PathBuf>,
-    /// The number of rows in all shards.
-    pub rows: u64,
-    /// The size of all shards in bytes.
-    pub bytes: u64,
-    /// The digest of the samples: pixels and all columns, row by row.
-    pub digest: Digest,
+/// Writes shards of one layout with the same metadata.
+pub struct ShardWriter {
+    layout: Layout,
+    schema: Arc<Schema>,
+    properties: WriterProperties,
 }
 
-/// Writes the shards of one split into `folder`. `groups` holds the number of rows of each row group of each shard.
-/// `next` returns the material of the next row group, for the given number of rows; it is called in order. `render`
-/// makes samples from the material, on any thread.
-#[allow(clippy::too_many_arguments)] // each argument is a plain part of the task, used in one place
-pub fn write_split<T: Send>(
-    folder: &Path,
-    split: &str,
-    layout: &Layout,
-    metadata: &[(&str, String)],
-    compression: Compression,
-    groups: &[Vec<usize>],
-    mut next: impl FnMut(usize) -> Result<T>,
-    render: impl Fn(T) -> Result<Samples> + Sync,
-    progress: &Progress,
-) -> Result<Written> {
-    let mut metadata = metadata.to_vec();
-    metadata.push((FEATURES_KEY, layout.features()));
-    let schema = Arc::new(layout.schema());
-    let properties = properties(compression, &metadata)
-        .set_max_row_group_row_count(None)
-        // PNGs and paths never repeat, so a dictionary of them would be discarded
-        .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "bytes".into()]), false)
-        .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "path".into()]), false)
-        .set_column_dictionary_enabled(ColumnPath::from("pixels"), false)
-        .build();
-    let mut written = Written { files: Vec::new(), rows: 0, bytes: 0, digest: Digest::of(b"") };
-    let mut content = Parts::default();
-    for (number, shard) in groups.iter().enumerate() {
-        let path = folder.join(super::file_name(split, number, groups.len()));
-        let file = File::create(&path).map_err(Error::io(&path, "create it"))?;
-        let (mut writer, factory) = ArrowWriter::try_new(file, schema.clone(), Some(properties.clone()))
+impl ShardWriter {
+    /// A writer of shards with this layout, metadata as (key, value), and compression.
+    pub fn new(layout: &Layout, metadata: &[(&str, String)], compression: Compression) -> ShardWriter {
+        let mut metadata = metadata.to_vec();
+        metadata.push((FEATURES_KEY, layout.features()));
+        let properties = properties(compression, &metadata)
+            .set_max_row_group_row_count(None)
+            // PNGs and paths never repeat, so a dictionary of them would be discarded
+            .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "bytes".into()]), false)
+            .set_column_dictionary_enabled(ColumnPath::new(vec!["image".into(), "path".into()]), false)
+            .set_column_dictionary_enabled(ColumnPath::from("pixels"), false)
+            .build();
+        ShardWriter { layout: layout.clone(), schema: Arc::new(layout.schema()), properties }
+    }
+
+    /// Writes one shard. `groups` holds the number of rows of each row group. `next` returns the material of the next row
+    /// group, for the given number of rows; it is called in order. `render` makes samples from the material, on any thread.
+    /// The digests of the samples of each row group are passed to `tell`, in order.
+    pub fn write<T: Send>(
+        &self,
+        path: &Path,
+        groups: &[usize],
+        mut next: impl FnMut(usize) -> Result<T>,
+        render: impl Fn(T) -> Result<Samples> + Sync,
+        mut tell: impl FnMut(&[Digest]) -> Result<()>,
+    ) -> Result<()> {
+        let file = File::create(path).map_err(Error::io(path, "create it"))?;
+        let (mut writer, factory) = ArrowWriter::try_new(file, self.schema.clone(), Some(self.properties.clone()))
             .and_then(ArrowWriter::into_serialized_writer)
-            .map_err(Error::write(&path))?;
+            .map_err(Error::write(path))?;
         let mut position = 0;
-        for wave in shard.chunks(wave_groups(shard, layout)) {
+        for wave in groups.chunks(wave_groups(groups, &self.layout)) {
             let material = wave.iter().map(|&rows| next(rows)).collect::<Result<Vec<T>>>()?;
             let encoded = material
                 .into_par_iter()
                 .enumerate()
-                .map(|(i, material)| encode(&path, layout, &schema, &factory, position + i, render(material)?))
+                .map(|(i, material)| {
+                    encode(path, &self.layout, &self.schema, &factory, position + i, render(material)?)
+                })
                 .collect::<Result<Vec<Encoded>>>()?;
             position += wave.len();
             for group in encoded {
-                let rows = group.digests.len() as u64;
-                append(&mut writer, group.columns).map_err(Error::write(&path))?;
-                group.digests.iter().for_each(|digest| {
-                    content.digest(digest);
-                });
-                written.rows += rows;
-                progress.advance(rows)?;
+                append(&mut writer, group.columns).map_err(Error::write(path))?;
+                tell(&group.digests)?;
             }
         }
-        writer.close().map_err(Error::write(&path))?;
-        written.bytes += path.metadata().map_err(Error::io(&path, "look at it"))?.len();
-        written.files.push(path);
+        writer.close().map(drop).map_err(Error::write(path))
     }
-    written.digest = content.finish();
-    Ok(written)
 }
 
 /// The number of row groups to make at once: enough for all threads, but limited to 256 MiB of pixels.
@@ -284,6 +268,29 @@ fn arrays(layout: &Layout, samples: Samples) -> Result<Vec<ArrayRef>, arrow::err
         columns.extend(parameters.arrays()?);
     }
     Ok(columns)
+}
+
+/// Writes the shards of one split, as tests need them. Returns the digest of the samples.
+#[cfg(test)]
+pub fn write_split<T: Send>(
+    writer: &ShardWriter,
+    folder: &Path,
+    split: &str,
+    groups: &[Vec<usize>],
+    mut next: impl FnMut(usize) -> Result<T>,
+    render: impl Fn(T) -> Result<Samples> + Sync,
+) -> Result<Digest> {
+    let mut content = Parts::default();
+    for (number, shard) in groups.iter().enumerate() {
+        let path = folder.join(super::file_name(split, number, groups.len()));
+        writer.write(&path, shard, &mut next, &render, |digests| {
+            digests.iter().for_each(|digest| {
+                content.digest(digest);
+            });
+            Ok(())
+        })?;
+    }
+    Ok(content.finish())
 }
 
 #[cfg(test)]

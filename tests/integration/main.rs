@@ -29,6 +29,7 @@ mod hostile;
 mod kept;
 mod learning;
 mod networks;
+mod parts;
 mod pipeline;
 mod raw;
 mod records;

@@ -9,14 +9,34 @@ use crate::config::Config;
 use crate::dataset::is_shard_of;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::pipeline::definition::{Definition, Done, Input};
+use crate::pipeline::definition::{Definition, Done, Input, Parts};
 use crate::pipeline::{Pipeline, Stage};
 use crate::progress::Progress;
 use crate::record::{Key, Record};
-use crate::shards::{DATA, Samples, Shards, compare};
+use crate::shards::{DATA, Samples, Shards, Written, compare};
 
 /// The definition of the stage.
 pub struct Augment;
+
+/// The augmentation of the training images, whose files are compared with their record first.
+fn work(pipeline: &Pipeline) -> Result<augment::Work> {
+    pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train"))?;
+    augment::Work::open(&pipeline.config.augment, &pipeline.folder(Stage::Dataset), pipeline.artifacts())
+}
+
+impl Parts for augment::Work {
+    fn beside(&self) -> &'static [&'static str] {
+        &[augment::CARD]
+    }
+
+    fn finish(&self, out: &Path, written: &[Written]) -> Result<Done> {
+        Ok(done(self, self.finish(out, written)?))
+    }
+}
+
+fn done(work: &augment::Work, content: Digest) -> Done {
+    Done { content: Some(content), rows: work.rows(), facts: Value::Null }
+}
 
 impl Definition for Augment {
     fn stage(&self) -> Stage {
@@ -47,12 +67,17 @@ impl Definition for Augment {
         true
     }
 
+    fn has_parts(&self) -> bool {
+        true
+    }
+
+    fn parts(&self, pipeline: &Pipeline) -> Result<Option<Box<dyn Parts>>> {
+        Ok(Some(Box::new(work(pipeline)?)))
+    }
+
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
-        pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train"))?;
-        let (config, dataset) = (&pipeline.config.augment, pipeline.folder(Stage::Dataset));
-        let content = augment::run(config, &dataset, out, progress)?;
-        let rows = pipeline.config.plan.counts()[0] * config.epochs as u64;
-        Ok(Done { content: Some(content), rows, facts: Value::Null })
+        let work = work(pipeline)?;
+        Ok(done(&work, augment::run(&work, out, progress)?))
     }
 
     fn amount(&self, record: &Record) -> String {

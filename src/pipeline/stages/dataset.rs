@@ -1,6 +1,7 @@
 //! The stage `dataset`: the images of the plan, rendered from the glyphs into shards.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -10,16 +11,45 @@ use crate::dataset::{self, render};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::parquet_file::ParquetFile;
-use crate::pipeline::definition::{Definition, Done, Input};
+use crate::pipeline::definition::{Definition, Done, Input, Parts};
 use crate::pipeline::{Pipeline, Stage};
 use crate::plan::{self, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::record::{Key, Record};
-use crate::shards::{DATA, Shards, compare};
+use crate::shards::{DATA, Shards, Written, compare};
 
 /// The definition of the stage.
 pub struct Dataset;
+
+/// The rendering of the plan. The files of the inputs are compared with their records first.
+fn work(pipeline: &Pipeline) -> Result<dataset::Work> {
+    pipeline.check_outputs(Stage::Plan, |_| true)?;
+    let plan = pipeline.folder(Stage::Plan).join(plan::FILE);
+    // they are in memory if `raw` ran in this process; no later stage needs them
+    let glyphs = match pipeline.memory.glyphs.take() {
+        Some(glyphs) => glyphs,
+        None => {
+            glyphs::check(pipeline, |_| true)?;
+            Arc::new(Glyphs::read(&glyphs::locate(pipeline)?)?)
+        }
+    };
+    dataset::Work::open(&pipeline.config.dataset, (&plan, pipeline.content(Stage::Plan)?), glyphs)
+}
+
+impl Parts for dataset::Work {
+    fn beside(&self) -> &'static [&'static str] {
+        &dataset::BESIDE
+    }
+
+    fn finish(&self, out: &Path, written: &[Written]) -> Result<Done> {
+        Ok(done(self, self.finish(out, written)?))
+    }
+}
+
+fn done(work: &dataset::Work, content: Digest) -> Done {
+    Done { content: Some(content), rows: work.rows(), facts: Value::Null }
+}
 
 impl Definition for Dataset {
     fn stage(&self) -> Stage {
@@ -46,20 +76,17 @@ impl Definition for Dataset {
         true
     }
 
+    fn has_parts(&self) -> bool {
+        true
+    }
+
+    fn parts(&self, pipeline: &Pipeline) -> Result<Option<Box<dyn Parts>>> {
+        Ok(Some(Box::new(work(pipeline)?)))
+    }
+
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
-        pipeline.check_outputs(Stage::Plan, |_| true)?;
-        let plan = pipeline.folder(Stage::Plan).join(plan::FILE);
-        // they are in memory if `raw` ran in this process; no later stage needs them
-        let glyphs = match pipeline.memory.glyphs.take() {
-            Some(glyphs) => glyphs,
-            None => {
-                glyphs::check(pipeline, |_| true)?;
-                Glyphs::read(&glyphs::locate(pipeline)?)?
-            }
-        };
-        let plan = (&*plan, pipeline.content(Stage::Plan)?);
-        let content = dataset::run(&pipeline.config.dataset, plan, &glyphs, out, progress)?;
-        Ok(Done { content: Some(content), rows: pipeline.config.plan.counts().iter().sum(), facts: Value::Null })
+        let work = work(pipeline)?;
+        Ok(done(&work, dataset::run(&work, out, progress)?))
     }
 
     fn amount(&self, record: &Record) -> String {

@@ -1,6 +1,7 @@
 //! The stage `raw`: its outputs are the four glyph files, which are in the raw folder and belong to the user.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -65,7 +66,7 @@ impl Definition for Raw {
         let output = raw::run(config, &pipeline.raw, progress)?;
         let facts = json!({"glyphs": Origin::of_content(output.digest).name()});
         let rows = output.glyphs.len() as u64;
-        pipeline.memory.glyphs.replace(Some(output.glyphs));
+        pipeline.memory.glyphs.replace(Some(Arc::new(output.glyphs)));
         Ok(Done { content: Some(output.digest), rows, facts })
     }
 
