@@ -10,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report quickstart table1 publish demo test check faults torture bench bench-peers clean
+.PHONY: help build build-cuda cuda-toolkit raw plan dataset augment train evaluate report demo quickstart table1 publish test check faults torture bench bench-peers clean
 # The order of a recipe's prerequisites is the order of the work, and two runs on one artifacts folder would collide.
 .NOTPARALLEL:
 
