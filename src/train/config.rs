@@ -56,8 +56,12 @@ pub struct Config {
     /// Whether a GPU uses only algorithms that give the same weights for the same seed every time, to the last bit. The
     /// CPU always does.
     pub deterministic: bool,
-    /// Number of training images to use, from the first on; null: all.
+    /// Number of training images to use, from the first on; null: all. The rows of a split are shuffled by `plan.seed`,
+    /// unless `plan.order` is class.
     pub samples: Option<usize>,
+    /// Number of validation images to use after each epoch, from the first on, as with `samples`; null: all. The epoch with
+    /// the best weights, the schedule plateau and `stop_after` go by these images alone.
+    pub val_samples: Option<usize>,
     /// Whether training images are augmented, with new parameters in each epoch.
     pub augment: bool,
     /// Mean of the pixels (0 to 1), which is subtracted from every pixel.
@@ -106,6 +110,7 @@ impl Default for Config {
             precision: Precision::Tf32,
             deterministic: false,
             samples: None,
+            val_samples: None,
             augment: true,
             mean: 0.1307,
             std: 0.3081,
@@ -143,6 +148,9 @@ impl Config {
         }
         if let Some(samples) = self.samples.filter(|samples| *samples < least) {
             return Err(Error::value("train.samples", samples, format!("at least {least}{why}, or null for all")));
+        }
+        if self.val_samples == Some(0) {
+            return Err(Error::value("train.val_samples", 0, "at least 1, or null for all"));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Error::value("train.learning_rate", self.learning_rate, "a finite number above 0"));
@@ -214,6 +222,10 @@ mod tests {
                 "`train.batch_size`: found 1; expected at least 2 for fcn, whose batch norm compares images",
             ),
             (Config { samples: Some(0), ..base() }, "`train.samples`: found 0; expected at least 1, or null for all"),
+            (
+                Config { val_samples: Some(0), ..base() },
+                "`train.val_samples`: found 0; expected at least 1, or null for all",
+            ),
             (
                 Config { learning_rate: 0.0, ..base() },
                 "`train.learning_rate`: found 0; expected a finite number above 0",

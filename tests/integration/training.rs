@@ -3,6 +3,7 @@
 use std::fs;
 
 use candle_core::Device;
+use multidigit::config::Config;
 use multidigit::networks::weights;
 
 use super::Home;
@@ -46,6 +47,26 @@ fn a_run_of_other_settings_gets_a_folder_of_its_own_and_joins_the_report() {
     let page = fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
     assert!(names.len() == 3 && names.iter().all(|name| page.contains(&format!("id=\"run-{name}\""))), "{listed}");
     assert!(home.ok(&["status"]).contains("train     fresh "), "the first run stands");
+}
+
+#[test]
+fn a_training_validates_on_as_many_images_as_it_is_told() {
+    let home = tiny(&["train.augment=false"]);
+    home.ok(&["run", "train"]);
+    home.ok(&["run", "train", "evaluate", "--set", "train.val_samples=40", "--set", "train.run=few"]);
+    let runs: serde_json::Value = serde_json::from_str(&home.ok(&["runs", "--run", "few", "--json"])).unwrap();
+    let file = home.path("artifacts/evaluate/few/metrics.json");
+    let metrics: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    // the evaluation takes the first 40 images, too
+    assert_eq!(metrics["splits"][0]["samples"], 40);
+    assert_eq!(metrics["splits"][0]["accuracy"]["value"], runs[0]["best_val_accuracy"]);
+    // a run from before the setting has it in no file, and is still fresh and read in the same way
+    let read = |file: &str| fs::read_to_string(home.path("artifacts/train/tiny").join(file)).unwrap();
+    assert!(!read("record.json").contains("val_samples"));
+    let written = read("config.yaml");
+    let before: String = written.split_inclusive('\n').filter(|line| !line.contains("val_samples: ")).collect();
+    assert!(before.len() < written.len());
+    assert_eq!(Config::parse(&before, "config.yaml").unwrap(), Config::parse(&written, "config.yaml").unwrap());
 }
 
 #[test]

@@ -43,7 +43,7 @@ const INIT: &str = "init";
 
 /// The settings of `train` that did not exist when the stage got its version. At its default, such a setting is not in
 /// the key, so that the runs from before stay fresh.
-const ADDED: [&str; 3] = ["label_smoothing", "ema", "stop_after"];
+const ADDED: [&str; 4] = ["label_smoothing", "ema", "stop_after", "val_samples"];
 
 impl Definition for Train {
     fn stage(&self) -> Stage {
@@ -158,7 +158,7 @@ impl Definition for Train {
         pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train") || is_shard_of(path, "val"))?;
         let data = pipeline.folder(Stage::Dataset).join(DATA);
         let train = read_split(&data, "train", config.samples)?;
-        let val = read_split(&data, "val", None)?;
+        let val = read_split(&data, "val", config.val_samples)?;
         let (folder, record) = (pipeline.folder(Stage::Augment), pipeline.record(Stage::Augment)?);
         let stored = |epoch: usize| {
             if epoch >= augment.epochs {
@@ -265,9 +265,10 @@ fn images(config: &Config) -> usize {
 pub fn training_time(config: &Config, done: usize) -> Option<Duration> {
     let train = &train::Config { epochs: config.train.epochs - done, ..config.train.clone() };
     let ([_, val, _], images) = (config.plan.counts(), images(config));
+    let val = train.val_samples.unwrap_or(usize::MAX).min(val as usize);
     let shape = train.shape(config.plan.digits, config.plan.image_size);
     let is_measured = train.device == Device::Cpu && estimate::is_worthwhile(train, images);
-    is_measured.then(|| estimate::estimate(train, shape, images, val as usize).ok()).flatten()
+    is_measured.then(|| estimate::estimate(train, shape, images, val).ok()).flatten()
 }
 
 impl Pipeline {

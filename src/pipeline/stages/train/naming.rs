@@ -117,6 +117,10 @@ mod tests {
         assert_eq!(name(&["train.model=fcn", "train.learning_rate=1e300", "train.seed=3"]), "fcn-lr1e300-seed3");
         assert_eq!(name(&["train.samples=640"]), "alexnet-lr0.0005-seed0-samples640");
         assert_eq!(
+            name(&["train.samples=640", "train.val_samples=500"]),
+            "alexnet-lr0.0005-seed0-samples640-val_samples500"
+        );
+        assert_eq!(
             name(&["train.augment=false", "train.schedule=cosine"]),
             "alexnet-lr0.0005-seed0-schedule-cosine-no-augment"
         );
