@@ -193,8 +193,9 @@ pub struct SweepArgs {
 /// The runs to report on.
 #[derive(Debug, Args)]
 pub struct Report {
-    /// The runs to compare, by the names of their folders [default: report.runs, else all]
-    #[arg(long = "run", visible_alias = "runs", value_name = "A,B", value_delimiter = ',')]
+    /// The runs to compare, by name or by pattern: `*` stands for any characters, `?` for any one, as in 'fcn*'
+    /// [default: report.runs, else all]
+    #[arg(long, alias = "run", value_name = "A,B", value_delimiter = ',')]
     pub runs: Vec<String>,
     /// Write the report even if it is fresh
     #[arg(long)]

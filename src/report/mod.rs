@@ -30,6 +30,7 @@ use crate::runs::{self, Run, Summary};
 
 mod data;
 mod figures;
+mod overlay;
 mod plots;
 mod tables;
 mod view;
@@ -49,7 +50,8 @@ const MOST_RUNS: usize = 24;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Names of the runs to compare; empty: all runs that were trained on the data set.
+    /// The runs to compare, by name or by pattern: `*` stands for any characters, `?` for any one; empty: all runs that
+    /// were trained on the data set.
     pub runs: Vec<String>,
 }
 
@@ -64,7 +66,7 @@ pub struct Content {
     pub digests: Vec<(&'static str, Digest)>,
     /// The runs on this data set, best first.
     pub runs: Vec<Run>,
-    /// The names of runs on other data. The page shows nothing else of them.
+    /// The names of the runs that are left out, because they were trained on other data.
     pub others: Vec<String>,
 }
 
@@ -78,6 +80,8 @@ struct Page {
     synthetic: bool,
     leakage_sentence: String,
     description: String,
+    /// The curves of all runs in one chart.
+    overlay: Option<Figure>,
     runs: Option<Table>,
     /// The runs that differ in their seed alone.
     seeds: Option<(Table, Option<Figure>)>,
@@ -87,7 +91,9 @@ struct Page {
     views: Vec<RunView>,
     /// The names of the runs that are in the tables only.
     beyond: Vec<String>,
-    others: String,
+    /// The names of the runs on other data, and the number of all runs.
+    others: Vec<String>,
+    all: usize,
     balance: Table,
     digits: Table,
     map: Option<Table>,
@@ -159,6 +165,7 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figur
     }
     let augmentation = preview::png(&preview::draw(&content.augment, &content.dataset, PREVIEW_ROWS, PREVIEW_EPOCHS)?);
     let summaries: Vec<Summary> = runs.iter().map(Run::summary).collect();
+    let groups = Group::all(runs);
     let differing = runs.iter().map(|run| (run.name.clone(), differences(run, facts)));
     Ok(Page {
         title: facts.glyphs.origin().title(facts.plan.digits),
@@ -167,13 +174,15 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figur
         synthetic: facts.glyphs.origin() == Origin::Synthetic,
         leakage_sentence: facts.leakage_sentence(),
         description: description(facts),
+        overlay: overlay::chart(runs, &groups, figures)?,
         runs: (!runs.is_empty()).then(|| run_table(&summaries)),
-        seeds: seeds(&Group::all(runs), figures)?,
+        seeds: seeds(&groups, figures)?,
         paper: (!runs.is_empty()).then(|| paper_table(runs, &summaries, facts)),
         differences: differing.filter(|(_, all)| !all.is_empty()).map(|(name, all)| (name, all.join("; "))).collect(),
         views,
         beyond: beyond.iter().map(|run| run.name.clone()).collect(),
-        others: content.others.join(", "),
+        others: content.others.clone(),
+        all: runs.len() + content.others.len(),
         balance: data::balance(splits),
         digits: data::digits(splits, layout.digits),
         map,
@@ -271,7 +280,7 @@ fn run_table(runs: &[Summary]) -> Table {
         "<when (UTC)",
     ];
     let caption =
-        "All runs, best first. Train: last epoch. Val: epoch with the lowest val loss. Accuracy: every digit right";
+        "Runs, best first. Train: last epoch. Val: epoch with the lowest val loss. Accuracy: every digit right";
     let mut table = Table::new("runs", caption, &titles);
     for run in runs {
         let text = |value: Option<String>| words(value.unwrap_or_else(|| "–".to_owned()));
@@ -299,7 +308,7 @@ fn run_table(runs: &[Summary]) -> Table {
             run.test_accuracy.map_or_else(|| number(None, loss), |test| view::interval(&test)),
             number(run.test_loss, loss),
             number(run.seconds, span),
-            text(run.when.map(utc)),
+            Cell { kind: "when", ..text(run.when.map(utc)) },
         ]);
     }
     table

@@ -1,11 +1,13 @@
 //! Plots of the training curves and of reliability, as SVG. They are drawn by kuva, a maintained crate without
 //! dependencies that draws axes, legends and ticks. The plots are light or dark like their surroundings.
 
+use std::sync::Arc;
+
 use kuva::plot::annotations::ReferenceLine;
-use kuva::plot::legend::LegendPosition;
+use kuva::plot::legend::{LegendEntry, LegendPosition, LegendShape};
 use kuva::plot::scatter::ScatterPlot;
 use kuva::plot::{ForestPlot, LinePlot};
-use kuva::prelude::{Layout, Plot};
+use kuva::prelude::{Layout, Plot, TickFormat};
 use kuva::render_to_svg;
 
 use crate::evaluate::statistics::Calibration;
@@ -17,9 +19,20 @@ const TRAIN: &str = "#8d97a3";
 const VAL: &str = "#2f7de1";
 const STEP: &str = "#d97706";
 
+/// The colours of several runs in one chart: each has a contrast of at least 3 to the light and to the dark ground of the
+/// page. The lines of the second half are also dashed, as not everybody can tell eight colours apart.
+pub const COLOURS: [&str; 8] = ["#2f7de1", "#d97706", "#12936c", "#c0479f", "#e0483e", "#0e93ad", "#8a6fe0", "#7d8894"];
+
 /// The size of a plot in pixels.
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
+/// The height that a legend below a plot adds in pixels: a margin, and a line for each entry.
+const LEGEND_MARGIN: f64 = 30.0;
+const LEGEND_LINE: f64 = 20.0;
+/// The maximum number of characters of an entry in that legend.
+const LEGEND_MOST: usize = 54;
+/// The maximum number of epochs that are marked by dots. A single epoch makes no line, so it needs its dot.
+const MOST_DOTS: usize = 12;
 /// The height of [`ranges`] in pixels: that of its axis, and that of each line.
 const RANGE_MARGIN: f64 = 90.0;
 const RANGE_LINE: f64 = 26.0;
@@ -34,8 +47,8 @@ const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{f
     [stroke=\"#000000\"]{stroke:#6f7883}}</style>";
 
 /// The curves of one quantity in training and validation; `value` returns both for an epoch. A dashed line precedes
-/// each epoch whose learning rate differs from that of the epoch before. The axes begin at 0. The vertical axis ends at
-/// `top`, or just above the data.
+/// each epoch whose learning rate differs from that of the epoch before. The axes begin at 0 and end with the data, the
+/// vertical one at `top` if it is given.
 pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn(&Epoch) -> (f64, f64)) -> String {
     let points = |pick: fn((f64, f64)) -> f64| -> Vec<(f64, f64)> {
         epochs.iter().map(|epoch| (epoch.epoch as f64, pick(value(epoch)))).collect()
@@ -45,18 +58,14 @@ pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn
         let line = LinePlot::new().with_data(points.clone()).with_color(colour).with_stroke_width(2.0);
         plots.push(line.with_legend(name).into());
         // a single epoch makes no line, so each epoch is also a dot
-        let size = if epochs.len() > 12 { 2.0 } else { 3.0 };
+        let size = if epochs.len() > MOST_DOTS { 2.0 } else { 3.0 };
         plots.push(ScatterPlot::new().with_data(points).with_color(colour).with_size(size).into());
     }
     let most = epochs.iter().map(&value).fold(0.0, |most: f64, (train, val)| most.max(train).max(val));
     let corner = if top.is_some() { LegendPosition::InsideBottomRight } else { LegendPosition::InsideTopRight };
-    let mut layout = sized(Layout::auto_from_plots(&plots))
-        .with_x_axis_min(0.0)
-        .with_x_axis_max((epochs.len() + 1) as f64)
-        .with_x_tick_step(epochs.len().div_ceil(8).max(1) as f64)
+    let mut layout = over_epochs(Layout::auto_from_plots(&plots), epochs.len())
         .with_y_axis_min(0.0)
-        .with_y_axis_max(top.unwrap_or(1.05 * most))
-        .with_x_label("epoch")
+        .with_y_axis_max(top.unwrap_or(most))
         .with_y_label(quantity)
         .with_legend_position(corner)
         .with_legend_box(false);
@@ -73,6 +82,80 @@ pub fn steps(epochs: &[Epoch]) -> Vec<(usize, f64)> {
     let all: Vec<(usize, f64)> =
         epochs.iter().zip(epochs.iter().skip(1)).filter(|(a, b)| a.lr != b.lr).map(|(_, b)| (b.epoch, b.lr)).collect();
     if all.len() > 2 && all.len() + 2 >= epochs.len() { Vec::new() } else { all }
+}
+
+/// Runs that share a colour in a chart.
+pub struct Line {
+    /// Their name in the legend.
+    pub name: String,
+    /// A percentage after each epoch, for each of the runs.
+    pub curves: Vec<Vec<f64>>,
+}
+
+/// The accuracies of several runs after each epoch.
+pub fn accuracies(quantity: &str, lines: &[Line]) -> String {
+    let (plots, layout) = overlaid(quantity, lines);
+    svg(plots, layout.with_y_axis_min(0.0).with_y_axis_max(100.0))
+}
+
+/// The errors of several runs after each epoch, on a logarithmic axis that ends with the data. An error of 0, which such an
+/// axis does not have, is drawn at its lower end, at half of the lowest other error.
+pub fn errors(quantity: &str, lines: &[Line]) -> String {
+    let all = || lines.iter().flat_map(|line| &line.curves).flatten().copied();
+    let least = all().filter(|error| *error > 0.0).fold(f64::INFINITY, f64::min);
+    let most = all().fold(0.0, f64::max);
+    let low = if least < most && all().all(|error| error > 0.0) { least } else { least / 2.0 };
+    let raised = |curve: &Vec<f64>| curve.iter().map(|error| error.max(low)).collect();
+    let raised: Vec<Line> = lines
+        .iter()
+        .map(|line| Line { name: line.name.clone(), curves: line.curves.iter().map(raised).collect() })
+        .collect();
+    let (plots, layout) = overlaid(quantity, &raised);
+    let format = TickFormat::Custom(Arc::new(|percentage: f64| percentage.to_string()));
+    svg(plots, layout.with_log_y().with_y_axis_min(low).with_y_axis_max(most).with_y_tick_format(format))
+}
+
+/// The curves of several runs, and the layout with their legend below them. The first line is drawn last, over the others.
+fn overlaid(quantity: &str, lines: &[Line]) -> (Vec<Plot>, Layout) {
+    let epochs = lines.iter().flat_map(|line| &line.curves).map(Vec::len).max().unwrap_or_default();
+    let mut plots: Vec<Plot> = Vec::new();
+    let mut legend = Vec::new();
+    for (number, (line, colour)) in lines.iter().zip(COLOURS).enumerate() {
+        let is_dashed = 2 * number >= COLOURS.len();
+        let mut own: Vec<Plot> = Vec::new();
+        for curve in &line.curves {
+            let points: Vec<(f64, f64)> = (1..).zip(curve).map(|(epoch, value)| (f64::from(epoch), *value)).collect();
+            if epochs <= MOST_DOTS || points.len() == 1 {
+                own.push(ScatterPlot::new().with_data(points.clone()).with_color(colour).with_size(2.5).into());
+            }
+            let curve = LinePlot::new().with_data(points).with_color(colour).with_stroke_width(1.75);
+            own.push(if is_dashed { curve.with_dashed() } else { curve }.into());
+        }
+        plots.splice(0..0, own);
+        legend.push(LegendEntry {
+            label: shortened(&line.name, LEGEND_MOST),
+            color: colour.to_owned(),
+            shape: LegendShape::Line,
+            dasharray: is_dashed.then(|| "8 4".to_owned()),
+        });
+    }
+    let layout = over_epochs(Layout::auto_from_plots(&plots), epochs)
+        .with_height(HEIGHT + LEGEND_MARGIN + LEGEND_LINE * lines.len() as f64)
+        .with_y_label(quantity)
+        .with_legend_entries(legend)
+        .with_legend_position(LegendPosition::OutsideBottomColumns)
+        .with_legend_col_limit(1)
+        .with_legend_box(false);
+    (plots, layout)
+}
+
+/// A layout of the usual size whose horizontal axis is that of the epochs, from 0 to the last one.
+fn over_epochs(layout: Layout, epochs: usize) -> Layout {
+    sized(layout)
+        .with_x_axis_min(0.0)
+        .with_x_axis_max(epochs as f64)
+        .with_x_tick_step(epochs.div_ceil(8).max(1) as f64)
+        .with_x_label("epoch")
 }
 
 /// The share of right answers against confidence. The diagonal is perfect calibration.
@@ -101,7 +184,7 @@ pub fn ranges(accuracies: &[(String, Spread)]) -> String {
         ForestPlot::new().with_color(VAL).with_show_null_line(false).with_cap_size(4.0).with_marker_size(4.0);
     let (mut least, mut most, mut longest) = (f64::INFINITY, f64::NEG_INFINITY, 0);
     for (name, Spread { mean, low, high, .. }) in accuracies {
-        let name = shortened(name);
+        let name = shortened(name, NAME_MOST);
         longest = longest.max(name.chars().count());
         (least, most) = (least.min(100.0 * low), most.max(100.0 * high));
         plot = plot.with_row(name, 100.0 * mean, 100.0 * low, 100.0 * high);
@@ -118,13 +201,13 @@ pub fn ranges(accuracies: &[(String, Spread)]) -> String {
     svg(plots, layout)
 }
 
-/// A name of at most [`NAME_MOST`] characters: of a longer one, its beginning and its end.
-fn shortened(name: &str) -> String {
+/// A name of at most `most` characters, an even number: of a longer one, its beginning and its end.
+fn shortened(name: &str, most: usize) -> String {
     let letters: Vec<char> = name.chars().collect();
-    if letters.len() <= NAME_MOST {
+    if letters.len() <= most {
         return name.to_owned();
     }
-    let half = NAME_MOST / 2;
+    let half = most / 2;
     let ends = [letters.iter().take(half).collect::<String>(), letters.iter().skip(letters.len() - half + 1).collect()];
     ends.join("…")
 }
@@ -176,7 +259,39 @@ mod tests {
         let svg = ranges(&[(name.to_owned(), spread(0.0)), ("fast".to_owned(), spread(0.0))]);
         assert!(svg.contains("towers-lr0.00025-raw.source-sy…") && svg.contains(">fast<"), "{svg}");
         assert!(svg.contains("viewBox=\"0 0 960 142\"") && !svg.contains(">-"), "{svg}");
-        assert_eq!(shortened(name).chars().count(), NAME_MOST);
+        assert_eq!(shortened(name, NAME_MOST).chars().count(), NAME_MOST);
+    }
+
+    /// The labels of an axis: the texts of a plot that are numbers.
+    fn numbers(svg: &str) -> Vec<f64> {
+        let texts = svg.split("</text>").filter_map(|part| part.rsplit_once('>')).map(|(_, text)| text);
+        texts.filter_map(|text| text.parse().ok()).collect()
+    }
+
+    #[test]
+    fn a_chart_of_errors_ends_with_the_data_and_draws_no_error_at_its_lower_end() {
+        let line = |name: &str, curves: &[&[f64]]| Line {
+            name: name.to_owned(),
+            curves: curves.iter().map(|curve| curve.to_vec()).collect(),
+        };
+        let lines = [line("two seeds", &[&[60.0, 4.0, 0.8], &[50.0, 3.0]]), line("<one>", &[&[20.0, 0.0]])];
+        let svg = errors("error, %", &lines);
+        assert!(svg.contains(">two seeds<") && svg.contains(">&lt;one&gt;<") && svg.contains(">error, %<"), "{svg}");
+        assert_eq!(numbers(&svg), [0.0, 1.0, 2.0, 3.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0], "{svg}");
+        assert_eq!(svg.matches(COLOURS[0]).count() - svg.matches(COLOURS[1]).count(), 4, "a line and dots more, {svg}");
+        assert!(!errors("error", &[line("perfect", &[&[0.0, 5.0]])]).contains("NaN"));
+    }
+
+    #[test]
+    fn a_chart_of_accuracies_has_as_many_lines_as_colours_and_dashes_the_second_half() {
+        let lines: Vec<Line> =
+            (0..8).map(|n| Line { name: format!("run {n}"), curves: vec![vec![10.0; 30]] }).collect();
+        let svg = accuracies("accuracy, %", &lines);
+        assert_eq!(numbers(&svg).into_iter().fold(0.0, f64::max), 100.0);
+        assert!(numbers(&svg).contains(&28.0) && svg.contains(">run 7<"));
+        // each in the plot and in the legend
+        assert_eq!(svg.matches("stroke-dasharray").count(), 8, "{svg}");
+        assert!(svg.contains("viewBox=\"0 0 480 490\""), "{svg}");
     }
 
     #[test]

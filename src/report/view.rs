@@ -409,7 +409,9 @@ fn environment(run: &Run) -> Option<Table> {
     let environment = &run.environment;
     let mut add = |what: &str, value: Option<String>| {
         if let Some(value) = value {
-            table.rows.push(vec![words(what), words(value)]);
+            // a digest is one long word
+            let kind = if ["commit", "data set"].contains(&what) { "code" } else { "" };
+            table.rows.push(vec![words(what), Cell { kind, ..words(value) }]);
         }
     };
     add("program", environment.version.as_ref().map(|version| format!("multidigit {version}")));

@@ -10,6 +10,7 @@ pub mod format;
 pub mod groups;
 mod list;
 pub mod paper;
+pub mod patterns;
 mod weights;
 
 pub use self::error::RunsError;

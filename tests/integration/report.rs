@@ -178,12 +178,48 @@ fn chosen_runs_are_compared_and_others_left_out() {
     for name in ["a", "b", "c"] {
         unfinished(&home, name, &epochs(1), None);
     }
-    home.ok(&["report", "--runs", "a,c"]);
+    let shown = || {
+        let page = page(&home);
+        ["a", "b", "c"].map(|name| page.contains(&format!("id=\"run-{name}.unfinished\"")))
+    };
+    // `--run` was the flag of version 0.1.0
+    for (flag, runs, expected) in [
+        ("--runs", "a,c", [true, false, true]),
+        ("--run", "b", [false, true, false]),
+        ("--runs", "?", [true; 3]),
+        ("--runs", "c*,b", [false, true, true]),
+    ] {
+        home.ok(&["report", flag, runs]);
+        assert_eq!(shown(), expected, "{runs}");
+    }
+    home.ok(&["report", "--set", "report.runs=[\"a*\"]"]);
+    assert_eq!(shown(), [true, false, false]);
+    for runs in ["d", "d*", "a,??"] {
+        let refused = home.call(&["report", "--runs", runs]);
+        let pattern = runs.trim_start_matches("a,");
+        let message = format!(
+            "error: `report.runs`: found \"{pattern}\"; expected the name of a run, or a pattern such as 'fcn*' that fits one \
+             of a, b, c\n"
+        );
+        assert_eq!((refused.code, refused.stderr.ends_with(&message)), (Some(2), true), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn runs_on_another_data_set_are_left_out_and_the_page_says_so() {
+    let home = tiny();
+    home.ok(&["run", "train"]);
+    let other = ["--set", "plan.seed=4"];
+    home.ok(&[&["run", "train", "--set", "train.run=seed-4"][..], &other].concat());
+    assert!(home.ok(&[&["report"][..], &other].concat()).contains("done       1 run in "));
     let page = page(&home);
-    let shown = ["a", "b", "c"].map(|name| page.contains(&format!("id=\"run-{name}.unfinished\"")));
-    assert_eq!(shown, [true, false, true]);
-    let refused = home.call(&["report", "--runs", "a,d"]);
-    let message = "error: `report.runs`: found \"d\"; expected names among a, b, c\n";
+    assert!(page.contains("id=\"run-seed-4\"") && !page.contains("id=\"run-short\""));
+    let words = "<p>1 of 2 runs is left out, since a comparison needs one data set. Trained on another one, with other \
+                 settings of <code>raw</code> or <code>plan</code>: short. ";
+    assert!(page.contains(words), "{page}");
+    let refused = home.call(&[&["report", "--runs", "sh*"][..], &other].concat());
+    let message = "error: `report.runs`: found \"sh*\", which fits only runs on another data set; expected the name of a \
+                   run, or a pattern such as 'fcn*' that fits one of seed-4\n";
     assert_eq!((refused.code, refused.stderr.ends_with(message)), (Some(2), true), "{}", refused.stderr);
 }
 

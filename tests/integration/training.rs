@@ -193,7 +193,7 @@ fn the_report_shows_runs_of_its_own_data_with_evaluations_of_their_own_weights()
     run(&all, &["train.run=new", "plan.seed=4"]);
     let page = || fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
     assert!(page().contains("id=\"run-new\"") && !page().contains("id=\"run-old\""));
-    assert!(page().contains("Trained on other data than the above, and not shown: old."));
+    assert!(page().contains("<p>1 of 2 runs is left out, ") && page().contains("</code>: old. "));
     // the run is trained again, but not evaluated again
     run(&["train", "--force"], &["train.run=new", "plan.seed=4", "train.seed=5"]);
     run(&all, &["train.run=third", "plan.seed=4"]);

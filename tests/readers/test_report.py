@@ -1,10 +1,10 @@
 """The report in a real browser: headless Chromium, spoken to by its own DevTools protocol.
 
-Three pages are made in folders of pytest's own: of a data set without runs, of an evaluated run, and of runs that never
-ended. Each is opened as a file, on a phone and on a desk, light and dark. What is looked at is what a reader would trip over:
-errors in the console, requests to anywhere, anything wider than the screen, pictures without a word for those who do not
-see them, tables without a caption, headings out of order, text that is hard to read. The model card is read by the library
-that Hugging Face reads it with.
+Four pages are made in folders of pytest's own: of a data set without runs, of an evaluated run, of the runs of a sweep, and
+of runs that never ended. Each is opened as a file, on a phone and on a desk, light and dark. What is looked at is what a
+reader would trip over: errors in the console, requests to anywhere, anything wider than the screen, pictures without a word
+for those who do not see them, tables without a caption, headings out of order, text that is hard to read. The model card is
+read by the library that Hugging Face reads it with.
 
     MULTIDIGIT                  the program, default target/release/multidigit
     MULTIDIGIT_REQUIRE_BROWSER  set and not empty: no browser is a failure, not a reason to skip
@@ -27,11 +27,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("MULTIDIGIT") or ROOT / "target" / "release" / "multidigit").resolve()
 SETTINGS = ["raw.source=synthetic", "plan.samples_per_class=8", "train.model=fcn", "train.epochs=2", "train.samples=64",
             "train.batch_size=32", "train.augment=false", "train.run=short"]
+# Runs with names as long as names are.
+SWEEP = """
+description: Four groups of runs.
+settings:
+  train: {model: towers, trunk: {channels: 4}, samples: 12800, val_samples: 64, batch_size: 32, augment: false, epochs: 2}
+grid:
+  train.learning_rate: [0.01, 0.003, 0.001, 0.00025]
+  train.seed: [0, 1, 2]
+"""
 PHONE, DESK = 390, 1280
 
 
-def call(folder, *arguments):
-    sets = [word for key in SETTINGS for word in ("--set", key)]
+def call(folder, *arguments, settings=SETTINGS):
+    sets = [word for key in settings for word in ("--set", key)]
     done = subprocess.run([PROGRAM, *arguments, *sets], cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
     return folder / "artifacts" / "report" / "index.html"
@@ -40,8 +49,11 @@ def call(folder, *arguments):
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """The page of each state, by name. The report of runs that never ended stands beside an evaluated one."""
-    none, some = (tmp_path_factory.mktemp(name) for name in ("none", "some"))
+    none, some, many = (tmp_path_factory.mktemp(name) for name in ("none", "some", "many"))
     found = {"no runs": call(none, "report"), "a run": call(some, "run", "train", "evaluate", "report")}
+    (many / "rates.yaml").write_text(SWEEP)
+    call(many, "sweep", "rates.yaml", settings=SETTINGS[:2])
+    several = call(many, "report", settings=SETTINGS[:2])
     cut = none / "artifacts" / "train" / "cut.unfinished"
     cut.mkdir(parents=True)
     (cut / "config.yaml").write_text("train: {model: fcn, learning_rate: 0.001, epochs: 30, seed: 0}\n")
@@ -50,10 +62,10 @@ def pages(tmp_path_factory):
     (cut / "stopped.json").write_text(json.dumps({"step": 9, "epoch": 3, "loss": "NaN", "message": "the loss is NaN"}))
     kept = none.with_name("no-runs.html")
     shutil.copy(found["no runs"], kept)
-    return {"no runs": kept, "a run": found["a run"], "a run that stopped": call(none, "report")}
+    return {"no runs": kept, "a run": found["a run"], "several runs": several, "a run that stopped": call(none, "report")}
 
 
-STATES = ["no runs", "a run", "a run that stopped"]
+STATES = ["no runs", "a run", "several runs", "a run that stopped"]
 
 
 @pytest.fixture(scope="module", params=[(state, width, scheme) for state in STATES for width in (PHONE, DESK)
@@ -106,6 +118,10 @@ def test_nothing_is_wider_than_the_screen(shown):
         .filter(part => part.getBoundingClientRect().right > innerWidth + 0.5)
         .map(part => part.tagName + '.' + part.className)""")
     assert wide == []
+    if width == DESK:
+        boxes = """[...document.querySelectorAll('.wide:has(table)')]
+            .map(box => [box.ariaLabel, box.scrollWidth - box.clientWidth])"""
+        assert [name for name, over in browser.value(boxes) if over > 0] == [], "a table is to be seen whole on a desk"
     if width == PHONE:
         boxes = "[...document.querySelectorAll('.map')].map(box => box.scrollWidth - box.clientWidth)"
         assert all(over <= 0 for over in browser.value(boxes)), "a map is to be seen whole on a phone"
@@ -129,6 +145,21 @@ def test_headings_pictures_and_tables_speak_to_everyone(shown):
     assert browser.value(dead.replace("a.getAttribute('href')", "'#' + CSS.escape(a.getAttribute('href').slice(1))")) == 0
     assert browser.value("new Set([...document.querySelectorAll('[id]')].map(p => p.id)).size") == browser.value(
         "document.querySelectorAll('[id]').length")
+
+
+def test_the_chart_of_several_runs_names_them(shown):
+    (state, width, scheme), _, browser = shown
+    charts = browser.value("[...document.querySelectorAll('.overlay img')].map(image => image.alt)")
+    if state != "several runs":
+        assert charts == [], "there is nothing to compare"
+        return
+    (alt,) = charts
+    assert alt.startswith("Accuracy on val after each epoch. ")
+    groups = browser.value("[...document.querySelectorAll('table')].find(t => t.caption.textContent.includes('seed alone'))"
+                           "?.querySelectorAll('tbody tr').length")
+    assert groups == alt.count(", 3 seeds, ") == 4
+    box = "(b => b.width > 300 && b.right <= innerWidth)(document.querySelector('.overlay img').getBoundingClientRect())"
+    assert browser.value(box)
 
 
 def test_light_is_light_dark_is_dark_and_both_can_be_read(shown):

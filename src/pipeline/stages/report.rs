@@ -14,6 +14,7 @@ use crate::pipeline::{Outcome, Pipeline, Request, Stage, key};
 use crate::progress::Progress;
 use crate::record::{Key, Record};
 use crate::report;
+use crate::runs::patterns::fits;
 use crate::runs::{self, Run, Runs};
 
 /// The definition of the stage.
@@ -29,7 +30,7 @@ impl Definition for Report {
     }
 
     fn version(&self) -> u32 {
-        6
+        7
     }
 
     fn inputs(&self, _: &Config) -> &'static [Input] {
@@ -79,15 +80,12 @@ impl Definition for Report {
             }
         }
         let chosen = &pipeline.config.report.runs;
-        if let Some(unknown) = chosen.iter().find(|name| runs.iter().all(|run| run.name != **name)) {
-            let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-            let expected = match names[..] {
-                [] => "none, as there are no runs on this data set".to_owned(),
-                _ => format!("names among {}", names.join(", ")),
-            };
-            return Err(Error::value("report.runs", format!("{unknown:?}"), expected));
+        if let Some(unknown) = chosen.iter().find(|pattern| !runs.iter().any(|run| fits(pattern, &run.name))) {
+            return Err(no_such_run(unknown, &runs, &others));
         }
-        runs.retain(|run| chosen.is_empty() || chosen.contains(&run.name));
+        let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|pattern| fits(pattern, name));
+        runs.retain(|run| is_chosen(&run.name));
+        others.retain(|name| is_chosen(name));
         runs::sort(&mut runs);
         let digest = |stage: Stage| Some((stage.name(), pipeline.record(stage).ok()??.content));
         let content = report::Content {
@@ -104,6 +102,20 @@ impl Definition for Report {
     fn amount(&self, record: &Record) -> String {
         format!("{} run{}", record.rows, if record.rows == 1 { "" } else { "s" })
     }
+}
+
+/// The error for a pattern that fits no run on the data set. `others` are the names of the runs on other data.
+fn no_such_run(pattern: &str, runs: &[Run], others: &[String]) -> Error {
+    let on_other_data = match others.iter().any(|name| fits(pattern, name)) {
+        true => ", which fits only runs on another data set",
+        false => "",
+    };
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    let expected = match names[..] {
+        [] => "none, as there are no runs on this data set".to_owned(),
+        _ => format!("the name of a run, or a pattern such as 'fcn*' that fits one of {}", names.join(", ")),
+    };
+    Error::value("report.runs", format!("{pattern:?}{on_other_data}"), expected)
 }
 
 /// The content of a run without a record: the digests of the files that the report reads. The weights, which change in
