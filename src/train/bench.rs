@@ -80,7 +80,7 @@ pub fn run(
         true => Epochs::augmented(&split, augment, |_| Ok(None)),
         false => Epochs::plain(&split),
     };
-    let data = Data { digest: Digest::of(b"noise"), epochs, val: &split };
+    let data = Data { digest: Digest::of(b"noise"), epochs, val: &split, picture: None };
     let per_round = steps.div_ceil(ROUNDS);
     let batches = batch_count(split.len(), config.batch_size);
     // one more batch than is measured, because the first one is made before the measurement

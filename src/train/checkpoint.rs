@@ -53,6 +53,9 @@ pub struct TrainingState {
     pub metrics: Digest,
     /// The digest of the environment file.
     pub environment: Digest,
+    /// The points of TensorBoard's curves within the epochs. They are nowhere else, and the curves are written again when
+    /// the run is resumed.
+    pub points: Vec<Point>,
 }
 
 /// The epoch with the lowest validation loss.
@@ -62,6 +65,23 @@ pub struct Best {
     pub epoch: usize,
     /// The validation loss of the epoch.
     pub loss: f64,
+}
+
+/// A point of the curves within the epochs, as TensorBoard shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    /// The number of finished steps.
+    pub step: u64,
+    /// The mean loss over the images of the last step or, on a GPU, of the last steps that it ran without the host.
+    #[serde(with = "exact")]
+    pub loss: f64,
+    /// The learning rate of the last step.
+    #[serde(with = "exact")]
+    pub rate: f64,
+    /// The time since the begin of the epoch, in seconds.
+    #[serde(with = "exact")]
+    pub seconds: f64,
 }
 
 impl TrainingState {
@@ -79,6 +99,7 @@ impl TrainingState {
             adam_steps: 0,
             metrics: Digest::of(b""),
             environment,
+            points: Vec::new(),
         }
     }
 
@@ -89,7 +110,7 @@ impl TrainingState {
     }
 }
 
-/// A [`TrainingState`] as stored in a checkpoint: one object without nesting.
+/// A [`TrainingState`] as stored in a checkpoint: one object, in which only the points have fields of their own.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
@@ -116,12 +137,15 @@ struct Text {
     adam_steps: i32,
     metrics: Digest,
     environment: Digest,
+    /// Checkpoints from before have none.
+    #[serde(default)]
+    points: Vec<Point>,
 }
 
 impl From<Text> for TrainingState {
     fn from(text: Text) -> TrainingState {
         let Text { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, .. } = text;
-        let Text { images, loss, correct, correct_digits, .. } = text;
+        let Text { images, loss, correct, correct_digits, points, .. } = text;
         TrainingState {
             identity,
             epoch,
@@ -139,13 +163,15 @@ impl From<Text> for TrainingState {
             adam_steps,
             metrics,
             environment,
+            points,
         }
     }
 }
 
 impl From<TrainingState> for Text {
     fn from(state: TrainingState) -> Text {
-        let TrainingState { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, .. } = state;
+        let TrainingState { identity, epoch, batch, step, seconds, adam_steps, metrics, environment, points, .. } =
+            state;
         let Scores { images, loss, correct, correct_digits } = state.scores;
         let ScheduleState { rate, best, bad_epochs, cooldown } = state.schedule;
         Text {
@@ -167,6 +193,7 @@ impl From<TrainingState> for Text {
             adam_steps,
             metrics,
             environment,
+            points,
         }
     }
 }

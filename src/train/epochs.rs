@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use serde_json::{Map, Value};
+
 use crate::augment::apply::{Scratch, Transform};
 use crate::augment::exchange::Exchange;
 use crate::augment::{self, Augmenter};
@@ -36,6 +38,11 @@ impl<'a> Epochs<'a> {
         stored: impl Fn(usize) -> Result<Option<Split>> + Sync + 'a,
     ) -> Epochs<'a> {
         Epochs { train, augmented: Some(Augmented { config, stored: Box::new(stored) }) }
+    }
+
+    /// The settings of the augmentation; `None` if the images are not augmented.
+    pub fn settings(&self) -> Option<Map<String, Value>> {
+        self.augmented.as_ref().map(|augmented| augment::pixel_settings(augmented.config))
     }
 
     /// The training split, not augmented.

@@ -49,6 +49,23 @@ const MAX_DIGITS: usize = 64;
 /// line, so a longer one is rejected before.
 const MAX_LINE: usize = 64 << 10;
 
+/// The decimals of the images per second and of the seconds in the table.
+const RATE_DECIMALS: usize = 1;
+const SECONDS_DECIMALS: usize = 3;
+
+impl Epoch {
+    /// The epoch with its speed and its time as the table holds them. An interrupted run, which reads them from there, then goes
+    /// on with the numbers of one that was never interrupted.
+    pub fn rounded(self) -> Epoch {
+        let rounded = |value: f64, decimals: usize| {
+            let scale = 10f64.powi(decimals as i32);
+            (value * scale).round() / scale
+        };
+        let images_per_second = rounded(self.images_per_second, RATE_DECIMALS);
+        Epoch { images_per_second, seconds: rounded(self.seconds, SECONDS_DECIMALS), ..self }
+    }
+}
+
 fn header(digits: usize) -> Vec<String> {
     let each = |split: &'static str| (1..=digits).map(move |digit| format!("{split}_accuracy_{digit}"));
     COLUMNS.into_iter().map(str::to_owned).chain(each("train")).chain(each("val")).collect()
@@ -110,7 +127,7 @@ pub fn text(digits: usize, epochs: &[Epoch]) -> String {
     let row = |e: &Epoch| {
         let mut row = vec![e.epoch.to_string()];
         row.extend([e.lr, e.train_loss, e.train_accuracy, e.val_loss, e.val_accuracy].map(|value| value.to_string()));
-        row.extend([format!("{:.1}", e.images_per_second), format!("{:.3}", e.seconds)]);
+        row.extend([format!("{:.RATE_DECIMALS$}", e.images_per_second), format!("{:.SECONDS_DECIMALS$}", e.seconds)]);
         row.extend(e.train_digits.iter().chain(&e.val_digits).map(f64::to_string));
         row
     };
@@ -144,8 +161,11 @@ mod tests {
         };
         write(&path, 2, &[]).unwrap();
         assert_eq!(read(&path).unwrap(), []);
-        write(&path, 2, std::slice::from_ref(&epoch)).unwrap();
-        assert_eq!(read(&path).unwrap(), [epoch]);
+        let measured = Epoch { images_per_second: 312.345_678, seconds: 2.0 / 3.0, ..epoch.clone() }.rounded();
+        for epoch in [epoch, measured] {
+            write(&path, 2, std::slice::from_ref(&epoch)).unwrap();
+            assert_eq!(read(&path).unwrap(), [epoch]);
+        }
         let header = "epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,images_per_second,seconds,\
                       train_accuracy_1,train_accuracy_2,val_accuracy_1,val_accuracy_2";
         for line in

@@ -38,13 +38,15 @@ pub use self::config::{Config, Device, no_cuda};
 pub use self::error::{TrainError, or_device_memory};
 use std::path::Path;
 
+use image::RgbImage;
 use serde::Serialize;
+use serde_json::json;
 
 use self::batch::{Normalise, Scores, batch_count};
 use self::checkpoint::TrainingState;
 use self::environment::Environment;
 use self::epochs::Epochs;
-use self::events::Events;
+use self::events::{Events, Start};
 use self::gpu::{Gpu, Opened};
 use self::learner::Learner;
 use self::loader::Loader;
@@ -92,6 +94,8 @@ pub struct Data<'a> {
     pub epochs: Epochs<'a>,
     /// The validation split.
     pub val: &'a Split,
+    /// A picture of the augmentation, for TensorBoard.
+    pub picture: Option<RgbImage>,
 }
 
 /// The folder of the weights, within the folder of a run.
@@ -176,7 +180,10 @@ pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress:
     };
     files::remove(&out.join(STOPPED))?;
     metrics::write(&out.join(metrics::FILE), data.epochs.train().digits, &epochs)?;
-    let events = Events::create(out, Environment::read(out)?.started, &epochs)?;
+    let settings = json!({"train": config, "augment": data.epochs.settings()});
+    let time = Environment::read(out)?.started;
+    let start = Start { time, steps: batches as u64, settings: &settings, picture: data.picture.as_ref() };
+    let events = Events::create(out, &start, &state.points, &epochs)?;
     let gpu = opened.map(|opened| Gpu::new(opened, config, data, images, &learner, begun));
     let gpu = gpu.transpose().map_err(too_much)?;
     std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::batch::{Normalise, Scores, forward};
-use super::checkpoint::{self, Best, TrainingState};
+use super::checkpoint::{self, Best, Point, TrainingState};
 use super::events::Events;
 use super::gpu::Gpu;
 use super::learner::Learner;
@@ -29,6 +29,9 @@ const VALIDATION_BATCH: usize = 500;
 /// The number of images that a GPU processes before the host checks it. A large GPU takes some hundredths of a second,
 /// so that the check costs nothing; a small one still reacts to Ctrl-C quickly enough.
 const STRETCH: usize = 6400;
+
+/// The maximum number of points in each epoch of TensorBoard's curves. A checkpoint holds all of them, so they are few.
+const POINTS: usize = 20;
 
 /// The device that computes the steps.
 pub enum Engine<'scope> {
@@ -81,6 +84,7 @@ impl Training<'_, '_, '_> {
                 self.state.epoch
             ));
         }
+        self.events.end()?;
         // a finished run is only continued from its last checkpoint
         files::remove(&self.out.join(checkpoint::PREVIOUS))?;
         let Training { state, epochs, learner, images, .. } = self;
@@ -108,8 +112,10 @@ impl Training<'_, '_, '_> {
             gpu.begin(&self.learner.network, self.data, self.state.epoch, first, &factors)?;
         }
         while self.state.batch < self.batches {
+            let (batch, sum) = (self.state.batch, self.state.scores.loss);
             let images = self.steps()?;
             self.state.seconds = before + begun.elapsed().as_secs_f64();
+            self.add_point(batch, (self.state.scores.loss - sum) / images as f64)?;
             if self.config.checkpoint_every_steps.is_some_and(|steps| self.state.step.is_multiple_of(steps)) {
                 self.save()?;
             }
@@ -148,7 +154,8 @@ impl Training<'_, '_, '_> {
             val_digits: validation.digit_accuracy(),
             images_per_second: self.images as f64 / self.state.seconds,
             seconds: self.state.seconds + begun.elapsed().as_secs_f64(),
-        };
+        }
+        .rounded();
         if !row.val_loss.is_finite() {
             return Err(self.stop(row.val_loss)?);
         }
@@ -185,6 +192,21 @@ impl Training<'_, '_, '_> {
         Ok(images)
     }
 
+    /// Adds a point to TensorBoard's curves if the steps since `batch` complete a further [`POINTS`]th of the epoch, as the
+    /// last step does. `loss` is the mean loss of these steps: of one on the CPU, of several on a GPU, which the host would
+    /// have to wait for if it wanted the loss of each. A point depends on nothing before these steps, so a resumed training
+    /// has the points of one that was never interrupted.
+    fn add_point(&mut self, batch: usize, loss: f64) -> Result<()> {
+        let completed = |batch: usize| batch * POINTS / self.batches;
+        if completed(batch) == completed(self.state.batch) {
+            return Ok(());
+        }
+        let TrainingState { step, seconds, .. } = self.state;
+        let point = Point { step, loss, rate: self.schedule.rate(step - 1), seconds };
+        self.state.points.push(point);
+        self.events.add_point(&point)
+    }
+
     /// Runs one step of the optimiser.
     fn step(&mut self, batch: Batch) -> Result<()> {
         let step = self.learner.step(&batch, self.state.step, self.schedule.rate(self.state.step))?;
@@ -206,7 +228,7 @@ impl Training<'_, '_, '_> {
         if row.val_loss < state.best.loss {
             state.best = Best { epoch: row.epoch, loss: row.val_loss };
         }
-        self.events.add(&row)?;
+        self.events.add_epoch(&row)?;
         self.epochs.push(row);
         metrics::write(&self.out.join(metrics::FILE), self.learner.network.shape().digits, &self.epochs)?;
         (state.epoch, state.batch, state.seconds) = (state.epoch + 1, 0, 0.0);

@@ -66,7 +66,7 @@ pub fn train_watched(
     out: &Path,
     progress: &Progress,
 ) -> Result<train::TrainingSummary, Error> {
-    let data = Data { digest: Digest::of(b"bars"), epochs: Epochs::plain(train), val };
+    let data = Data { digest: Digest::of(b"bars"), epochs: Epochs::plain(train), val, picture: None };
     train::run(config, &data, Digest::of_json(&serde_json::json!(config)), out, progress)
 }
 
@@ -187,7 +187,7 @@ fn every_epoch_asks_for_the_pixels_of_every_image_once() {
     let config = Config { model: Model::ResNet, epochs: 2, batch_size: 4, samples: Some(7), ..Config::default() };
     let augment = augment::Config::default();
     let epochs = Epochs::augmented(&train, &augment, stored);
-    let data = Data { digest: Digest::of(b"bars"), epochs, val: &val };
+    let data = Data { digest: Digest::of(b"bars"), epochs, val: &val, picture: None };
     let batches = 2 * batch::batch_count(7, 4);
     let mut seen = std::thread::scope(|scope| {
         let mut loader = Loader::start(scope, &config, &data, 7, [0, 0]);

@@ -8,7 +8,7 @@ use multidigit::error::Error;
 use multidigit::networks::Model;
 use multidigit::progress::{Event, Progress};
 use multidigit::shards::Split;
-use multidigit::train::{Config, TrainingSummary, metrics};
+use multidigit::train::{Config, TrainingSummary, checkpoint, metrics};
 use multidigit_nn::schedule::Kind;
 
 use super::Home;
@@ -82,7 +82,32 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
         assert_eq!(average(home.path()).is_some(), ema.is_some());
         assert_eq!(rows(home.path()), rows(whole.path()));
         assert_eq!((summary.steps, summary.epochs.len()), (9, 3));
+        assert_eq!(points(home.path()), points(whole.path()), "{model}: interruptions changed TensorBoard's curves");
+        assert_eq!(points(whole.path()).len(), 9, "a short epoch has a point for every step");
     }
+}
+
+/// The points of TensorBoard's curves within the epochs, without their times.
+fn points(folder: &Path) -> Vec<(u64, f64, f64)> {
+    let state = checkpoint::find(folder).unwrap().unwrap().state;
+    state.points.iter().map(|point| (point.step, point.loss, point.rate)).collect()
+}
+
+#[test]
+fn the_events_of_a_resumed_run_are_those_that_it_wrote_before() {
+    let (train, val) = (bars(1, 50, 16, 16), bars(2, 10, 16, 16));
+    let config = Config { model: Model::Towers, epochs: 3, batch_size: 2, ..Config::default() };
+    let home = tempfile::tempdir().unwrap();
+    let again = || {
+        train_watched(&config, &train, &val, home.path(), &Progress::silent()).unwrap();
+        let is_events = |path: &std::path::PathBuf| path.to_string_lossy().contains("tfevents");
+        let files = std::fs::read_dir(home.path()).unwrap().map(|file| file.unwrap().path()).filter(is_events);
+        files.map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>()
+    };
+    let written = again();
+    assert_eq!((written.len(), points(home.path()).len()), (1, 60), "at most 20 points in an epoch of 25 steps");
+    // the checkpoint of the last epoch stands, so nothing is left to train
+    assert!(again() == written);
 }
 
 fn tiny() -> Home {

@@ -29,6 +29,8 @@ import yaml
 from PIL import Image
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.plugins.hparams.api_pb2 import Status
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "python"))
@@ -37,6 +39,7 @@ from multidigit import models
 PROGRAM = Path(os.environ.get("MULTIDIGIT") or ROOT / "target" / "release" / "multidigit").resolve()
 WEIGHTS = ("best", "last", "ema")
 EPOCHS = 2
+STEPS = 2  # of an epoch
 RATE = 5e-4
 MEAN, STD = 0.1307, 0.3081
 SETTINGS = ["raw.source=synthetic", "plan.samples_per_class=4", "augment.epochs=0", f"train.epochs={EPOCHS}",
@@ -278,23 +281,65 @@ def test_the_environment_says_what_the_run_ran_on(run):
     assert 0 <= time.time() - environment["started"] < 24 * 3600
 
 
-def test_tensorboard_reads_the_same_numbers_as_the_table(run):
+def events_of(run):
     found = list(run.folder.glob("events.out.tfevents.*.multidigit"))
     assert len(found) == 1
     events = EventAccumulator(str(run.folder))
     events.Reload()
-    columns = {"learning_rate": "lr", "images_per_second": "images_per_second"}
+    return events
+
+
+def test_tensorboard_reads_the_same_numbers_as_the_table(run):
+    events = events_of(run)
+    columns = {"epoch": "epoch", "images_per_second": "images_per_second", "loss/train_epoch": "train_loss",
+               "loss/val": "val_loss"}
     for split in ("train", "val"):
-        columns |= {f"loss/{split}": f"{split}_loss", f"accuracy/{split}": f"{split}_accuracy"}
+        columns |= {f"accuracy/{split}": f"{split}_accuracy"}
         columns |= {f"accuracy_digit_{digit}/{split}": f"{split}_accuracy_{digit}" for digit in (1, 2)}
-    assert set(events.Tags()["scalars"]) == columns.keys()
+    assert set(events.Tags()["scalars"]) == columns.keys() | {"loss/train", "learning_rate"}
     table = table_of(run)
     for tag, column in columns.items():
         scalars = events.Scalars(tag)
-        assert [scalar.step for scalar in scalars] == table["epoch"].tolist()
-        # An event holds f32; the table holds images per second to one decimal.
-        close = {"abs": 0.051} if tag == "images_per_second" else {"rel": 1e-7, "abs": 0}
-        assert [scalar.value for scalar in scalars] == pytest.approx(table[column].tolist(), **close), tag
+        assert [scalar.step for scalar in scalars] == (STEPS * table["epoch"]).tolist()
+        # an event holds f32
+        assert [scalar.value for scalar in scalars] == pytest.approx(table[column].tolist(), rel=1e-7, abs=0), tag
     times = [scalar.wall_time for scalar in events.Scalars("loss/val")]
     began = json.loads((run.folder / "env.json").read_text(encoding="utf-8"))["started"]
     assert began <= events.FirstEventTimestamp() <= times[0] <= times[-1] <= time.time() + 1
+
+
+def test_tensorboard_reads_the_loss_and_the_learning_rate_of_every_step_of_a_short_epoch(run):
+    events, table = events_of(run), table_of(run)
+    losses, rates = events.Scalars("loss/train"), events.Scalars("learning_rate")
+    assert [scalar.step for scalar in losses] == [scalar.step for scalar in rates] == list(range(1, EPOCHS * STEPS + 1))
+    assert [scalar.value for scalar in rates] == pytest.approx([RATE] * len(rates), rel=1e-7)
+    # the batches of an epoch are equally large, so its loss is the mean of theirs
+    means = np.reshape([scalar.value for scalar in losses], (EPOCHS, STEPS)).mean(1)
+    assert means.tolist() == pytest.approx(table["train_loss"].tolist(), rel=1e-6)
+    times = [scalar.wall_time for scalar in losses]
+    ends = [scalar.wall_time for scalar in events.Scalars("loss/val")]
+    assert times == sorted(times) and times[STEPS - 1] <= ends[0] <= times[STEPS] and times[-1] <= ends[-1]
+
+
+def test_tensorboard_shows_the_settings_in_its_tab_hparams(run):
+    plugins = events_of(run).PluginTagToContent("hparams")
+    assert set(plugins) == {hparams.SESSION_START_INFO_TAG, hparams.SESSION_END_INFO_TAG}
+    start = hparams.parse_session_start_info_plugin_data(plugins[hparams.SESSION_START_INFO_TAG])
+    end = hparams.parse_session_end_info_plugin_data(plugins[hparams.SESSION_END_INFO_TAG])
+    assert end.status == Status.Value("STATUS_SUCCESS") and end.end_time_secs > start.start_time_secs > 0
+    told = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
+    expected = {"train.model": run.model, "train.learning_rate": RATE, "train.epochs": EPOCHS, "train.ema": 0.9,
+                "train.augment": True, "train.schedule": "plateau", "augment.affine.translate": "[0.1,0.1]"}
+    assert {name: told.get(name) for name in expected} == expected
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["train"]
+    unset = {f"train.{name}" for name, value in config.items() if value is None}
+    assert not told.keys() & (unset | {"train.run", "train.checkpoint_every_steps"})
+
+
+def test_tensorboard_shows_a_picture_of_the_augmentation(run, home):
+    (image,) = events_of(run).Images("augmentation")
+    multidigit(home, "preview", "augment", "--rows", "4", "--out", f"{run.folder.name}.png",
+               *(word for setting in SETTINGS for word in ("--set", setting)))
+    shown, drawn = Image.open(io.BytesIO(image.encoded_image_string)), Image.open(home / f"{run.folder.name}.png")
+    assert (image.width, image.height, image.step) == (*drawn.size, 0)
+    assert shown.convert("RGB").tobytes() == drawn.convert("RGB").tobytes()

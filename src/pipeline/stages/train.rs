@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::augment;
+use crate::augment::{self, preview};
 use crate::config::Config;
 use crate::dataset::is_shard_of;
 use crate::digest::Digest;
@@ -40,6 +40,10 @@ const UNKEYED: [&str; 2] = ["run", "checkpoint_every_steps"];
 
 /// The setting that names the weights to start from, and the input that is their content.
 const INIT: &str = "init";
+
+/// The numbers of images and of epochs in the picture of the augmentation for TensorBoard.
+const PICTURE_ROWS: usize = 4;
+const PICTURE_EPOCHS: usize = 6;
 
 /// The settings of `train` that did not exist when the stage got its version. At its default, such a setting is not in
 /// the key, so that the runs from before stay fresh.
@@ -157,6 +161,10 @@ impl Definition for Train {
         let (config, augment) = (&pipeline.config.train, &pipeline.config.augment);
         pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train") || is_shard_of(path, "val"))?;
         let data = pipeline.folder(Stage::Dataset).join(DATA);
+        // Drawn before the splits are read, as it may read all images itself. There is none of images that are too large for
+        // a picture; any other error is met again below.
+        let draw = || preview::draw(augment, &pipeline.folder(Stage::Dataset), PICTURE_ROWS, PICTURE_EPOCHS).ok();
+        let picture = config.augment.then(draw).flatten();
         let train = read_split(&data, "train", config.samples)?;
         let val = read_split(&data, "val", config.val_samples)?;
         let (folder, record) = (pipeline.folder(Stage::Augment), pipeline.record(Stage::Augment)?);
@@ -174,7 +182,7 @@ impl Definition for Train {
             true => Epochs::augmented(&train, augment, stored),
             false => Epochs::plain(&train),
         };
-        let data = train::Data { digest: pipeline.content(Stage::Dataset)?, epochs, val: &val };
+        let data = train::Data { digest: pipeline.content(Stage::Dataset)?, epochs, val: &val, picture };
         let init = init(pipeline)?;
         if let Some(path) = &init
             && Some(&Digest::of_file(path)?) != key.inputs.get(INIT)
