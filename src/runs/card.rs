@@ -1,5 +1,8 @@
 //! The model card: `README.md` beside the metrics of an evaluated network, with the YAML header that Hugging Face
 //! reads. Its text is the template `card.md`.
+//!
+//! The header's `library_name` is that of this project, whose Python package loads the weights. No library that Hugging Face
+//! knows does: with `candle` or `pytorch`, its page would offer code that knows no such network.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -6,7 +6,10 @@ use std::path::Path;
 use multidigit::evaluate::forward::Predictions;
 use multidigit::evaluate::metrics::VERSION;
 use multidigit::evaluate::{self, Metrics, SplitMetrics};
-use multidigit::runs::{Place, Run};
+use multidigit::networks::Model;
+use multidigit::plan::table;
+use multidigit::runs::{Place, Run, card};
+use multidigit::shards::Shards;
 use multidigit::train::metrics::Epoch;
 use multidigit::{augment, report, train};
 use serde_json::{Value, json};
@@ -256,6 +259,45 @@ fn answers(split: &multidigit::shards::Split, images: usize) -> Predictions {
         }
     }
     all
+}
+
+#[test]
+fn the_words_of_a_model_card_are_those_that_were_read_and_approved() {
+    let home = Home::with(&["raw.source=synthetic", "plan.samples_per_class=6"]);
+    home.ok(&["run", "dataset"]);
+    let data = home.path("artifacts/dataset/data");
+    let facts = table::facts(Shards::open(&data, "train").unwrap().first()).unwrap();
+    let config = train::Config {
+        model: Model::Towers,
+        learning_rate: 0.01,
+        epochs: 4,
+        ema: Some(0.99),
+        ..train::Config::default()
+    };
+    let folder = home.path("towers-lr0.01-seed0-ema0.99");
+    fs::create_dir(&folder).unwrap();
+    train::metrics::write(&folder.join("metrics.csv"), 2, &epochs(4)).unwrap();
+    let settings = json!({"train": config, "augment": augment::Config::default()});
+    let place = Place { folder, settings: Some(settings), finished: Some(1_700_000_000), ..Place::default() };
+    let split = |name: &str| {
+        let split = multidigit::shards::read_split(&data, name, None).unwrap();
+        SplitMetrics::new(name, &split.index, &answers(&split, split.len()))
+    };
+    let metrics = Metrics {
+        version: VERSION,
+        model: Model::Towers,
+        parameters: 42_554,
+        weights: evaluate::Weights::Ema,
+        epoch: 4,
+        digits: 2,
+        image_size: [64, 64],
+        data: Vec::new(),
+        splits: vec![split("val"), split("test")],
+    };
+    let card = card::card(&Run::read(&place).unwrap(), &metrics, &facts);
+    insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true, snapshot_path => "../golden"}, {
+        insta::assert_snapshot!("card", card);
+    });
 }
 
 /// The text of a page, one line for each piece: without tags, styles and images, but with their alternative texts.

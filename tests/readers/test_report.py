@@ -188,6 +188,27 @@ def test_a_page_is_small(pages):
     assert all(page.stat().st_size < 5_000_000 for page in pages.values())
 
 
+def test_the_header_of_the_model_card_of_an_average_has_every_field():
+    """The card in tests/golden, which tests/integration/report.rs compares with the program's own."""
+    card = ModelCard((ROOT / "tests" / "golden" / "card.snap").read_text(encoding="utf-8").split("---\n", 2)[2])
+    header = card.data.to_dict()
+    index = header.pop("model-index")
+    assert header == {"license": "cc0-1.0", "library_name": "multidigit", "pipeline_tag": "image-classification",
+                      "tags": ["mnist", "multi-label", "safetensors", "towers"], "metrics": ["accuracy", "f1"]}
+    (model,) = index
+    assert model["name"] == "towers-lr0.01-seed0-ema0.99"
+    assert [result["dataset"]["split"] for result in model["results"]] == ["val", "test"]
+    for result in model["results"]:
+        assert result["task"] == {"type": "image-classification", "name": "Multi-digit recognition"}
+        assert (result["dataset"]["name"], result["dataset"]["type"]) == ("DoubleSynthetic", "doublesynthetic")
+        kinds = [metric["type"] for metric in result["metrics"]]
+        assert kinds == ["accuracy", "loss", "accuracy", "f1", "accuracy", "f1", "ece"]
+        assert all(isinstance(metric["value"], (int, float)) for metric in result["metrics"])
+    words = ("one head for all digits. Trained by", "the weights are the moving average after epoch 4.",
+             "| `train.ema` | 0.99 |", "Or load `weights/ema.safetensors`")
+    assert [word for word in words if word not in card.text] == []
+
+
 def test_the_model_card_says_in_its_header_what_metrics_json_says(pages):
     home = pages["a run"].parents[1]
     metrics = json.loads((home / "evaluate" / "short" / "metrics.json").read_text())
