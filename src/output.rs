@@ -39,7 +39,7 @@ pub fn part(stage: Stage, share: Share, PartWritten { written, found, of }: &Par
 /// The status of every stage.
 pub fn status(all: &[Status]) -> String {
     let mut out = String::new();
-    for Status { stage, freshness, remarks } in all {
+    for Status { stage, freshness, remarks, .. } in all {
         match freshness {
             Freshness::Stale(reasons) => out.push_str(&format!("{stage:9} stale  {}\n", reasons.join("; "))),
             Freshness::Fresh(record) => {
@@ -52,7 +52,29 @@ pub fn status(all: &[Status]) -> String {
             out.push_str(&format!("{:9}        {remark}\n", ""));
         }
     }
+    let mut flags: Vec<String> = Vec::new();
+    for text in all.iter().flat_map(|status| &status.made_with) {
+        let flag = format!("--set {}", word(text));
+        if !flags.contains(&flag) {
+            flags.push(flag);
+        }
+    }
+    if !flags.is_empty() {
+        out.push_str(&format!(
+            "\nOutputs were made with other settings than the present ones. To keep them, add to this and every other command:\n\
+             {}\nWithout that, `multidigit run` makes them anew.\n",
+            flags.join(" ")
+        ));
+    }
     out
+}
+
+/// A text as one word of a shell.
+fn word(text: &str) -> String {
+    match text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,".contains(c)) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 /// The verdicts of a verification.

@@ -16,7 +16,7 @@ use crate::files::{self, Stamp};
 mod key;
 pub mod seal;
 
-pub use key::Key;
+pub use key::{Change, Key};
 
 /// The name of the record's file in a stage's folder.
 pub const FILE: &str = "record.json";

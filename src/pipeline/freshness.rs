@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::json;
+
 use super::{Pipeline, Stage};
+use crate::config::{self, Config};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::pipeline::PipelineError;
-use crate::record::Record;
+use crate::record::{Change, Record};
 
 /// Whether a stage has to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +29,9 @@ pub struct Status {
     pub freshness: Freshness,
     /// Further facts about a fresh output, a sentence each.
     pub remarks: Vec<String>,
+    /// The overrides, such as `plan.seed=7`, with which a stale output has the settings that it was made with. Empty if it
+    /// was made with the present ones, and for a run, which has a name of its own for other settings.
+    pub made_with: Vec<String>,
 }
 
 impl Pipeline {
@@ -38,7 +44,7 @@ impl Pipeline {
             // a stage that only shows an input does not need it, so that input need not be fresh
             let stale_inputs = stale.iter().copied().filter(|&input| !stage.shows(input, &self.config)).collect();
             let mut freshness = self.freshness(stage, &stale_inputs)?;
-            let mut remarks = Vec::new();
+            let (mut remarks, mut made_with) = (Vec::new(), Vec::new());
             match &mut freshness {
                 Freshness::Fresh(record) => remarks = definition.remarks(self, record),
                 Freshness::Stale(reasons) => {
@@ -48,12 +54,28 @@ impl Pipeline {
                             Err(error) => reasons.push(format!("would be refused: {error}")),
                         }
                     }
+                    if !definition.is_per_run() {
+                        made_with = self.made_with(stage);
+                    }
                     stale.insert(stage);
                 }
             }
-            all.push(Status { stage, freshness, remarks });
+            all.push(Status { stage, freshness, remarks, made_with });
         }
         Ok(all)
+    }
+
+    /// The overrides with which the settings are those that the existing output of a stage was made with.
+    fn made_with(&self, stage: Stage) -> Vec<String> {
+        let (Ok(Some(record)), Ok((key, _))) = (self.record(stage), self.key(stage)) else { return Vec::new() };
+        let defaults = json!(Config::default());
+        let text = |Change { path, old, .. }: &Change| {
+            let default = || defaults.pointer(&format!("/{}", path.replace('.', "/"))).cloned();
+            Some(format!("{path}={}", config::scalar(&old.clone().or_else(default)?)))
+        };
+        let changes = key.changes_since(&record.key);
+        // a key may have more than settings, and a record those of another version
+        changes.iter().filter_map(text).filter(|text| self.config.with(text).is_ok()).collect()
     }
 
     /// Whether a stage is fresh, given that the stages in `pending` are not.

@@ -3,6 +3,7 @@
 //! A key never contains source text, nor anything that cannot change the output, such as mirrors.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,6 +27,13 @@ impl Key {
         Digest::of_json(&serde_json::json!(self))
     }
 
+    /// The settings in which this key differs from the key `old`.
+    pub fn changes_since(&self, old: &Key) -> Vec<Change> {
+        let mut changes = Vec::new();
+        differences(Some(&old.settings), Some(&self.settings), "", &mut changes);
+        changes
+    }
+
     /// The reasons why an output with the key `old` does not fit this key: each setting that differs (old
     /// -> new), and each input.
     pub fn reasons_against(&self, old: &Key) -> Vec<String> {
@@ -33,7 +41,7 @@ impl Key {
         if self.version != old.version {
             reasons.push(format!("the stage's version: {} -> {}", old.version, self.version));
         }
-        differences(Some(&old.settings), Some(&self.settings), "", &mut reasons);
+        reasons.extend(self.changes_since(old).iter().map(Change::to_string));
         for (name, digest) in &self.inputs {
             match old.inputs.get(name) {
                 Some(before) if before == digest => {}
@@ -48,8 +56,26 @@ impl Key {
     }
 }
 
+/// A setting that differs between two keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The dotted path of the setting.
+    pub path: String,
+    /// The value in the old key; `None` if it is the default, which a key need not have.
+    pub old: Option<Value>,
+    /// The value in the new key; `None` likewise.
+    pub new: Option<Value>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &Option<Value>| value.as_ref().map_or_else(|| "the default".to_owned(), Value::to_string);
+        write!(f, "{}: {} -> {}", self.path, text(&self.old), text(&self.new))
+    }
+}
+
 /// Adds the leaves in which two trees differ to `out`. A setting that a key does not have is at its default.
-fn differences(old: Option<&Value>, new: Option<&Value>, path: &str, out: &mut Vec<String>) {
+fn differences(old: Option<&Value>, new: Option<&Value>, path: &str, out: &mut Vec<Change>) {
     match (old, new) {
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
             let added = b.keys().filter(|key| !a.contains_key(*key));
@@ -58,10 +84,7 @@ fn differences(old: Option<&Value>, new: Option<&Value>, path: &str, out: &mut V
                 differences(a.get(key), b.get(key), &path, out);
             }
         }
-        _ if old != new => {
-            let [old, new] = [old, new].map(|value| value.map_or_else(|| "the default".to_owned(), Value::to_string));
-            out.push(format!("{path}: {old} -> {new}"));
-        }
+        _ if old != new => out.push(Change { path: path.to_owned(), old: old.cloned(), new: new.cloned() }),
         _ => {}
     }
 }

@@ -30,8 +30,30 @@ fn a_second_run_has_nothing_to_do_and_a_changed_setting_is_named() {
     assert!(dry.contains("dataset   would run  input plan is stale\n"), "{dry}");
     let status = home.ok(&["status", "--set", "plan.seed=7"]);
     assert!(status.contains("plan      stale  plan.seed: 123 -> 7\n"), "{status}");
-    assert!(home.ok(&["status"]).contains("dataset   fresh  2000 images"));
+    let status = home.ok(&["status"]);
+    assert!(status.contains("dataset   fresh  2000 images") && !status.contains("other settings"), "{status}");
     assert!(home.ok(&["status"]).contains("glyphs: synthetic glyphs"));
+}
+
+#[test]
+fn the_status_names_the_flags_that_outputs_were_made_with() {
+    let home = Home::new();
+    let flags =
+        ["--set", "plan.split.ratio=[60,20,20]", "--set", "augment.affine=null", "--set", "augment.erasing.value=7"];
+    home.ok(&[&["run", "augment"][..], &flags].concat());
+    let status = home.ok(&["status"]);
+    let hint = "\nOutputs were made with other settings than the present ones. To keep them, add to this and every other \
+                command:\n--set 'plan.split.ratio=[60, 20, 20]' --set augment.affine=null --set augment.erasing.value=7\n\
+                Without that, `multidigit run` makes them anew.\n";
+    assert!(status.contains("plan      stale  plan.split.ratio: [60,20,20] -> [64,16,20]\n"), "{status}");
+    assert!(status.ends_with(hint), "{status}");
+    let named = status.lines().rev().nth(1).unwrap().replace('\'', "");
+    let named: Vec<&str> = named.split("--set ").skip(1).flat_map(|text| ["--set", text.trim()]).collect();
+    let status = home.ok(&[&["status"][..], &named].concat());
+    assert!(status.contains("augment   fresh ") && !status.contains("other settings"), "{status}");
+    // what a recorded default leaves out is named with its value
+    let status = home.ok(&[&["status", "--set", "augment.by=slot"][..], &named].concat());
+    assert!(status.contains("\n--set augment.by=image\n"), "{status}");
 }
 
 #[test]
