@@ -12,7 +12,7 @@ use minijinja::{State, Value, context};
 use serde::{Deserialize, Serialize};
 
 use self::figures::{Figure, Figures};
-use self::tables::{Cell, STRONG, Table, count, grouped, loss, number, share, words};
+use self::tables::{Cell, STRONG, Table, count, loss, number, share, words};
 use self::view::{MISTAKES, MistakeImages, RunView};
 use crate::augment::{self, preview};
 use crate::dataset::card;
@@ -23,7 +23,7 @@ use crate::files;
 use crate::plan::Facts;
 use crate::plan::table;
 use crate::raw::Origin;
-use crate::runs::format::{percent, span, utc};
+use crate::runs::format::{grouped, percent, span, utc};
 use crate::runs::groups::{Group, Spread};
 use crate::runs::paper::{self, differences};
 use crate::runs::{self, Run, Summary};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::documents;
 use crate::error::Result;
 use crate::files;
-use crate::runs::format::percent;
+use crate::runs::format::{grouped, percent};
 
 /// A table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,16 +74,6 @@ pub fn number(value: Option<f64>, show: impl Fn(f64) -> String) -> Cell {
 /// A loss with four decimals.
 pub fn loss(loss: f64) -> String {
     format!("{loss:.4}")
-}
-
-/// A whole number with commas between its thousands.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let cut = |(i, digit): (usize, char)| match i > 0 && (digits.len() - i).is_multiple_of(3) {
-        true => format!(",{digit}"),
-        false => digit.to_string(),
-    };
-    digits.chars().enumerate().map(cut).collect()
 }
 
 impl Table {
@@ -177,11 +167,6 @@ mod tests {
         assert_eq!(table.csv(), "run,accuracy,loss\n\"a,\"\"b\"\"\",0.123456,\n");
         assert_eq!((table.rows[0][1].text.as_str(), table.rows[0][2].text.as_str()), ("12.35%", "–"));
         assert!(table.columns[0].words && !table.columns[1].words);
-    }
-
-    #[test]
-    fn thousands_stand_apart() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

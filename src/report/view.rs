@@ -9,13 +9,13 @@ use serde_json::Value;
 use super::data::class_map;
 use super::figures::{Figure, Figures};
 use super::plots;
-use super::tables::{Cell, Table, count, grouped, loss, number, share, words};
+use super::tables::{Cell, Table, count, loss, number, share, words};
 use crate::error::Result;
 use crate::evaluate::metrics::{ClassConfusion, ClassMetrics, PositionMetrics};
 use crate::evaluate::statistics::Accuracy;
 use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
 use crate::labels;
-use crate::runs::format::{percent, span, utc};
+use crate::runs::format::{grouped, percent, span, utc};
 use crate::runs::{Run, RunState};
 
 /// The maximum numbers of wrong answers in a table and of worst mistakes in a picture.
