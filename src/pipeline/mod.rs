@@ -233,9 +233,7 @@ impl Pipeline {
             }
             freshness => reasons(freshness, force),
         };
-        let inputs = stage.needed(&self.config);
-        let inputs = inputs.map(|input| FolderLock::reading(&files::resolve(&self.folder(input))?));
-        let _inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let _inputs = self.lock_inputs(stage)?;
         if request.as_they_stand {
             // from here on, the locks keep the inputs as they are
             self.require_standing(&[stage])?;
@@ -250,6 +248,11 @@ impl Pipeline {
         Ok((Outcome::Ran { reasons, record: Box::new(record), pinned }, writing.downgraded()))
     }
 
+    /// Locks the inputs of a stage for reading.
+    fn lock_inputs(&self, stage: Stage) -> Result<Vec<Option<FolderLock>>> {
+        stage.needed(&self.config).map(|input| FolderLock::reading(&files::resolve(&self.folder(input))?)).collect()
+    }
+
     /// Runs one stage and puts its output and its record in place.
     fn perform(&self, stage: Stage, target: &Path, force: bool, progress: &Progress) -> Result<Record> {
         let started = Instant::now();
@@ -259,37 +262,9 @@ impl Pipeline {
         let build = definition.build(self, target, &key, force, progress)?;
         let done = definition.run(self, &key, build.path(), progress)?;
         let outputs = definition.outputs(self, build.path())?;
-        self.put_in_place(stage, build, key, done, outputs, started, progress)
-    }
-
-    /// Puts a finished build in place, with its record, and removes what it replaces. `started` is when the work began.
-    #[allow(clippy::too_many_arguments, reason = "what a record is made of, and where it goes")]
-    fn put_in_place(
-        &self,
-        stage: Stage,
-        build: Build,
-        key: Key,
-        Done { content, rows, facts }: Done,
-        outputs: Vec<Output>,
-        started: Instant,
-        progress: &Progress,
-    ) -> Result<Record> {
-        let content = content.unwrap_or_else(|| record::content_of(&outputs));
-        let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let seconds = started.elapsed().as_secs_f64();
-        let record = Record { key, content, outputs, rows, facts, seconds, finished };
+        let record = record_of(key, done, outputs, started);
         record.write(build.path())?;
-        let mut written = vec![PathBuf::from(record::FILE)];
-        if !stage.definition().has_outputs_elsewhere() {
-            written.splice(0..0, record.outputs.iter().map(|output| PathBuf::from(&output.path)));
-        }
-        if let Some(former) = build.commit(&written)? {
-            ownership::remove_recorded(stage, &former)?;
-            if former.exists() {
-                let former = former.display();
-                progress.warn(&format!("`{former}`: holds what no record of this program names; it was left there"));
-            }
-        }
+        put_in_place(stage, build, &record, progress)?;
         Ok(record)
     }
 
@@ -304,6 +279,29 @@ impl Pipeline {
         Lock::new(&self.config, content).write(&self.lock_file)?;
         Ok(&self.lock_file)
     }
+}
+
+/// The record of work that began at `started` and ends now.
+fn record_of(key: Key, Done { content, rows, facts }: Done, outputs: Vec<Output>, started: Instant) -> Record {
+    let content = content.unwrap_or_else(|| record::content_of(&outputs));
+    let finished = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    Record { key, content, outputs, rows, facts, seconds: started.elapsed().as_secs_f64(), finished }
+}
+
+/// Puts a finished build in place, whose record is in it, and removes what it replaces.
+fn put_in_place(stage: Stage, build: Build, record: &Record, progress: &Progress) -> Result<()> {
+    let mut written = vec![PathBuf::from(record::FILE)];
+    if !stage.definition().has_outputs_elsewhere() {
+        written.splice(0..0, record.outputs.iter().map(|output| PathBuf::from(&output.path)));
+    }
+    if let Some(former) = build.commit(&written)? {
+        ownership::remove_recorded(stage, &former)?;
+        if former.exists() {
+            let former = former.display();
+            progress.warn(&format!("`{former}`: holds what no record of this program names; it was left there"));
+        }
+    }
+    Ok(())
 }
 
 /// Checks what only some stages ask of a configuration that is valid otherwise.

@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::Parts;
 use super::lock::Lock;
-use super::{Outcome, Pipeline, PipelineError, Stage, ownership};
+use super::{Freshness, Outcome, Pipeline, PipelineError, Stage, ownership};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files::{self, Build, FolderLock, Hold, Stamp};
 use crate::progress::Progress;
-use crate::record::{self, Output};
+use crate::record::{self, Key, Output, Record};
 use crate::shards::set::Gathered;
 use crate::shards::{ShardFile, ShardPlan};
 
@@ -99,9 +99,11 @@ impl Pipeline {
     /// [`PipelineError::NoParts`] if the stage has no shards. [`Error::Busy`] if the stage runs, or is being committed.
     /// [`Error::Foreign`] if files of the user are in the way.
     pub fn run_part(&self, stage: Stage, share: Share, progress: &Progress) -> Result<PartWritten> {
-        let (target, work) = self.begin_parts(stage)?;
+        let target = self.target_of_parts(stage)?;
         let _sharing = FolderLock::beside(&target, Hold::Read)?;
-        let key = self.key(stage)?.0.digest();
+        let _inputs = self.lock_inputs(stage)?;
+        let (work, key) = self.parts(stage)?;
+        let key = key.digest();
         let mark = format!("parts of the stage {stage}; `multidigit run {stage} --commit` puts them in place");
         let build = Build::resumable(&target, &mark)?;
         let all = work.shards();
@@ -122,61 +124,91 @@ impl Pipeline {
         Ok(PartWritten { written, found: own.len() - written, of: all.len() })
     }
 
-    /// Puts a stage in place whose shards were all written by parts. The content and the files are those of a single run.
+    /// Puts a stage in place whose shards were all written by parts. The content and the files are those of a single run. A
+    /// stage that is fresh, without parts, is left as it is, so that a commit may be repeated.
     ///
     /// # Errors
     /// [`PipelineError::PartsMissing`] if shards are missing or were made with other settings or inputs.
-    /// [`Error::Busy`] if a part is being written.
+    /// [`Error::Busy`] if a part is being written. [`Error::Foreign`] if files of the user are among the parts.
     pub fn commit(&self, stage: Stage, progress: &Progress) -> Result<Outcome> {
         let started = Instant::now();
-        let (target, work) = self.begin_parts(stage)?;
+        let target = self.target_of_parts(stage)?;
         let _writing = FolderLock::beside(&target, Hold::Write)?;
         ownership::mend(stage, &target)?;
-        ownership::check(stage, &target)?;
-        let (key, _) = self.key(stage)?;
         let folder = files::unfinished(&target);
-        let receipts = require_all(stage, work.as_ref(), key.digest(), &folder)?;
-        require_no_others(work.as_ref(), &folder)?;
-        let build = Build::resumable(&target, "")?;
-        progress.begin(&format!("{stage}, commit"), work.shards().iter().map(ShardPlan::rows).sum(), "images")?;
-
-        let mut gathered = Gathered::default();
-        let mut outputs = Vec::new();
-        for (shard, receipt) in work.shards().iter().zip(receipts) {
-            let Receipt { bytes, digest, sha256, .. } = receipt;
-            add_rows(&mut gathered, shard, &folder)?;
-            gathered.shard(shard.part, ShardFile { path: shard.path.clone(), bytes, sha256 });
-            let stamp = Stamp::of(&folder.join(&shard.path))?;
-            outputs.push(Output { path: record::name(&shard.path), stamp, digest });
-            progress.advance(shard.rows())?;
+        if !files::is_marked(&folder)
+            && let Freshness::Fresh(record) = self.freshness(stage, &BTreeSet::new())?
+        {
+            return Ok(Outcome::Fresh(record));
         }
-        let done = work.finish(&folder, &gathered.finish())?;
-        let beside: Vec<PathBuf> = work.beside().iter().map(PathBuf::from).collect();
-        outputs.extend(record::outputs(&folder, &beside)?);
-        outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        let _inputs = self.lock_inputs(stage)?;
+        ownership::check(stage, &target)?;
+        let (work, key) = self.parts(stage)?;
+        // there is a record if a commit was killed after it had gathered the parts
+        let is_whole = |mut record: Record| record.look(&folder).is_empty().then_some(record);
+        let record = match Record::read(&folder)?.filter(|record| record.key == key).and_then(is_whole) {
+            Some(record) => record,
+            None => gather(stage, work.as_ref(), key, &folder, started, progress)?,
+        };
         let of_parts = files::walk_all(&folder)?.into_iter().filter(|path| is_of_parts(&record::name(path)));
         of_parts.into_iter().try_for_each(|path| files::remove(&folder.join(path)))?;
         ownership::remove_empty_folders(&folder)?;
-        let record = self.put_in_place(stage, build, key, done, outputs, started, progress)?;
-        progress.end();
+        super::put_in_place(stage, Build::resumable(&target, "")?, &record, progress)?;
         let pinned = Lock::read(&self.lock_file)?.and_then(|lock| lock.expected(stage, &self.config));
         let pinned = pinned.map(|content| content == record.content);
         Ok(Outcome::Ran { reasons: vec!["--commit".to_owned()], record: Box::new(record), pinned })
     }
 
-    /// Checks what parts need. Returns the folder of the stage and its work.
-    fn begin_parts(&self, stage: Stage) -> Result<(PathBuf, Box<dyn Parts>)> {
+    /// The folder of a stage that is made in parts.
+    fn target_of_parts(&self, stage: Stage) -> Result<PathBuf> {
         super::check(&self.config, &[stage])?;
         self.check_folders()?;
         if !stage.definition().has_parts() {
             return Err(Error::from(PipelineError::NoParts { stage: stage.name() }));
         }
         self.require_fresh_inputs(&[stage])?;
-        ownership::check_around(stage, &self.folder(stage))?;
         let target = files::resolve(&self.folder(stage))?;
-        let work = stage.definition().parts(self)?.ok_or(PipelineError::NoParts { stage: stage.name() })?;
-        Ok((target, work))
+        ownership::mend_if_left(stage, &target);
+        ownership::check_around(stage, &target)?;
+        Ok(target)
     }
+
+    /// The work of a stage that is made in parts, and its key.
+    fn parts(&self, stage: Stage) -> Result<(Box<dyn Parts>, Key)> {
+        let work = stage.definition().parts(self)?.ok_or(PipelineError::NoParts { stage: stage.name() })?;
+        Ok((work, self.key(stage)?.0))
+    }
+}
+
+/// Gathers the shards of all parts: writes what stands beside them, and the record.
+fn gather(
+    stage: Stage,
+    work: &dyn Parts,
+    key: Key,
+    folder: &Path,
+    started: Instant,
+    progress: &Progress,
+) -> Result<Record> {
+    let receipts = require_all(stage, work, key.digest(), folder)?;
+    require_no_others(work, folder)?;
+    progress.begin(&format!("{stage}, commit"), work.shards().iter().map(ShardPlan::rows).sum(), "images")?;
+    let (mut gathered, mut outputs) = (Gathered::default(), Vec::new());
+    for (shard, receipt) in work.shards().iter().zip(receipts) {
+        let Receipt { bytes, digest, sha256, .. } = receipt;
+        add_rows(&mut gathered, shard, folder)?;
+        gathered.shard(shard.part, ShardFile { path: shard.path.clone(), bytes, sha256 });
+        let stamp = Stamp::of(&folder.join(&shard.path))?;
+        outputs.push(Output { path: record::name(&shard.path), stamp, digest });
+        progress.advance(shard.rows())?;
+    }
+    let done = work.finish(folder, &gathered.finish())?;
+    let beside: Vec<PathBuf> = work.beside().iter().map(PathBuf::from).collect();
+    outputs.extend(record::outputs(folder, &beside)?);
+    outputs.sort_by(|a, b| a.path.cmp(&b.path));
+    let record = super::record_of(key, done, outputs, started);
+    record.write(folder)?;
+    progress.end();
+    Ok(record)
 }
 
 /// Whether a path in a folder of parts is that of a receipt or of a file that is being written.
@@ -263,7 +295,11 @@ fn require_no_others(work: &dyn Parts, folder: &Path) -> Result<()> {
     let shards = work.shards().iter().map(|shard| record::name(&shard.path));
     let ours: BTreeSet<String> = shards.chain(work.beside().iter().map(|name| (*name).to_owned())).collect();
     let names = files::walk_all(folder)?.into_iter().map(|path| record::name(&path));
-    let is_other = |name: &String| !ours.contains(name) && !is_of_parts(name) && name != files::MARK;
+    // a commit that was killed may have left its record
+    let is_other = |name: &String| {
+        let marks = [files::MARK, record::FILE];
+        !ours.contains(name) && !is_of_parts(name) && !marks.contains(&name.as_str())
+    };
     let found: Vec<String> = names.filter(is_other).collect();
     match found.is_empty() {
         true => Ok(()),

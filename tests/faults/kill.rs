@@ -60,6 +60,16 @@ fn a_kill_loses_nothing_where_all_is_cleaned() {
     try_kills(scenario::cleaned(), 25);
 }
 
+#[test]
+fn a_kill_loses_nothing_where_a_part_is_written() {
+    try_kills(scenario::part(), 25);
+}
+
+#[test]
+fn a_kill_loses_nothing_where_parts_are_committed() {
+    try_kills(scenario::committed(), 40);
+}
+
 /// A run that is killed repeatedly, each time at other points, still finishes.
 #[test]
 fn kills_in_a_row_lose_nothing() {

@@ -90,6 +90,17 @@ pub fn cleaned() -> &'static Scenario {
     MADE.get_or_init(|| Scenario::new("where all is cleaned", &[ALL], "clean --force", false))
 }
 
+pub fn part() -> &'static Scenario {
+    static MADE: OnceLock<Scenario> = OnceLock::new();
+    MADE.get_or_init(|| Scenario::new("where a part is written", &["run raw plan"], "run dataset --part 0/1", false))
+}
+
+pub fn committed() -> &'static Scenario {
+    static MADE: OnceLock<Scenario> = OnceLock::new();
+    let before = ["run raw plan dataset --set plan.seed=1", "run raw plan", "run dataset --part 0/1"];
+    MADE.get_or_init(|| Scenario::new("where parts are committed", &before, "run dataset --commit", false))
+}
+
 /// A run that was killed after its third checkpoint.
 pub fn gone_on() -> &'static Scenario {
     static MADE: OnceLock<Scenario> = OnceLock::new();
@@ -258,6 +269,10 @@ impl State {
                     if stage != "report" {
                         contents.insert(stage.to_owned(), record["content"].as_str().unwrap_or_default().to_owned());
                     }
+                }
+                // what a killed part was writing stays until the commit, since other parts may be at work
+                if name.contains("/.part-") {
+                    continue;
                 }
                 // the name of an event file contains the time at which the run began
                 let is_events = name.contains("events.out.tfevents.");

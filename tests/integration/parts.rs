@@ -42,6 +42,8 @@ fn parts_in_any_order_give_the_files_of_a_single_run() {
         assert_eq!(state(&parts.path(&folder)), state(&single.path(&folder)));
         assert!(!parts.path(&format!("{folder}.unfinished")).exists());
     }
+    let again = parts.ok(&["run", "dataset", "--commit"]);
+    assert!(again.starts_with("dataset   fresh "), "a commit may be repeated: {again}");
     assert!(parts.ok(&["verify"]).contains("dataset   ok "));
     assert!(parts.ok(&["status"]).contains("dataset   fresh "));
 }

@@ -32,7 +32,7 @@ const IR_VERSION: i64 = 9;
 /// `None`, where NAME is that of the run. Returns the path.
 ///
 /// # Errors
-/// [`Error::Format`] if the weights are damaged, or if `out` exists or lies in the folder of a stage.
+/// [`Error::Format`](crate::Error::Format) if the weights are damaged, or if `out` exists or lies in the folder of a stage.
 pub fn export(pipeline: &Pipeline, file: &WeightsFile, out: Option<PathBuf>) -> Result<PathBuf> {
     write_of_network(pipeline, file, ".onnx", out, || Ok(model(file)?.encode_to_vec()))
 }
