@@ -206,7 +206,7 @@ fn gather(
     outputs.extend(record::outputs(folder, &beside)?);
     outputs.sort_by(|a, b| a.path.cmp(&b.path));
     let record = super::record_of(key, done, outputs, started);
-    record.write(folder)?;
+    record.write_whole(folder)?;
     progress.end();
     Ok(record)
 }
@@ -297,8 +297,8 @@ fn require_no_others(work: &dyn Parts, folder: &Path) -> Result<()> {
     let names = files::walk_all(folder)?.into_iter().map(|path| record::name(&path));
     // a commit that was killed may have left its record
     let is_other = |name: &String| {
-        let marks = [files::MARK, record::FILE];
-        !ours.contains(name) && !is_of_parts(name) && !marks.contains(&name.as_str())
+        let is_mark = |mark: &str| name == mark || files::is_half_of(name, mark);
+        !ours.contains(name) && !is_of_parts(name) && !is_mark(files::MARK) && !is_mark(record::FILE)
     };
     let found: Vec<String> = names.filter(is_other).collect();
     match found.is_empty() {
