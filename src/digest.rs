@@ -5,7 +5,7 @@
 //! be hashed on any thread.
 
 use std::fmt;
-use std::io::Read;
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -88,15 +88,23 @@ impl<'de> Deserialize<'de> for Digest {
 
 /// The SHA-256 of a file's bytes in hexadecimal digits, and the number of bytes.
 pub fn sha256_of_file(path: &Path) -> Result<(String, u64)> {
-    let (mut file, mut hasher, mut bytes) = (files::open(path)?, Sha256::new(), 0);
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = file.read(&mut buffer).map_err(Error::io(path, "read it"))?;
-        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else { break };
-        hasher.update(piece);
-        bytes += read as u64;
+    struct Hasher(Sha256);
+
+    impl io::Write for Hasher {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
-    Ok((hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
+
+    let (mut file, mut hasher) = (files::open(path)?, Hasher(Sha256::new()));
+    // a copy goes on after a read that a signal interrupts
+    let bytes = io::copy(&mut file, &mut hasher).map_err(Error::io(path, "read it"))?;
+    Ok((hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
 }
 
 /// Computes one digest of several parts. Each byte string is preceded by its length, so that no two sequences of

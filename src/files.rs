@@ -147,6 +147,52 @@ fn put(
     sync::name(path)
 }
 
+/// A file that several processes may write at the same time: each writes it under a name of its own, and the file takes its path
+/// when it is complete. A draft that is dropped is removed.
+pub struct Draft {
+    draft: tempfile::TempPath,
+    path: PathBuf,
+}
+
+/// What separates the name of a file from the rest of the name of its draft.
+const DRAFT: &str = ".draft-";
+
+impl Draft {
+    /// Begins a file. Creates its folder if it does not exist.
+    pub fn beside(path: &Path) -> Result<Draft> {
+        let folder = path.parent().unwrap_or(path);
+        create_dir(folder)?;
+        let beginning = sibling(path, DRAFT);
+        let mut names = tempfile::Builder::new();
+        names.prefix(beginning.file_name().unwrap_or_default());
+        // not the library's own files, which nobody but their owner may read
+        let file = names.make_in(folder, |draft| File::create_new(draft)).map_err(Error::io(path, "create it"))?;
+        Ok(Draft { draft: file.into_temp_path(), path: path.to_owned() })
+    }
+
+    /// The path to write to.
+    pub fn path(&self) -> &Path {
+        &self.draft
+    }
+
+    /// Flushes the file to disk and gives it its path, where it replaces any other file.
+    pub fn commit(self) -> Result<()> {
+        let Draft { draft, path } = self;
+        sync::path(&draft)?;
+        draft.persist(&path).map_err(|error| Error::io(&path, "put it in place")(error.error))?;
+        sync::name(&path)
+    }
+}
+
+/// The drafts of a file that killed processes left, or that others are writing.
+pub fn drafts_of(path: &Path) -> Result<Vec<PathBuf>> {
+    let beginning = sibling(path, DRAFT);
+    let beginning = beginning.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found = entries(path.parent().unwrap_or(path))?;
+    found.retain(|path| path.file_name().unwrap_or_default().to_string_lossy().starts_with(&beginning));
+    Ok(found)
+}
+
 /// Renames a file in one of this program's own folders, replacing any file of the new name.
 pub fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(Error::io(to, "put it in place"))?;

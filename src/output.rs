@@ -61,8 +61,8 @@ pub fn status(all: &[Status]) -> String {
     }
     if !flags.is_empty() {
         out.push_str(&format!(
-            "\nOutputs were made with other settings than the present ones. To keep them, add to this and every other command:\n\
-             {}\nWithout that, `multidigit run` makes them anew.\n",
+            "\nOutputs were made with other settings than the present ones. To use those settings, add to this and every other \
+             command:\n{}\nWithout that, `multidigit run` makes them anew.\n",
             flags.join(" ")
         ));
     }

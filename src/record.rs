@@ -91,11 +91,6 @@ impl Record {
         files::write(&folder.join(FILE), self.text().as_bytes())
     }
 
-    /// Writes the record into a folder that is kept if the program is killed: it is there as a whole or not at all.
-    pub fn write_whole(&self, folder: &Path) -> Result<()> {
-        files::replace(&folder.join(FILE), self.text().as_bytes())
-    }
-
     /// Writes a record with renewed stamps in place of the former one. Does nothing if the record cannot be written, or
     /// if another process is writing it.
     pub fn renew(&self, folder: &Path) {

@@ -59,7 +59,9 @@ impl FolderLock {
         if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
             return Err(Error::format(path, "not a regular file", "a lock file, or nothing, in its place"));
         }
-        let file = File::options().create(true).append(true).open(path).map_err(Error::io(path, "open it"))?;
+        // a network file system locks a file for reading only if it is open for reading
+        let file =
+            File::options().create(true).read(true).append(true).open(path).map_err(Error::io(path, "open it"))?;
         FolderLock::lock(folder, path, file, hold)
     }
 

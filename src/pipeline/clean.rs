@@ -48,7 +48,8 @@ impl Pipeline {
                     || files::is_rest(place)
                     || Record::read(place).is_ok_and(|r| r.is_some_and(|r| Stage::of(&r) == Some(stage)))
             };
-            if places.iter().any(|place| is_ours(&place)) {
+            let has_parts = stage.definition().has_parts() && parts::folder(&target).exists();
+            if has_parts || places.iter().any(|place| is_ours(&place)) {
                 held.push((stage, FolderLock::beside(&target, Hold::Write)?, target, folder.is_symlink()));
             }
         }
@@ -65,6 +66,11 @@ impl Pipeline {
                 if files::is_marked(&folder) || folder == *target && record {
                     cleaned.push(clean_one(*stage, &folder)?);
                 }
+            }
+            let parts = parts::folder(target);
+            if stage.definition().has_parts() && parts.exists() {
+                let files = parts::remove(&parts)?;
+                cleaned.push(Cleaned { files, stands: parts.exists(), folder: parts });
             }
             if *is_linked {
                 // the folder is made again, so that the link does not dangle
@@ -86,13 +92,9 @@ fn target_of(folder: &Path) -> PathBuf {
 fn clean_one(stage: Stage, folder: &Path) -> Result<Cleaned> {
     let before = files::walk_all(folder)?;
     let definition = stage.definition();
-    if files::is_marked(folder) && (definition.is_resumable() || definition.has_parts()) {
+    if files::is_marked(folder) && definition.is_resumable() {
         // an unfinished build has no record yet
-        let is_ours = |name: &str| match definition.has_parts() {
-            true => parts::is_of_parts(name) || definition.is_characteristic(name),
-            false => definition.is_output(name),
-        };
-        for path in before.iter().filter(|path| is_ours(&record::name(path))) {
+        for path in before.iter().filter(|path| definition.is_output(&record::name(path))) {
             files::remove(&folder.join(path))?;
         }
     }

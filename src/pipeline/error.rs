@@ -38,7 +38,7 @@ pub enum PipelineError {
     NoParts { stage: &'static str },
     /// Not all shards of a stage were written by parts.
     #[error(
-        "`{}`: {count} of {of} shards are not there, or were made with other settings or inputs ({named}); write them with \
+        "`{}`: {count} of the {of} shards of these settings and inputs are missing or damaged ({named}); write them with \
          `multidigit run {stage} --part I/N` and the same settings",
         folder.display()
     )]

@@ -1,15 +1,17 @@
 //! Stages in parts: several processes, on one machine or on many with one file system, write the shards of a stage, each its
 //! share, and one commits them.
 //!
-//! The shards are written into the folder of an unfinished build, `STAGE.unfinished`, under their final names. A shard takes its
-//! name when it is complete, and then gets a receipt in [`RECEIPTS`]. The bytes of a shard follow from the key of the stage, so
-//! any part may run twice, at the same time, or be killed: the shards are the same.
+//! The shards of a key lie in the folder `STAGE.parts/KEY`, where KEY begins the digest of the stage's key. Each shard has a
+//! receipt in [`RECEIPTS`], which is written before the shard takes its name. A file without a receipt is the user's, and is
+//! neither replaced nor removed. The bytes of a shard follow from the key, so any part may run twice, at the same time, or be
+//! killed: the shards are the same. A commit links the shards into a new folder of the stage and leaves them in place until that
+//! folder has taken its name.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -20,17 +22,18 @@ use super::lock::Lock;
 use super::{Freshness, Outcome, Pipeline, PipelineError, Stage, ownership};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::files::{self, Build, FolderLock, Hold, Stamp};
+use crate::files::{self, Build, Draft, FolderLock, Hold, Stamp};
 use crate::progress::Progress;
-use crate::record::{self, Key, Output, Record};
+use crate::record::{self, Key, Output, seal};
 use crate::shards::set::Gathered;
 use crate::shards::{ShardFile, ShardPlan};
 
-/// The folder of the receipts in a folder that parts are written into.
-pub const RECEIPTS: &str = "receipts";
+/// The folder of the receipts in the folder of a key.
+const RECEIPTS: &str = "receipts";
 
-/// The size of a digest of a row in bytes.
-const DIGEST: usize = 32;
+/// The endings of a receipt, and of the file with the digests of the rows of a shard.
+const RECEIPT: &str = "json";
+const ROWS: &str = "rows";
 
 /// The number of missing shards that an error names.
 const NAMED: usize = 3;
@@ -81,43 +84,37 @@ pub struct PartWritten {
     pub of: usize,
 }
 
-/// What is known of a complete shard. The digests of its rows are in a file of their own, [`rows_file`].
+/// What is known of a shard. The digests of its rows are in a file of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Receipt {
-    /// The digest of the stage's key.
-    key: Digest,
-    bytes: u64,
-    /// The digest of the file.
-    digest: Digest,
+    /// The shard.
+    output: Output,
     sha256: String,
+    /// The digest of the file with the digests of the rows.
+    rows: Digest,
 }
 
 impl Pipeline {
     /// Writes a share of a stage's shards. The inputs of the stage must be fresh.
     ///
     /// # Errors
-    /// [`PipelineError::NoParts`] if the stage has no shards. [`Error::Busy`] if the stage runs, or is being committed.
-    /// [`Error::Foreign`] if files of the user are in the way.
+    /// [`PipelineError::NoParts`] if the stage has no shards. [`Error::Foreign`] if files of the user are in the way.
     pub fn run_part(&self, stage: Stage, share: Share, progress: &Progress) -> Result<PartWritten> {
         let target = self.target_of_parts(stage)?;
-        let _sharing = FolderLock::beside(&target, Hold::Read)?;
         let _inputs = self.lock_inputs(stage)?;
         let (work, key) = self.parts(stage)?;
-        let key = key.digest();
-        let mark = format!("parts of the stage {stage}; `multidigit run {stage} --commit` puts them in place");
-        let build = Build::resumable(&target, &mark)?;
+        let place = Place::new(&target, &key);
         let all = work.shards();
         let own = all.get(share.range(all.len())).unwrap_or_default();
         let rows = own.iter().map(ShardPlan::rows).sum();
         progress.begin(&format!("{stage}, part {share}"), rows, "images")?;
         let mut written = 0;
         for shard in own {
-            match Receipt::read(build.path(), shard)?.filter(|receipt| receipt.key == key) {
-                Some(_) => progress.advance(shard.rows())?,
-                None => {
-                    write(work.as_ref(), shard, key, build.path(), progress)?;
-                    written += 1;
-                }
+            if place.complete(shard)?.is_some() {
+                progress.advance(shard.rows())?;
+            } else {
+                place.write(work.as_ref(), shard, progress)?;
+                written += 1;
             }
         }
         progress.end();
@@ -125,41 +122,54 @@ impl Pipeline {
     }
 
     /// Puts a stage in place whose shards were all written by parts. The content and the files are those of a single run. A
-    /// stage that is fresh, without parts, is left as it is, so that a commit may be repeated.
+    /// stage that is fresh is left as it is, so that a commit may be repeated.
     ///
     /// # Errors
-    /// [`PipelineError::PartsMissing`] if shards are missing or were made with other settings or inputs.
-    /// [`Error::Busy`] if a part is being written. [`Error::Foreign`] if files of the user are among the parts.
+    /// [`PipelineError::PartsMissing`] if shards are missing, damaged, or were made with other settings or inputs.
+    /// [`Error::Busy`] if the stage runs. [`Error::Foreign`] if files of the user are in the stage's folder.
     pub fn commit(&self, stage: Stage, progress: &Progress) -> Result<Outcome> {
         let started = Instant::now();
         let target = self.target_of_parts(stage)?;
         let _writing = FolderLock::beside(&target, Hold::Write)?;
         ownership::mend(stage, &target)?;
-        let folder = files::unfinished(&target);
-        if !files::is_marked(&folder)
-            && let Freshness::Fresh(record) = self.freshness(stage, &BTreeSet::new())?
-        {
+        let _inputs = self.lock_inputs(stage)?;
+        let (key, _) = self.key(stage)?;
+        let place = Place::new(&target, &key);
+        if let Freshness::Fresh(record) = self.freshness(stage, &BTreeSet::new())? {
+            // a commit may have been killed while it removed the parts
+            remove(&place.folder)?;
             return Ok(Outcome::Fresh(record));
         }
-        let _inputs = self.lock_inputs(stage)?;
-        ownership::check(stage, &target)?;
+        ownership::check_around(stage, &target)?;
         let (work, key) = self.parts(stage)?;
-        // there is a record if a commit was killed after it had gathered the parts
-        let is_whole = |mut record: Record| record.look(&folder).is_empty().then_some(record);
-        let record = match Record::read(&folder)?.filter(|record| record.key == key).and_then(is_whole) {
-            Some(record) => record,
-            None => gather(stage, work.as_ref(), key, &folder, started, progress)?,
-        };
-        let of_parts = files::walk_all(&folder)?.into_iter().filter(|path| is_of_parts(&record::name(path)));
-        of_parts.into_iter().try_for_each(|path| files::remove(&folder.join(path)))?;
-        ownership::remove_empty_folders(&folder)?;
-        super::put_in_place(stage, Build::resumable(&target, "")?, &record, progress)?;
+        let receipts = place.all(stage, work.as_ref())?;
+        progress.begin(&format!("{stage}, commit"), work.shards().iter().map(ShardPlan::rows).sum(), "images")?;
+        let build = Build::beside(&target)?;
+        let (mut gathered, mut outputs) = (Gathered::default(), Vec::new());
+        for (shard, Receipt { output, sha256, rows }) in work.shards().iter().zip(receipts) {
+            gathered.rows(shard.part, &place.digests(shard, rows)?);
+            let (path, bytes) = (shard.path.clone(), output.stamp.bytes);
+            gathered.shard(shard.part, ShardFile { path, bytes, sha256 });
+            let linked = build.path().join(&shard.path);
+            link(&place.folder.join(&shard.path), &linked)?;
+            outputs.push(Output { stamp: Stamp::of(&linked)?, ..output });
+            progress.advance(shard.rows())?;
+        }
+        let done = work.finish(build.path(), &gathered.finish())?;
+        let beside: Vec<PathBuf> = work.beside().iter().map(PathBuf::from).collect();
+        outputs.extend(record::outputs(build.path(), &beside)?);
+        outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        let record = super::record_of(key, done, outputs, started);
+        record.write(build.path())?;
+        super::put_in_place(stage, build, &record, progress)?;
+        remove(&place.folder)?;
+        progress.end();
         let pinned = Lock::read(&self.lock_file)?.and_then(|lock| lock.expected(stage, &self.config));
         let pinned = pinned.map(|content| content == record.content);
         Ok(Outcome::Ran { reasons: vec!["--commit".to_owned()], record: Box::new(record), pinned })
     }
 
-    /// The folder of a stage that is made in parts.
+    /// The folder of a stage that is made in parts. Its inputs are fresh.
     fn target_of_parts(&self, stage: Stage) -> Result<PathBuf> {
         super::check(&self.config, &[stage])?;
         self.check_folders()?;
@@ -167,10 +177,7 @@ impl Pipeline {
             return Err(Error::from(PipelineError::NoParts { stage: stage.name() }));
         }
         self.require_fresh_inputs(&[stage])?;
-        let target = files::resolve(&self.folder(stage))?;
-        ownership::mend_if_left(stage, &target);
-        ownership::check_around(stage, &target)?;
-        Ok(target)
+        files::resolve(&self.folder(stage))
     }
 
     /// The work of a stage that is made in parts, and its key.
@@ -180,168 +187,198 @@ impl Pipeline {
     }
 }
 
-/// Gathers the shards of all parts: writes what stands beside them, and the record.
-fn gather(
-    stage: Stage,
-    work: &dyn Parts,
-    key: Key,
-    folder: &Path,
-    started: Instant,
-    progress: &Progress,
-) -> Result<Record> {
-    let receipts = require_all(stage, work, key.digest(), folder)?;
-    require_no_others(work, folder)?;
-    progress.begin(&format!("{stage}, commit"), work.shards().iter().map(ShardPlan::rows).sum(), "images")?;
-    let (mut gathered, mut outputs) = (Gathered::default(), Vec::new());
-    for (shard, receipt) in work.shards().iter().zip(receipts) {
-        let Receipt { bytes, digest, sha256, .. } = receipt;
-        add_rows(&mut gathered, shard, folder)?;
-        gathered.shard(shard.part, ShardFile { path: shard.path.clone(), bytes, sha256 });
-        let stamp = Stamp::of(&folder.join(&shard.path))?;
-        outputs.push(Output { path: record::name(&shard.path), stamp, digest });
-        progress.advance(shard.rows())?;
-    }
-    let done = work.finish(folder, &gathered.finish())?;
-    let beside: Vec<PathBuf> = work.beside().iter().map(PathBuf::from).collect();
-    outputs.extend(record::outputs(folder, &beside)?);
-    outputs.sort_by(|a, b| a.path.cmp(&b.path));
-    let record = super::record_of(key, done, outputs, started);
-    record.write_whole(folder)?;
-    progress.end();
-    Ok(record)
+/// The folder of all parts of a stage, beside the stage's folder `target`.
+pub(super) fn folder(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!("{name}.parts"))
 }
 
-/// Whether a path in a folder of parts is that of a receipt or of a file that is being written.
-pub(super) fn is_of_parts(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    path.starts_with(&format!("{RECEIPTS}/")) || name.starts_with(HALF)
-}
-
-/// The beginning of the name of a file that is being written.
-const HALF: &str = ".part-";
-
-/// Writes a shard and its receipt into a folder.
-fn write(work: &dyn Parts, shard: &ShardPlan, key: Digest, folder: &Path, progress: &Progress) -> Result<()> {
-    let digests = Half::create(&rows_file(folder, shard))?;
-    let half = Half::create(&folder.join(&shard.path))?;
-    let mut file = File::create(digests.path()).map_err(Error::io(digests.path(), "create it"))?;
-    work.write(shard, half.path(), &mut |rows| {
-        rows.iter().try_for_each(|row| file.write_all(&row.bytes())).map_err(Error::io(digests.path(), "write it"))?;
-        progress.advance(rows.len() as u64)
-    })?;
-    drop(file);
-    let digest = Digest::of_file(half.path())?;
-    let name = half.path().file_name().map_or_else(PathBuf::new, PathBuf::from);
-    let ShardFile { bytes, sha256, .. } = ShardFile::of(half.path().parent().unwrap_or(folder), &name)?;
-    digests.commit()?;
-    half.commit()?;
-    let receipt = Receipt { key, bytes, digest, sha256 };
-    let path = receipt_file(folder, shard);
-    let half = Half::create(&path)?;
-    let text = format!("{:#}\n", serde_json::json!(receipt));
-    files::write(half.path(), text.as_bytes())?;
-    half.commit()
-}
-
-/// A file that is being written beside its final path, under a name that no other process uses.
-struct Half {
-    half: tempfile::TempPath,
-    path: PathBuf,
-}
-
-impl Half {
-    fn create(path: &Path) -> Result<Half> {
-        let folder = path.parent().unwrap_or(path);
-        files::create_dir(folder)?;
-        let mut names = tempfile::Builder::new();
-        // with the permissions of other files; those of temporary files are the owner's alone
-        let file = names.prefix(HALF).make_in(folder, |path| File::create_new(path));
-        let half = file.map_err(Error::io(folder, "create a file in it"))?.into_temp_path();
-        Ok(Half { half, path: path.to_owned() })
-    }
-
-    fn path(&self) -> &Path {
-        &self.half
-    }
-
-    /// Flushes the file to disk and gives it its final name.
-    fn commit(self) -> Result<()> {
-        let Half { half, path } = self;
-        File::open(&half).and_then(|file| file.sync_all()).map_err(Error::io(&path, "flush it"))?;
-        half.persist(&path).map_err(|error| Error::io(&path, "put it in place")(error.error))
-    }
-}
-
-/// The receipts of all shards, in order.
-fn require_all(stage: Stage, work: &dyn Parts, key: Digest, folder: &Path) -> Result<Vec<Receipt>> {
-    let (mut receipts, mut missing) = (Vec::new(), Vec::new());
-    for shard in work.shards() {
-        match Receipt::read(folder, shard)?.filter(|receipt| receipt.key == key) {
-            Some(receipt) => receipts.push(receipt),
-            None => missing.push(record::name(&shard.path)),
+/// Removes the shards that receipts below a folder name, with the receipts, then the folders that are empty. Other files
+/// stay. Returns the number of files that were removed.
+pub(super) fn remove(folder: &Path) -> Result<usize> {
+    let mut removed = 0;
+    for path in files::walk_all(folder)? {
+        let full = folder.join(&path);
+        let of_receipts = path.extension().is_some_and(|ending| ending == RECEIPT) && is_plain(folder, &path);
+        let Some(home) = full.ancestors().find(|home| home.ends_with(RECEIPTS)).filter(|_| of_receipts) else {
+            continue;
+        };
+        let (Some(home), Ok(Some(receipt))) = (home.parent(), Receipt::read(&full)) else { continue };
+        let shard = PathBuf::from(&receipt.output.path);
+        if receipt_path(home, &shard) != full || !is_plain(home, &shard) {
+            continue;
+        }
+        // the receipt last, so that what is left after a kill is still known
+        for path in [home.join(&shard), rows_path(home, &shard), full] {
+            for draft in files::drafts_of(&path)? {
+                files::remove(&draft)?;
+            }
+            if is_regular(&path) {
+                files::remove(&path)?;
+                removed += 1;
+            }
         }
     }
-    if missing.is_empty() && files::is_marked(folder) {
-        return Ok(receipts);
+    if fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir()) {
+        ownership::remove_empty_folders(folder)?;
+        files::remove_if_empty(folder)?;
+        if let Some(around) =
+            folder.parent().filter(|around| around.extension().is_some_and(|ending| ending == "parts"))
+        {
+            files::remove_if_empty(around)?;
+        }
     }
-    let (count, of) = (missing.len(), work.shards().len());
-    missing.truncate(NAMED);
-    let folder = folder.to_owned();
-    Err(Error::from(PipelineError::PartsMissing { stage: stage.name(), folder, count, of, named: missing.join(", ") }))
+    Ok(removed)
 }
 
-/// Fails if the folder of the parts holds files that neither the parts nor a commit writes.
-fn require_no_others(work: &dyn Parts, folder: &Path) -> Result<()> {
-    let shards = work.shards().iter().map(|shard| record::name(&shard.path));
-    let ours: BTreeSet<String> = shards.chain(work.beside().iter().map(|name| (*name).to_owned())).collect();
-    let names = files::walk_all(folder)?.into_iter().map(|path| record::name(&path));
-    // a commit that was killed may have left its record
-    let is_other = |name: &String| {
-        let is_mark = |mark: &str| name == mark || files::is_half_of(name, mark);
-        !ours.contains(name) && !is_of_parts(name) && !is_mark(files::MARK) && !is_mark(record::FILE)
-    };
-    let found: Vec<String> = names.filter(is_other).collect();
-    match found.is_empty() {
-        true => Ok(()),
-        false => Err(Error::Foreign { folder: folder.to_owned(), found }),
+/// Whether a relative path leads to a place below a folder without a link.
+fn is_plain(folder: &Path, path: &Path) -> bool {
+    let is_within = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let way = path.ancestors().skip(1).filter(|way| !way.as_os_str().is_empty());
+    is_within && !way.into_iter().any(|way| folder.join(way).is_symlink())
+}
+
+/// The folder of the parts of one key.
+struct Place {
+    folder: PathBuf,
+}
+
+impl Place {
+    fn new(target: &Path, key: &Key) -> Place {
+        Place { folder: folder(target).join(key.digest().short()) }
+    }
+
+    /// The receipt of a shard; `None` if there is none.
+    fn receipt(&self, shard: &ShardPlan) -> Result<Option<Receipt>> {
+        Receipt::read(&receipt_path(&self.folder, &shard.path))
+    }
+
+    /// The receipt of a shard that is as its receipt says; `None` if it has to be written. A shard is read only if its stamp
+    /// is not the one in the receipt.
+    fn complete(&self, shard: &ShardPlan) -> Result<Option<Receipt>> {
+        let Some(receipt) = self.receipt(shard)? else { return Ok(None) };
+        let (path, rows) = (self.folder.join(&shard.path), rows_path(&self.folder, &shard.path));
+        if !is_regular(&path) || !is_regular(&rows) {
+            return Ok(None);
+        }
+        let (stamp, Output { stamp: recorded, digest, .. }) = (Stamp::of(&path)?, &receipt.output);
+        let is_whole = stamp == *recorded || stamp.bytes == recorded.bytes && Digest::of_file(&path)? == *digest;
+        Ok((is_whole && Digest::of_file(&rows)? == receipt.rows).then_some(receipt))
+    }
+
+    /// The receipts of all shards, in order.
+    fn all(&self, stage: Stage, work: &dyn Parts) -> Result<Vec<Receipt>> {
+        let (mut receipts, mut missing) = (Vec::new(), Vec::new());
+        for shard in work.shards() {
+            match self.complete(shard)? {
+                Some(receipt) => receipts.push(receipt),
+                None => missing.push(record::name(&shard.path)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(receipts);
+        }
+        let (count, of) = (missing.len(), work.shards().len());
+        missing.truncate(NAMED);
+        let (folder, named) = (self.folder.clone(), missing.join(", "));
+        Err(Error::from(PipelineError::PartsMissing { stage: stage.name(), folder, count, of, named }))
+    }
+
+    /// Writes a shard, the digests of its rows, and its receipt.
+    fn write(&self, work: &dyn Parts, shard: &ShardPlan, progress: &Progress) -> Result<()> {
+        let (path, rows, receipt) = (
+            self.folder.join(&shard.path),
+            rows_path(&self.folder, &shard.path),
+            receipt_path(&self.folder, &shard.path),
+        );
+        let is_known = self.receipt(shard)?.is_some();
+        let is_foreign = |path: &&PathBuf| match fs::symlink_metadata(path) {
+            Ok(meta) => !meta.is_file() || !is_known,
+            Err(_) => false,
+        };
+        let found = [&path, &rows, &receipt].into_iter().filter(is_foreign);
+        let found: Vec<_> = found.map(|path| record::name(path.strip_prefix(&self.folder).unwrap_or(path))).collect();
+        if !found.is_empty() {
+            return Err(Error::Foreign { folder: self.folder.clone(), found });
+        }
+        [&path, &rows].into_iter().try_for_each(|path| self.require_no_link(path))?;
+        let (shard_draft, rows_draft) = (Draft::beside(&path)?, Draft::beside(&rows)?);
+        let mut file = File::create(rows_draft.path()).map_err(Error::io(&rows, "create it"))?;
+        work.write(shard, shard_draft.path(), &mut |digests| {
+            digests.iter().try_for_each(|row| file.write_all(&row.bytes())).map_err(Error::io(&rows, "write it"))?;
+            progress.advance(digests.len() as u64)
+        })?;
+        drop(file);
+        let (sha256, _) = crate::digest::sha256_of_file(shard_draft.path())?;
+        let output = Output {
+            path: record::name(&shard.path),
+            stamp: Stamp::of(shard_draft.path())?,
+            digest: Digest::of_file(shard_draft.path())?,
+        };
+        let told = Receipt { output, sha256, rows: Digest::of_file(rows_draft.path())? };
+        let receipt_draft = Draft::beside(&receipt)?;
+        files::write(receipt_draft.path(), seal::seal(&format!("{:#}", serde_json::json!(told))).as_bytes())?;
+        // the receipt first: what it names is the program's
+        receipt_draft.commit()?;
+        rows_draft.commit()?;
+        shard_draft.commit()
+    }
+
+    /// Fails if a link stands on the way to a path below this place, since what is behind it is the user's.
+    fn require_no_link(&self, path: &Path) -> Result<()> {
+        let top = self.folder.parent().unwrap_or(&self.folder);
+        match path.ancestors().skip(1).take_while(|way| way.starts_with(top)).find(|way| way.is_symlink()) {
+            None => Ok(()),
+            Some(link) => {
+                Err(Error::format(link, "a link", "a folder of this program, or nothing; move the link away"))
+            }
+        }
+    }
+
+    /// The digests of the rows of a shard, from the file with the digest `digest`.
+    fn digests(&self, shard: &ShardPlan, digest: Digest) -> Result<Vec<Digest>> {
+        let path = rows_path(&self.folder, &shard.path);
+        let bytes = files::read(&path)?;
+        let (rows, rest) = bytes.as_chunks();
+        if Digest::of(&bytes) != digest || rows.len() as u64 != shard.rows() || !rest.is_empty() {
+            let expected = "what its receipt says; remove it, and write the part again";
+            return Err(Error::format(&path, "other bytes", expected));
+        }
+        Ok(rows.iter().map(|row| Digest::from_bytes(*row)).collect())
     }
 }
 
 impl Receipt {
-    /// The receipt of a shard. `None` if there is none, or if the shard is not as its receipt says.
-    fn read(folder: &Path, shard: &ShardPlan) -> Result<Option<Receipt>> {
-        let path = receipt_file(folder, shard);
-        if !path.is_file() {
+    /// Reads a receipt; `None` if there is none.
+    fn read(path: &Path) -> Result<Option<Receipt>> {
+        if !is_regular(path) {
             return Ok(None);
         }
-        let refuse = |e: serde_json::Error| {
-            Error::format(&path, format!("not a receipt ({e})"), "one that this program wrote; remove it")
-        };
-        let receipt: Receipt = serde_json::from_str(&files::read_text(&path)?).map_err(refuse)?;
-        let size = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
-        let is_whole = size(&folder.join(&shard.path)) == receipt.bytes
-            && size(&rows_file(folder, shard)) == shard.rows() * DIGEST as u64;
-        Ok(is_whole.then_some(receipt))
+        let expected = "a receipt as this program wrote it; remove it with its shard, and write the part again";
+        let text = files::read_text(path)?;
+        seal::check(path, &text, expected)?;
+        let refuse = |e: serde_json::Error| Error::format(path, format!("not a receipt ({e})"), expected);
+        serde_json::from_str(&text).map(Some).map_err(refuse)
     }
 }
 
-/// Adds the digests of the rows of a shard.
-fn add_rows(gathered: &mut Gathered, shard: &ShardPlan, folder: &Path) -> Result<()> {
-    let path = rows_file(folder, shard);
-    let mut file = files::open(&path)?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(Error::io(&path, "read it"))?;
-    let digests: Vec<Digest> = bytes.as_chunks().0.iter().map(|bytes| Digest::from_bytes(*bytes)).collect();
-    gathered.rows(shard.part, &digests);
-    Ok(())
+/// Whether a path is that of a file, and not of a link to one.
+fn is_regular(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
 }
 
-fn receipt_file(folder: &Path, shard: &ShardPlan) -> PathBuf {
-    folder.join(RECEIPTS).join(shard.path.with_extension("json"))
+/// Gives a file a second name in a folder under construction. Where the file system has no such names, it is copied.
+fn link(from: &Path, to: &Path) -> Result<()> {
+    files::create_dir(to.parent().unwrap_or(to))?;
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(Error::io(to, "create it"))
 }
 
-fn rows_file(folder: &Path, shard: &ShardPlan) -> PathBuf {
-    folder.join(RECEIPTS).join(shard.path.with_extension("rows"))
+fn receipt_path(home: &Path, shard: &Path) -> PathBuf {
+    home.join(RECEIPTS).join(shard.with_extension(RECEIPT))
+}
+
+fn rows_path(home: &Path, shard: &Path) -> PathBuf {
+    home.join(RECEIPTS).join(shard.with_extension(ROWS))
 }
 
 #[cfg(test)]

@@ -270,8 +270,8 @@ impl State {
                         contents.insert(stage.to_owned(), record["content"].as_str().unwrap_or_default().to_owned());
                     }
                 }
-                // what a killed part was writing stays until the commit, since other parts may be at work
-                if name.contains("/.part-") {
+                // what a killed part was writing stays until the commit, as another part may be writing it
+                if name.contains(".draft-") {
                     continue;
                 }
                 // the name of an event file contains the time at which the run began

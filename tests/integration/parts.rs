@@ -40,7 +40,7 @@ fn parts_in_any_order_give_the_files_of_a_single_run() {
         let printed = call(&["--commit"]);
         assert!(printed.starts_with(&format!("{stage:9} done       ")), "{printed}");
         assert_eq!(state(&parts.path(&folder)), state(&single.path(&folder)));
-        assert!(!parts.path(&format!("{folder}.unfinished")).exists());
+        assert!(!parts.path(&format!("{folder}.parts")).exists());
     }
     let again = parts.ok(&["run", "dataset", "--commit"]);
     assert!(again.starts_with("dataset   fresh "), "a commit may be repeated: {again}");
@@ -48,25 +48,38 @@ fn parts_in_any_order_give_the_files_of_a_single_run() {
     assert!(parts.ok(&["status"]).contains("dataset   fresh "));
 }
 
+/// The folder of the one key whose parts there are.
+fn place(home: &Home) -> PathBuf {
+    let found = files::entries(&home.path("artifacts/dataset.parts")).unwrap();
+    let [place] = &found[..] else { panic!("{found:?}") };
+    place.clone()
+}
+
 #[test]
-fn a_part_that_ran_is_not_written_again_and_one_that_was_killed_is() {
+fn a_part_that_ran_is_not_written_again_and_one_that_was_killed_or_damaged_is() {
     let home = Home::with(&SMALL);
     home.ok(&["run", "plan"]);
     let part = |share: &str| home.ok(&["run", "dataset", "--part", share]);
     assert_eq!(part("1/2"), "dataset   part 1/2  8 of 15 shards written, 0 were there\n");
     assert_eq!(part("1/2"), "dataset   part 1/2  0 of 15 shards written, 8 were there\n");
-    let unfinished = home.path("artifacts/dataset.unfinished");
-    // what kills leave: a shard without a receipt, a file of rows that is cut, a shard under its hidden name
-    let receipts = unfinished.join("receipts/data");
-    fs::remove_file(receipts.join("train-00008-of-00009.json")).unwrap();
-    fs::write(receipts.join("val-00000-of-00003.rows"), "cut").unwrap();
-    fs::write(unfinished.join("data/.part-x"), "half").unwrap();
-    assert_eq!(part("1/2"), "dataset   part 1/2  2 of 15 shards written, 6 were there\n");
+    let place = place(&home);
+    let at = |name: &str| place.join(name);
+    // what kills leave: a receipt without a shard, a receipt without rows, a draft
+    fs::remove_file(at("data/train-00008-of-00009.parquet")).unwrap();
+    fs::remove_file(at("receipts/data/val-00000-of-00003.rows")).unwrap();
+    fs::write(at("data/.test-00001-of-00003.parquet.draft-x"), "half").unwrap();
+    // damage that changes no size
+    let damaged = at("data/test-00002-of-00003.parquet");
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[500] ^= 1;
+    fs::write(&damaged, bytes).unwrap();
+    assert_eq!(part("1/2"), "dataset   part 1/2  3 of 15 shards written, 5 were there\n");
     part("0/1");
     home.ok(&["run", "dataset", "--commit"]);
     let single = Home::with(&SMALL);
     single.ok(&["run", "dataset"]);
     assert_eq!(state(&home.path("artifacts/dataset")), state(&single.path("artifacts/dataset")));
+    assert!(!home.path("artifacts/dataset.parts").exists(), "the draft is gone, too");
 }
 
 #[test]
@@ -77,7 +90,8 @@ fn the_same_part_may_run_several_times_at_once() {
         let mut command = home.command(&["run", "dataset", "--part", share]);
         command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    let running = ["0/2", "0/1", "1/2", "0/1"].map(start);
+    // there is no folder of parts yet
+    let running = ["0/2", "0/1", "1/2", "0/1", "1/3", "2/3"].map(start);
     for child in running {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -97,41 +111,87 @@ fn a_commit_wants_all_shards_of_one_key() {
         assert_eq!(answer.code, Some(1), "{}", answer.stdout);
         answer.stderr
     };
-    let way = "write them with `multidigit run dataset --part I/N` and the same settings\n";
     let missing = |count: usize, named: &str| {
-        let what = "are not there, or were made with other settings or inputs";
-        format!("error: `artifacts/dataset.unfinished`: {count} of 15 shards {what} ({named}); {way}")
+        let what = format!("{count} of the 15 shards of these settings and inputs are missing or damaged ({named})");
+        format!("{what}; write them with `multidigit run dataset --part I/N` and the same settings\n")
     };
-    let first =
-        "data/train-00000-of-00009.parquet, data/train-00001-of-00009.parquet, data/train-00002-of-00009.parquet";
-    assert_eq!(refused(&["--commit"]), missing(15, first));
-    home.ok(&["run", "dataset", "--part", "0/8"]);
-    home.ok(&["run", "dataset", "--part", "2/8"]);
-    home.ok(&["run", "dataset", "--part", "4/8"]);
-    let named =
-        "data/train-00001-of-00009.parquet, data/train-00002-of-00009.parquet, data/train-00005-of-00009.parquet";
-    assert_eq!(refused(&["--commit"]), missing(10, named));
+    let name = |number: usize| format!("data/train-{number:05}-of-00009.parquet");
+    let names = |numbers: [usize; 3]| numbers.map(name).join(", ");
+    let answer = refused(&["--commit"]);
+    assert!(answer.starts_with("error: `artifacts/dataset.parts/"), "{answer}");
+    assert!(answer.ends_with(&missing(15, &names([0, 1, 2]))), "{answer}");
+    for share in ["0/8", "2/8", "4/8"] {
+        home.ok(&["run", "dataset", "--part", share]);
+    }
+    assert!(refused(&["--commit"]).ends_with(&missing(10, &names([1, 2, 5]))));
     home.ok(&["run", "dataset", "--part", "0/1"]);
-    let other = ["--commit", "--set", "dataset.compression=snappy"];
-    assert_eq!(refused(&other), missing(15, first));
+    // other settings have parts of their own
+    let other = ["--set", "dataset.compression=snappy"];
+    assert!(refused(&[&["--commit"], &other[..]].concat()).ends_with(&missing(15, &names([0, 1, 2]))));
+    home.ok(&[&["run", "dataset", "--part", "0/2"], &other[..]].concat());
     assert!(refused(&["--part", "0/2", "--set", "plan.seed=9"]).contains("its input plan is stale"));
+    let place = place_of_first(&home);
+    let receipt = place.join("receipts/data/val-00001-of-00003.json");
+    let text = fs::read_to_string(&receipt).unwrap();
+    fs::write(&receipt, text.replace("\"sha256\": \"", "\"sha256\": \"0")).unwrap();
+    let answer = refused(&["--commit"]);
+    assert!(answer.contains("val-00001-of-00003.json`: its content is not what its own digest says"), "{answer}");
+    fs::write(&receipt, text).unwrap();
     home.ok(&["run", "dataset", "--commit"]);
+    assert!(home.ok(&["verify"]).contains("dataset   ok "));
+    home.ok(&["clean"]);
+    assert!(!home.path("artifacts/dataset.parts").exists(), "the parts of the other settings are cleaned");
+}
+
+/// The folder of the parts that are whole.
+fn place_of_first(home: &Home) -> PathBuf {
+    let all = files::entries(&home.path("artifacts/dataset.parts")).unwrap();
+    all.into_iter().max_by_key(|place| files::walk_all(place).unwrap().len()).unwrap()
 }
 
 #[test]
-fn files_of_the_user_stop_a_commit_and_stay() {
+fn files_of_the_user_are_neither_replaced_nor_taken_nor_removed() {
     let home = Home::with(&SMALL);
     home.ok(&["run", "plan"]);
-    home.ok(&["run", "dataset", "--part", "0/1"]);
-    let mine = home.path("artifacts/dataset.unfinished/data/mine.txt");
-    fs::write(&mine, "mine").unwrap();
-    let answer = home.call(&["run", "dataset", "--commit"]);
+    home.ok(&["run", "dataset", "--part", "0/3"]);
+    let place = place(&home);
+    let at = |name: &str| place.join(name);
+    // a shard of a later part, of which there is no receipt
+    let taken = at("data/train-00007-of-00009.parquet");
+    fs::write(&taken, "mine").unwrap();
+    let answer = home.call(&["run", "dataset", "--part", "1/3"]);
     assert_eq!(answer.code, Some(1));
-    assert!(answer.stderr.contains("holds data/mine.txt, which no record of this program names"), "{}", answer.stderr);
+    let words = "holds data/train-00007-of-00009.parquet, which no record of this program names";
+    assert!(answer.stderr.contains(words), "{}", answer.stderr);
+    assert_eq!(fs::read_to_string(&taken).unwrap(), "mine");
+    fs::remove_file(&taken).unwrap();
+    let mine = ["README.md", "record.json", "data/other.parquet", "receipts/invoice.json", "receipts/data/.part-notes"];
+    mine.iter().for_each(|name| fs::write(at(name), name).unwrap());
+    home.ok(&["run", "dataset", "--part", "0/1"]);
+    home.ok(&["run", "dataset", "--commit"]);
+    home.ok(&["verify"]);
     home.ok(&["clean"]);
-    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
-    let left = files::walk_all(&home.path("artifacts/dataset.unfinished")).unwrap();
-    assert_eq!(left, [PathBuf::from("data/mine.txt")], "the rest is cleaned");
+    for name in mine {
+        assert_eq!(fs::read_to_string(at(name)).unwrap(), name);
+    }
+    assert_eq!(files::walk_all(&place).unwrap().len(), mine.len(), "the rest is gone");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_part_does_not_write_through_links() {
+    use std::os::unix::fs::symlink;
+    let home = Home::with(&SMALL);
+    home.ok(&["run", "plan"]);
+    home.ok(&["run", "dataset", "--part", "0/3"]);
+    let place = place(&home);
+    let elsewhere = home.path("elsewhere");
+    fs::rename(place.join("data"), &elsewhere).unwrap();
+    symlink(&elsewhere, place.join("data")).unwrap();
+    let answer = home.call(&["run", "dataset", "--part", "1/3"]);
+    assert_eq!(answer.code, Some(1));
+    assert!(answer.stderr.contains("data`: a link; expected a folder of this program"), "{}", answer.stderr);
+    assert_eq!(files::entries(&elsewhere).unwrap().len(), 5);
 }
 
 #[test]

@@ -42,8 +42,8 @@ fn the_status_names_the_flags_that_outputs_were_made_with() {
         ["--set", "plan.split.ratio=[60,20,20]", "--set", "augment.affine=null", "--set", "augment.erasing.value=7"];
     home.ok(&[&["run", "augment"][..], &flags].concat());
     let status = home.ok(&["status"]);
-    let hint = "\nOutputs were made with other settings than the present ones. To keep them, add to this and every other \
-                command:\n--set 'plan.split.ratio=[60, 20, 20]' --set augment.affine=null --set augment.erasing.value=7\n\
+    let hint = "\nOutputs were made with other settings than the present ones. To use those settings, add to this and \
+                every other command:\n--set 'plan.split.ratio=[60, 20, 20]' --set augment.affine=null --set augment.erasing.value=7\n\
                 Without that, `multidigit run` makes them anew.\n";
     assert!(status.contains("plan      stale  plan.split.ratio: [60,20,20] -> [64,16,20]\n"), "{status}");
     assert!(status.ends_with(hint), "{status}");
