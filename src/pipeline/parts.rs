@@ -28,6 +28,9 @@ use crate::record::{self, Key, Output, seal};
 use crate::shards::set::Gathered;
 use crate::shards::{ShardFile, ShardPlan};
 
+/// The ending of the folder of all parts of a stage.
+const PARTS: &str = "parts";
+
 /// The folder of the receipts in the folder of a key.
 const RECEIPTS: &str = "receipts";
 
@@ -190,7 +193,7 @@ impl Pipeline {
 /// The folder of all parts of a stage, beside the stage's folder `target`.
 pub(super) fn folder(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(format!("{name}.parts"))
+    target.with_file_name(format!("{name}.{PARTS}"))
 }
 
 /// Removes the shards that receipts below a folder name, with the receipts, then the folders that are empty. Other files
@@ -219,14 +222,15 @@ pub(super) fn remove(folder: &Path) -> Result<usize> {
             }
         }
     }
-    if fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir()) {
+    if is_folder(folder) {
         ownership::remove_empty_folders(folder)?;
         files::remove_if_empty(folder)?;
-        if let Some(around) =
-            folder.parent().filter(|around| around.extension().is_some_and(|ending| ending == "parts"))
-        {
-            files::remove_if_empty(around)?;
-        }
+    }
+    // of the folder of a key, the folder around it: a kill may have left it empty
+    if let Some(around) = folder.parent().filter(|around| around.extension().is_some_and(|ending| ending == PARTS))
+        && is_folder(around)
+    {
+        files::remove_if_empty(around)?;
     }
     Ok(removed)
 }
@@ -360,6 +364,11 @@ impl Receipt {
         let refuse = |e: serde_json::Error| Error::format(path, format!("not a receipt ({e})"), expected);
         serde_json::from_str(&text).map(Some).map_err(refuse)
     }
+}
+
+/// Whether a path is that of a folder, and not of a link to one.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
 /// Whether a path is that of a file, and not of a link to one.
