@@ -1,8 +1,8 @@
 //! The stage `dataset`: renders the plan into the shards that are published.
 //!
 //! Input: `plan.parquet` and the glyphs. Output: `data/{train,val,test}-*.parquet`, a dataset card `README.md`,
-//! `montage.png`, and a description for machines, `croissant.json`. Rendering is a pure function of a plan row. Rows are streamed, so that memory does not grow
-//! with their number.
+//! `montage.png`, and a description for machines, `croissant.json`. Rendering is a pure function of a plan row. Rows are
+//! streamed, so that memory does not grow with their number.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
