@@ -34,8 +34,10 @@ const PARTS: &str = "parts";
 /// The folder of the receipts in the folder of a key.
 const RECEIPTS: &str = "receipts";
 
-/// The endings of a receipt, and of the file with the digests of the rows of a shard.
+/// The ending of a receipt.
 const RECEIPT: &str = "json";
+
+/// The ending of the file with the digests of the rows of a shard.
 const ROWS: &str = "rows";
 
 /// The number of missing shards that an error names.
@@ -105,7 +107,7 @@ impl Pipeline {
     pub fn run_part(&self, stage: Stage, share: Share, progress: &Progress) -> Result<PartWritten> {
         let target = self.target_of_parts(stage)?;
         let _inputs = self.lock_inputs(stage)?;
-        let (work, key) = self.parts(stage)?;
+        let (work, (key, _)) = (self.parts(stage)?, self.key(stage)?);
         let place = Place::new(&target, &key);
         let all = work.shards();
         let own = all.get(share.range(all.len())).unwrap_or_default();
@@ -144,7 +146,7 @@ impl Pipeline {
             return Ok(Outcome::Fresh(record));
         }
         ownership::check_around(stage, &target)?;
-        let (work, key) = self.parts(stage)?;
+        let work = self.parts(stage)?;
         let receipts = place.all(stage, work.as_ref())?;
         progress.begin(&format!("{stage}, commit"), work.shards().iter().map(ShardPlan::rows).sum(), "images")?;
         let build = Build::beside(&target)?;
@@ -183,10 +185,9 @@ impl Pipeline {
         files::resolve(&self.folder(stage))
     }
 
-    /// The work of a stage that is made in parts, and its key.
-    fn parts(&self, stage: Stage) -> Result<(Box<dyn Parts>, Key)> {
-        let work = stage.definition().parts(self)?.ok_or(PipelineError::NoParts { stage: stage.name() })?;
-        Ok((work, self.key(stage)?.0))
+    /// The work of a stage that is made in parts.
+    fn parts(&self, stage: Stage) -> Result<Box<dyn Parts>> {
+        stage.definition().parts(self)?.ok_or_else(|| Error::from(PipelineError::NoParts { stage: stage.name() }))
     }
 }
 
@@ -295,13 +296,12 @@ impl Place {
             rows_path(&self.folder, &shard.path),
             receipt_path(&self.folder, &shard.path),
         );
+        // looked at before the receipt, which another process writes before them
+        let taken = [&path, &rows, &receipt].map(|path| fs::symlink_metadata(path).ok().map(|meta| (path, meta)));
         let is_known = self.receipt(shard)?.is_some();
-        let is_foreign = |path: &&PathBuf| match fs::symlink_metadata(path) {
-            Ok(meta) => !meta.is_file() || !is_known,
-            Err(_) => false,
-        };
-        let found = [&path, &rows, &receipt].into_iter().filter(is_foreign);
-        let found: Vec<_> = found.map(|path| record::name(path.strip_prefix(&self.folder).unwrap_or(path))).collect();
+        let foreign = taken.into_iter().flatten().filter(|(_, meta)| !meta.is_file() || !is_known);
+        let name = |path: &Path| record::name(path.strip_prefix(&self.folder).unwrap_or(path));
+        let found: Vec<String> = foreign.map(|(path, _)| name(path)).collect();
         if !found.is_empty() {
             return Err(Error::Foreign { folder: self.folder.clone(), found });
         }
