@@ -62,12 +62,12 @@ fn a_kill_loses_nothing_where_all_is_cleaned() {
 
 #[test]
 fn a_kill_loses_nothing_where_a_part_is_written() {
-    try_kills(scenario::part(), 25);
+    try_kills(scenario::part(), 10);
 }
 
 #[test]
 fn a_kill_loses_nothing_where_parts_are_committed() {
-    try_kills(scenario::committed(), 40);
+    try_kills(scenario::committed(), 16);
 }
 
 /// A run that is killed repeatedly, each time at other points, still finishes.
