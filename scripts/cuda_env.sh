@@ -37,5 +37,7 @@ if [ -z "${CUDA_COMPUTE_CAP:-}" ]; then
   CUDA_COMPUTE_CAP=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sed -n '1s/\.//p' || true)
 fi
 export CUDA_COMPUTE_CAP=${CUDA_COMPUTE_CAP:-90}
+# The build of candle's kernels, minutes of nvcc, takes half of the cores otherwise.
+export CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-$(nproc)}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target}/cuda
 exec "$@"
