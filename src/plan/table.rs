@@ -191,9 +191,7 @@ impl Reader {
     /// [`Error::Format`] if the facts are missing or invalid, or if they contradict the number of rows.
     pub fn open(path: &Path, split: &str) -> Result<Reader> {
         let part = Part::open(path, split)?;
-        let batches = Box::new(part.file.read(&COLUMNS, part.groups.clone(), ROW_GROUP)?);
-        let buffer = Rows::new(part.facts.plan.digits);
-        Ok(Reader { next: part.first, part, batches, buffer })
+        Reader::new(part.first, part)
     }
 
     /// Like [`Reader::open`], but the next row is the one with the number `row` in the split. Row groups before it are not read.
@@ -201,16 +199,23 @@ impl Reader {
     /// # Errors
     /// Those of [`Reader::open`] and of [`Reader::take`].
     pub fn open_at(path: &Path, split: &str, row: u64) -> Result<Reader> {
-        let mut reader = Reader::open(path, split)?;
-        let (sizes, mut skip) = (reader.part.file.row_groups(), row as usize);
+        let mut part = Part::open(path, split)?;
+        let (sizes, mut skip) = (part.file.row_groups(), row as usize);
         let size = |group: &usize| sizes.get(*group).copied().unwrap_or(0);
-        while let Some(rows) = reader.part.groups.first().map(size).filter(|&rows| rows <= skip) {
-            reader.part.groups.remove(0);
-            (skip, reader.next) = (skip - rows, reader.next + rows);
+        while let Some(rows) = part.groups.first().map(size).filter(|&rows| rows <= skip) {
+            part.groups.remove(0);
+            skip -= rows;
         }
-        reader.batches = Box::new(reader.part.file.read(&COLUMNS, reader.part.groups.clone(), ROW_GROUP)?);
+        let mut reader = Reader::new(part.first + row as usize - skip, part)?;
         reader.take(skip)?;
         Ok(reader)
+    }
+
+    /// A reader of the row groups of a split, whose first row has the number `next` in the file.
+    fn new(next: usize, part: Part) -> Result<Reader> {
+        let batches = Box::new(part.file.read(&COLUMNS, part.groups.clone(), ROW_GROUP)?);
+        let buffer = Rows::new(part.facts.plan.digits);
+        Ok(Reader { next, part, batches, buffer })
     }
 
     /// The facts of the plan.
