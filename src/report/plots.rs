@@ -33,6 +33,8 @@ const LEGEND_LINE: f64 = 20.0;
 const LEGEND_MOST: usize = 54;
 /// The maximum number of epochs that are marked by dots. A single epoch makes no line, so it needs its dot.
 const MOST_DOTS: usize = 12;
+/// The share of an axis beyond the last value, so that the dot there is drawn whole.
+const MARGIN: f64 = 0.03;
 /// The height of [`ranges`] in pixels: that of its axis, and that of each line.
 const RANGE_MARGIN: f64 = 90.0;
 const RANGE_LINE: f64 = 26.0;
@@ -47,8 +49,8 @@ const STYLE: &str = "<style>:root{color-scheme:light dark}rect[fill=\"white\"]{f
     [stroke=\"#000000\"]{stroke:#6f7883}}</style>";
 
 /// The curves of one quantity in training and validation; `value` returns both for an epoch. A dashed line precedes
-/// each epoch whose learning rate differs from that of the epoch before. The axes begin at 0 and end with the data, the
-/// vertical one at `top` if it is given.
+/// each epoch whose learning rate differs from that of the epoch before. The axes begin at 0 and end just after the data, the
+/// vertical one just after `top` if it is given.
 pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn(&Epoch) -> (f64, f64)) -> String {
     let points = |pick: fn((f64, f64)) -> f64| -> Vec<(f64, f64)> {
         epochs.iter().map(|epoch| (epoch.epoch as f64, pick(value(epoch)))).collect()
@@ -65,7 +67,7 @@ pub fn curves(quantity: &str, top: Option<f64>, epochs: &[Epoch], value: impl Fn
     let corner = if top.is_some() { LegendPosition::InsideBottomRight } else { LegendPosition::InsideTopRight };
     let mut layout = over_epochs(Layout::auto_from_plots(&plots), epochs.len())
         .with_y_axis_min(0.0)
-        .with_y_axis_max(top.unwrap_or(most))
+        .with_y_axis_max((1.0 + MARGIN) * top.unwrap_or(most))
         .with_y_label(quantity)
         .with_legend_position(corner)
         .with_legend_box(false);
@@ -95,10 +97,10 @@ pub struct Line {
 /// The accuracies of several runs after each epoch.
 pub fn accuracies(quantity: &str, lines: &[Line]) -> String {
     let (plots, layout) = overlaid(quantity, lines);
-    svg(plots, layout.with_y_axis_min(0.0).with_y_axis_max(100.0))
+    svg(plots, layout.with_y_axis_min(0.0).with_y_axis_max((1.0 + MARGIN) * 100.0))
 }
 
-/// The errors of several runs after each epoch, on a logarithmic axis that ends with the data. An error of 0, which such an
+/// The errors of several runs after each epoch, on a logarithmic axis that ends just after the data. An error of 0, which such an
 /// axis does not have, is drawn at its lower end, at half of the lowest other error.
 pub fn errors(quantity: &str, lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| &line.curves).flatten().copied();
@@ -112,7 +114,12 @@ pub fn errors(quantity: &str, lines: &[Line]) -> String {
         .collect();
     let (plots, layout) = overlaid(quantity, &raised);
     let format = TickFormat::Custom(Arc::new(|percentage: f64| percentage.to_string()));
-    svg(plots, layout.with_log_y().with_y_axis_min(low).with_y_axis_max(most).with_y_tick_format(format))
+    // a share of a logarithmic axis is a factor
+    let margin = (most / low).powf(MARGIN);
+    svg(
+        plots,
+        layout.with_log_y().with_y_axis_min(low / margin).with_y_axis_max(most * margin).with_y_tick_format(format),
+    )
 }
 
 /// The curves of several runs, and the layout with their legend below them. The first line is drawn last, over the others.
@@ -149,11 +156,11 @@ fn overlaid(quantity: &str, lines: &[Line]) -> (Vec<Plot>, Layout) {
     (plots, layout)
 }
 
-/// A layout of the usual size whose horizontal axis is that of the epochs, from 0 to the last one.
+/// A layout of the usual size whose horizontal axis is that of the epochs, from 0 to just after the last one.
 fn over_epochs(layout: Layout, epochs: usize) -> Layout {
     sized(layout)
         .with_x_axis_min(0.0)
-        .with_x_axis_max(epochs as f64)
+        .with_x_axis_max((1.0 + MARGIN) * epochs as f64)
         .with_x_tick_step(epochs.div_ceil(8).max(1) as f64)
         .with_x_label("epoch")
 }
@@ -269,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_of_errors_ends_with_the_data_and_draws_no_error_at_its_lower_end() {
+    fn a_chart_of_errors_ends_just_after_the_data_and_draws_no_error_at_its_lower_end() {
         let line = |name: &str, curves: &[&[f64]]| Line {
             name: name.to_owned(),
             curves: curves.iter().map(|curve| curve.to_vec()).collect(),
@@ -280,6 +287,33 @@ mod tests {
         assert_eq!(numbers(&svg), [0.0, 1.0, 2.0, 3.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0], "{svg}");
         assert_eq!(svg.matches(COLOURS[0]).count() - svg.matches(COLOURS[1]).count(), 4, "a line and dots more, {svg}");
         assert!(!errors("error", &[line("perfect", &[&[0.0, 5.0]])]).contains("NaN"));
+    }
+
+    /// The numbers that follow a text wherever it occurs in a plot.
+    fn after(svg: &str, text: &str) -> Vec<f64> {
+        svg.split(text).skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok()).collect()
+    }
+
+    #[test]
+    fn the_dot_of_the_only_epoch_is_drawn_whole() {
+        let lines = [100.0, 2.0].map(|value| Line { name: "run".to_owned(), curves: vec![vec![value]] });
+        let one = [epoch(1, 1e-3)];
+        let curves = curves("loss", None, &one, |epoch| (epoch.train_loss, epoch.val_loss));
+        for svg in [errors("error, %", &lines), accuracies("accuracy, %", &lines), curves] {
+            let [x, y, width, height] = ["x", "y", "width", "height"].map(|name| {
+                let area = svg.split("<clipPath").nth(1).unwrap();
+                after(area, &format!(" {name}=\""))[0]
+            });
+            let dots: Vec<[f64; 3]> = svg
+                .split("<circle ")
+                .skip(1)
+                .map(|dot| ["cx", "cy", "r"].map(|name| after(dot, &format!("{name}=\""))[0]))
+                .collect();
+            assert_eq!(dots.len(), 2, "{svg}");
+            for [cx, cy, r] in dots {
+                assert!(x <= cx - r && cx + r <= x + width && y <= cy - r && cy + r <= y + height, "{svg}");
+            }
+        }
     }
 
     #[test]
