@@ -23,7 +23,7 @@ ARG MULTIDIGIT_COMMIT
 # candle's kernels are PTX for this GPU (Ampere), from which the driver makes code for it and all later ones. The linker finds the
 # stand-in for the driver.
 RUN CUDA_COMPUTE_CAP=80 LIBRARY_PATH=/usr/local/cuda/lib64/stubs \
-    scripts/remap.sh cargo build --release --locked --features cuda && strip target/release/multidigit
+    scripts/remap.sh cargo build --release --locked --features cloud,cuda && strip target/release/multidigit
 
 FROM nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04 AS cuda
 COPY --from=build-cuda /source/LICENSE* /usr/local/share/doc/multidigit/
@@ -42,7 +42,7 @@ FROM rust AS build
 WORKDIR /source
 COPY . .
 ARG MULTIDIGIT_COMMIT
-RUN scripts/remap.sh cargo build --release --locked && strip target/release/multidigit
+RUN scripts/remap.sh cargo build --release --locked --features cloud && strip target/release/multidigit
 
 FROM debian:trixie-20260803-slim AS cpu
 COPY --from=build /source/LICENSE* /usr/local/share/doc/multidigit/

@@ -81,7 +81,8 @@ pub struct Global {
     /// Folder of the glyph files
     #[arg(long, global = true, value_name = "DIR", default_value = "raw")]
     pub raw: PathBuf,
-    /// Folder of all outputs
+    /// Folder of all outputs; for `run` with plan, dataset and augment also the address of an object store, such as
+    /// s3://BUCKET/PREFIX
     #[arg(long, global = true, value_name = "DIR", default_value = "artifacts")]
     pub artifacts: PathBuf,
     /// Number of threads [default: one per core]

@@ -104,7 +104,17 @@ pub fn sha256_of_file(path: &Path) -> Result<(String, u64)> {
     let (mut file, mut hasher) = (files::open(path)?, Hasher(Sha256::new()));
     // a copy goes on after a read that a signal interrupts
     let bytes = io::copy(&mut file, &mut hasher).map_err(Error::io(path, "read it"))?;
-    Ok((hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes))
+    Ok((hexadecimal(&hasher.0.finalize()), bytes))
+}
+
+/// The SHA-256 of some bytes in hexadecimal digits.
+#[cfg(feature = "cloud")]
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Computes one digest of several parts. Each byte string is preceded by its length, so that no two sequences of

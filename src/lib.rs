@@ -32,7 +32,7 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`documents`], [`record`], [`parquet_file`], [`shards`] |
+//! | ground | [`error`], [`guard`], [`digest`], [`files`], [`rng`], [`progress`], [`labels`], [`documents`], [`record`], [`parquet_file`], [`shards`], and `store` with the feature `cloud` |
 //! | stages | [`raw`], [`plan`], [`dataset`], [`augment`], and [`networks`] |
 //! | | [`train`] |
 //! | | [`evaluate`] |
@@ -94,6 +94,9 @@ pub mod rng;
 pub mod runs;
 #[forbid(unsafe_code)]
 pub mod shards;
+#[cfg(feature = "cloud")]
+#[forbid(unsafe_code)]
+pub mod store;
 #[forbid(unsafe_code)]
 pub mod sweep;
 pub mod train;

@@ -16,6 +16,8 @@ use multidigit::error::{Error, Result};
 use multidigit::evaluate::Metrics;
 use multidigit::files::sync;
 use multidigit::pipeline::PipelineError;
+#[cfg(feature = "cloud")]
+use multidigit::pipeline::Remote;
 use multidigit::pipeline::{self, Outcome, Pipeline, Stage, lock, stage};
 use multidigit::progress::Progress;
 use multidigit::recipe::Recipe;
@@ -24,8 +26,8 @@ use multidigit::sweep::{Planned, Sweep};
 use multidigit::{export, inspect, predict, preview, rng, train};
 
 use crate::cli::{
-    Bench, Cli, Command, Demo, Export, Global, Measured, Onnx, Picture, Place, Predict, Preview, Report, Schema,
-    SweepArgs, completions, man,
+    Bench, Cli, Command, Demo, Export, Global, Measured, Onnx, Picture, Place, Predict, Preview, Report, RunArgs,
+    Schema, SweepArgs, completions, man,
 };
 use crate::terminal::{Terminal, catch_signals, complain, interrupted};
 
@@ -44,6 +46,16 @@ fn main() -> ExitCode {
 }
 
 fn run(Cli { global, command }: Cli) -> Result<()> {
+    if let Some(address) = global.artifacts.to_str().filter(|text| text.contains("://")) {
+        return match command {
+            Command::Run(run) => run_in_store(&global, address, run),
+            _ => Err(Error::value(
+                "--artifacts",
+                "the address of an object store",
+                "a folder: only `run` knows addresses",
+            )),
+        };
+    }
     match command {
         Command::Inspect { file } => print(&inspect::inspect(&file)?),
         Command::Schema { of: Schema::Pipeline } => print(&format!("{:#}\n", Config::schema())),
@@ -233,11 +245,46 @@ fn in_pipeline(global: &Global, config: Config, work: impl FnOnce(&Pipeline, &Pr
     at_work(global, |progress| work(&pipeline, progress))
 }
 
+/// Runs stages whose outputs lie in an object store.
+#[cfg(feature = "cloud")]
+fn run_in_store(global: &Global, address: &str, run: RunArgs) -> Result<()> {
+    let flags = [
+        ("--run", run.run.is_some()),
+        ("--force", run.force),
+        ("--single", run.single),
+        ("--downstream", run.downstream),
+        ("--dry-run", run.dry_run),
+    ];
+    if let Some((flag, _)) = flags.into_iter().find(|(_, is_given)| *is_given) {
+        return Err(Error::value(flag, "one beside the address of an object store", "a folder for --artifacts"));
+    }
+    let remote = Remote::open(address, configuration(global, None)?, global.raw.clone(), lock_file(global))?;
+    at_work(global, |progress| match (run.part, run.commit) {
+        (Some(share), _) => run.stages.iter().try_for_each(|&stage| {
+            let part = remote.run_part(stage, share, progress)?;
+            print(&output::part(stage, share, &part))
+        }),
+        (None, true) => run.stages.iter().try_for_each(|&stage| tell(stage, &remote.commit(stage, progress)?)),
+        (None, false) => remote.run(&run.stages, progress, &mut tell),
+    })
+}
+
+/// Refuses the address of an object store.
+#[cfg(not(feature = "cloud"))]
+fn run_in_store(_: &Global, _: &str, _: RunArgs) -> Result<()> {
+    let expected = "a folder: this program was built without the feature `cloud` (`cargo build --features cloud`)";
+    Err(Error::value("--artifacts", "the address of an object store", expected))
+}
+
 /// The pipeline in the folders named on the command line. `changes` are the flags that changed its configuration.
 fn pipeline(global: &Global, config: Config, changes: Vec<String>) -> Pipeline {
-    let lock_file = configuration_file(global).unwrap_or(Path::new(config::FILE)).with_file_name(lock::FILE);
     let (raw, artifacts) = (global.raw.clone(), global.artifacts.clone());
-    Pipeline::new(config, changes, raw, artifacts, lock_file)
+    Pipeline::new(config, changes, raw, artifacts, lock_file(global))
+}
+
+/// The path of `pipeline.lock`, beside the configuration file.
+fn lock_file(global: &Global) -> PathBuf {
+    configuration_file(global).unwrap_or(Path::new(config::FILE)).with_file_name(lock::FILE)
 }
 
 /// Prints the answers of a network for pictures. A picture that cannot be read is reported, and is an error in the end.

@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::shards::schema::list_bytes;
 use crate::shards::set::write_all;
 use crate::shards::{
-    self, DATA, Layout, Parameters, Samples, ShardPlan, ShardSet, ShardWriter, Shards, Split, Written, read_split,
+    self, DATA, Layout, Parameters, Samples, ShardPlan, ShardSet, ShardWriter, Shards, Sink, Split, Written, read_split,
 };
 
 #[forbid(unsafe_code)]
@@ -410,15 +410,19 @@ pub struct Work {
 
 impl Work {
     /// Opens the train shards in `dataset`, a folder of the stage dataset. The epochs will be written to the file system of
-    /// `home`.
+    /// `disk`, if it is given.
     ///
     /// # Errors
-    /// [`Error::DiskSpace`] if the file system has no room for the epochs.
-    pub fn open(config: &Config, dataset: &Path, home: &Path) -> Result<Work> {
+    /// [`Error::DiskSpace`] if the file system has no room for the epochs, [`Error::ConfigValue`] if they have too many shards.
+    pub fn open(config: &Config, dataset: &Path, disk: Option<&Path>) -> Result<Work> {
         let train = Shards::open(&dataset.join(DATA), "train")?;
-        // first, because a number of epochs for which there is no room has a list of shards for which there is none either
-        require_space(config.epochs, train.bytes()?, home)?;
+        // both first, because a number of epochs for which there is no room has a list of shards for which there is none either
+        disk.map_or(Ok(()), |disk| require_space(config.epochs, train.bytes()?, disk))?;
         let (groups, mut shards) = (train.groups(), Vec::new());
+        if config.epochs.saturating_mul(groups.len()) > MAX_SHARDS {
+            let found = format!("{}, of {} shards each", config.epochs, groups.len());
+            return Err(Error::value("augment.epochs", found, format!("at most {MAX_SHARDS} shards in all")));
+        }
         for epoch in 0..config.epochs {
             let mut first = 0;
             for (number, group) in groups.iter().enumerate() {
@@ -455,7 +459,7 @@ impl ShardSet for Work {
         &self.shards
     }
 
-    fn write(&self, shard: &ShardPlan, path: &Path, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()> {
+    fn write(&self, shard: &ShardPlan, to: Sink<'_>, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()> {
         let maker = self.maker(shard.part);
         let provenance = self.train.first().value(facts::KEY).unwrap_or_default().to_owned();
         let metadata = [(facts::KEY, provenance), (KEY, recipe(&self.config, shard.part))];
@@ -468,7 +472,7 @@ impl ShardSet for Work {
         #[expect(clippy::expect_used, reason = "the groups and the positions are those of the same shard")]
         let next = |_| Ok(positions.next().expect("there is a position for every row group"));
         let render = |(position, first)| Ok(maker.make(self.train.read(position)?, first));
-        writer.write(path, &shard.groups, next, render, tell)
+        writer.write(to, &shard.groups, next, render, tell)
     }
 }
 
@@ -498,6 +502,9 @@ pub fn settings(config: &Config) -> serde_json::Map<String, serde_json::Value> {
     settings.retain(|name, value| !ADDED.contains(&name.as_str()) || defaults.get(name) != Some(value));
     settings
 }
+
+/// The maximum number of shards of all epochs.
+const MAX_SHARDS: usize = 10_000_000;
 
 /// Fails if the file system of `folder` has no room for the epochs, estimated from the size of the train shards.
 fn require_space(epochs: usize, train_bytes: u64, folder: &Path) -> Result<()> {

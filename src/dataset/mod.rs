@@ -17,7 +17,7 @@ use crate::plan::{self, Facts, facts, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::shards::set::write_all;
-use crate::shards::{self, Cut, DATA, Layout, ShardPlan, ShardSet, ShardWriter, Shards, Written};
+use crate::shards::{self, Cut, DATA, Layout, ShardPlan, ShardSet, ShardWriter, Shards, Sink, Written};
 
 pub mod card;
 mod croissant;
@@ -111,6 +111,8 @@ pub struct Work {
     shards: Vec<ShardPlan>,
     /// The reader of the rows that follow those of the shard written last.
     reader: Mutex<Option<Rows>>,
+    /// The rows of the picture, among those of the shards that were written.
+    picks: Mutex<montage::Picks>,
 }
 
 /// The rows of a split from some row on.
@@ -151,8 +153,8 @@ impl Work {
                 shards.push(shard);
             }
         }
-        let plan = plan.to_owned();
-        Ok(Work { plan, content, facts, glyphs, layout, writer, shards, reader: Mutex::new(None) })
+        let (plan, picks) = (plan.to_owned(), Mutex::new(montage::Picks::new(facts.plan.classes(), height * width)));
+        Ok(Work { plan, content, facts, glyphs, layout, writer, shards, reader: Mutex::new(None), picks })
     }
 
     /// The number of rows of all splits.
@@ -164,17 +166,7 @@ impl Work {
     /// digest of the facts and all samples.
     pub fn finish(&self, out: &Path, written: &[Written]) -> Result<Digest> {
         let [height, width] = self.facts.plan.image_size;
-        let mut picks = montage::Picks::new(self.facts.plan.classes(), height * width);
-        for (number, name) in split::NAMES.into_iter().enumerate() {
-            let mut rows = table::Reader::open(&self.plan, name)?;
-            let mut left = rows.len() as usize;
-            while left > 0 {
-                let piece = rows.take(left.min(SCAN))?;
-                left -= piece.len();
-                picks.scan(&piece, number);
-            }
-        }
-        let (picked, splits) = picks.into_rows(self.layout.digits);
+        let (picked, splits) = self.picks()?.into_rows(self.layout.digits);
         let samples = render::render(&picked, height, width, &self.glyphs);
         let picture = out.join(card::MONTAGE);
         // encoded in memory first, because the encoder hides the system's error if writing a file fails
@@ -187,6 +179,26 @@ impl Work {
         files::write(&out.join(croissant::FILE), description.as_bytes())?;
         Ok(digest(&self.facts, written.iter().map(|split| split.digest)))
     }
+
+    /// The rows of the picture. The plan is read for them, unless all shards were written by this process.
+    fn picks(&self) -> Result<montage::Picks> {
+        let [height, width] = self.facts.plan.image_size;
+        let mut picks = montage::Picks::new(self.facts.plan.classes(), height * width);
+        let mut kept = self.picks.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.seen() == self.rows() {
+            return Ok(std::mem::replace(&mut kept, picks));
+        }
+        for (number, name) in split::NAMES.into_iter().enumerate() {
+            let mut rows = table::Reader::open(&self.plan, name)?;
+            let mut left = rows.len() as usize;
+            while left > 0 {
+                let piece = rows.take(left.min(SCAN))?;
+                left -= piece.len();
+                picks.scan(&piece, number);
+            }
+        }
+        Ok(picks)
+    }
 }
 
 impl ShardSet for Work {
@@ -194,7 +206,7 @@ impl ShardSet for Work {
         &self.shards
     }
 
-    fn write(&self, shard: &ShardPlan, path: &Path, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()> {
+    fn write(&self, shard: &ShardPlan, to: Sink<'_>, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()> {
         let [height, width] = self.facts.plan.image_size;
         let mut kept = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let follows = |rows: &Rows| (rows.split, rows.next) == (shard.part, shard.first);
@@ -205,8 +217,10 @@ impl ShardSet for Work {
                 table::Reader::open_at(&self.plan, name, shard.first)?
             }
         };
+        let mut picks = self.picks.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = |rows| reader.take(rows).inspect(|rows| picks.scan(rows, shard.part));
         let render = |rows| Ok(render::render(&rows, height, width, &self.glyphs));
-        self.writer.write(path, &shard.groups, |rows| reader.take(rows), render, tell)?;
+        self.writer.write(to, &shard.groups, next, render, tell)?;
         *kept = Some(Rows { split: shard.part, next: shard.first + shard.rows(), reader });
         Ok(())
     }

@@ -27,17 +27,20 @@ pub struct Picks {
     step: u64,
     /// The picked rows, each with the number of its split.
     picked: Vec<(Rows, usize)>,
+    /// The number of rows that were looked at.
+    seen: u64,
 }
 
 impl Picks {
     /// Creates an empty selection for `classes` classes of images with `pixels` pixels.
     pub fn new(classes: u64, pixels: usize) -> Picks {
         let most = (MOST_PIXELS / pixels.max(1) as u64).clamp(1, MOST);
-        Picks { step: classes.div_ceil(most), picked: Vec::new() }
+        Picks { step: classes.div_ceil(most), picked: Vec::new(), seen: 0 }
     }
 
     /// Picks rows from the next rows of a split.
     pub fn scan(&mut self, rows: &Rows, split: usize) {
+        self.seen += rows.len() as u64;
         for row in (0..rows.len()).filter(|&row| rows.index[row] == 0) {
             if u64::from(rows.labels[row]).is_multiple_of(self.step) {
                 let mut one = Rows::new(rows.digits);
@@ -45,6 +48,11 @@ impl Picks {
                 self.picked.push((one, split));
             }
         }
+    }
+
+    /// The number of rows that were looked at.
+    pub fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// The picked rows in the order of their classes, and the numbers of their splits.

@@ -43,6 +43,13 @@ pub enum PipelineError {
         folder.display()
     )]
     PartsMissing { stage: &'static str, folder: PathBuf, count: usize, of: usize, named: String },
+    /// An object store holds the output of other settings or inputs.
+    #[error(
+        "`{}`: holds what other settings or inputs gave ({differences}); give another address, as nothing in an object store is \
+         replaced",
+        path.display()
+    )]
+    StoreStands { path: PathBuf, differences: String },
     /// Verification found differences, which have been listed.
     #[error("differences found: {differences}; what stands is not what its records and pipeline.lock say")]
     Differences { differences: usize },

@@ -99,7 +99,7 @@ impl Pipeline {
     }
 
     /// The differences between the current key and the recorded one, and the inputs that are stale, in words.
-    fn differences(&self, stage: Stage, record: &Record, pending: &BTreeSet<Stage>) -> Result<Vec<String>> {
+    pub(super) fn differences(&self, stage: Stage, record: &Record, pending: &BTreeSet<Stage>) -> Result<Vec<String>> {
         let (key, missing) = self.key(stage)?;
         let mut reasons = key.reasons_against(&record.key);
         for input in stage.keyed(&self.config) {

@@ -31,6 +31,8 @@ mod key;
 pub mod lock;
 mod ownership;
 mod parts;
+#[cfg(feature = "cloud")]
+mod remote;
 mod request;
 pub mod stage;
 mod stages;
@@ -41,6 +43,8 @@ use definition::{Beginning, Done};
 pub use freshness::{Freshness, Status};
 use lock::Lock;
 pub use parts::{PartWritten, Share};
+#[cfg(feature = "cloud")]
+pub use remote::Remote;
 pub use request::Request;
 pub use stage::Stage;
 pub use stages::{config_of, run_name, run_name_of_recipe, training_time};
@@ -55,6 +59,8 @@ pub struct Pipeline {
     artifacts: PathBuf,
     lock_file: PathBuf,
     memory: stages::Memory,
+    /// Whether the outputs go to an object store, so that the folder of artifacts is a scratch folder.
+    in_store: bool,
 }
 
 /// The outcome of a stage.
@@ -87,7 +93,7 @@ impl Pipeline {
     /// Creates a pipeline over a folder of glyph files and a folder of artifacts. `lock_file` is the path of its
     /// `pipeline.lock`, and `changes` are the flags of the command line that changed the configuration.
     pub fn new(config: Config, changes: Vec<String>, raw: PathBuf, artifacts: PathBuf, lock_file: PathBuf) -> Pipeline {
-        Pipeline { config, changes, raw, artifacts, lock_file, memory: stages::Memory::default() }
+        Pipeline { config, changes, raw, artifacts, lock_file, memory: stages::Memory::default(), in_store: false }
     }
 
     /// The settings of all stages.
@@ -98,6 +104,11 @@ impl Pipeline {
     /// The folder that holds the output of every stage.
     pub fn artifacts(&self) -> &Path {
         &self.artifacts
+    }
+
+    /// The folder on whose file system the outputs are written; `None` if they go to an object store.
+    fn disk(&self) -> Option<&Path> {
+        (!self.in_store).then_some(&self.artifacts)
     }
 
     /// The folder named after a stage. It holds the stage's output, or a folder for each run.

@@ -26,7 +26,7 @@ use crate::files::{self, Build, Draft, FolderLock, Hold, Stamp};
 use crate::progress::Progress;
 use crate::record::{self, Key, Output, seal};
 use crate::shards::set::Gathered;
-use crate::shards::{ShardFile, ShardPlan};
+use crate::shards::{ShardFile, ShardPlan, Sink};
 
 /// The ending of the folder of all parts of a stage.
 const PARTS: &str = "parts";
@@ -52,7 +52,7 @@ pub struct Share {
 
 impl Share {
     /// The positions of the share's items among `items` items.
-    fn range(self, items: usize) -> std::ops::Range<usize> {
+    pub(super) fn range(self, items: usize) -> std::ops::Range<usize> {
         let Share { number, of } = self;
         // in 128 bits, as the number of parts has no limit
         let bound = |number: usize| (number as u128 * items as u128 / of as u128) as usize;
@@ -91,12 +91,12 @@ pub struct PartWritten {
 
 /// What is known of a shard. The digests of its rows are in a file of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Receipt {
+pub(super) struct Receipt {
     /// The shard.
-    output: Output,
-    sha256: String,
+    pub(super) output: Output,
+    pub(super) sha256: String,
     /// The digest of the file with the digests of the rows.
-    rows: Digest,
+    pub(super) rows: Digest,
 }
 
 impl Pipeline {
@@ -186,7 +186,7 @@ impl Pipeline {
     }
 
     /// The work of a stage that is made in parts.
-    fn parts(&self, stage: Stage) -> Result<Box<dyn Parts>> {
+    pub(super) fn parts(&self, stage: Stage) -> Result<Box<dyn Parts>> {
         stage.definition().parts(self)?.ok_or_else(|| Error::from(PipelineError::NoParts { stage: stage.name() }))
     }
 }
@@ -280,13 +280,10 @@ impl Place {
                 None => missing.push(record::name(&shard.path)),
             }
         }
-        if missing.is_empty() {
-            return Ok(receipts);
+        match missing.is_empty() {
+            true => Ok(receipts),
+            false => Err(missing_parts(stage, self.folder.clone(), missing, work.shards().len())),
         }
-        let (count, of) = (missing.len(), work.shards().len());
-        missing.truncate(NAMED);
-        let (folder, named) = (self.folder.clone(), missing.join(", "));
-        Err(Error::from(PipelineError::PartsMissing { stage: stage.name(), folder, count, of, named }))
     }
 
     /// Writes a shard, the digests of its rows, and its receipt.
@@ -308,7 +305,8 @@ impl Place {
         [&path, &rows].into_iter().try_for_each(|path| self.require_no_link(path))?;
         let (shard_draft, rows_draft) = (Draft::beside(&path)?, Draft::beside(&rows)?);
         let mut file = File::create(rows_draft.path()).map_err(Error::io(&rows, "create it"))?;
-        work.write(shard, shard_draft.path(), &mut |digests| {
+        let mut bytes = File::create(shard_draft.path()).map_err(Error::io(&path, "create it"))?;
+        work.write(shard, Sink { path: &path, bytes: &mut bytes }, &mut |digests| {
             digests.iter().try_for_each(|row| file.write_all(&row.bytes())).map_err(Error::io(&rows, "write it"))?;
             progress.advance(digests.len() as u64)
         })?;
@@ -321,7 +319,7 @@ impl Place {
         };
         let told = Receipt { output, sha256, rows: Digest::of_file(rows_draft.path())? };
         let receipt_draft = Draft::beside(&receipt)?;
-        files::write(receipt_draft.path(), seal::seal(&format!("{:#}", serde_json::json!(told))).as_bytes())?;
+        files::write(receipt_draft.path(), told.text().as_bytes())?;
         // the receipt first: what it names is the program's
         receipt_draft.commit()?;
         rows_draft.commit()?;
@@ -342,14 +340,26 @@ impl Place {
     /// The digests of the rows of a shard, from the file with the digest `digest`.
     fn digests(&self, shard: &ShardPlan, digest: Digest) -> Result<Vec<Digest>> {
         let path = rows_path(&self.folder, &shard.path);
-        let bytes = files::read(&path)?;
-        let (rows, rest) = bytes.as_chunks();
-        if Digest::of(&bytes) != digest || rows.len() as u64 != shard.rows() || !rest.is_empty() {
-            let expected = "what its receipt says; remove it, and write the part again";
-            return Err(Error::format(&path, "other bytes", expected));
-        }
-        Ok(rows.iter().map(|row| Digest::from_bytes(*row)).collect())
+        row_digests(&path, &files::read(&path)?, shard, digest)
     }
+}
+
+/// The digests of the rows of a shard, from the bytes of their file, whose digest is `digest`.
+pub(super) fn row_digests(path: &Path, bytes: &[u8], shard: &ShardPlan, digest: Digest) -> Result<Vec<Digest>> {
+    let (rows, rest) = bytes.as_chunks();
+    if Digest::of(bytes) != digest || rows.len() as u64 != shard.rows() || !rest.is_empty() {
+        let expected = "what its receipt says; remove it, and write the part again";
+        return Err(Error::format(path, "other bytes", expected));
+    }
+    Ok(rows.iter().map(|row| Digest::from_bytes(*row)).collect())
+}
+
+/// The error for shards that are missing, by their names, of the `of` shards of a stage.
+pub(super) fn missing_parts(stage: Stage, folder: PathBuf, mut missing: Vec<String>, of: usize) -> Error {
+    let count = missing.len();
+    missing.truncate(NAMED);
+    let named = missing.join(", ");
+    Error::from(PipelineError::PartsMissing { stage: stage.name(), folder, count, of, named })
 }
 
 impl Receipt {
@@ -358,11 +368,20 @@ impl Receipt {
         if !is_regular(path) {
             return Ok(None);
         }
+        Receipt::parse(path, &files::read_text(path)?).map(Some)
+    }
+
+    /// Parses the text of a receipt.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Receipt> {
         let expected = "a receipt as this program wrote it; remove it with its shard, and write the part again";
-        let text = files::read_text(path)?;
-        seal::check(path, &text, expected)?;
+        seal::check(path, text, expected)?;
         let refuse = |e: serde_json::Error| Error::format(path, format!("not a receipt ({e})"), expected);
-        serde_json::from_str(&text).map(Some).map_err(refuse)
+        serde_json::from_str(text).map_err(refuse)
+    }
+
+    /// The text of the receipt.
+    pub(super) fn text(&self) -> String {
+        seal::seal(&format!("{:#}", serde_json::json!(self)))
     }
 }
 
@@ -382,11 +401,13 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).map_err(Error::io(to, "create it"))
 }
 
-fn receipt_path(home: &Path, shard: &Path) -> PathBuf {
+/// The path of the receipt of a shard, in the folder of a key.
+pub(super) fn receipt_path(home: &Path, shard: &Path) -> PathBuf {
     home.join(RECEIPTS).join(shard.with_extension(RECEIPT))
 }
 
-fn rows_path(home: &Path, shard: &Path) -> PathBuf {
+/// The path of the file with the digests of the rows of a shard, in the folder of a key.
+pub(super) fn rows_path(home: &Path, shard: &Path) -> PathBuf {
     home.join(RECEIPTS).join(shard.with_extension(ROWS))
 }
 

@@ -21,7 +21,7 @@ pub use ink::ink_box;
 pub use parameters::Parameters;
 pub use reader::Shards;
 pub use schema::Layout;
-pub use set::{ShardFile, ShardPlan, ShardSet, Written};
+pub use set::{ShardFile, ShardPlan, ShardSet, Sink, Written};
 pub use split::{Split, read_split};
 #[cfg(test)]
 pub use writer::write_split;

@@ -1,11 +1,13 @@
 //! A set of shards, whose shards can be written one by one, in any order and by several processes.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::digest::{Digest, Parts, sha256_of_file};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
 use crate::progress::Progress;
 
@@ -34,8 +36,16 @@ pub trait ShardSet {
     /// The shards, in order.
     fn shards(&self) -> &[ShardPlan];
 
-    /// Writes a shard to a file. The digests of the samples of each row group are passed to `tell`, in order.
-    fn write(&self, shard: &ShardPlan, path: &Path, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()>;
+    /// Writes the bytes of a shard. The digests of the samples of each row group are passed to `tell`, in order.
+    fn write(&self, shard: &ShardPlan, to: Sink<'_>, tell: &mut dyn FnMut(&[Digest]) -> Result<()>) -> Result<()>;
+}
+
+/// Where the bytes of a shard go.
+pub struct Sink<'a> {
+    /// The path that errors name.
+    pub path: &'a Path,
+    /// The file, or a buffer.
+    pub bytes: &'a mut (dyn Write + Send),
 }
 
 /// What was written of a split or of an epoch.
@@ -106,7 +116,8 @@ pub fn write_all(set: &dyn ShardSet, out: &Path, progress: &Progress) -> Result<
     for shard in set.shards() {
         let path = out.join(&shard.path);
         files::create_dir(path.parent().unwrap_or(out))?;
-        set.write(shard, &path, &mut |digests| {
+        let mut file = File::create(&path).map_err(Error::io(&path, "create it"))?;
+        set.write(shard, Sink { path: &path, bytes: &mut file }, &mut |digests| {
             gathered.rows(shard.part, digests);
             progress.advance(digests.len() as u64)
         })?;

@@ -1,7 +1,7 @@
 //! Writes shards. Row groups are rendered, encoded and compressed on all threads, and appended in order, so that the
 //! bytes do not depend on the number of threads and memory does not grow with the number of rows.
 
-use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use rayon::prelude::*;
 
 use super::parameters::Parameters;
 use super::schema::{FEATURES_KEY, Layout};
+use super::set::Sink;
 use crate::digest::{Digest, Parts};
 use crate::error::{Error, Result};
 use crate::parquet_file::{Compression, ints, item, lists, properties};
@@ -112,14 +113,13 @@ impl ShardWriter {
     /// The digests of the samples of each row group are passed to `tell`, in order.
     pub fn write<T: Send>(
         &self,
-        path: &Path,
+        Sink { path, bytes }: Sink<'_>,
         groups: &[usize],
         mut next: impl FnMut(usize) -> Result<T>,
         render: impl Fn(T) -> Result<Samples> + Sync,
         mut tell: impl FnMut(&[Digest]) -> Result<()>,
     ) -> Result<()> {
-        let file = File::create(path).map_err(Error::io(path, "create it"))?;
-        let (mut writer, factory) = ArrowWriter::try_new(file, self.schema.clone(), Some(self.properties.clone()))
+        let (mut writer, factory) = ArrowWriter::try_new(bytes, self.schema.clone(), Some(self.properties.clone()))
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(Error::write(path))?;
         let mut position = 0;
@@ -149,7 +149,10 @@ fn wave_groups(shard: &[usize], layout: &Layout) -> usize {
     (WAVE_BYTES / group.max(1)).clamp(1, 4 * rayon::current_num_threads())
 }
 
-fn append(writer: &mut SerializedFileWriter<File>, columns: Vec<ArrowColumnChunk>) -> parquet::errors::Result<()> {
+fn append(
+    writer: &mut SerializedFileWriter<impl Write + Send>,
+    columns: Vec<ArrowColumnChunk>,
+) -> parquet::errors::Result<()> {
     let mut group = writer.next_row_group()?;
     for column in columns {
         column.append_to_row_group(&mut group)?;
@@ -283,7 +286,8 @@ pub fn write_split<T: Send>(
     let mut content = Parts::default();
     for (number, shard) in groups.iter().enumerate() {
         let path = folder.join(super::file_name(split, number, groups.len()));
-        writer.write(&path, shard, &mut next, &render, |digests| {
+        let mut file = std::fs::File::create(&path).map_err(Error::io(&path, "create it"))?;
+        writer.write(Sink { path: &path, bytes: &mut file }, shard, &mut next, &render, |digests| {
             digests.iter().for_each(|digest| {
                 content.digest(digest);
             });

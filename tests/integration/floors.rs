@@ -19,6 +19,7 @@ const FLOORS: [&[&str]; 9] = [
         "record",
         "rng",
         "shards",
+        "store",
     ],
     &["raw", "plan", "dataset", "augment", "networks"],
     &["train"],

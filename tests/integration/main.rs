@@ -35,6 +35,8 @@ mod raw;
 mod records;
 mod report;
 mod resume;
+#[cfg(feature = "cloud")]
+mod store;
 mod sweep;
 mod torchvision;
 mod training;

@@ -20,8 +20,8 @@ pub struct Augment;
 
 /// The augmentation of the training images, whose files are compared with their record first.
 fn work(pipeline: &Pipeline) -> Result<augment::Work> {
-    pipeline.check_outputs(Stage::Dataset, |path| is_shard_of(path, "train"))?;
-    augment::Work::open(&pipeline.config.augment, &pipeline.folder(Stage::Dataset), pipeline.artifacts())
+    pipeline.check_outputs(Stage::Dataset, |path| Augment.reads(Stage::Dataset, path))?;
+    augment::Work::open(&pipeline.config.augment, &pipeline.folder(Stage::Dataset), pipeline.disk())
 }
 
 impl Parts for augment::Work {
@@ -73,6 +73,14 @@ impl Definition for Augment {
 
     fn parts(&self, pipeline: &Pipeline) -> Result<Option<Box<dyn Parts>>> {
         Ok(Some(Box::new(work(pipeline)?)))
+    }
+
+    fn can_be_in_store(&self) -> bool {
+        true
+    }
+
+    fn reads(&self, _: Stage, path: &str) -> bool {
+        is_shard_of(path, "train")
     }
 
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {

@@ -84,6 +84,10 @@ impl Definition for Dataset {
         Ok(Some(Box::new(work(pipeline)?)))
     }
 
+    fn can_be_in_store(&self) -> bool {
+        true
+    }
+
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
         let work = work(pipeline)?;
         Ok(done(&work, dataset::run(&work, out, progress)?))

@@ -1,0 +1,404 @@
+//! The pipeline with its outputs in an object store.
+//!
+//! The folder of a stage is a prefix of names below the address of the store. What a stage reads is fetched into a scratch folder
+//! and compared with its record there. A stage without shards is made in that folder, and its files are put as they are. The
+//! shards of the others are encoded in memory and put under their final names, each with a receipt beside the stage, as for
+//! [parts](super::parts). The record is put last: without it, the stage is unfinished, and the same command goes on with it.
+//!
+//! Nothing in a store is replaced. Several processes may therefore write the same stage at the same time: what one has put, the
+//! others find. Other settings need another address.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::definition::Parts;
+use super::lock::Lock;
+use super::parts::{PartWritten, Receipt, Share, missing_parts, receipt_path, row_digests, rows_path};
+use super::{Outcome, Pipeline, PipelineError, Request, Stage};
+use crate::config::Config;
+use crate::digest::{Digest, sha256_of};
+use crate::error::{Error, Result};
+use crate::files::{self, Stamp};
+use crate::progress::Progress;
+use crate::record::{self, Output, Record};
+use crate::shards::set::Gathered;
+use crate::shards::{ShardFile, ShardPlan, Sink};
+use crate::store::Store;
+
+/// The number of shards whose row digests are read at the same time.
+const WINDOW: usize = 64;
+
+/// A configured pipeline over a folder of glyph files and an object store.
+pub struct Remote {
+    store: Store,
+    /// Works in the scratch folder: it holds the records of the store, and what was fetched.
+    local: Pipeline,
+    scratch: TempDir,
+}
+
+impl Remote {
+    /// Creates a pipeline over a folder of glyph files and the store at an address. The other values are those of
+    /// [`Pipeline::new`].
+    ///
+    /// # Errors
+    /// [`Error::ConfigValue`] if the address is not one of a store.
+    pub fn open(address: &str, config: Config, raw: PathBuf, lock_file: PathBuf) -> Result<Remote> {
+        let store = Store::open(address)?;
+        let temporary = std::env::temp_dir();
+        let scratch = tempfile::tempdir().map_err(Error::io(&temporary, "create a folder in it"))?;
+        let mut local = Pipeline::new(config, Vec::new(), raw, scratch.path().to_owned(), lock_file);
+        local.in_store = true;
+        Ok(Remote { store, local, scratch })
+    }
+
+    /// Brings stages and their inputs up to date, and passes the outcome of each stage to `tell` as soon as it is done.
+    ///
+    /// # Errors
+    /// [`PipelineError::StoreStands`] if the store holds the output of other settings. [`Error::Foreign`] if it holds objects in
+    /// the place of a stage's own.
+    pub fn run(
+        &self,
+        stages: &[Stage],
+        progress: &Progress,
+        tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>,
+    ) -> Result<()> {
+        self.check(stages)?;
+        let all: BTreeSet<Stage> = stages.iter().flat_map(|stage| stage.with_upstream(&self.local.config)).collect();
+        for stage in all {
+            let outcome = match stage.definition().can_be_in_store() {
+                true => self.bring(stage, progress)?,
+                false => self.run_locally(stage, progress)?,
+            };
+            tell(stage, &outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a share of a stage's shards. The inputs of the stage must be in the store.
+    ///
+    /// # Errors
+    /// [`PipelineError::NoParts`] if the stage has no shards. [`PipelineError::InputStale`] if an input is not there.
+    pub fn run_part(&self, stage: Stage, share: Share, progress: &Progress) -> Result<PartWritten> {
+        self.check(&[stage])?;
+        let work = self.work(stage, progress)?;
+        let shards = work.shards();
+        let own = shards.get(share.range(shards.len())).unwrap_or_default();
+        let written = match self.standing(stage)? {
+            Some(_) => 0,
+            None => self.write(stage, work.as_ref(), own, &format!("{stage}, part {share}"), progress)?,
+        };
+        Ok(PartWritten { written, found: own.len() - written, of: shards.len() })
+    }
+
+    /// Finishes a stage whose shards were all written by parts. A stage that is finished is left as it is.
+    ///
+    /// # Errors
+    /// [`PipelineError::PartsMissing`] if shards are missing, or were made with other settings or inputs.
+    pub fn commit(&self, stage: Stage, progress: &Progress) -> Result<Outcome> {
+        let started = Instant::now();
+        self.check(&[stage])?;
+        let work = self.work(stage, progress)?;
+        if let Some(record) = self.standing(stage)? {
+            // a commit may have been killed while it removed the receipts
+            self.remove_receipts(stage, work.as_ref())?;
+            return Ok(Outcome::Fresh(Box::new(record)));
+        }
+        self.finish_or_find(stage, work.as_ref(), "--commit", started, progress)
+    }
+
+    /// Fails if a stage cannot be in a store, or cannot work with the configuration.
+    fn check(&self, stages: &[Stage]) -> Result<()> {
+        let storable = |stage: &Stage| stage.definition().can_be_in_store();
+        if stages.is_empty() || !stages.iter().all(storable) {
+            let names: Vec<&str> = Stage::ALL.into_iter().filter(storable).map(Stage::name).collect();
+            let found = stages.iter().find(|stage| !storable(stage)).map_or("no stage", |stage| stage.name());
+            let expected = format!("one of {}: others need a folder", names.join(", "));
+            return Err(Error::value("--artifacts", format!("the address of an object store for {found}"), expected));
+        }
+        super::check(&self.local.config, stages)
+    }
+
+    /// The name of a file of a stage in the store.
+    fn name(stage: Stage, path: &str) -> String {
+        format!("{stage}/{path}")
+    }
+
+    /// The record of a stage in the store, which is kept in the scratch folder.
+    fn record(&self, stage: Stage) -> Result<Option<Record>> {
+        let folder = self.local.folder(stage);
+        if !folder.join(record::FILE).exists() {
+            let Some(bytes) = self.store.read(&Remote::name(stage, record::FILE))? else { return Ok(None) };
+            files::create_dir(&folder)?;
+            files::write(&folder.join(record::FILE), &bytes)?;
+        }
+        Record::read(&folder)
+    }
+
+    /// The record of a stage that stands in the store, made with the present settings and inputs.
+    fn standing(&self, stage: Stage) -> Result<Option<Record>> {
+        let Some(record) = self.record(stage)? else { return Ok(None) };
+        let differences = self.local.differences(stage, &record, &BTreeSet::new())?;
+        let path = self.store.address(stage.name());
+        if !differences.is_empty() {
+            return Err(Error::from(PipelineError::StoreStands { path, differences: differences.join("; ") }));
+        }
+        let sizes = self.sizes(stage)?;
+        match record.outputs.iter().find(|output| sizes.get(&output.path) != Some(&output.stamp.bytes)) {
+            None => Ok(Some(record)),
+            Some(output) => {
+                let found = format!("{} is missing, or has another size", output.path);
+                Err(Error::format(
+                    &path,
+                    found,
+                    "what its record says; restore it from a copy, or give another address",
+                ))
+            }
+        }
+    }
+
+    /// The sizes of the files of a stage in the store.
+    fn sizes(&self, stage: Stage) -> Result<BTreeMap<String, u64>> {
+        Ok(self.store.list(stage.name())?.into_iter().collect())
+    }
+
+    /// Brings a stage up to date in the scratch folder.
+    fn run_locally(&self, stage: Stage, progress: &Progress) -> Result<Outcome> {
+        let request = Request { stages: vec![stage], ..Request::default() };
+        let mut outcome = None;
+        self.local.run(&request, progress, &mut |ran, told| {
+            outcome = (ran == stage).then(|| told.clone());
+            Ok(())
+        })?;
+        outcome.ok_or_else(|| Error::format(self.scratch.path(), "no output", format!("that of the stage {stage}")))
+    }
+
+    /// Brings a stage up to date whose inputs are.
+    fn bring(&self, stage: Stage, progress: &Progress) -> Result<Outcome> {
+        let started = Instant::now();
+        if let Some(record) = self.standing(stage)? {
+            return Ok(Outcome::Fresh(Box::new(record)));
+        }
+        if !stage.definition().has_parts() {
+            self.fetch_inputs(stage, progress)?;
+            let outcome = self.run_locally(stage, progress)?;
+            if let Some(record) = self.record(stage)? {
+                let folder = self.local.folder(stage);
+                self.put(stage, &folder, record.outputs.iter().map(|output| output.path.as_str()))?;
+                self.put_record(stage, record)?;
+            }
+            return Ok(outcome);
+        }
+        let work = self.work(stage, progress)?;
+        self.write(stage, work.as_ref(), work.shards(), stage.name(), progress)?;
+        self.finish_or_find(stage, work.as_ref(), "has not run yet", started, progress)
+    }
+
+    /// Finishes a stage whose shards are all in the store, unless another process does so first.
+    fn finish_or_find(
+        &self,
+        stage: Stage,
+        work: &dyn Parts,
+        reason: &str,
+        started: Instant,
+        progress: &Progress,
+    ) -> Result<Outcome> {
+        let record = match self.finish(stage, work, started, progress) {
+            Ok(record) => record,
+            // another process that finished the stage has removed its receipts meanwhile
+            Err(error) => return self.standing(stage)?.map(|record| Outcome::Fresh(Box::new(record))).ok_or(error),
+        };
+        let pinned = Lock::read(&self.local.lock_file)?.and_then(|lock| lock.expected(stage, &self.local.config));
+        let pinned = pinned.map(|content| content == record.content);
+        Ok(Outcome::Ran { reasons: vec![reason.to_owned()], record: Box::new(record), pinned })
+    }
+
+    /// The work of a stage that is made of shards. Its inputs are fetched.
+    fn work(&self, stage: Stage, progress: &Progress) -> Result<Box<dyn Parts>> {
+        if !stage.definition().has_parts() {
+            return Err(Error::from(PipelineError::NoParts { stage: stage.name() }));
+        }
+        self.fetch_inputs(stage, progress)?;
+        self.local.parts(stage)
+    }
+
+    /// Fetches what a stage reads into the scratch folder.
+    fn fetch_inputs(&self, stage: Stage, progress: &Progress) -> Result<()> {
+        for input in stage.needed(&self.local.config) {
+            if !input.definition().can_be_in_store() {
+                self.run_locally(input, progress)?;
+                continue;
+            }
+            // the key of an input covers the contents of its own inputs
+            input.needed(&self.local.config).try_for_each(|above| self.know(above, progress))?;
+            let Some(record) = self.standing(input)? else {
+                let why = format!("it is not in `{}`", self.store.address(input.name()).display());
+                return Err(Error::from(PipelineError::InputStale { stage: stage.name(), input: input.name(), why }));
+            };
+            let folder = self.local.folder(input);
+            let is_wanted =
+                |output: &&Output| stage.definition().reads(input, &output.path) && !folder.join(&output.path).exists();
+            let wanted: Vec<&Output> = record.outputs.iter().filter(is_wanted).collect();
+            let bytes = wanted.iter().map(|output| output.stamp.bytes).sum();
+            if bytes > 0 {
+                progress.begin(&format!("fetch {input}"), bytes, "bytes")?;
+                for Output { path, stamp, .. } in wanted {
+                    let name = Remote::name(input, path);
+                    self.store.fetch(&name, stamp.bytes, &folder.join(path), |bytes| progress.advance(bytes))?;
+                }
+                progress.end();
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the record of a stage into the scratch folder, and those of its inputs.
+    fn know(&self, stage: Stage, progress: &Progress) -> Result<()> {
+        if !stage.definition().can_be_in_store() {
+            return self.run_locally(stage, progress).map(drop);
+        }
+        stage.needed(&self.local.config).try_for_each(|input| self.know(input, progress))?;
+        self.record(stage).map(drop)
+    }
+
+    /// The prefix of the receipts of a stage for its present key.
+    fn receipts(&self, stage: Stage) -> Result<PathBuf> {
+        let (key, _) = self.local.key(stage)?;
+        Ok(Path::new(&format!("{stage}.parts")).join(key.digest().short()))
+    }
+
+    /// Reads the receipts of shards. A shard that is not there as its receipt says has none.
+    fn read_receipts(&self, stage: Stage, shards: &[ShardPlan]) -> Result<Vec<Option<Receipt>>> {
+        let (place, sizes) = (self.receipts(stage)?, self.sizes(stage)?);
+        let names: Vec<String> = shards.iter().map(|shard| record::name(&receipt_path(&place, &shard.path))).collect();
+        let mut receipts = Vec::with_capacity(names.len());
+        for (name, bytes) in names.iter().zip(self.store.read_all(&names)?) {
+            let parse = |bytes: Vec<u8>| Receipt::parse(&self.store.address(name), &String::from_utf8_lossy(&bytes));
+            let receipt = bytes.map(parse).transpose()?;
+            receipts
+                .push(receipt.filter(|Receipt { output, .. }| sizes.get(&output.path) == Some(&output.stamp.bytes)));
+        }
+        Ok(receipts)
+    }
+
+    /// Writes the shards that have no receipt, and returns their number.
+    fn write(
+        &self,
+        stage: Stage,
+        work: &dyn Parts,
+        shards: &[ShardPlan],
+        what: &str,
+        progress: &Progress,
+    ) -> Result<usize> {
+        let (place, receipts) = (self.receipts(stage)?, self.read_receipts(stage, shards)?);
+        progress.begin(what, shards.iter().map(ShardPlan::rows).sum(), "images")?;
+        let (mut uploads, mut written) = (self.store.uploads(), 0);
+        for (shard, receipt) in shards.iter().zip(receipts) {
+            if receipt.is_some() {
+                progress.advance(shard.rows())?;
+                continue;
+            }
+            let path = record::name(&shard.path);
+            let name = Remote::name(stage, &path);
+            let (mut bytes, mut rows) = (Vec::new(), Vec::new());
+            let to = Sink { path: &self.store.address(&name), bytes: &mut bytes };
+            work.write(shard, to, &mut |digests| {
+                rows.extend(digests.iter().flat_map(Digest::bytes));
+                progress.advance(digests.len() as u64)
+            })?;
+            let stamp = Stamp { bytes: bytes.len() as u64, modified_ns: 0, inode: 0 };
+            let output = Output { path, stamp, digest: Digest::of(&bytes) };
+            let receipt = Receipt { output, sha256: sha256_of(&bytes), rows: Digest::of(&rows) };
+            let beside =
+                [rows_path(&place, &shard.path), receipt_path(&place, &shard.path)].map(|path| record::name(&path));
+            let [rows_name, receipt_name] = beside;
+            // the receipt last: what it names is there
+            uploads.begin(vec![(name, bytes), (rows_name, rows), (receipt_name, receipt.text().into_bytes())])?;
+            written += 1;
+        }
+        uploads.finish()?;
+        progress.end();
+        Ok(written)
+    }
+
+    /// Finishes a stage whose shards are all in the store.
+    fn finish(&self, stage: Stage, work: &dyn Parts, started: Instant, progress: &Progress) -> Result<Record> {
+        let (place, shards) = (self.receipts(stage)?, work.shards());
+        let receipts = self.read_receipts(stage, shards)?;
+        let missing: Vec<String> = shards
+            .iter()
+            .zip(&receipts)
+            .filter(|(_, receipt)| receipt.is_none())
+            .map(|(shard, _)| record::name(&shard.path))
+            .collect();
+        if !missing.is_empty() {
+            return Err(missing_parts(stage, self.store.address(stage.name()), missing, shards.len()));
+        }
+        let receipts: Vec<Receipt> = receipts.into_iter().flatten().collect();
+        progress.begin(&format!("{stage}, commit"), shards.iter().map(ShardPlan::rows).sum(), "images")?;
+        let (mut gathered, mut outputs) = (Gathered::default(), Vec::new());
+        for (shards, receipts) in shards.chunks(WINDOW).zip(receipts.chunks(WINDOW)) {
+            let names: Vec<String> = shards.iter().map(|shard| record::name(&rows_path(&place, &shard.path))).collect();
+            let all = self.store.read_all(&names)?;
+            for (((shard, receipt), name), rows) in shards.iter().zip(receipts).zip(&names).zip(all) {
+                let address = self.store.address(name);
+                gathered.rows(shard.part, &row_digests(&address, &rows.unwrap_or_default(), shard, receipt.rows)?);
+                let Receipt { output, sha256, .. } = receipt.clone();
+                let bytes = output.stamp.bytes;
+                gathered.shard(shard.part, ShardFile { path: shard.path.clone(), bytes, sha256 });
+                outputs.push(output);
+                progress.advance(shard.rows())?;
+            }
+        }
+        let folder = self.scratch.path().join(format!("{stage}.finished"));
+        files::create_dir(&folder)?;
+        let done = work.finish(&folder, &gathered.finish())?;
+        let beside: Vec<PathBuf> = work.beside().iter().map(PathBuf::from).collect();
+        outputs.extend(record::outputs(&folder, &beside)?);
+        outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        self.put(stage, &folder, work.beside().iter().copied())?;
+        let (key, _) = self.local.key(stage)?;
+        let record = self.put_record(stage, super::record_of(key, done, outputs, started))?;
+        self.remove_receipts(stage, work)?;
+        progress.end();
+        Ok(record)
+    }
+
+    /// Puts files of a folder.
+    fn put<'a>(&self, stage: Stage, folder: &Path, paths: impl Iterator<Item = &'a str>) -> Result<()> {
+        for path in paths {
+            self.store.put_file(&Remote::name(stage, path), &folder.join(path))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a record. If another process was faster, its record, of the same content, is the one.
+    fn put_record(&self, stage: Stage, record: Record) -> Result<Record> {
+        let folder = self.local.folder(stage);
+        files::create_dir(&folder)?;
+        record.write(&folder)?;
+        let file = folder.join(record::FILE);
+        match self.store.put_file(&Remote::name(stage, record::FILE), &file) {
+            Err(error @ Error::Foreign { .. }) => {
+                files::remove(&file)?;
+                let standing = self.standing(stage)?.filter(|standing| standing.content == record.content);
+                standing.ok_or(error)
+            }
+            put => put.map(|()| record),
+        }
+    }
+
+    /// Removes the receipts of all shards of a stage.
+    fn remove_receipts(&self, stage: Stage, work: &dyn Parts) -> Result<()> {
+        let place = self.receipts(stage)?;
+        let there: BTreeSet<String> =
+            self.store.list(&record::name(&place))?.into_iter().map(|(name, _)| name).collect();
+        let of =
+            |shard: &ShardPlan| [rows_path, receipt_path].map(|path| record::name(&path(Path::new(""), &shard.path)));
+        let own = work.shards().iter().flat_map(of).filter(|name| there.contains(name));
+        let own: Vec<String> = own.map(|name| record::name(&place.join(name))).collect();
+        self.store.remove_all(&own)
+    }
+}
