@@ -20,6 +20,9 @@ use crate::files;
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    /// The number of its bytes.
+    pub const BYTES: usize = 32;
+
     /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Digest {
         Digest(*blake3::hash(bytes).as_bytes())

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 fn run(Cli { global, command }: Cli) -> Result<()> {
-    if let Some(address) = global.artifacts.to_str().filter(|text| text.contains("://")) {
+    if let Some(address) = address(&global) {
         return match command {
             Command::Run(run) => run_in_store(&global, address, run),
             _ => Err(Error::value(
@@ -258,15 +258,25 @@ fn run_in_store(global: &Global, address: &str, run: RunArgs) -> Result<()> {
     if let Some((flag, _)) = flags.into_iter().find(|(_, is_given)| *is_given) {
         return Err(Error::value(flag, "one beside the address of an object store", "a folder for --artifacts"));
     }
-    let remote = Remote::open(address, configuration(global, None)?, global.raw.clone(), lock_file(global))?;
-    at_work(global, |progress| match (run.part, run.commit) {
-        (Some(share), _) => run.stages.iter().try_for_each(|&stage| {
-            let part = remote.run_part(stage, share, progress)?;
-            print(&output::part(stage, share, &part))
-        }),
-        (None, true) => run.stages.iter().try_for_each(|&stage| tell(stage, &remote.commit(stage, progress)?)),
-        (None, false) => remote.run(&run.stages, progress, &mut tell),
+    let config = configuration(global, None)?;
+    at_work(global, |progress| {
+        let remote = Remote::open(address, config, global.raw.clone(), lock_file(global), *progress)?;
+        match (run.part, run.commit) {
+            (Some(share), _) => run.stages.iter().try_for_each(|&stage| {
+                let part = remote.run_part(stage, share)?;
+                print(&output::part(stage, share, &part))
+            }),
+            (None, true) => run.stages.iter().try_for_each(|&stage| tell(stage, &remote.commit(stage)?)),
+            (None, false) => remote.run(&run.stages, &mut tell),
+        }
     })
+}
+
+/// The address of an object store, if the flag for the folder of artifacts holds one. The names of Windows's drives have one letter.
+fn address(global: &Global) -> Option<&str> {
+    let text = global.artifacts.to_str()?;
+    let (scheme, _) = text.split_once(":/")?;
+    (scheme.len() > 1 && scheme.chars().all(|letter| letter.is_ascii_alphanumeric())).then_some(text)
 }
 
 /// Refuses the address of an object store.

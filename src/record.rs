@@ -62,26 +62,33 @@ impl Record {
         if !path.try_exists().map_err(Error::io(&path, "look for it"))? {
             return Ok(None);
         }
-        let text = files::read_text(&path)?;
+        Record::parse(&path, &files::read_text(&path)?).map(Some)
+    }
+
+    /// Parses the text of a record. Errors name `path`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if the record is damaged, or names a file outside its folder.
+    pub fn parse(path: &Path, text: &str) -> Result<Record> {
         let refuse = |e: serde_json::Error| {
             Error::format(
-                &path,
+                path,
                 format!("not a record ({e})"),
                 "a record of this version; move the folder away, and run the stage again",
             )
         };
-        let record: Record = serde_json::from_str(&text).map_err(refuse)?;
+        let record: Record = serde_json::from_str(text).map_err(refuse)?;
         let advice =
             "the record as it was written; restore it from a copy, or move the folder away and run the stage again";
-        seal::check(&path, &text, advice)?;
+        seal::check(path, text, advice)?;
         // the files that a record names will be removed, so none of them may lie outside the folder
         let is_within =
             |output: &&Output| Path::new(&output.path).components().all(|c| matches!(c, Component::Normal(_)));
         match record.outputs.iter().find(|output| !is_within(output)) {
-            None => Ok(Some(record)),
+            None => Ok(record),
             Some(Output { path: outside, .. }) => {
                 let found = format!("names the file {outside:?}, which is not in its folder");
-                Err(Error::format(&path, found, "a record that this program wrote; move the folder away"))
+                Err(Error::format(path, found, "a record that this program wrote; move the folder away"))
             }
         }
     }
@@ -97,7 +104,8 @@ impl Record {
         files::replace_unless_taken(&folder.join(FILE), self.text().as_bytes());
     }
 
-    fn text(&self) -> String {
+    /// The text of the record's file.
+    pub fn text(&self) -> String {
         seal::seal(&format!("{:#}", serde_json::json!(self)))
     }
 

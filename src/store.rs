@@ -6,9 +6,11 @@
 //! Credentials come from the environment, by the names that the stores' own tools use, such as `AWS_ACCESS_KEY_ID`. An address
 //! that holds some is refused, and no error repeats them.
 
+use std::error::Error as _;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use url::Url;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::progress::Progress;
 
 /// The flag that names the store.
 const FLAG: &str = "--artifacts";
@@ -40,36 +43,45 @@ const REQUESTS: usize = 32;
 const REPEATS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The size of the pieces in which large objects are fetched and put.
+/// The size of the pieces in which objects are fetched.
 const PIECE: u64 = 16 << 20;
 
+/// The time after which a request that is under way looks whether the user wants to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The address at which Amazon's machines find the credentials of their role. It is asked if the environment has none.
+const METADATA: &str = "169.254.";
+
 /// An object store, with the prefix of all names.
-pub struct Store {
+pub struct Store<'a> {
     /// The address without a slash at its end.
     address: String,
+    /// Tells whether the user wants to stop.
+    progress: Progress<'a>,
     objects: Arc<dyn ObjectStore>,
     prefix: Name,
     runtime: Runtime,
 }
 
-impl Store {
-    /// Opens the store at an address. No request is made.
+impl<'a> Store<'a> {
+    /// Opens the store at an address. No request is made. All requests end with [`Error::Interrupted`] when `progress` says so.
     ///
     /// # Errors
-    /// [`Error::ConfigValue`] if the address is not one of a store, or if it holds credentials.
-    pub fn open(address: &str) -> Result<Store> {
+    /// [`Error::ConfigValue`] if the address is not one of a store, or if it holds credentials; [`Error::Format`] if the
+    /// environment does not say how to reach it.
+    pub fn open(address: &str, progress: Progress<'a>) -> Result<Store<'a>> {
         let url = Url::parse(address).map_err(|error| Error::value(FLAG, error, ADDRESSES))?;
         let scheme = ObjectStoreScheme::parse(&url).map(|(scheme, _)| scheme);
         // the addresses of Azure name the container where others have a user
         let has_user = !url.username().is_empty() && !matches!(scheme, Ok(ObjectStoreScheme::MicrosoftAzure));
         if has_user || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
             let expected = format!("{ADDRESSES}; credentials come from the environment");
-            return Err(Error::value(FLAG, "an address with a user, a password or a query", expected));
+            return Err(Error::value(FLAG, "an address with a user, a password, `?` or `#`", expected));
         }
-        let refused = |error: object_store::Error| Error::value(FLAG, shown(&error), ADDRESSES);
+        let address = address.trim_end_matches('/').to_owned();
         let (objects, prefix): (Arc<dyn ObjectStore>, Name) = match scheme {
             Ok(ObjectStoreScheme::Local) => {
-                let prefix = Name::from_url_path(url.path()).map_err(|error| refused(error.into()))?;
+                let prefix = Name::from_url_path(url.path()).map_err(|error| Error::value(FLAG, error, ADDRESSES))?;
                 (Arc::new(LocalFileSystem::new().with_fsync(true)), prefix)
             }
             Ok(
@@ -77,15 +89,29 @@ impl Store {
             ) => {
                 // an error says that another provider was chosen before, which serves as well
                 let _ = rustls::crypto::ring::default_provider().install_default();
-                let (objects, prefix) = parse_url_opts(&url, variables()).map_err(refused)?;
+                let (objects, prefix) = parse_url_opts(&url, variables()?).map_err(|error| {
+                    let expected = "the environment variables of the store, such as AWS_ACCESS_KEY_ID and \
+                                    AWS_SECRET_ACCESS_KEY of S3";
+                    Error::format(Path::new(&address), shown(&error), expected)
+                })?;
                 (Arc::from(objects), prefix)
             }
-            _ => return Err(Error::value(FLAG, format!("an address of the kind `{}`", url.scheme()), ADDRESSES)),
+            _ => return Err(Error::value(FLAG, address, ADDRESSES)),
         };
-        let address = address.trim_end_matches('/').to_owned();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(Error::io(Path::new(&address), "start a thread for requests to it"))?;
-        Ok(Store { address, objects, prefix, runtime })
+        Ok(Store { address, progress, objects, prefix, runtime })
+    }
+
+    /// Waits for requests.
+    fn wait<F: Future>(&self, requests: F) -> Result<F::Output> {
+        let mut requests = pin!(requests);
+        loop {
+            match self.runtime.block_on(async { tokio::time::timeout(LOOK, &mut requests).await }) {
+                Ok(answer) => return Ok(answer),
+                Err(_) => self.progress.advance(0)?,
+            }
+        }
     }
 
     /// The address of an object or of a folder, for messages.
@@ -100,7 +126,7 @@ impl Store {
 
     /// Reads a small object. `None` if it does not exist.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        self.runtime.block_on(self.object(name).read())
+        self.wait(self.object(name).read())?
     }
 
     /// Reads many small objects, several at a time. The results are in the order of the names.
@@ -126,7 +152,7 @@ impl Store {
                 let request = request(self.object(name));
                 running.spawn_on(async move { (number, request.await) }, self.runtime.handle());
             }
-            let mut results = self.runtime.block_on(running.join_all());
+            let mut results = self.wait(running.join_all())?;
             results.sort_by_key(|(number, _)| *number);
             for (_, result) in results {
                 all.push(result?);
@@ -143,7 +169,7 @@ impl Store {
         let mut from = 0;
         while from < bytes {
             let piece = from..bytes.min(from + PIECE);
-            let read = self.runtime.block_on(object.objects.get_range(&object.name, piece));
+            let read = self.wait(object.objects.get_range(&object.name, piece))?;
             let read = read.map_err(|error| object.failed("read it", &error))?;
             if read.is_empty() {
                 return Err(Error::format(&object.address, format!("{from} bytes"), format!("{bytes} bytes")));
@@ -160,7 +186,7 @@ impl Store {
         let top = self.object(folder);
         let (mut found, mut pending) = (Vec::new(), vec![top.name.clone()]);
         while let Some(next) = pending.pop() {
-            let listed = self.runtime.block_on(self.objects.list_with_delimiter(Some(&next)));
+            let listed = self.wait(self.objects.list_with_delimiter(Some(&next)))?;
             let listed = listed.map_err(|error| top.failed("list it", &error))?;
             pending.extend(listed.common_prefixes);
             for object in listed.objects {
@@ -177,73 +203,22 @@ impl Store {
     /// # Errors
     /// [`Error::Foreign`] if an object with other bytes stands in its place.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
-        self.runtime.block_on(self.object(name).put(bytes.into()))
-    }
-
-    /// Puts the bytes of a file. Large files are put in pieces, and appear as a whole when the last one has arrived.
-    ///
-    /// # Errors
-    /// [`Error::Foreign`] if another object stands in its place.
-    pub fn put_file(&self, name: &str, from: &Path) -> Result<()> {
-        let object = self.object(name);
-        let mut file = files::open(from)?;
-        let bytes = file.metadata().map_err(Error::io(from, "look at it"))?.len();
-        if bytes <= PIECE {
-            return self.put(name, files::read(from)?);
-        }
-        match self.runtime.block_on(self.objects.head(&object.name)) {
-            Ok(found) => return self.compare(&object, found.size, &mut file, from),
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(object.failed("look for it", &error)),
-        }
-        let failed = |error| object.failed("write it", &error);
-        let mut upload = self.runtime.block_on(self.objects.put_multipart(&object.name)).map_err(failed)?;
-        loop {
-            let piece = take(&mut file, from)?;
-            if piece.is_empty() {
-                return self.runtime.block_on(upload.complete()).map(drop).map_err(failed);
-            }
-            if let Err(error) = self.runtime.block_on(upload.put_part(piece.into())) {
-                // the error that led here matters more than one here
-                let _ = self.runtime.block_on(upload.abort());
-                return Err(failed(error));
-            }
-        }
-    }
-
-    /// Fails unless an object of `size` bytes has the bytes of a file.
-    fn compare(&self, object: &Object, size: u64, file: &mut File, path: &Path) -> Result<()> {
-        let mut from = 0;
-        loop {
-            let piece = take(file, path)?;
-            let end = from + piece.len() as u64;
-            if end > size || piece.is_empty() && size > from {
-                return Err(object.foreign());
-            }
-            if piece.is_empty() {
-                return Ok(());
-            }
-            let found = self.runtime.block_on(object.objects.get_range(&object.name, from..end));
-            if found.map_err(|error| object.failed("read it", &error))? != piece {
-                return Err(object.foreign());
-            }
-            from = end;
-        }
+        self.wait(self.object(name).put(bytes.into()))?
     }
 
     /// Uploads that run while the caller works.
-    pub fn uploads(&self) -> Uploads<'_> {
+    pub fn uploads(&self) -> Uploads<'_, 'a> {
         Uploads { store: self, running: JoinSet::new() }
     }
 }
 
 /// Uploads under way. Those of a value that is dropped are given up.
-pub struct Uploads<'a> {
-    store: &'a Store,
+pub struct Uploads<'s, 'a> {
+    store: &'s Store<'a>,
     running: JoinSet<Result<()>>,
 }
 
-impl Uploads<'_> {
+impl Uploads<'_, '_> {
     /// Puts some objects one after another, while the caller works. Waits before, if too many uploads are under way.
     ///
     /// # Errors
@@ -277,7 +252,7 @@ impl Uploads<'_> {
 
     /// Waits for one upload.
     fn wait(&mut self) -> Result<()> {
-        match self.store.runtime.block_on(self.running.join_next()) {
+        match self.store.wait(self.running.join_next())? {
             None => Ok(()),
             Some(Ok(put)) => put,
             Some(Err(error)) => {
@@ -317,26 +292,23 @@ impl Object {
         loop {
             match self.objects.put_opts(&self.name, bytes.clone(), PutMode::Create.into()).await {
                 Ok(_) => return Ok(()),
-                Err(object_store::Error::AlreadyExists { .. }) => {
-                    // another writer, or an earlier try of this one whose answer did not arrive
-                    let same = self
-                        .read()
-                        .await?
-                        .is_some_and(|found| PutPayload::from(found).iter().flatten().eq(bytes.iter().flatten()));
-                    return if same { Ok(()) } else { Err(self.foreign()) };
-                }
-                Err(object_store::Error::Generic { .. }) if repeats < REPEATS => {
-                    tokio::time::sleep(PAUSE * 2_u32.pow(repeats)).await;
-                    repeats += 1;
-                }
+                Err(object_store::Error::AlreadyExists { .. }) => match self.read().await? {
+                    // another writer was faster, or an earlier try of this one whose answer did not arrive
+                    Some(found) if found.iter().eq(bytes.iter().flatten()) => return Ok(()),
+                    // two writers met, of which the store accepted neither, or the object was removed meanwhile
+                    None if repeats < REPEATS => {}
+                    _ => return Err(self.foreign()),
+                },
+                Err(object_store::Error::Generic { .. }) if repeats < REPEATS => {}
                 Err(error) => return Err(self.failed("write it", &error)),
             }
+            tokio::time::sleep(PAUSE * 2_u32.pow(repeats)).await;
+            repeats += 1;
         }
     }
 
     fn foreign(&self) -> Error {
-        let name = self.address.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Error::Foreign { folder: self.address.parent().unwrap_or(&self.address).to_owned(), found: vec![name] }
+        Error::format(&self.address, "another object", "none, or one of the same bytes; give another address")
     }
 
     fn failed(&self, action: &'static str, error: &object_store::Error) -> Error {
@@ -344,24 +316,40 @@ impl Object {
     }
 }
 
-/// The next piece of a file; empty at its end.
-fn take(file: &mut File, path: &Path) -> Result<Vec<u8>> {
-    let mut piece = Vec::new();
-    file.take(PIECE).read_to_end(&mut piece).map_err(Error::io(path, "read it"))?;
-    Ok(piece)
-}
-
 /// The environment variables that configure a store.
-fn variables() -> impl Iterator<Item = (String, String)> {
-    let all =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    all.filter(|(name, _)| VARIABLES.iter().any(|beginning| name.starts_with(beginning)))
+///
+/// # Errors
+/// [`Error::ConfigValue`] if one of them holds an address that is none, or that holds credentials.
+fn variables() -> Result<Vec<(String, String)>> {
+    let all = std::env::vars_os();
+    let all = all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let all = all.filter(|(name, _)| VARIABLES.iter().any(|beginning| name.starts_with(beginning)));
+    let all: Vec<(String, String)> = all.collect();
+    for (name, value) in all.iter().filter(|(name, value)| name.contains("ENDPOINT") && !value.is_empty()) {
+        let found = match Url::parse(value) {
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => "an address with a user or a password",
+            Ok(url) if ["http", "https"].contains(&url.scheme()) => continue,
+            _ => "no address",
+        };
+        return Err(Error::value(name, found, "an address such as https://HOST:PORT"));
+    }
+    Ok(all)
 }
 
-/// An error of a store in words. Of the server's answer, only the code and the message are shown, since the rest may hold the
-/// name of a key.
+/// An error of a store in words, with the cause that is deepest. Of the server's answer, only the code and the message are shown,
+/// since the rest may hold the name of a key.
 fn shown(error: &object_store::Error) -> String {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause.and_then(|error| error.source()) {
+        cause = Some(deeper);
+    }
+    if let Some(cause) = cause.map(ToString::to_string).filter(|cause| !text.contains(cause)) {
+        text = format!("{text}: {cause}");
+    }
+    if text.contains(METADATA) {
+        text.push_str("; the environment holds no credentials, such as AWS_ACCESS_KEY_ID");
+    }
     let Some((words, answer)) = text.split_once(['<', '{']) else { return text };
     let field = |name: &str| {
         let (_, rest) = answer.split_once(&format!("<{name}>"))?;

@@ -298,7 +298,7 @@ def test_a_kill_leaves_nothing_that_the_same_command_does_not_finish(store, home
 def test_nothing_that_stands_is_replaced(store, home, local):
     put(store, "dataset/data/train-00001-of-00013.parquet", b"mine")
     said = run(store, home, "dataset", fails=True)
-    assert f"`s3://{BUCKET}/{store.prefix}/dataset/data`: holds train-00001-of-00013.parquet, which no record" in said, said
+    assert f"`s3://{BUCKET}/{store.prefix}/dataset/data/train-00001-of-00013.parquet`: another object; expected none, or one of" in said, said
     assert objects(store)["dataset/data/train-00001-of-00013.parquet"] == b"mine"
     store.prefix += "-2"
     run(store, home, "dataset")
@@ -310,6 +310,100 @@ def test_nothing_that_stands_is_replaced(store, home, local):
     assert objects(store) == before
 
 
+def test_a_record_that_cannot_be_put_leaves_the_stage_unfinished(store, home, local):
+    run(store, home, "plan")
+    for words in (["dataset"], ["dataset", "--commit"]):
+        store.faults.append(Fault(403, "PUT", "dataset/record.json$", body="<Error><Code>AccessDenied</Code></Error>"))
+        assert "dataset/record.json`: cannot write it" in run(store, home, *words, fails=True)
+        assert "dataset/record.json" not in objects(store)
+    run(store, home, "dataset")
+    assert_equal_to_local(store, local, ["plan", "dataset"])
+
+
+def test_writers_that_the_store_sends_back_try_again(store, home, local):
+    conflict = "<Error><Code>ConditionalRequestConflict</Code></Error>"
+    for pattern in (r"data/val-00000.*\.parquet$", "plan.parquet$", "dataset/record.json$"):
+        store.faults.append(Fault(409, "PUT", pattern, body=conflict))
+    run(store, home, "dataset")
+    assert_equal_to_local(store, local, ["plan", "dataset"])
+
+
+def test_shards_of_other_settings_are_not_mixed_in(store, home):
+    run(store, home, "plan")
+    denied = "<Error><Code>AccessDenied</Code></Error>"
+    store.faults.append(Fault(403, "PUT", r"data/test-00001.*\.parquet$", body=denied))
+    run(store, home, "dataset", fails=True)
+    before = objects(store)
+    for words in (["dataset"], ["dataset", "--part", "0/2"], ["dataset", "--commit"]):
+        said = run(store, home, *words, "--set", "dataset.rows_per_shard=200", fails=True)
+        assert re.search(r"/dataset.parts`: \w+/receipts/.*, from parts with other settings or inputs; expected none", said), said
+    assert objects(store) == before
+    run(store, home, "dataset")
+    put(store, "dataset/data/train-extra.parquet", b"mine")
+    said = run(store, home, "dataset", fails=True)
+    assert "/dataset`: 1 objects that are not those of these settings and inputs (data/train-extra.parquet)" in said, said
+
+
+def test_two_plans_at_the_same_time_are_not_mixed(store, home):
+    commands = [[*command(store, "plan"), "--set", f"plan.seed={seed}", "--set", "plan.samples_per_class=20000"] for seed in (0, 1)]
+    running = [subprocess.Popen(words, cwd=home, env=environment(store), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+               for words in commands]
+    said = [process.communicate(timeout=300)[0] for process in running]
+    assert sorted(process.returncode for process in running) == [0, 1], said
+    winner = [process.returncode for process in running].index(0)
+    done = subprocess.run(commands[winner], cwd=home, env=environment(store), capture_output=True, text=True, timeout=300)
+    assert re.search("^plan +fresh", done.stdout, re.M), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_receipts_that_are_damaged_are_made_again(store, home, local, damage):
+    run(store, home, "plan")
+    run(store, home, "dataset", "--part", "0/1")
+    name = next(name for name in objects(store) if name.endswith("val-00001-of-00004.rows"))
+    store.client.delete_object(Bucket=BUCKET, Key=f"{store.prefix}/{name}")
+    if damage == "cut":
+        put(store, name, b"x")
+        said = run(store, home, "dataset", fails=True)
+        assert f"/{name}`: another object" in said, said
+        store.client.delete_object(Bucket=BUCKET, Key=f"{store.prefix}/{name}")
+    assert "1 of 21 shards written, 20 were there" in run(store, home, "dataset", "--part", "0/1")
+    run(store, home, "dataset", "--commit")
+    assert_equal_to_local(store, local, ["plan", "dataset"])
+
+
+def test_receipts_that_a_kill_left_are_removed_by_the_next_command(store, home, local):
+    run(store, home, "plan")
+    store.faults.append(Fault(403, "POST", "", times=1000, body="<Error><Code>AccessDenied</Code></Error>"))
+    done = subprocess.run(command(store, "dataset"), cwd=home, env=environment(store), capture_output=True, text=True, timeout=300)
+    store.faults.clear()
+    assert done.returncode == 0 and "warning: receipts of dataset stay" in done.stderr, done.stderr
+    assert any("receipts" in name for name in objects(store))
+    assert re.search("^dataset +fresh", run(store, home, "dataset"), re.M)
+    assert_equal_to_local(store, local, ["plan", "dataset"])
+
+
+def test_an_interruption_ends_a_request_that_nobody_answers(store, home):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(command(store, "plan"), cwd=home, env={**environment(store), "AWS_ENDPOINT_URL": address},
+                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        silent.accept()
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and "error: interrupted" in said, said
+
+
+@pytest.mark.parametrize("variables, said", [
+    ({"AWS_ENDPOINT_URL": "http://me:hunter2@127.0.0.1:1"}, "`AWS_ENDPOINT_URL`: found an address with a user or a password"),
+    ({"AWS_ENDPOINT_URL": "not-a-url"}, "`AWS_ENDPOINT_URL`: found no address; expected an address such as https://HOST:PORT"),
+    ({"AWS_ACCESS_KEY_ID": ""}, "Missing AccessKeyId; expected the environment variables of the store, such as AWS_ACCESS_KEY_ID"),
+    ({"AWS_ALLOW_HTTP": "false"}, "URL scheme is not allowed"),
+])
+def test_an_environment_that_leads_nowhere_is_named(store, home, variables, said):
+    done = subprocess.run(command(store, "plan"), cwd=home, env={**environment(store), **variables}, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and said in done.stderr and "hunter2" not in done.stderr, done.stderr
+
+
 def test_an_object_that_is_lost_or_damaged_is_named(store, home):
     run(store, home, "plan")
     name = "plan/plan.parquet"
@@ -319,7 +413,10 @@ def test_an_object_that_is_lost_or_damaged_is_named(store, home):
     assert f"s3://{BUCKET}/{store.prefix}/plan`: plan.parquet is missing, or has another size" in said, said
     put(store, name, bytes([content[0] ^ 1]) + content[1:])
     said = run(store, home, "dataset", fails=True)
-    assert "plan.parquet`: its bytes are not those that were recorded" in said, said
+    assert f"`s3://{BUCKET}/{store.prefix}/plan/plan.parquet`: its bytes are not those that were recorded" in said, said
+    put(store, "plan/record.json", b"{")
+    said = run(store, home, "dataset", fails=True)
+    assert f"`s3://{BUCKET}/{store.prefix}/plan/record.json`: not a record" in said, said
 
 
 @pytest.mark.parametrize("words, said", [
