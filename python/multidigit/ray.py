@@ -236,10 +236,10 @@ def _work(tasks: Mapping[str, list[str]], cpus: int, gpus: float = 0, goes_on: b
 
     Returns the first failure. After it, the other tasks are cancelled, unless the work goes on.
     """
-    run = ray.remote(_run).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD")
+    run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD")(_run)
     flags = ["--quiet", "--threads", str(cpus)]
     place = (os.getcwd(), os.environ.get("MULTIDIGIT"))
-    names = {run.remote([*words, *flags], *place): name for name, words in tasks.items()}
+    names = {run.options(name=name).remote([*words, *flags], *place): name for name, words in tasks.items()}
     waiting, failed = list(names), None
     try:
         while waiting and (goes_on or failed is None):
