@@ -56,7 +56,7 @@ Outcome = tuple[int, str, str, str]
 
 
 class Failure(Exception):
-    """A command or a task that failed: an exit code, and a message that is empty if it was printed before."""
+    """What ends the work: an exit code, and a message that is empty if the program has told the reason."""
 
     def __init__(self, code: int, message: str = "") -> None:
         super().__init__(message)
@@ -73,10 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _stage(options)
     except Failure as failure:
         if str(failure):
-            print(failure, file=sys.stderr)
+            _tell(f"error: {failure}")
         return failure.code
+    except ray.exceptions.RayError as error:
+        _tell(f"error: {_first_line(error)}")
+        return 1
     except KeyboardInterrupt:
-        print("error: interrupted; what was finished before stays", file=sys.stderr)
+        _tell("error: interrupted; what was finished before stays")
         return 130
     return 0
 
@@ -148,8 +151,8 @@ def _stage(options: argparse.Namespace) -> None:
     for stage in STAGES[: STAGES.index(options.work) + 1]:
         shares = [f"{number}/{parts}" for number in range(parts)]
         failed = _work({f"{stage}, part {share}": ["run", stage, "--part", share, *flags] for share in shares}, options.cpus)
-        if failed is not None:
-            raise failed
+        if failed:
+            raise Failure(failed[0])
         _call(["run", stage, "--commit", *flags])
 
 
@@ -164,24 +167,24 @@ def _sweep(options: argparse.Namespace) -> None:
         flags += ["--set", "train.device=cuda", "--set", "evaluate.device=cuda"]
     sweep = ["sweep", options.file, *flags]
     runs = [run for run in json.loads(_call([*sweep, "--dry-run", "--json"], stdout=subprocess.PIPE)) if not run["is_done"]]
-    failed = None
+    failed = []
     if runs:
         _connect(options.address, {"CPU": options.cpus, "GPU": options.gpus})
     for data in sorted({run["data"] for run in runs}):
         names = [run["run"] for run in runs if run["data"] == data]
         _call([*sweep, "--data", names[0]])
         tasks = {f"run {name}": [*sweep, "--run", name] for name in names}
-        failed = _work(tasks, options.cpus, options.gpus, goes_on=True) or failed
+        failed += _work(tasks, options.cpus, options.gpus, goes_on=True)
     _call([*sweep, "--commit"])
-    if failed is not None:
-        raise failed
+    if failed:
+        raise Failure(failed[0], f"{len(failed)} of {len(runs)} runs failed; their messages are above")
 
 
 def _call(words: list[str], stdout: int | None = None) -> str:
     """Calls the program on this machine, and returns what it printed if `stdout` is a pipe. Its messages go to the terminal."""
     process = _start(words, os.getcwd(), os.environ.get("MULTIDIGIT"), stdout=stdout)
     if isinstance(process, str):
-        raise Failure(1, f"error: {process}")
+        raise Failure(1, process)
     try:
         printed, _ = process.communicate()
     except KeyboardInterrupt:
@@ -211,16 +214,16 @@ def _connect(address: str | None, needs: Mapping[str, float]) -> None:
         )
     except (OSError, RuntimeError, ValueError) as error:
         system = error.strerror if isinstance(error, OSError) else None
-        reason = system or str(error).splitlines()[0].rstrip(".")
+        reason = system or _first_line(error).rstrip(".")
         advice = "expected the address of a running cluster, such as auto or 10.0.0.1:6379"
-        raise Failure(1, f"error: --address {address}: {reason}; {advice}") from error
+        raise Failure(1, f"--address {address}: {reason}; {advice}") from error
     # as Ctrl-C: Ray's own handler aborts, and leaves the programs on the nodes no time to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(all(node.get(name, 0) >= amount for name, amount in needs.items()) for node in nodes):
         wanted = ", ".join(f"{name} {amount:g}" for name, amount in needs.items() if amount)
         if is_local:
-            raise Failure(1, f"error: this machine does not have what a task needs ({wanted})")
+            raise Failure(1, f"this machine does not have what a task needs ({wanted})")
         _tell(f"warning: no node of the cluster has what a task needs ({wanted}); the tasks wait for one")
 
 
@@ -231,21 +234,23 @@ def _reach(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _work(tasks: Mapping[str, list[str]], cpus: int, gpus: float = 0, goes_on: bool = False) -> Failure | None:
+def _work(tasks: Mapping[str, list[str]], cpus: int, gpus: float = 0, goes_on: bool = False) -> list[int]:
     """Calls the program once for each task, on the nodes of the cluster. The tasks have names.
 
-    Returns the first failure. After it, the other tasks are cancelled, unless the work goes on.
+    Returns the exit codes of the tasks that failed. After the first, the others are cancelled, unless the work goes on.
     """
     run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, scheduling_strategy="SPREAD")(_run)
     flags = ["--quiet", "--threads", str(cpus)]
     place = (os.getcwd(), os.environ.get("MULTIDIGIT"))
     names = {run.options(name=name).remote([*words, *flags], *place): name for name, words in tasks.items()}
-    waiting, failed = list(names), None
+    waiting = list(names)
+    failed: list[int] = []
     try:
-        while waiting and (goes_on or failed is None):
+        while waiting and (goes_on or not failed):
             (done,), waiting = ray.wait(waiting, num_returns=1)
-            failure = _tell_outcome(names[done], done, f"{len(tasks) - len(waiting)} of {len(tasks)}")
-            failed = failed or failure
+            code = _tell_outcome(names[done], done, f"{len(tasks) - len(waiting)} of {len(tasks)}")
+            if code != 0:
+                failed.append(code)
     finally:
         for task in waiting:
             ray.cancel(task)
@@ -254,20 +259,22 @@ def _work(tasks: Mapping[str, list[str]], cpus: int, gpus: float = 0, goes_on: b
     return failed
 
 
-def _tell_outcome(name: str, task: ObjectRef[Outcome], count: str) -> Failure | None:
-    """Prints the result of a task that has ended. Returns its failure, with the message of the program."""
+def _tell_outcome(name: str, task: ObjectRef[Outcome], count: str) -> int:
+    """Prints the result of a task that has ended, or that it failed, and the messages of the program. Returns the exit code."""
     try:
         code, printed, messages, node = ray.get(task)
     except ray.exceptions.RayError as error:
-        # the rest of the text is a traceback, or advice about Ray's log files
-        code, printed, messages, node = 1, "", f"error: {str(error).splitlines()[0]}", "the cluster"
-    if code == 0:
-        _tell(f"[{count}] {printed.strip()}  ({node})")
-        if messages:
-            _tell(messages.rstrip())
-        return None
-    _tell(f"[{count}] {name} failed ({node})")
-    return Failure(code, messages.rstrip())
+        code, printed, messages, node = 1, "", f"error: {_first_line(error)}", "the cluster"
+    result = printed.strip() if code == 0 else f"{name} failed"
+    _tell(f"[{count}] {result}  ({node})")
+    if messages:
+        _tell(messages.rstrip())
+    return code
+
+
+def _first_line(error: Exception) -> str:
+    """What happened. In errors of Ray, a traceback follows, or advice about log files."""
+    return str(error).partition("\n")[0]
 
 
 def _tell(text: str) -> None:
