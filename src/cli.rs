@@ -124,7 +124,10 @@ A finished run is kept: other settings under its name are refused, more epochs g
     #[command(after_help = "\
 The file has a `description`, a `grid` with a list of values for each setting, such as `train.seed: [0, 1, 2]`, and \
 `settings` for all runs. `recipe` in the grid lists recipes. Finished runs are kept: after an interruption, the same command \
-goes on.")]
+goes on.
+
+Several processes can train the runs of a sweep at the same time, on one machine or on many with one file system: first \
+--data, then --run for each run on these data, in the end --commit.")]
     Sweep(SweepArgs),
     /// Write the report about the existing runs, without training or evaluating any
     Report(Report),
@@ -189,6 +192,18 @@ pub struct SweepArgs {
     /// List the runs, whether each is done, and the time that the others take, and train none
     #[arg(long)]
     pub dry_run: bool,
+    /// List the runs as JSON; runs with the same number under `data` are trained on the same data
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
+    /// Bring the data that this run is trained on up to date, and train none
+    #[arg(long, value_name = "NAME", conflicts_with = "dry_run")]
+    pub data: Option<String>,
+    /// Train and evaluate this run alone, and write no tables; its data must be fresh
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dry_run", "data"])]
+    pub run: Option<String>,
+    /// Write the tables of the runs that are done, and train none
+    #[arg(long, conflicts_with_all = ["dry_run", "data", "run"])]
+    pub commit: bool,
 }
 
 /// The runs to report on.

@@ -88,7 +88,7 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
                 (None, false) => pipeline.run(&run.into(), progress, &mut tell),
             })
         }
-        Command::Sweep(SweepArgs { file, dry_run }) => {
+        Command::Sweep(SweepArgs { file, dry_run, json, data, run, commit }) => {
             if global.recipe.is_some() {
                 let expected = "no such flag, as the file of a sweep names its recipes in `grid`";
                 return Err(Error::value("--recipe", "one beside a sweep", expected));
@@ -99,9 +99,23 @@ fn run(Cli { global, command }: Cli) -> Result<()> {
             let pipeline = |run: &Planned| pipeline(&global, run.config.clone(), run.changes.clone());
             at_work(&global, |progress| {
                 if dry_run {
-                    return print(&output::expectations(&sweep.expect(&global.artifacts, pipeline)?));
+                    let runs = sweep.expect(&global.artifacts, pipeline)?;
+                    return print(&if json { output::json(&runs) } else { output::expectations(&runs) });
                 }
-                sweep.run(&global.artifacts, pipeline, progress, &mut |run| print(&output::result(run)))?;
+                if let Some(name) = &data {
+                    let run = sweep.named("--data", name)?;
+                    return pipeline(run).run(&run.data(), progress, &mut tell);
+                }
+                if let Some(name) = &run {
+                    let run = sweep.named("--run", name)?;
+                    return print(&output::result(&run.train(&pipeline(run), progress)?));
+                }
+                match commit {
+                    true => sweep.commit(&global.artifacts, pipeline, progress)?,
+                    false => {
+                        sweep.run(&global.artifacts, pipeline, progress, &mut |run| print(&output::result(run)))?
+                    }
+                }
                 print(&output::tables(&sweep.tables(&global.artifacts)))
             })
         }

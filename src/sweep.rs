@@ -1,21 +1,25 @@
-//! Sweeps: trainings of all combinations of some settings, one after another, and tables of their results.
+//! Sweeps: trainings of all combinations of some settings, and tables of their results.
 //!
 //! A sweep is a file of settings. Its runs are ordinary runs, so an interrupted sweep goes on where it stopped: finished
 //! runs are fresh. The tables are gathered from the files that the runs left.
+//!
+//! Runs on the same data may be trained at the same time, by several processes. A folder of artifacts holds one data set at a
+//! time, so runs on other data wait until these runs are done and the data are replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, Config};
+use crate::digest::Digest;
 use crate::documents;
 use crate::error::{Error, Result, shown};
 use crate::evaluate::SplitMetrics;
 use crate::guard::guarded;
-use crate::pipeline::{self, Pipeline, Request, Stage};
+use crate::pipeline::{self, Pipeline, PipelineError, Request, Stage};
 use crate::progress::Progress;
 use crate::recipe::{self, Recipe};
 use crate::runs::groups::Spread;
@@ -231,10 +235,16 @@ impl Sweep {
         let done = self.done(artifacts, &pipeline)?;
         let done: BTreeSet<String> = done.into_iter().map(|(planned, _)| planned.name().to_owned()).collect();
         let mut times: Vec<(train::Config, plan::Config, Option<Duration>)> = Vec::new();
+        let mut data_sets: Vec<Vec<(Stage, Digest)>> = Vec::new();
         let expectation = |planned: &Planned| {
             let (config, run) = (&planned.config, planned.name().to_owned());
+            let trained_on = pipeline::training_data(config);
+            let data = data_sets.iter().position(|other| *other == trained_on).unwrap_or_else(|| {
+                data_sets.push(trained_on);
+                data_sets.len() - 1
+            });
             if done.contains(&run) {
-                return Expectation { run, is_done: true, time: None };
+                return Expectation { run, data, is_done: true, time: None };
             }
             // neither name, seed nor rate changes the time
             let train = train::Config { run: None, seed: 0, learning_rate: 1.0, ..config.train.clone() };
@@ -247,7 +257,7 @@ impl Sweep {
                     time
                 }
             };
-            Expectation { run, is_done: false, time }
+            Expectation { run, data, is_done: false, time }
         };
         Ok(self.runs.iter().map(expectation).collect())
     }
@@ -268,7 +278,17 @@ impl Sweep {
         Ok(done)
     }
 
-    /// Trains and evaluates every run that is not fresh, and writes the tables of all runs that are done after each.
+    /// The run with this name, which a flag of the command line names.
+    ///
+    /// # Errors
+    /// A configuration error if the sweep has no such run.
+    pub fn named(&self, flag: &str, name: &str) -> Result<&Planned> {
+        let run = self.runs.iter().find(|run| run.name() == name);
+        run.ok_or_else(|| Error::value(flag, name, "the name of a run of the sweep, which --dry-run lists"))
+    }
+
+    /// Trains and evaluates every run that is not fresh, one after another, and writes the tables of all runs that are done
+    /// after each.
     /// `pipeline` makes the pipeline of a run; `tell` is called with each run. A run that fails is passed over, with a
     /// warning, and is not in the tables.
     ///
@@ -305,6 +325,19 @@ impl Sweep {
             progress.warn(&format!("{} of {} runs failed; the first one:", failed.len(), self.runs.len()));
         }
         failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Writes the tables of the runs that are done, and warns of the others.
+    ///
+    /// # Errors
+    /// [`Error::Format`] if another file stands in the place of a table.
+    pub fn commit(&self, artifacts: &Path, pipeline: impl Fn(&Planned) -> Pipeline, progress: &Progress) -> Result<()> {
+        let tables = Tables::open(&artifacts.join(FOLDER).join(&self.name))?;
+        let done = self.done(artifacts, pipeline)?;
+        for run in self.runs.iter().map(Planned::name).filter(|run| done.iter().all(|(_, found)| found.name != *run)) {
+            progress.warn(&format!("{run}: not done, and not in the tables"));
+        }
+        tables.write([self.run_table(&done), self.summary_table(&done)])
     }
 
     /// The paths of the tables in a folder of artifacts: of the runs, and of their summary.
@@ -358,17 +391,47 @@ impl Planned {
     pub fn name(&self) -> &str {
         self.config.train.run.as_deref().unwrap_or_default()
     }
+
+    /// The request that brings the data up to date that the run is trained on.
+    pub fn data(&self) -> Request {
+        let stages = pipeline::training_data(&self.config).into_iter().map(|(stage, _)| stage).collect();
+        Request { stages, ..Request::default() }
+    }
+
+    /// Trains and evaluates the run by its pipeline, and returns it. Its data must be fresh, so that several processes can
+    /// train runs on the same data.
+    ///
+    /// # Errors
+    /// [`PipelineError::DataStale`] if the data are not fresh.
+    pub fn train(&self, pipeline: &Pipeline, progress: &Progress) -> Result<Run> {
+        let request = Request { stages: STAGES.to_vec(), single: true, ..Request::default() };
+        pipeline.run(&request, progress, &mut |_, _| Ok(())).map_err(|error| match error.area() {
+            Some(PipelineError::InputStale { input, why, .. }) => {
+                Error::from(PipelineError::DataStale { run: self.name().to_owned(), input, why: why.clone() })
+            }
+            _ => error,
+        })?;
+        let (place, _) = Runs::new(pipeline.artifacts()).place(&pipeline.folder(Stage::Train))?;
+        Run::read(&place)
+    }
 }
 
 /// What is expected of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Expectation {
     /// The name of the run.
     pub run: String,
+    /// The number of the data that the run is trained on, counted from 0 in the order of the runs.
+    pub data: usize,
     /// Whether it is trained and evaluated.
     pub is_done: bool,
     /// The time of a whole training on this machine; `None` if the run is done, or if the time is not known beforehand.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Option<Duration>,
+}
+
+fn seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
 }
 
 /// A value of a grid in a table.

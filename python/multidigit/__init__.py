@@ -1,8 +1,9 @@
-"""Reads the data sets and networks of the program `multidigit`.
+"""Reads the data sets and networks of the program `multidigit`, and runs it on a Ray cluster.
 
     multidigit.load            the data set as a `DatasetDict` of Hugging Face `datasets`; needs the extra `datasets`
     multidigit.torch.Split     one split as a data set of PyTorch; needs the extra `torch`
     multidigit.models          the networks in PyTorch, and `from_run` to load a trained one; needs the extra `torch`
+    python -m multidigit.ray   a stage in parts, or the runs of a sweep, as tasks of Ray; needs the extra `ray`
 
 An extra is installed by `pip install "multidigit[torch]"`.
 """

@@ -12,6 +12,9 @@ pub enum PipelineError {
     /// A stage was requested alone, or content was to be pinned, but an input of the stage is not fresh.
     #[error("{stage}: its input {input} is stale ({why}); run `multidigit run {input}` first")]
     InputStale { stage: &'static str, input: &'static str, why: String },
+    /// A run of a sweep was requested alone, but its data are not fresh.
+    #[error("{run}: its data are stale ({input}: {why}); run `multidigit sweep FILE --data {run}` first")]
+    DataStale { run: String, input: &'static str, why: String },
     /// A training would overwrite a finished run.
     #[error(
         "`{}`: a finished run stands here, and this one differs ({differences}); give this one another name \

@@ -47,7 +47,7 @@ pub use parts::{PartWritten, Share};
 pub use remote::Remote;
 pub use request::Request;
 pub use stage::Stage;
-pub use stages::{config_of, run_name, run_name_of_recipe, training_time};
+pub use stages::{config_of, run_name, run_name_of_recipe, training_data, training_time};
 pub use verify::Verdict;
 
 /// A configured pipeline over a folder of glyph files and a folder of artifacts.

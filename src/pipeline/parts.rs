@@ -100,7 +100,8 @@ pub(super) struct Receipt {
 }
 
 impl Pipeline {
-    /// Writes a share of a stage's shards. The inputs of the stage must be fresh.
+    /// Writes a share of a stage's shards. The inputs of the stage must be fresh. If the stage itself is fresh, all shards are
+    /// there.
     ///
     /// # Errors
     /// [`PipelineError::NoParts`] if the stage has no shards. [`Error::Foreign`] if files of the user are in the way.
@@ -111,6 +112,9 @@ impl Pipeline {
         let place = Place::new(&target, &key);
         let all = work.shards();
         let own = all.get(share.range(all.len())).unwrap_or_default();
+        if let Freshness::Fresh(_) = self.freshness(stage, &BTreeSet::new())? {
+            return Ok(PartWritten { written: 0, found: own.len(), of: all.len() });
+        }
         let rows = own.iter().map(ShardPlan::rows).sum();
         progress.begin(&format!("{stage}, part {share}"), rows, "images")?;
         let mut written = 0;

@@ -44,6 +44,9 @@ fn parts_in_any_order_give_the_files_of_a_single_run() {
     }
     let again = parts.ok(&["run", "dataset", "--commit"]);
     assert!(again.starts_with("dataset   fresh "), "a commit may be repeated: {again}");
+    let again = parts.ok(&["run", "dataset", "--part", "1/5"]);
+    assert_eq!(again, "dataset   part 1/5  0 of 15 shards written, 3 were there\n");
+    assert!(!parts.path("artifacts/dataset.parts").exists());
     assert!(parts.ok(&["verify"]).contains("dataset   ok "));
     assert!(parts.ok(&["status"]).contains("dataset   fresh "));
 }

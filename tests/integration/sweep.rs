@@ -104,6 +104,50 @@ fn a_sweep_that_is_killed_goes_on_with_the_run_that_it_was_at() {
     assert_eq!(home.ok(&["sweep", "small.yaml", "--dry-run"]).lines().last(), Some("4 runs, 4 done"));
 }
 
+/// The runs of a sweep on one machine or on many: each data set is made once, its runs are trained at the same time, and the
+/// tables are written in the end.
+#[test]
+fn the_runs_of_a_sweep_are_trained_by_several_processes() {
+    let home = home();
+    let listed = home.ok(&["sweep", "small.yaml", "--dry-run", "--json"]);
+    let runs: Vec<serde_json::Value> = serde_json::from_str(&listed).unwrap();
+    let name = |number: usize| runs[number]["run"].as_str().unwrap();
+    assert_eq!(runs.iter().map(|run| run["data"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    assert!(runs.iter().all(|run| run["is_done"] == false && run["seconds"].is_null()), "{listed}");
+
+    let answer = home.call(&["sweep", "small.yaml", "--run", name(0)]);
+    let first = name(0);
+    let message = format!(
+        "error: {first}: its data are stale (dataset: has not run yet); run `multidigit sweep FILE --data {first}` first\n"
+    );
+    assert_eq!((answer.code, answer.stderr), (Some(1), message));
+    let answer = home.call(&["sweep", "small.yaml", "--run", "fcn"]);
+    let message = "error: `--run`: found fcn; expected the name of a run of the sweep, which --dry-run lists\n";
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(2), message));
+
+    for data in [[0, 1], [2, 3]] {
+        let made = home.ok(&["sweep", "small.yaml", "--data", name(data[0])]);
+        assert!(made.contains("dataset   done       1000 images"), "{made}");
+        assert!(!made.contains("train"), "{made}");
+        let training = |run: usize| home.command(&["sweep", "small.yaml", "--run", name(run)]).spawn().unwrap();
+        for mut training in data.map(training) {
+            assert!(training.wait().unwrap().success());
+        }
+        assert!(!home.path("artifacts/sweep/small/sweep.csv").exists());
+        // what is there is written, and nothing is trained for it
+        let answer = home.call(&["sweep", "small.yaml", "--commit"]);
+        let missing = |run: usize| format!("warning: {}: not done, and not in the tables\n", name(run));
+        let warnings = if data[0] == 0 { missing(2) + &missing(3) } else { String::new() };
+        assert_eq!((answer.code, answer.stderr), (Some(0), warnings));
+        assert_eq!(table(&home, "sweep.csv").len(), 2 + data[1]);
+        fs::remove_dir_all(home.path("artifacts/sweep/small")).unwrap();
+    }
+    home.ok(&["sweep", "small.yaml", "--commit"]);
+    let apart = table(&home, "sweep.csv");
+    assert!(home.ok(&["sweep", "small.yaml"]).contains(name(3)));
+    assert_eq!(table(&home, "sweep.csv"), apart, "all runs were fresh");
+}
+
 #[test]
 fn weights_that_a_training_cannot_start_from_leave_no_run_behind() {
     let home = home();

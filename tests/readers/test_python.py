@@ -429,6 +429,7 @@ sys.meta_path.insert(0, Absent)
         ("pyarrow", "torch", "import multidigit.torch"),
         ("torch", "torch", "import multidigit.models"),
         ("safetensors", "torch", "import multidigit.models as models; models.from_run('.')"),
+        ("ray", "ray", "import multidigit.ray"),
     ],
 )
 def test_a_missing_library_is_named_with_the_command_that_installs_it(missing, extra, use):

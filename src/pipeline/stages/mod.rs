@@ -14,7 +14,7 @@ pub mod raw;
 pub mod report;
 pub mod train;
 
-pub use train::{config_of, run_name, run_name_of_recipe, training_time};
+pub use train::{config_of, run_name, run_name_of_recipe, training_data, training_time};
 
 /// What stages keep in memory while a command runs, so that it is not read twice.
 #[derive(Default)]

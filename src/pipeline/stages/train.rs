@@ -268,6 +268,11 @@ fn images(config: &Config) -> usize {
     config.train.samples.unwrap_or(images).min(images)
 }
 
+/// The stages whose output a training reads, with the digests of the settings that their outputs depend on.
+pub fn training_data(config: &Config) -> Vec<(Stage, Digest)> {
+    Stage::Train.needed(config).map(|stage| (stage, key::settings_digest(stage, config))).collect()
+}
+
 /// The time on this machine of the training that remains after `done` epochs, by steps that are measured now. `None` for a
 /// training of seconds, and on a GPU, whose speed is known only once it trains.
 pub fn training_time(config: &Config, done: usize) -> Option<Duration> {
