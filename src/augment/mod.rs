@@ -287,7 +287,7 @@ impl Augmenter {
     }
 
     /// Augments the sample (class, index), an image whose size is (height, width) in pixels, into `out`. Returns
-    /// the drawn parameters.
+    /// the drawn parameters and the transforms.
     ///
     /// # Panics
     /// If the lengths of `pixels` and `out` are not `height * width`.
@@ -298,10 +298,11 @@ impl Augmenter {
         size: (usize, usize),
         out: &mut [u8],
         scratch: &mut Scratch,
-    ) -> Vec<draw::Params> {
+    ) -> (Vec<draw::Params>, Vec<Transform>) {
         let params = self.params(sample, size);
-        apply::apply_all(&self.transforms(&params, size), pixels, size, out, scratch);
-        params
+        let transforms = self.transforms(&params, size);
+        apply::apply_all(&transforms, pixels, size, out, scratch);
+        (params, transforms)
     }
 
     /// Augments the images of samples, whose size is (height, width) in pixels, moves their boxes, and adds the drawn
@@ -315,9 +316,7 @@ impl Augmenter {
         let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
         let mut boxes = samples.boxes.as_chunks().0.chunks(digits.max(1));
         for (&key, (pixels, out)) in keys.iter().zip(pairs) {
-            let drawn = self.params(key, size);
-            let transforms = self.transforms(&drawn, size);
-            apply::apply_all(&transforms, pixels, size, out, &mut scratch);
+            let (drawn, transforms) = self.apply(key, pixels, size, out, &mut scratch);
             moved.extend(boxes::moved(&transforms, pixels, boxes.next().unwrap_or_default(), size, &mut buffers));
             parameters.iter_mut().zip(&drawn).for_each(|(columns, drawn)| append(drawn, columns));
         }
