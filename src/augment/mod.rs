@@ -399,6 +399,22 @@ pub fn run(work: &Work, out: &Path, progress: &Progress) -> Result<Digest> {
     work.finish(out, &written)
 }
 
+/// The shards of all epochs that are stored, which are cut as the train shards are.
+pub fn shards(config: &Config, train: &Shards) -> Vec<ShardPlan> {
+    let (groups, mut shards) = (train.groups(), Vec::new());
+    for epoch in 0..config.epochs {
+        let mut first = 0;
+        for (number, group) in groups.iter().enumerate() {
+            let name = shards::file_name("train", number, groups.len());
+            let path = Path::new(&epoch_folder(epoch)).join(DATA).join(name);
+            let shard = ShardPlan { path, part: epoch, first, groups: group.clone() };
+            first += shard.rows();
+            shards.push(shard);
+        }
+    }
+    shards
+}
+
 /// The augmentation of the training images in all epochs that are stored.
 pub struct Work {
     config: Config,
@@ -417,18 +433,8 @@ impl Work {
         let train = Shards::open(&dataset.join(DATA), "train")?;
         // first, because a number of epochs for which there is no room has a list of shards for which there is none either
         require_space(config.epochs, train.bytes()?, home)?;
-        let (groups, mut shards) = (train.groups(), Vec::new());
-        for epoch in 0..config.epochs {
-            let mut first = 0;
-            for (number, group) in groups.iter().enumerate() {
-                let name = shards::file_name("train", number, groups.len());
-                let path = Path::new(&epoch_folder(epoch)).join(DATA).join(name);
-                let shard = ShardPlan { path, part: epoch, first, groups: group.clone() };
-                first += shard.rows();
-                shards.push(shard);
-            }
-        }
-        Ok(Work { config: config.clone(), images: Images::read(config, dataset)?, train, shards })
+        let (images, shards) = (Images::read(config, dataset)?, shards(config, &train));
+        Ok(Work { config: config.clone(), images, train, shards })
     }
 
     /// The number of images in all epochs.

@@ -174,12 +174,33 @@ impl Pipeline {
         Ok(Outcome::Ran { reasons: vec!["--commit".to_owned()], record: Box::new(record), pinned })
     }
 
+    /// How far the parts of a stage are, in words. `None` if none of its shards was written by parts.
+    pub(super) fn parts_under_way(&self, stage: Stage) -> Result<Option<String>> {
+        if !stage.definition().has_parts() {
+            return Ok(None);
+        }
+        let place = Place::new(&self.folder(stage), &self.key(stage)?.0);
+        if !is_folder(&place.folder) {
+            return Ok(None);
+        }
+        let shards = stage.definition().shards(self)?;
+        let written = shards.iter().filter(|shard| is_regular(&receipt_path(&place.folder, &shard.path))).count();
+        Ok(match (written, shards.len()) {
+            (0, _) => None,
+            (written, of) if written == of => {
+                let way = format!("`multidigit run {stage} --commit` puts them in place");
+                Some(format!("parts have written all {of} shards; {way}"))
+            }
+            (written, of) => Some(format!("parts have written {written} of {of} shards")),
+        })
+    }
+
     /// The folder of a stage that is made in parts. Its inputs are fresh.
     fn target_of_parts(&self, stage: Stage) -> Result<PathBuf> {
         super::check(&self.config, &[stage])?;
         self.check_folders()?;
         if !stage.definition().has_parts() {
-            return Err(Error::from(PipelineError::NoParts { stage: stage.name() }));
+            return Err(no_parts(stage));
         }
         self.require_fresh_inputs(&[stage])?;
         files::resolve(&self.folder(stage))
@@ -187,8 +208,15 @@ impl Pipeline {
 
     /// The work of a stage that is made in parts.
     fn parts(&self, stage: Stage) -> Result<Box<dyn Parts>> {
-        stage.definition().parts(self)?.ok_or_else(|| Error::from(PipelineError::NoParts { stage: stage.name() }))
+        stage.definition().parts(self)?.ok_or_else(|| no_parts(stage))
     }
+}
+
+/// The error for a stage that cannot be made in parts.
+fn no_parts(stage: Stage) -> Error {
+    let others = Stage::ALL.into_iter().filter(|stage| stage.definition().has_parts());
+    let expected = others.map(Stage::name).collect::<Vec<_>>().join(" or ");
+    Error::from(PipelineError::NoParts { stage: stage.name(), expected })
 }
 
 /// The folder of all parts of a stage, beside the stage's folder `target`.

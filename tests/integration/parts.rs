@@ -124,7 +124,12 @@ fn a_commit_wants_all_shards_of_one_key() {
         home.ok(&["run", "dataset", "--part", share]);
     }
     assert!(refused(&["--commit"]).ends_with(&missing(10, &names([1, 2, 5]))));
+    let status = || home.ok(&["status"]);
+    let stale = format!("dataset   stale  has not run yet\n{:17}parts have written ", "");
+    assert!(status().contains(&format!("{stale}5 of 15 shards\n")), "{}", status());
     home.ok(&["run", "dataset", "--part", "0/1"]);
+    let whole = format!("{stale}all 15 shards; `multidigit run dataset --commit` puts them in place\n");
+    assert!(status().contains(&whole), "{}", status());
     // other settings have parts of their own
     let other = ["--set", "dataset.compression=snappy"];
     assert!(refused(&[&["--commit"], &other[..]].concat()).ends_with(&missing(15, &names([0, 1, 2]))));

@@ -13,7 +13,7 @@ use crate::pipeline::definition::{Definition, Done, Input, Parts};
 use crate::pipeline::{Pipeline, Stage};
 use crate::progress::Progress;
 use crate::record::{Key, Record};
-use crate::shards::{DATA, Samples, Shards, Written, compare};
+use crate::shards::{DATA, Samples, ShardPlan, Shards, Written, compare};
 
 /// The definition of the stage.
 pub struct Augment;
@@ -73,6 +73,11 @@ impl Definition for Augment {
 
     fn parts(&self, pipeline: &Pipeline) -> Result<Option<Box<dyn Parts>>> {
         Ok(Some(Box::new(work(pipeline)?)))
+    }
+
+    fn shards(&self, pipeline: &Pipeline) -> Result<Vec<ShardPlan>> {
+        let train = Shards::open(&pipeline.folder(Stage::Dataset).join(DATA), "train")?;
+        Ok(augment::shards(&pipeline.config.augment, &train))
     }
 
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
