@@ -200,6 +200,26 @@ fn a_part_does_not_write_through_links() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_folder_of_parts_is_named() {
+    let home = Home::with(&SMALL);
+    home.ok(&["run", "plan"]);
+    home.ok(&["run", "dataset", "--part", "0/3"]);
+    let parts = home.path("artifacts/dataset.parts");
+    let place = place(&home);
+    for folder in [place.join("data"), place.join("receipts/data"), place, parts] {
+        let aside = home.path("aside");
+        fs::rename(&folder, &aside).unwrap();
+        fs::write(&folder, "mine").unwrap();
+        let answer = home.call(&["run", "dataset", "--part", "1/3"]);
+        let name = folder.strip_prefix(home.path("")).unwrap().display();
+        let message = format!("`{name}`: a file; expected a folder of this program, or nothing; move the file away\n");
+        assert_eq!((answer.code, answer.stderr), (Some(1), format!("error: {message}")));
+        fs::remove_file(&folder).unwrap();
+        fs::rename(&aside, &folder).unwrap();
+    }
+}
+
+#[test]
 fn only_stages_with_shards_are_made_in_parts_and_flags_that_say_more_are_refused() {
     let home = Home::with(&SMALL);
     let answer = home.call(&["run", "plan", "--part", "0/2"]);
