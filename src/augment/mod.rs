@@ -287,7 +287,7 @@ impl Augmenter {
     }
 
     /// Augments the sample (class, index), an image whose size is (height, width) in pixels, into `out`. Returns
-    /// the drawn parameters.
+    /// the drawn parameters and the transforms.
     ///
     /// # Panics
     /// If the lengths of `pixels` and `out` are not `height * width`.
@@ -298,10 +298,11 @@ impl Augmenter {
         size: (usize, usize),
         out: &mut [u8],
         scratch: &mut Scratch,
-    ) -> Vec<draw::Params> {
+    ) -> (Vec<draw::Params>, Vec<Transform>) {
         let params = self.params(sample, size);
-        apply::apply_all(&self.transforms(&params, size), pixels, size, out, scratch);
-        params
+        let transforms = self.transforms(&params, size);
+        apply::apply_all(&transforms, pixels, size, out, scratch);
+        (params, transforms)
     }
 
     /// Augments the images of samples, whose size is (height, width) in pixels, moves their boxes, and adds the drawn
@@ -315,9 +316,7 @@ impl Augmenter {
         let pairs = samples.images.chunks_exact(area).zip(images.chunks_exact_mut(area));
         let mut boxes = samples.boxes.as_chunks().0.chunks(digits.max(1));
         for (&key, (pixels, out)) in keys.iter().zip(pairs) {
-            let drawn = self.params(key, size);
-            let transforms = self.transforms(&drawn, size);
-            apply::apply_all(&transforms, pixels, size, out, &mut scratch);
+            let (drawn, transforms) = self.apply(key, pixels, size, out, &mut scratch);
             moved.extend(boxes::moved(&transforms, pixels, boxes.next().unwrap_or_default(), size, &mut buffers));
             parameters.iter_mut().zip(&drawn).for_each(|(columns, drawn)| append(drawn, columns));
         }
@@ -400,6 +399,29 @@ pub fn run(work: &Work, out: &Path, progress: &Progress) -> Result<Digest> {
     work.finish(out, &written)
 }
 
+/// The shards of all epochs that are stored, which are cut as the train shards are.
+///
+/// # Errors
+/// [`Error::ConfigValue`] if there are too many.
+pub fn shards(config: &Config, train: &Shards) -> Result<Vec<ShardPlan>> {
+    let (groups, mut shards) = (train.groups(), Vec::new());
+    if config.epochs.saturating_mul(groups.len()) > MAX_SHARDS {
+        let found = format!("{}, of {} shards each", config.epochs, groups.len());
+        return Err(Error::value("augment.epochs", found, format!("at most {MAX_SHARDS} shards in all")));
+    }
+    for epoch in 0..config.epochs {
+        let mut first = 0;
+        for (number, group) in groups.iter().enumerate() {
+            let name = shards::file_name("train", number, groups.len());
+            let path = Path::new(&epoch_folder(epoch)).join(DATA).join(name);
+            let shard = ShardPlan { path, part: epoch, first, groups: group.clone() };
+            first += shard.rows();
+            shards.push(shard);
+        }
+    }
+    Ok(shards)
+}
+
 /// The augmentation of the training images in all epochs that are stored.
 pub struct Work {
     config: Config,
@@ -416,24 +438,10 @@ impl Work {
     /// [`Error::DiskSpace`] if the file system has no room for the epochs, [`Error::ConfigValue`] if they have too many shards.
     pub fn open(config: &Config, dataset: &Path, disk: Option<&Path>) -> Result<Work> {
         let train = Shards::open(&dataset.join(DATA), "train")?;
-        // both first, because a number of epochs for which there is no room has a list of shards for which there is none either
+        // first, because a number of epochs for which there is no room has a list of shards for which there is none either
         disk.map_or(Ok(()), |disk| require_space(config.epochs, train.bytes()?, disk))?;
-        let (groups, mut shards) = (train.groups(), Vec::new());
-        if config.epochs.saturating_mul(groups.len()) > MAX_SHARDS {
-            let found = format!("{}, of {} shards each", config.epochs, groups.len());
-            return Err(Error::value("augment.epochs", found, format!("at most {MAX_SHARDS} shards in all")));
-        }
-        for epoch in 0..config.epochs {
-            let mut first = 0;
-            for (number, group) in groups.iter().enumerate() {
-                let name = shards::file_name("train", number, groups.len());
-                let path = Path::new(&epoch_folder(epoch)).join(DATA).join(name);
-                let shard = ShardPlan { path, part: epoch, first, groups: group.clone() };
-                first += shard.rows();
-                shards.push(shard);
-            }
-        }
-        Ok(Work { config: config.clone(), images: Images::read(config, dataset)?, train, shards })
+        let (images, shards) = (Images::read(config, dataset)?, shards(config, &train)?);
+        Ok(Work { config: config.clone(), images, train, shards })
     }
 
     /// The number of images in all epochs.

@@ -216,7 +216,7 @@ fn each_slot_is_augmented_as_an_image_of_its_own() {
         let augmenter = Augmenter::new(&config, 4, 3);
         for sample in 0..50 {
             let mut out = vec![170; image.len()];
-            let params = augmenter.apply((3, sample), &image, (height, width), &mut out, &mut Scratch::default());
+            let (params, _) = augmenter.apply((3, sample), &image, (height, width), &mut out, &mut Scratch::default());
             assert_eq!(params.len(), 3);
             for (slot, params) in slots.iter().zip(&params) {
                 assert!(cut(&out, slot) == applied(params, resampling, &cut(&image, slot), (height, 33)), "{params:?}");

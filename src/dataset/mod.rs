@@ -99,6 +99,29 @@ pub fn run(work: &Work, out: &Path, progress: &Progress) -> Result<Digest> {
     Ok(content)
 }
 
+/// The shards that a plan with some facts is cut into.
+///
+/// # Errors
+/// [`Error::ConfigValue`] if a split would have more than 99,999 shards.
+pub fn shards(config: &Config, facts: &Facts) -> Result<Vec<ShardPlan>> {
+    let mut shards = Vec::new();
+    for (part, (name, &rows)) in split::NAMES.into_iter().zip(facts.counts.as_array()).enumerate() {
+        let groups = config.cut().groups(rows);
+        let (count, mut first) = (groups.len(), 0);
+        if count > MAX_SHARDS {
+            let found = format!("{}, which cuts `{name}` into {count} shards", config.rows_per_shard);
+            return Err(Error::value("dataset.rows_per_shard", found, format!("at most {MAX_SHARDS} shards")));
+        }
+        for (number, groups) in groups.into_iter().enumerate() {
+            let path = Path::new(DATA).join(shards::file_name(name, number, count));
+            let shard = ShardPlan { path, part, first, groups };
+            first += shard.rows();
+            shards.push(shard);
+        }
+    }
+    Ok(shards)
+}
+
 /// The rendering of a plan.
 pub struct Work {
     plan: PathBuf,
@@ -138,22 +161,8 @@ impl Work {
         let layout =
             Layout { digits: facts.plan.digits, height, width, pixels: config.pixels, parameters: 0, donors: false };
         let writer = ShardWriter::new(&layout, &[(facts::KEY, facts.text())], config.compression);
-        let mut shards = Vec::new();
-        for (part, (name, &rows)) in split::NAMES.into_iter().zip(facts.counts.as_array()).enumerate() {
-            let groups = config.cut().groups(rows);
-            let (count, mut first) = (groups.len(), 0);
-            if count > MAX_SHARDS {
-                let found = format!("{}, which cuts `{name}` into {count} shards", config.rows_per_shard);
-                return Err(Error::value("dataset.rows_per_shard", found, format!("at most {MAX_SHARDS} shards")));
-            }
-            for (number, groups) in groups.into_iter().enumerate() {
-                let path = Path::new(DATA).join(shards::file_name(name, number, count));
-                let shard = ShardPlan { path, part, first, groups };
-                first += shard.rows();
-                shards.push(shard);
-            }
-        }
-        let (plan, picks) = (plan.to_owned(), Mutex::new(montage::Picks::new(facts.plan.classes(), height * width)));
+        let (plan, shards) = (plan.to_owned(), shards(config, &facts)?);
+        let picks = Mutex::new(montage::Picks::new(facts.plan.classes(), height * width));
         Ok(Work { plan, content, facts, glyphs, layout, writer, shards, reader: Mutex::new(None), picks })
     }
 

@@ -19,9 +19,10 @@ pub fn render(rows: &Rows, height: usize, width: usize, glyphs: &Glyphs) -> Samp
             let glyph = glyphs.image(rows.sources[cell] as usize);
             let top = usize::from(rows.y[cell]);
             let left = slot(place, digits, width).start + usize::from(rows.x[cell]);
-            for (line, pixels) in glyph.chunks_exact(SIDE).enumerate() {
-                let start = (top + line) * width + left;
-                canvas[start..start + SIDE].copy_from_slice(pixels);
+            // lines of a known length are copied without a call
+            let (lines, _) = glyph.as_chunks::<SIDE>();
+            for (line, canvas) in lines.iter().zip(canvas[top * width..].chunks_mut(width)) {
+                canvas[left..left + SIDE].copy_from_slice(line);
             }
             let [x, y, w, h] = ink_box(glyph, SIDE);
             boxes.extend([left as i64 + x, top as i64 + y, w, h]);

@@ -25,6 +25,9 @@ pub const FILE: &str = "metrics.json";
 /// The version of the file's format. It is raised when a value changes its name or meaning.
 pub const VERSION: u32 = 2;
 
+/// The maximum number of classes whose accuracies are listed. With more, the list would be larger than the predictions.
+const MOST_CLASSES: usize = 1000;
+
 /// The maximum numbers of wrong pairs and of worst mistakes that are kept for a split.
 const MOST_CONFUSIONS: usize = 50;
 const MOST_MISTAKES: usize = 24;
@@ -69,7 +72,7 @@ pub struct SplitMetrics {
     pub calibration: Calibration,
     /// The results at each position, from the left.
     pub positions: Vec<PositionMetrics>,
-    /// The results for each class that occurs, in order.
+    /// The results for each class that occurs, in order; empty if more than 1000 classes occur.
     pub classes: Vec<ClassMetrics>,
     /// The most frequent wrong answers, at most 50, the most frequent first.
     pub confusions: Vec<ClassConfusion>,
@@ -232,7 +235,10 @@ fn classes(predictions: &Predictions) -> Vec<ClassMetrics> {
         class: class_name_of(digits),
         accuracy: Accuracy::new(correct, samples),
     };
-    counts.into_iter().map(class).collect()
+    match counts.len() <= MOST_CLASSES {
+        true => counts.into_iter().map(class).collect(),
+        false => Vec::new(),
+    }
 }
 
 fn confusions(predictions: &Predictions) -> Vec<ClassConfusion> {
@@ -280,6 +286,7 @@ pub fn confusion_csv(counts: &Confusion) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::digits;
 
     /// Predictions for images of one digit, from tuples of the right digit, the digit found, the probability of the
     /// digit found, and the probability of the right digit.
@@ -315,6 +322,18 @@ mod tests {
         // F1 of 1: 2/4, of 4: 2/3, of 7 and 9: 0
         assert!((position.macro_f1 - (0.5 + 2.0 / 3.0) / 4.0).abs() < 1e-15);
         assert!(confusion_csv(&position.confusion).contains("\n4,0,0,0,0,1,0,0,0,0,1\n"));
+    }
+
+    #[test]
+    fn the_classes_are_listed_unless_there_are_more_than_a_thousand() {
+        for classes in [1000, 1001] {
+            let targets: Vec<u8> = (0..classes).flat_map(|label| digits(label, 4)).collect();
+            let probabilities = vec![0.1; targets.len() * CLASSES];
+            let all = Predictions { digits: 4, loss: 0.0, predicted: targets.clone(), targets, probabilities };
+            let found = SplitMetrics::new("val", &vec![0; classes as usize], &all);
+            assert_eq!((found.samples, found.accuracy.value), (classes as usize, 1.0));
+            assert_eq!(found.classes.len(), if classes == 1000 { 1000 } else { 0 });
+        }
     }
 
     #[test]

@@ -75,8 +75,11 @@ struct Classes {
 impl Classes {
     /// Reads a split, whose classes must suffice for the episodes.
     fn read(config: &Config, split: &str, shards: &Shards) -> Result<Classes> {
-        let mut rows: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
-        shards.labels()?.into_iter().enumerate().for_each(|(row, label)| rows.entry(label).or_default().push(row));
+        let (mut rows, mut row) = (BTreeMap::<i64, Vec<usize>>::new(), 0);
+        shards.each_label(|label| {
+            rows.entry(label).or_default().push(row);
+            row += 1;
+        })?;
         let least = rows.values().map(Vec::len).min().unwrap_or(0);
         if rows.len() < config.ways {
             let expected = format!("at most {}, the classes of {split}", rows.len());

@@ -11,7 +11,11 @@ use crate::files;
 pub(super) fn write(job: &Job) -> Result<()> {
     for (split, shards) in job.splits {
         let folder = job.out.join(split);
-        for label in BTreeSet::from_iter(shards.labels()?) {
+        let mut labels = BTreeSet::new();
+        shards.each_label(|label| {
+            labels.insert(label);
+        })?;
+        for label in labels {
             files::create_dir(&folder.join(shards.layout().class_name(label)))?;
         }
         let write = |position| {

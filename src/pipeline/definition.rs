@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::files::{self, Build};
 use crate::progress::Progress;
 use crate::record::{self, Key, Output, Record};
-use crate::shards::{ShardSet, Written};
+use crate::shards::{ShardPlan, ShardSet, Written};
 
 /// A stage that another one reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -192,6 +192,11 @@ pub trait Definition {
     /// fresh.
     fn parts(&self, _: &Pipeline) -> Result<Option<Box<dyn Parts>>> {
         Ok(None)
+    }
+
+    /// The shards that [`Definition::parts`] writes. Unlike the work, they follow from little of the inputs.
+    fn shards(&self, _: &Pipeline) -> Result<Vec<ShardPlan>> {
+        Ok(Vec::new())
     }
 
     /// Whether [`Definition::parts`] returns the work.

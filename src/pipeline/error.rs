@@ -37,8 +37,8 @@ pub enum PipelineError {
     )]
     OtherDataset { folder: PathBuf, run: String, found: String, expected: String },
     /// A stage without shards was asked for in parts.
-    #[error("{stage}: cannot be made in parts; expected dataset or augment")]
-    NoParts { stage: &'static str },
+    #[error("{stage}: cannot be made in parts; expected {expected}")]
+    NoParts { stage: &'static str, expected: String },
     /// Not all shards of a stage were written by parts.
     #[error(
         "`{}`: {count} of the {of} shards of these settings and inputs are missing or damaged ({named}); write them with \

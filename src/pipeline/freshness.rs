@@ -27,7 +27,7 @@ pub struct Status {
     pub stage: Stage,
     /// Whether the stage is fresh.
     pub freshness: Freshness,
-    /// Further facts about a fresh output, a sentence each.
+    /// Further facts about a fresh output, a sentence each, and how far the parts of a stale one are.
     pub remarks: Vec<String>,
     /// The overrides, such as `plan.seed=7`, with which a stale output has the settings that it was made with. Empty if it
     /// was made with the present ones, and for a run, which has a name of its own for other settings.
@@ -56,6 +56,9 @@ impl Pipeline {
                     }
                     if !definition.is_per_run() {
                         made_with = self.made_with(stage);
+                    }
+                    if !stage.keyed(&self.config).any(|input| stale.contains(&input)) {
+                        remarks.extend(self.parts_under_way(stage)?);
                     }
                     stale.insert(stage);
                 }

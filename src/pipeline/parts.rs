@@ -11,8 +11,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -117,15 +120,27 @@ impl Pipeline {
         }
         let rows = own.iter().map(ShardPlan::rows).sum();
         progress.begin(&format!("{stage}, part {share}"), rows, "images")?;
-        let mut written = 0;
-        for shard in own {
-            if place.complete(shard)?.is_some() {
-                progress.advance(shard.rows())?;
-            } else {
-                place.write(work.as_ref(), shard, progress)?;
-                written += 1;
-            }
-        }
+        let written = thread::scope(|scope| {
+            // one shard is digested and waits for the disk while the next one is made
+            let (drafts, next) = sync_channel::<Drafted>(0);
+            let finisher = scope.spawn(|| next.into_iter().try_for_each(|draft| draft.commit()));
+            let make = || {
+                let mut written = 0;
+                for shard in own {
+                    if place.complete(shard)?.is_some() {
+                        progress.advance(shard.rows())?;
+                    } else if drafts.send(place.draft(work.as_ref(), shard, progress)?).is_ok() {
+                        written += 1;
+                    } else {
+                        break; // the finisher has failed and says why
+                    }
+                }
+                Ok(written)
+            };
+            let made = make();
+            drop(drafts);
+            finisher.join().unwrap_or_else(|panic| resume_unwind(panic)).and(made)
+        })?;
         progress.end();
         Ok(PartWritten { written, found: own.len() - written, of: all.len() })
     }
@@ -178,12 +193,33 @@ impl Pipeline {
         Ok(Outcome::Ran { reasons: vec!["--commit".to_owned()], record: Box::new(record), pinned })
     }
 
+    /// How far the parts of a stage are, in words. `None` if none of its shards was written by parts.
+    pub(super) fn parts_under_way(&self, stage: Stage) -> Result<Option<String>> {
+        if !stage.definition().has_parts() {
+            return Ok(None);
+        }
+        let place = Place::new(&self.folder(stage), &self.key(stage)?.0);
+        if !is_folder(&place.folder) {
+            return Ok(None);
+        }
+        let shards = stage.definition().shards(self)?;
+        let written = shards.iter().filter(|shard| is_regular(&receipt_path(&place.folder, &shard.path))).count();
+        Ok(match (written, shards.len()) {
+            (0, _) => None,
+            (written, of) if written == of => {
+                let way = format!("`multidigit run {stage} --commit` puts them in place");
+                Some(format!("parts have written all {of} shards; {way}"))
+            }
+            (written, of) => Some(format!("parts have written {written} of {of} shards")),
+        })
+    }
+
     /// The folder of a stage that is made in parts. Its inputs are fresh.
     fn target_of_parts(&self, stage: Stage) -> Result<PathBuf> {
         super::check(&self.config, &[stage])?;
         self.check_folders()?;
         if !stage.definition().has_parts() {
-            return Err(Error::from(PipelineError::NoParts { stage: stage.name() }));
+            return Err(no_parts(stage));
         }
         self.require_fresh_inputs(&[stage])?;
         files::resolve(&self.folder(stage))
@@ -191,8 +227,15 @@ impl Pipeline {
 
     /// The work of a stage that is made in parts.
     pub(super) fn parts(&self, stage: Stage) -> Result<Box<dyn Parts>> {
-        stage.definition().parts(self)?.ok_or_else(|| Error::from(PipelineError::NoParts { stage: stage.name() }))
+        stage.definition().parts(self)?.ok_or_else(|| no_parts(stage))
     }
+}
+
+/// The error for a stage that cannot be made in parts.
+pub(super) fn no_parts(stage: Stage) -> Error {
+    let others = Stage::ALL.into_iter().filter(|stage| stage.definition().has_parts());
+    let expected = others.map(Stage::name).collect::<Vec<_>>().join(" or ");
+    Error::from(PipelineError::NoParts { stage: stage.name(), expected })
 }
 
 /// The folder of all parts of a stage, beside the stage's folder `target`.
@@ -290,13 +333,14 @@ impl Place {
         }
     }
 
-    /// Writes a shard, the digests of its rows, and its receipt.
-    fn write(&self, work: &dyn Parts, shard: &ShardPlan, progress: &Progress) -> Result<()> {
+    /// Writes the drafts of a shard and of the digests of its rows.
+    fn draft(&self, work: &dyn Parts, shard: &ShardPlan, progress: &Progress) -> Result<Drafted> {
         let (path, rows, receipt) = (
             self.folder.join(&shard.path),
             rows_path(&self.folder, &shard.path),
             receipt_path(&self.folder, &shard.path),
         );
+        [&path, &rows].into_iter().try_for_each(|path| self.require_folders(path))?;
         // looked at before the receipt, which another process writes before them
         let taken = [&path, &rows, &receipt].map(|path| fs::symlink_metadata(path).ok().map(|meta| (path, meta)));
         let is_known = self.receipt(shard)?.is_some();
@@ -306,7 +350,6 @@ impl Place {
         if !found.is_empty() {
             return Err(Error::Foreign { folder: self.folder.clone(), found });
         }
-        [&path, &rows].into_iter().try_for_each(|path| self.require_no_link(path))?;
         let (shard_draft, rows_draft) = (Draft::beside(&path)?, Draft::beside(&rows)?);
         let mut file = File::create(rows_draft.path()).map_err(Error::io(&rows, "create it"))?;
         let mut bytes = File::create(shard_draft.path()).map_err(Error::io(&path, "create it"))?;
@@ -314,31 +357,22 @@ impl Place {
             digests.iter().try_for_each(|row| file.write_all(&row.bytes())).map_err(Error::io(&rows, "write it"))?;
             progress.advance(digests.len() as u64)
         })?;
-        drop(file);
-        let (sha256, _) = crate::digest::sha256_of_file(shard_draft.path())?;
-        let output = Output {
-            path: record::name(&shard.path),
-            stamp: Stamp::of(shard_draft.path())?,
-            digest: Digest::of_file(shard_draft.path())?,
-        };
-        let told = Receipt { output, sha256, rows: Digest::of_file(rows_draft.path())? };
-        let receipt_draft = Draft::beside(&receipt)?;
-        files::write(receipt_draft.path(), told.text().as_bytes())?;
-        // the receipt first: what it names is the program's
-        receipt_draft.commit()?;
-        rows_draft.commit()?;
-        shard_draft.commit()
+        Ok(Drafted { name: record::name(&shard.path), shard: shard_draft, rows: rows_draft, receipt })
     }
 
-    /// Fails if a link stands on the way to a path below this place, since what is behind it is the user's.
-    fn require_no_link(&self, path: &Path) -> Result<()> {
+    /// Fails if a file or a link stands in the place of a folder on the way to a path below this place. What is behind a link is
+    /// the user's.
+    fn require_folders(&self, path: &Path) -> Result<()> {
         let top = self.folder.parent().unwrap_or(&self.folder);
-        match path.ancestors().skip(1).take_while(|way| way.starts_with(top)).find(|way| way.is_symlink()) {
-            None => Ok(()),
-            Some(link) => {
-                Err(Error::format(link, "a link", "a folder of this program, or nothing; move the link away"))
+        for way in path.ancestors().skip(1).take_while(|way| way.starts_with(top)) {
+            let Ok(meta) = fs::symlink_metadata(way) else { continue };
+            if !meta.is_dir() {
+                let kind = if meta.is_symlink() { "link" } else { "file" };
+                let expected = format!("a folder of this program, or nothing; move the {kind} away");
+                return Err(Error::format(way, format!("a {kind}"), expected));
             }
         }
+        Ok(())
     }
 
     /// The digests of the rows of a shard, from the file with the digest `digest`.
@@ -364,6 +398,32 @@ pub(super) fn missing_parts(stage: Stage, folder: PathBuf, mut missing: Vec<Stri
     missing.truncate(NAMED);
     let named = missing.join(", ");
     Error::from(PipelineError::PartsMissing { stage: stage.name(), folder, count, of, named })
+}
+
+/// A shard that is written and has no receipt yet.
+struct Drafted {
+    /// The name of the shard in its receipt.
+    name: String,
+    shard: Draft,
+    rows: Draft,
+    /// The path of the receipt.
+    receipt: PathBuf,
+}
+
+impl Drafted {
+    /// Puts the receipt in place, then the digests of the rows and the shard.
+    fn commit(self) -> Result<()> {
+        let Drafted { name, shard, rows, receipt } = self;
+        let (sha256, _) = crate::digest::sha256_of_file(shard.path())?;
+        let output = Output { path: name, stamp: Stamp::of(shard.path())?, digest: Digest::of_file(shard.path())? };
+        let told = Receipt { output, sha256, rows: Digest::of_file(rows.path())? };
+        let draft = Draft::beside(&receipt)?;
+        files::write(draft.path(), told.text().as_bytes())?;
+        // the receipt first: what it names is the program's
+        draft.commit()?;
+        rows.commit()?;
+        shard.commit()
+    }
 }
 
 impl Receipt {

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::definition::Parts;
 use super::lock::Lock;
-use super::parts::{PartWritten, Receipt, Share, missing_parts, receipt_path, row_digests, rows_path};
+use super::parts::{PartWritten, Receipt, Share, missing_parts, no_parts, receipt_path, row_digests, rows_path};
 use super::{Outcome, Pipeline, PipelineError, Request, Stage};
 use crate::config::Config;
 use crate::digest::{Digest, sha256_of};
@@ -247,7 +247,7 @@ impl<'a> Remote<'a> {
     /// The work of a stage that is made of shards. Its inputs are fetched.
     fn work(&self, stage: Stage) -> Result<Box<dyn Parts>> {
         if !stage.definition().has_parts() {
-            return Err(Error::from(PipelineError::NoParts { stage: stage.name() }));
+            return Err(no_parts(stage));
         }
         self.fetch_inputs(stage)?;
         self.local.parts(stage)

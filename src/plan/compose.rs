@@ -1,8 +1,7 @@
 //! Draws the composition: the glyphs of each image and their offsets, in the order of the reference generator.
 //!
-//! The reference generator is a sequential program over one MT19937 stream, so this module is sequential, too; it takes
-//! milliseconds. A split by class and a split by sample give the same images. A split by source draws only from each
-//! split's own glyphs.
+//! The reference generator is a sequential program over one MT19937 stream, so this module is sequential, too. A split by class
+//! and a split by sample give the same images. A split by source draws only from each split's own glyphs.
 
 use std::path::Path;
 
@@ -34,12 +33,12 @@ pub struct Plan {
 /// [`PlanError::GlyphsMissing`] if the pool, or the part of it that belongs to a split, lacks a digit.
 /// [`Error::ConfigValue`] if there are more rows than the memory holds places for.
 pub fn compose(config: &Config, labels: &[u8], folder: &Path, progress: &Progress) -> Result<Plan> {
-    let pool = by_digit(labels)?;
-    let classes = shuffled_classes(config);
+    let (pool, classes) = (by_digit(labels)?, shuffled_classes(config));
+    let composition = Composition { config, pool, classes, folder, progress };
     match config.split.by {
-        By::Class => by_class(config, &pool, &classes, folder, progress),
-        By::Sample => by_sample(config, &pool, &classes, folder, progress),
-        By::Source => by_source(config, &pool, &classes, folder, progress),
+        By::Class => composition.by_class(),
+        By::Sample => composition.by_sample(),
+        By::Source => composition.by_source(),
     }
 }
 
@@ -95,20 +94,32 @@ impl<'a> Draws<'a> {
 }
 
 impl Plan {
+    fn push(&mut self, split: usize, row: &Row) -> Result<()> {
+        row.sources.iter().for_each(|&glyph| self.used[split][glyph as usize] = true);
+        self.splits[split].push(row)
+    }
+}
+
+/// A composition under way.
+struct Composition<'a> {
+    config: &'a Config,
+    /// The numbers of the glyphs of each digit.
+    pool: [Vec<u32>; 10],
+    /// All classes, in the order of the draws.
+    classes: Vec<u32>,
+    folder: &'a Path,
+    progress: &'a Progress<'a>,
+}
+
+impl Composition<'_> {
     /// An empty plan, with `counts` rows of each class in each split.
-    fn new(
-        config: &Config,
-        classes: [&[u32]; 3],
-        counts: [u64; 3],
-        pool: &[Vec<u32>; 10],
-        folder: &Path,
-    ) -> Result<Plan> {
+    fn plan(&self, classes: [&[u32]; 3], counts: [u64; 3]) -> Result<Plan> {
+        let Config { order, seed, digits, .. } = *self.config;
         let split = |number: usize| {
-            let places =
-                ordered::places(config.order, classes[number], counts[number] as usize, config.seed, number as u64)?;
-            Ordered::new(config.digits, places, folder)
+            let places = ordered::places(order, classes[number], counts[number] as usize, seed, number as u64)?;
+            Ordered::new(digits, places, self.folder)
         };
-        let glyphs = pool.iter().map(Vec::len).sum();
+        let glyphs = self.pool.iter().map(Vec::len).sum();
         Ok(Plan {
             splits: [split(0)?, split(1)?, split(2)?],
             classes: classes.map(<[u32]>::to_vec),
@@ -116,95 +127,76 @@ impl Plan {
         })
     }
 
-    fn push(&mut self, split: usize, row: &Row) -> Result<()> {
-        row.sources.iter().for_each(|&glyph| self.used[split][glyph as usize] = true);
-        self.splits[split].push(row)
+    fn by_class(&self) -> Result<Plan> {
+        let Composition { config, pool, classes, progress, .. } = self;
+        let counts = split::reference_counts(config.split.ratio, classes.len() as u64);
+        let [train, val, _] = counts.map(|count| count as usize);
+        let (own, rest) = classes.split_at(train);
+        let own = [own, &rest[..val], &rest[val..]];
+        let mut plan = self.plan(own, [config.samples_per_class; 3])?;
+        let mut draws = Draws::new(config);
+        for (split, classes) in own.into_iter().enumerate() {
+            for &label in classes {
+                for index in 0..config.samples_per_class as u32 {
+                    plan.push(split, draws.next(pool, label, index))?;
+                }
+                progress.advance(config.samples_per_class)?;
+            }
+        }
+        Ok(plan)
     }
-}
 
-fn by_class(
-    config: &Config,
-    pool: &[Vec<u32>; 10],
-    classes: &[u32],
-    folder: &Path,
-    progress: &Progress,
-) -> Result<Plan> {
-    let [train, val, _] = split::reference_counts(config.split.ratio, classes.len() as u64).map(|count| count as usize);
-    let (own, rest) = classes.split_at(train);
-    let own = [own, &rest[..val], &rest[val..]];
-    let mut plan = Plan::new(config, own, [config.samples_per_class; 3], pool, folder)?;
-    let mut draws = Draws::new(config);
-    for (split, classes) in own.into_iter().enumerate() {
+    /// Draws the images of a split by class, and divides the samples of each class by the ratio.
+    fn by_sample(&self) -> Result<Plan> {
+        let Composition { config, pool, classes, progress, .. } = self;
+        let counts = split::exact_counts(config.split.ratio, config.samples_per_class);
+        let mut plan = self.plan([classes; 3], counts)?;
+        let mut draws = Draws::new(config);
+        let indexes: Vec<u32> = (0..config.samples_per_class as u32).collect();
+        let mut splits = vec![0; indexes.len()];
         for &label in classes {
-            for index in 0..config.samples_per_class as u32 {
+            let parts = split::divide(&indexes, counts, config.seed, "plan/split/samples", label.into());
+            for (split, part) in parts.iter().enumerate() {
+                part.iter().for_each(|&index| splits[index as usize] = split);
+            }
+            for (&index, &split) in indexes.iter().zip(&splits) {
                 plan.push(split, draws.next(pool, label, index))?;
             }
             progress.advance(config.samples_per_class)?;
         }
+        Ok(plan)
     }
-    Ok(plan)
-}
 
-/// Draws the images of a split by class, and divides the samples of each class by the ratio.
-fn by_sample(
-    config: &Config,
-    pool: &[Vec<u32>; 10],
-    classes: &[u32],
-    folder: &Path,
-    progress: &Progress,
-) -> Result<Plan> {
-    let counts = split::exact_counts(config.split.ratio, config.samples_per_class);
-    let mut plan = Plan::new(config, [classes; 3], counts, pool, folder)?;
-    let mut draws = Draws::new(config);
-    let indexes: Vec<u32> = (0..config.samples_per_class as u32).collect();
-    let mut splits = vec![0; indexes.len()];
-    for &label in classes {
-        let parts = split::divide(&indexes, counts, config.seed, "plan/split/samples", label.into());
-        for (split, part) in parts.iter().enumerate() {
-            part.iter().for_each(|&index| splits[index as usize] = split);
-        }
-        for (&index, &split) in indexes.iter().zip(&splits) {
-            plan.push(split, draws.next(pool, label, index))?;
-        }
-        progress.advance(config.samples_per_class)?;
-    }
-    Ok(plan)
-}
-
-/// Divides the glyphs of each digit by the ratio, then composes each split's share of every class from the glyphs of
-/// the split. The indices of a class run through the splits: train has the first, test the last.
-fn by_source(
-    config: &Config,
-    pool: &[Vec<u32>; 10],
-    classes: &[u32],
-    folder: &Path,
-    progress: &Progress,
-) -> Result<Plan> {
-    let mut pools: [[Vec<u32>; 10]; 3] = Default::default();
-    for (digit, glyphs) in pool.iter().enumerate() {
-        let counts = split::exact_counts(config.split.ratio, glyphs.len() as u64);
-        let parts = split::divide(glyphs, counts, config.seed, "plan/split/glyphs", digit as u64);
-        for ((part, pool), name) in parts.into_iter().zip(&mut pools).zip(split::NAMES) {
-            if part.is_empty() {
-                let pool = format!("the glyph pool of split `{name}`");
-                return Err(Error::from(PlanError::GlyphsMissing { digit: digit as u8, pool }));
+    /// Divides the glyphs of each digit by the ratio, then composes each split's share of every class from the glyphs of
+    /// the split. The indices of a class run through the splits: train has the first, test the last.
+    fn by_source(&self) -> Result<Plan> {
+        let Composition { config, pool, classes, progress, .. } = self;
+        let mut pools: [[Vec<u32>; 10]; 3] = Default::default();
+        for (digit, glyphs) in pool.iter().enumerate() {
+            let counts = split::exact_counts(config.split.ratio, glyphs.len() as u64);
+            let parts = split::divide(glyphs, counts, config.seed, "plan/split/glyphs", digit as u64);
+            for ((part, pool), name) in parts.into_iter().zip(&mut pools).zip(split::NAMES) {
+                if part.is_empty() {
+                    let pool = format!("the glyph pool of split `{name}`");
+                    return Err(Error::from(PlanError::GlyphsMissing { digit: digit as u8, pool }));
+                }
+                pool[digit] = part;
             }
-            pool[digit] = part;
         }
-    }
-    let counts = split::exact_counts(config.split.ratio, config.samples_per_class);
-    let mut plan = Plan::new(config, [classes; 3], counts, pool, folder)?;
-    let (mut draws, mut first) = (Draws::new(config), 0);
-    for (split, (pool, count)) in pools.iter().zip(counts).enumerate() {
-        for &label in classes {
-            for index in first..first + count {
-                plan.push(split, draws.next(pool, label, index as u32))?;
+        let counts = split::exact_counts(config.split.ratio, config.samples_per_class);
+        let mut plan = self.plan([classes; 3], counts)?;
+        let (mut draws, mut first) = (Draws::new(config), 0);
+        for (split, (pool, count)) in pools.iter().zip(counts).enumerate() {
+            for &label in classes {
+                for index in first..first + count {
+                    plan.push(split, draws.next(pool, label, index as u32))?;
+                }
+                progress.advance(count)?;
             }
-            progress.advance(count)?;
+            first += count;
         }
-        first += count;
+        Ok(plan)
     }
-    Ok(plan)
 }
 
 #[cfg(test)]

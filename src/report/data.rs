@@ -41,7 +41,7 @@ pub fn splits(dataset: &Path) -> Result<[SplitShards; 3]> {
     let open = |name: &'static str| -> Result<SplitShards> {
         let shards = Shards::open(&dataset.join(DATA), name)?;
         let mut classes = BTreeMap::new();
-        shards.labels()?.into_iter().for_each(|label| *classes.entry(label).or_default() += 1);
+        shards.each_label(|label| *classes.entry(label).or_default() += 1)?;
         Ok(SplitShards { name, shards, classes })
     };
     let [train, val, test] = NAMES.map(open);

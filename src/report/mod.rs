@@ -144,10 +144,7 @@ fn page(content: &Content, facts: &Facts, splits: &[data::SplitShards; 3], figur
     let runs = &content.runs;
     let (shown, beyond) = runs.split_at(runs.len().min(MOST_RUNS));
     let images = images(shown, splits)?;
-    let views = shown
-        .iter()
-        .map(|run| view::view(run, &images, &splits[0].classes, figures))
-        .collect::<Result<Vec<RunView>>>()?;
+    let views = shown.iter().map(|run| view::view(run, &images, splits, figures)).collect::<Result<Vec<RunView>>>()?;
     let montage = files::read(&content.dataset.join(card::MONTAGE))?;
     let mut montages = vec![figures.embed(
         card::MONTAGE,
@@ -251,10 +248,11 @@ fn description(facts: &Facts) -> String {
     let plan = &facts.plan;
     let [height, width] = plan.image_size;
     format!(
-        "{} digit{} in {height}×{width} grey pixels, {} samples per class, composed of {} ({} glyphs)",
+        "{} digit{} in {height}×{width} grey pixels, {} sample{} per class, composed of {} ({} glyphs)",
         plan.digits,
         if plan.digits == 1 { "" } else { "s" },
         grouped(plan.samples_per_class),
+        if plan.samples_per_class == 1 { "" } else { "s" },
         facts.glyphs.name,
         grouped(facts.glyphs.count as u64),
     )

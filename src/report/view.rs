@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::data::class_map;
+use super::data::{SplitShards, class_map};
 use super::figures::{Figure, Figures};
 use super::plots;
 use super::tables::{Cell, Table, count, loss, number, share, words};
@@ -69,11 +69,11 @@ pub struct MistakeView {
     pub class_probability: String,
 }
 
-/// The number of samples of each class in the training split.
-type Trained = BTreeMap<i64, u64>;
+/// The number of samples of each class in a split.
+type Classes = BTreeMap<i64, u64>;
 
 /// Makes the view of a run and writes its figures. `images` holds the images of its mistakes.
-pub fn view(run: &Run, images: &MistakeImages, trained: &Trained, figures: &Figures) -> Result<RunView> {
+pub fn view(run: &Run, images: &MistakeImages, shards: &[SplitShards; 3], figures: &Figures) -> Result<RunView> {
     let id = format!("run-{}", slug(&run.folder));
     Ok(RunView {
         id,
@@ -87,7 +87,7 @@ pub fn view(run: &Run, images: &MistakeImages, trained: &Trained, figures: &Figu
             Some(metrics) => {
                 let order = metrics.splits.iter().rev(); // test first
                 order
-                    .map(|split| split_view(run, split, metrics.digits, images, trained, figures))
+                    .map(|split| split_view(run, split, metrics.digits, images, shards, figures))
                     .collect::<Result<_>>()?
             }
             None => Vec::new(),
@@ -215,10 +215,12 @@ fn split_view(
     split: &SplitMetrics,
     digits: usize,
     images: &MistakeImages,
-    trained: &Trained,
+    shards: &[SplitShards; 3],
     figures: &Figures,
 ) -> Result<SplitView> {
     let (name, folder) = (&split.split, slug(&run.folder));
+    let [SplitShards { classes: trained, .. }, ..] = shards;
+    let evaluated = shards.iter().find(|shards| shards.name == name).map(|shards| &shards.classes);
     let map = (digits <= 2).then(|| accuracy_map(&run.folder, split, digits));
     let confusion: Vec<Table> = split.positions.iter().map(|at| confusion(&run.folder, split, at)).collect();
     for table in map.iter().chain(&confusion) {
@@ -265,7 +267,13 @@ fn split_view(
             match exchanges_freely(run) {
                 true =>
                     " The free exchange of digits also showed classes in training that the training split lacks.".into(),
-                false => seen_and_unseen(&split.classes, &split.confusions, trained),
+                false => {
+                    let text = match &split.classes[..] {
+                        [] => evaluated.map(|classes| how_many_seen(classes, trained)).unwrap_or_default(),
+                        classes => accuracy_by_seen(classes, trained),
+                    };
+                    text + &most_frequent_unseen(&split.confusions, trained)
+                }
             }
         ),
         name: name.clone(),
@@ -318,7 +326,7 @@ fn confusion(run: &str, split: &SplitMetrics, at: &PositionMetrics) -> Table {
 }
 
 /// Whether training showed the class that a text spells.
-fn is_trained(class: &str, trained: &Trained) -> bool {
+fn is_trained(class: &str, trained: &Classes) -> bool {
     class.parse().is_ok_and(|class| trained.contains_key(&class))
 }
 
@@ -328,16 +336,15 @@ fn exchanges_freely(run: &Run) -> bool {
     is("/train/augment", true.into()) && is("/augment/exchange", "free".into())
 }
 
-/// Sentences about the classes that training showed and those that it never showed: the accuracy on both, and whether the
-/// answer that is wrong most often names a class that training showed, as a network gives that has learned pairs.
-fn seen_and_unseen(classes: &[ClassMetrics], confusions: &[ClassConfusion], trained: &Trained) -> String {
+/// A sentence about the accuracy on the classes that training showed and on those that it never showed.
+fn accuracy_by_seen(classes: &[ClassMetrics], trained: &Classes) -> String {
     let (seen, unseen): (Vec<_>, Vec<_>) = classes.iter().partition(|class| is_trained(&class.class, trained));
     let accuracy = |classes: &[&ClassMetrics]| {
         let sum = |of: fn(&Accuracy) -> u64| classes.iter().map(|class| of(&class.accuracy)).sum::<u64>();
         percent(sum(|accuracy| accuracy.correct) as f64 / sum(|accuracy| accuracy.samples) as f64)
     };
-    let mut text = match (seen.len(), unseen.len()) {
-        (_, 0) => return " Training showed all of these classes.".to_owned(),
+    match (seen.len(), unseen.len()) {
+        (_, 0) => " Training showed all of these classes.".to_owned(),
         (0, 1) => " Training never showed this class.".to_owned(),
         (0, n) => format!(" Training never showed any of these {n} classes."),
         _ => format!(
@@ -345,21 +352,30 @@ fn seen_and_unseen(classes: &[ClassMetrics], confusions: &[ClassConfusion], trai
             accuracy(&seen),
             accuracy(&unseen)
         ),
-    };
-    if let Some(ClassConfusion { class, predicted, count }) =
-        confusions.iter().find(|confusion| !is_trained(&confusion.class, trained))
-    {
-        let which =
-            if is_trained(predicted, trained) { "which training showed" } else { "which it never showed either" };
-        let times = if *count == 1 { "once".to_owned() } else { format!("{} times", grouped(*count)) };
-        text.push_str(&format!(
-            " The most frequent wrong answer to a class that it never showed is {predicted}, {which}, for {class}: {times}."
-        ));
     }
-    text
 }
 
-fn confusions(run: &str, split: &SplitMetrics, trained: &Trained) -> Table {
+/// A sentence about how many classes of a split training showed. It stands for the accuracies if there are too many classes for
+/// those to be listed.
+fn how_many_seen(classes: &Classes, trained: &Classes) -> String {
+    let (seen, all) = (classes.keys().filter(|class| trained.contains_key(class)).count(), classes.len());
+    let shown = if seen == 0 { "none".to_owned() } else { grouped(seen as u64) };
+    format!(" Training showed {shown} of the split's {} classes.", grouped(all as u64))
+}
+
+/// A sentence about the most frequent wrong answer to a class that training never showed: whether it names a class that training
+/// showed, as a network answers that has learned pairs. Empty if there is no such answer.
+fn most_frequent_unseen(confusions: &[ClassConfusion], trained: &Classes) -> String {
+    let unseen = confusions.iter().find(|confusion| !is_trained(&confusion.class, trained));
+    let Some(ClassConfusion { class, predicted, count }) = unseen else { return String::new() };
+    let which = if is_trained(predicted, trained) { "which training showed" } else { "which it never showed either" };
+    let times = if *count == 1 { "once".to_owned() } else { format!("{} times", grouped(*count)) };
+    format!(
+        " The most frequent wrong answer to a class that it never showed is {predicted}, {which}, for {class}: {times}."
+    )
+}
+
+fn confusions(run: &str, split: &SplitMetrics, trained: &Classes) -> Table {
     let file = format!("{}/confusions-{}", slug(run), slug(&split.split));
     let caption = format!("Most frequent wrong answers on {}", split.split);
     let mut table = Table::new(file, caption, &["<truth", "<read as", "images", "<read class in train"]);
@@ -454,10 +470,11 @@ mod tests {
             predicted: predicted.to_owned(),
             count,
         };
-        let trained = Trained::from([(33, 7), (12, 7)]);
+        let trained = Classes::from([(33, 7), (12, 7)]);
         let confusions = [confusion("12", "13", 9), confusion("32", "33", 3), confusion("32", "31", 1)];
-        let tell =
-            |classes: &[ClassMetrics], confusions: &[ClassConfusion]| seen_and_unseen(classes, confusions, &trained);
+        let tell = |classes: &[ClassMetrics], confusions: &[ClassConfusion]| {
+            accuracy_by_seen(classes, &trained) + &most_frequent_unseen(confusions, &trained)
+        };
         assert_eq!(tell(&[class("12", 3), class("33", 4)], &confusions[..1]), " Training showed all of these classes.");
         assert_eq!(
             tell(&[class("32", 0), class("05", 1)], &confusions[1..]),
@@ -473,5 +490,8 @@ mod tests {
              wrong answer to a class that it never showed is 31, which it never showed either, for 32: once."
         );
         assert_eq!(tell(&[class("05", 4)], &[]), " Training never showed this class.");
+        let many = |from: i64| (from..from + 2000).map(|class| (class, 1)).collect::<Classes>();
+        assert_eq!(how_many_seen(&many(0), &trained), " Training showed 2 of the split's 2,000 classes.");
+        assert_eq!(how_many_seen(&many(50), &trained), " Training showed none of the split's 2,000 classes.");
     }
 }

@@ -107,24 +107,25 @@ impl Shards {
         self.files.iter().map(|file| Ok(files::Stamp::of(file.path())?.bytes)).sum()
     }
 
-    /// The classes of all rows, in order.
-    pub fn labels(&self) -> Result<Vec<i64>> {
-        self.ints("label")
+    /// Passes the class of every row to `take`, in order.
+    pub fn each_label(&self, take: impl FnMut(i64)) -> Result<()> {
+        self.each("label", take)
     }
 
     /// The number of each row in its class, in order.
     pub fn index(&self) -> Result<Vec<i64>> {
-        self.ints("index")
+        let mut index = Vec::new();
+        self.each("index", |number| index.push(number))?;
+        Ok(index)
     }
 
-    fn ints(&self, column: &str) -> Result<Vec<i64>> {
-        let mut values = Vec::new();
+    fn each(&self, column: &str, mut take: impl FnMut(i64)) -> Result<()> {
         for file in &self.files {
             for batch in file.read(&[column], (0..file.row_groups().len()).collect(), 1 << 16)? {
-                values.extend(file.ints(&batch?, column)?);
+                file.ints(&batch?, column)?.into_iter().for_each(&mut take);
             }
         }
-        Ok(values)
+        Ok(())
     }
 
     /// The glyphs and the boxes of all rows, in order: one glyph and four numbers of a box for each digit.

@@ -98,7 +98,9 @@ fn an_episode_has_so_many_classes_with_so_many_samples_of_each_and_none_twice() 
     let labels: BTreeMap<&str, Vec<i64>> = ["train", "val", "test"]
         .map(|split| {
             let data = home.path("artifacts/dataset").join("data");
-            (split, multidigit::Shards::open(&data, split).unwrap().labels().unwrap())
+            let mut labels = Vec::new();
+            multidigit::Shards::open(&data, split).unwrap().each_label(|label| labels.push(label)).unwrap();
+            (split, labels)
         })
         .into();
     for of_episode in rows.chunks(18) {

@@ -127,7 +127,12 @@ fn a_commit_wants_all_shards_of_one_key() {
         home.ok(&["run", "dataset", "--part", share]);
     }
     assert!(refused(&["--commit"]).ends_with(&missing(10, &names([1, 2, 5]))));
+    let status = || home.ok(&["status"]);
+    let stale = format!("dataset   stale  has not run yet\n{:17}parts have written ", "");
+    assert!(status().contains(&format!("{stale}5 of 15 shards\n")), "{}", status());
     home.ok(&["run", "dataset", "--part", "0/1"]);
+    let whole = format!("{stale}all 15 shards; `multidigit run dataset --commit` puts them in place\n");
+    assert!(status().contains(&whole), "{}", status());
     // other settings have parts of their own
     let other = ["--set", "dataset.compression=snappy"];
     assert!(refused(&[&["--commit"], &other[..]].concat()).ends_with(&missing(15, &names([0, 1, 2]))));
@@ -195,6 +200,26 @@ fn a_part_does_not_write_through_links() {
     assert_eq!(answer.code, Some(1));
     assert!(answer.stderr.contains("data`: a link; expected a folder of this program"), "{}", answer.stderr);
     assert_eq!(files::entries(&elsewhere).unwrap().len(), 5);
+}
+
+#[test]
+fn a_file_in_the_place_of_a_folder_of_parts_is_named() {
+    let home = Home::with(&SMALL);
+    home.ok(&["run", "plan"]);
+    home.ok(&["run", "dataset", "--part", "0/3"]);
+    let parts = home.path("artifacts/dataset.parts");
+    let place = place(&home);
+    for folder in [place.join("data"), place.join("receipts/data"), place, parts] {
+        let aside = home.path("aside");
+        fs::rename(&folder, &aside).unwrap();
+        fs::write(&folder, "mine").unwrap();
+        let answer = home.call(&["run", "dataset", "--part", "1/3"]);
+        let name = folder.strip_prefix(home.path("")).unwrap().display();
+        let message = format!("`{name}`: a file; expected a folder of this program, or nothing; move the file away\n");
+        assert_eq!((answer.code, answer.stderr), (Some(1), format!("error: {message}")));
+        fs::remove_file(&folder).unwrap();
+        fs::rename(&aside, &folder).unwrap();
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::pipeline::definition::{Definition, Done, Input, Parts};
 use crate::pipeline::{Pipeline, Stage};
 use crate::progress::Progress;
 use crate::record::{Key, Record};
-use crate::shards::{DATA, Samples, Shards, Written, compare};
+use crate::shards::{DATA, Samples, ShardPlan, Shards, Written, compare};
 
 /// The definition of the stage.
 pub struct Augment;
@@ -81,6 +81,11 @@ impl Definition for Augment {
 
     fn reads(&self, _: Stage, path: &str) -> bool {
         is_shard_of(path, "train")
+    }
+
+    fn shards(&self, pipeline: &Pipeline) -> Result<Vec<ShardPlan>> {
+        let train = Shards::open(&pipeline.folder(Stage::Dataset).join(DATA), "train")?;
+        augment::shards(&pipeline.config.augment, &train)
     }
 
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {

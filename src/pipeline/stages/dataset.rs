@@ -17,7 +17,7 @@ use crate::plan::{self, split, table};
 use crate::progress::Progress;
 use crate::raw::Glyphs;
 use crate::record::{Key, Record};
-use crate::shards::{DATA, Shards, Written, compare};
+use crate::shards::{DATA, ShardPlan, Shards, Written, compare};
 
 /// The definition of the stage.
 pub struct Dataset;
@@ -86,6 +86,11 @@ impl Definition for Dataset {
 
     fn can_be_in_store(&self) -> bool {
         true
+    }
+
+    fn shards(&self, pipeline: &Pipeline) -> Result<Vec<ShardPlan>> {
+        let plan = pipeline.folder(Stage::Plan).join(plan::FILE);
+        dataset::shards(&pipeline.config.dataset, &table::facts(&ParquetFile::open(&plan)?)?)
     }
 
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
