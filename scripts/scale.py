@@ -79,10 +79,10 @@ def table(heading, lines):
 
 def measured():
     lines = [
-        ["the plan", power(PLAN["images"]), f"{PLAN['seconds']:.0f} s", f"{PLAN['kilobytes'] / 1024:.0f} MiB",
+        ["the plan", power(PLAN["images"]), f"{PLAN['seconds']:.0f} s", f"{PLAN['kilobytes'] / 1000:.0f} MB",
          f"{PLAN['images'] / PLAN['seconds']:,.0f} rows/s on one core, {PLAN['bytes'] / PLAN['images']:.1f} bytes a row"],
         ["a fifth of the images", f"{PART['images']:,}",
-         f"{PART['seconds']:.0f} s; {PART['cpu']:.0f} s of processor time", f"{PART['kilobytes'] / 1024:.0f} MiB",
+         f"{PART['seconds']:.0f} s; {PART['cpu']:.0f} s of processor time", f"{PART['kilobytes'] / 1000:.0f} MB",
          f"{rate():,.0f} images/s and {amount(rate() * size())}/s a core, {size():,.0f} bytes an image"],
         ["the start of a part", "", f"{START['seconds']:.2f} s", "",
          f"reads the plan at {amount(PLAN['bytes'] / START['seconds'])}/s, from memory"],
@@ -91,7 +91,8 @@ def measured():
     ]
     whole = PLAN["images"]
     seconds = plan(whole) + parts(whole, PART["cores"]) + commit(whole)
-    lines.append([f"all of it on {PART['cores']} cores, by the rule of three", power(whole), span(seconds), "", amount(whole * size())])
+    name = f"all of it on {PART['cores']} cores, by the rule of three"
+    lines.append([name, power(whole), span(seconds), "", amount(whole * size())])
     return table(["work", "images", "time", "memory", "that is"], lines)
 
 
@@ -113,7 +114,7 @@ def model():
 def sizes():
     lines = []
     for images in IMAGES:
-        memory = images * PLAN["kilobytes"] * 1024 / PLAN["images"]
+        memory = images * PLAN["kilobytes"] * 1000 / PLAN["images"]
         lines.append([power(images), amount(images * size()), f"{-(-images // 16_000):,}",
                       amount(images * PLAN["bytes"] / PLAN["images"]), amount(memory)])
     return table(["images", "shards", "number of shards", "plan", "memory to draw the plan"], lines)
