@@ -396,11 +396,12 @@ def test_an_interruption_ends_a_request_that_nobody_answers(store, home):
 @pytest.mark.parametrize("variables, said", [
     ({"AWS_ENDPOINT_URL": "http://me:hunter2@127.0.0.1:1"}, "`AWS_ENDPOINT_URL`: found an address with a user or a password"),
     ({"AWS_ENDPOINT_URL": "not-a-url"}, "`AWS_ENDPOINT_URL`: found no address; expected an address such as https://HOST:PORT"),
-    ({"AWS_ACCESS_KEY_ID": ""}, "Missing AccessKeyId; expected the environment variables of the store, such as AWS_ACCESS_KEY_ID"),
+    ({"AWS_ACCESS_KEY_ID": None}, "Missing AccessKeyId; expected the environment variables of the store, such as AWS_ACCESS_KEY_ID"),
     ({"AWS_ALLOW_HTTP": "false"}, "URL scheme is not allowed"),
 ])
 def test_an_environment_that_leads_nowhere_is_named(store, home, variables, said):
-    done = subprocess.run(command(store, "plan"), cwd=home, env={**environment(store), **variables}, capture_output=True, text=True, timeout=120)
+    changed = {name: value for name, value in {**environment(store), **variables}.items() if value is not None}
+    done = subprocess.run(command(store, "plan"), cwd=home, env=changed, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0 and said in done.stderr and "hunter2" not in done.stderr, done.stderr
 
 
