@@ -204,11 +204,6 @@ pub trait Definition {
         false
     }
 
-    /// Whether the output may lie in an object store.
-    fn can_be_in_store(&self) -> bool {
-        false
-    }
-
     /// Whether the stage reads the output of an input at this path.
     fn reads(&self, _input: Stage, _path: &str) -> bool {
         true

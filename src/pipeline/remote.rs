@@ -51,6 +51,12 @@ struct Receipts {
     sizes: BTreeMap<String, u64>,
 }
 
+/// Whether the output of a stage may lie in an object store: it has its own folder, and its content follows from the settings
+/// alone, so that all writers put the same.
+fn can_be_in_store(stage: Stage) -> bool {
+    stage.definition().is_pinned() && !stage.definition().has_outputs_elsewhere()
+}
+
 impl<'a> Remote<'a> {
     /// Creates a pipeline over a folder of glyph files and the store at an address. The other values are those of
     /// [`Pipeline::new`].
@@ -82,7 +88,7 @@ impl<'a> Remote<'a> {
         self.check(stages)?;
         let all: BTreeSet<Stage> = stages.iter().flat_map(|stage| stage.with_upstream(&self.local.config)).collect();
         for stage in all {
-            let outcome = match stage.definition().can_be_in_store() {
+            let outcome = match can_be_in_store(stage) {
                 true => self.bring(stage)?,
                 false => self.run_locally(stage)?,
             };
@@ -124,10 +130,10 @@ impl<'a> Remote<'a> {
 
     /// Fails if a stage cannot be in a store, or cannot work with the configuration.
     fn check(&self, stages: &[Stage]) -> Result<()> {
-        let storable = |stage: &Stage| stage.definition().can_be_in_store();
-        if stages.is_empty() || !stages.iter().all(storable) {
-            let names: Vec<&str> = Stage::ALL.into_iter().filter(storable).map(Stage::name).collect();
-            let found = stages.iter().find(|stage| !storable(stage)).map_or("no stage", |stage| stage.name());
+        if stages.is_empty() || !stages.iter().all(|&stage| can_be_in_store(stage)) {
+            let names: Vec<&str> =
+                Stage::ALL.into_iter().filter(|&stage| can_be_in_store(stage)).map(Stage::name).collect();
+            let found = stages.iter().find(|&&stage| !can_be_in_store(stage)).map_or("no stage", |stage| stage.name());
             let expected = format!("one of {}: others need a folder", names.join(", "));
             return Err(Error::value("--artifacts", format!("the address of an object store for {found}"), expected));
         }
@@ -256,7 +262,7 @@ impl<'a> Remote<'a> {
     /// Fetches what a stage reads into the scratch folder, and compares it with its record.
     fn fetch_inputs(&self, stage: Stage) -> Result<()> {
         for input in stage.needed(&self.local.config) {
-            if !input.definition().can_be_in_store() {
+            if !can_be_in_store(input) {
                 self.run_locally(input)?;
                 continue;
             }
@@ -295,7 +301,7 @@ impl<'a> Remote<'a> {
 
     /// Brings the record of a stage into the scratch folder, and those of its inputs.
     fn know(&self, stage: Stage) -> Result<()> {
-        if !stage.definition().can_be_in_store() {
+        if !can_be_in_store(stage) {
             return self.run_locally(stage).map(drop);
         }
         stage.needed(&self.local.config).try_for_each(|input| self.know(input))?;

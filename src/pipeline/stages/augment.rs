@@ -75,10 +75,6 @@ impl Definition for Augment {
         Ok(Some(Box::new(work(pipeline)?)))
     }
 
-    fn can_be_in_store(&self) -> bool {
-        true
-    }
-
     fn reads(&self, _: Stage, path: &str) -> bool {
         is_shard_of(path, "train")
     }

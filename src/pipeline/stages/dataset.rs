@@ -84,10 +84,6 @@ impl Definition for Dataset {
         Ok(Some(Box::new(work(pipeline)?)))
     }
 
-    fn can_be_in_store(&self) -> bool {
-        true
-    }
-
     fn shards(&self, pipeline: &Pipeline) -> Result<Vec<ShardPlan>> {
         let plan = pipeline.folder(Stage::Plan).join(plan::FILE);
         dataset::shards(&pipeline.config.dataset, &table::facts(&ParquetFile::open(&plan)?)?)

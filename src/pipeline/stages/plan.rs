@@ -50,10 +50,6 @@ impl Definition for Plan {
         true
     }
 
-    fn can_be_in_store(&self) -> bool {
-        true
-    }
-
     fn run(&self, pipeline: &Pipeline, _: &Key, out: &Path, progress: &Progress) -> Result<Done> {
         glyphs::check(pipeline, |path| path.contains("labels"))?;
         let labels = Glyphs::read_labels(&glyphs::locate(pipeline)?)?;
