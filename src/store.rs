@@ -201,7 +201,7 @@ impl<'a> Store<'a> {
     /// Puts an object.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if an object with other bytes stands in its place.
+    /// [`Error::Format`] if an object with other bytes stands in its place.
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<()> {
         self.wait(self.object(name).put(bytes.into()))?
     }

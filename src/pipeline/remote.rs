@@ -62,7 +62,7 @@ impl<'a> Remote<'a> {
     /// [`Pipeline::new`].
     ///
     /// # Errors
-    /// [`Error::ConfigValue`] if the address is not one of a store.
+    /// Those of [`Store::open`], and [`Error::Io`] if there is no scratch folder.
     pub fn open(
         address: &str,
         config: Config,
@@ -82,8 +82,8 @@ impl<'a> Remote<'a> {
     /// Brings stages and their inputs up to date, and passes the outcome of each stage to `tell` as soon as it is done.
     ///
     /// # Errors
-    /// [`PipelineError::StoreStands`] if the store holds the output of other settings. [`Error::Foreign`] if it holds objects in
-    /// the place of a stage's own.
+    /// [`PipelineError::StoreStands`] if the store holds the output of other settings. [`Error::Format`] if it holds objects that
+    /// are not the stage's own, or receipts of parts with other settings.
     pub fn run(&self, stages: &[Stage], tell: &mut dyn FnMut(Stage, &Outcome) -> Result<()>) -> Result<()> {
         self.check(stages)?;
         let all: BTreeSet<Stage> = stages.iter().flat_map(|stage| stage.with_upstream(&self.local.config)).collect();
