@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, sync};
 use crate::progress::Progress;
 
 /// The flag that names the store.
@@ -82,7 +82,7 @@ impl<'a> Store<'a> {
         let (objects, prefix): (Arc<dyn ObjectStore>, Name) = match scheme {
             Ok(ObjectStoreScheme::Local) => {
                 let prefix = Name::from_url_path(url.path()).map_err(|error| Error::value(FLAG, error, ADDRESSES))?;
-                (Arc::new(LocalFileSystem::new().with_fsync(true)), prefix)
+                (Arc::new(LocalFileSystem::new().with_fsync(sync::waits())), prefix)
             }
             Ok(
                 ObjectStoreScheme::AmazonS3 | ObjectStoreScheme::GoogleCloudStorage | ObjectStoreScheme::MicrosoftAzure,

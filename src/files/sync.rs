@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
-/// Whether this process waits for the disk. The flag applies to the whole process, because it changes no result and
+/// The answer of [`waits`]. The flag applies to the whole process, because it changes no result and
 /// does not concern the code that writes.
 static WAITS: AtomicBool = AtomicBool::new(true);
 
@@ -24,9 +24,14 @@ pub fn leave_to_the_system() {
     WAITS.store(false, Ordering::Relaxed);
 }
 
+/// Whether this process waits for the disk.
+pub fn waits() -> bool {
+    WAITS.load(Ordering::Relaxed)
+}
+
 /// Flushes the content of a file to disk.
 pub(super) fn file(file: &File, path: &Path) -> Result<()> {
-    match WAITS.load(Ordering::Relaxed) {
+    match waits() {
         true => file.sync_all().map_err(Error::io(path, ACTION)),
         false => Ok(()),
     }
@@ -34,7 +39,7 @@ pub(super) fn file(file: &File, path: &Path) -> Result<()> {
 
 /// Flushes the content of the file at a path to disk.
 pub fn path(path: &Path) -> Result<()> {
-    match WAITS.load(Ordering::Relaxed) {
+    match waits() {
         true => {
             // Windows flushes only files that are opened for writing
             let opened = File::options().read(true).write(cfg!(windows)).open(path);
@@ -48,7 +53,7 @@ pub fn path(path: &Path) -> Result<()> {
 #[cfg(unix)]
 pub(super) fn folder(path: &Path) -> Result<()> {
     use std::io::ErrorKind;
-    if !WAITS.load(Ordering::Relaxed) {
+    if !waits() {
         return Ok(());
     }
     // the folder of a path that has none
@@ -73,7 +78,7 @@ pub fn name(path: &Path) -> Result<()> {
 
 /// Flushes the content of files below `base` to disk, and the names of the files and of the folders on their paths.
 pub(super) fn tree(base: &Path, files: &[PathBuf]) -> Result<()> {
-    if !WAITS.load(Ordering::Relaxed) {
+    if !waits() {
         return Ok(());
     }
     files.par_iter().try_for_each(|name| path(&base.join(name)))?;

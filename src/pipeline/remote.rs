@@ -88,11 +88,11 @@ impl<'a> Remote<'a> {
         self.check(stages)?;
         let all: BTreeSet<Stage> = stages.iter().flat_map(|stage| stage.with_upstream(&self.local.config)).collect();
         for stage in all {
-            let outcome = match can_be_in_store(stage) {
-                true => self.bring(stage)?,
-                false => self.run_locally(stage)?,
-            };
-            tell(stage, &outcome)?;
+            match can_be_in_store(stage) {
+                true => tell(stage, &self.bring(stage)?)?,
+                // its output is in no store, and every command works on it anew
+                false => drop(self.run_locally(stage)?),
+            }
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl<'a> Remote<'a> {
         self.finish_or_find(stage, work.as_ref(), "--commit", started)
     }
 
-    /// Fails if a stage cannot be in a store, or cannot work with the configuration.
+    /// Fails if a stage cannot be in a store, if it cannot work with the configuration, or if there is no such store.
     fn check(&self, stages: &[Stage]) -> Result<()> {
         if stages.is_empty() || !stages.iter().all(|&stage| can_be_in_store(stage)) {
             let names: Vec<&str> =
@@ -137,7 +137,9 @@ impl<'a> Remote<'a> {
             let expected = format!("one of {}: others need a folder", names.join(", "));
             return Err(Error::value("--artifacts", format!("the address of an object store for {found}"), expected));
         }
-        super::check(&self.local.config, stages)
+        super::check(&self.local.config, stages)?;
+        // an object that is missing reads like one in a bucket that is missing; a list tells them apart
+        self.store.list(stages[0].name()).map(drop)
     }
 
     /// The name of a file of a stage in the store.
@@ -193,7 +195,11 @@ impl<'a> Remote<'a> {
         }
         let count = others.len();
         others.truncate(NAMED);
-        let found = format!("{count} objects that are not those of these settings and inputs ({})", others.join(", "));
+        let objects = match count {
+            1 => "1 object that is not one".to_owned(),
+            count => format!("{count} objects that are not those"),
+        };
+        let found = format!("{objects} of these settings and inputs ({})", others.join(", "));
         Err(Error::format(&self.store.address(stage.name()), found, "no others; remove them, or give another address"))
     }
 
@@ -242,7 +248,10 @@ impl<'a> Remote<'a> {
         let record = match self.finish(stage, work, started) {
             Ok(record) => record,
             // another process that finished the stage has removed its receipts meanwhile
-            Err(error) => return self.standing(stage)?.map(|record| Outcome::Fresh(Box::new(record))).ok_or(error),
+            Err(error) => {
+                let standing = self.standing(stage).ok().flatten();
+                return standing.map(|record| Outcome::Fresh(Box::new(record))).ok_or(error);
+            }
         };
         self.remove_receipts(stage, &record)?;
         let pinned = Lock::read(&self.local.lock_file)?.and_then(|lock| lock.expected(stage, &self.local.config));
@@ -437,7 +446,7 @@ impl<'a> Remote<'a> {
         match self.store.put(&Remote::name(stage, record::FILE), record.text().into_bytes()) {
             Ok(()) => self.keep(stage, &record).map(|()| record),
             Err(error) => {
-                let standing = self.standing(stage)?;
+                let standing = self.standing(stage).ok().flatten();
                 standing.filter(|standing| standing.content == record.content).ok_or(error)
             }
         }

@@ -55,6 +55,7 @@ class Front(http.server.BaseHTTPRequestHandler):
                 fault.left -= 1
                 if not fault.left:
                     server.faults.remove(fault)
+                    server.faults.extend(fault.then)
         if fault and fault.kind == "cut":
             self.rfile.read(body_size // 2)
             self.cut()
@@ -93,8 +94,11 @@ class Front(http.server.BaseHTTPRequestHandler):
 
 
 class Fault:
-    def __init__(self, kind, command, pattern, times=1, body=""):
+    """An answer to the next requests of a kind. `then` are faults that begin after it."""
+
+    def __init__(self, kind, command, pattern, times=1, body="", then=()):
         self.kind, self.command, self.pattern, self.left, self.body = kind, command, re.compile(pattern), times, body
+        self.then = then
 
     def matches(self, command, name):
         return command == self.command and self.pattern.search(name)
@@ -312,12 +316,23 @@ def test_nothing_that_stands_is_replaced(store, home, local):
 
 def test_a_record_that_cannot_be_put_leaves_the_stage_unfinished(store, home, local):
     run(store, home, "plan")
+    denied = "<Error><Code>AccessDenied</Code></Error>"
     for words in (["dataset"], ["dataset", "--commit"]):
-        store.faults.append(Fault(403, "PUT", "dataset/record.json$", body="<Error><Code>AccessDenied</Code></Error>"))
+        unreadable = Fault(403, "GET", "dataset/record.json$", body=denied)
+        store.faults.append(Fault(403, "PUT", "dataset/record.json$", body=denied, then=[unreadable]))
         assert "dataset/record.json`: cannot write it" in run(store, home, *words, fails=True)
         assert "dataset/record.json" not in objects(store)
     run(store, home, "dataset")
     assert_equal_to_local(store, local, ["plan", "dataset"])
+
+
+def test_a_bucket_that_does_not_exist_is_named_before_any_work(store, tmp_path):
+    (tmp_path / "pipeline.yaml").write_text(SETTINGS)
+    words = [PROGRAM, "run", "plan", "--artifacts", "s3://no-such-bucket/x", "--no-progress"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(store), capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert re.search(r"`s3://no-such-bucket/x/plan`: cannot list it: .*no-such-bucket", done.stderr), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["pipeline.yaml"]
 
 
 def test_writers_that_the_store_sends_back_try_again(store, home, local):
@@ -341,7 +356,7 @@ def test_shards_of_other_settings_are_not_mixed_in(store, home):
     run(store, home, "dataset")
     put(store, "dataset/data/train-extra.parquet", b"mine")
     said = run(store, home, "dataset", fails=True)
-    assert "/dataset`: 1 objects that are not those of these settings and inputs (data/train-extra.parquet)" in said, said
+    assert "/dataset`: 1 object that is not one of these settings and inputs (data/train-extra.parquet)" in said, said
 
 
 def test_two_plans_at_the_same_time_are_not_mixed(store, home):
