@@ -17,6 +17,7 @@ use crate::runs::WeightsFile;
 use crate::shards::Split;
 use crate::shards::pngs::png_decoder;
 use crate::train::batch::Normalise;
+use multidigit_nn::Precision;
 
 /// The maximum size of a picture file in bytes: four times that of the largest picture in grey that a network can take.
 const BYTES: u64 = 64 << 20;
@@ -78,7 +79,7 @@ pub fn pictures(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// [`Error::Format`] for damaged weights. The error of a picture of another size or colour than the network takes says
 /// how to convert it.
 pub fn predict(weights: &WeightsFile, pictures: &[PathBuf]) -> Result<Vec<Result<ImagePrediction>>> {
-    let (network, description) = weights::load(weights.path(), weights.recorded(), &Device::Cpu)?;
+    let (network, description) = weights::load(weights.path(), weights.recorded(), &Device::Cpu, Precision::F32)?;
     let shape = network.shape();
     let size = (shape.height, shape.width);
     let mut split = Split { height: size.0, width: size.1, digits: shape.digits, ..Split::default() };

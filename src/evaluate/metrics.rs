@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::labels::class_name_of;
 use crate::networks::{CLASSES, Model};
+use multidigit_nn::Precision;
 
 /// The name of the file that holds [`Metrics`].
 pub const FILE: &str = "metrics.json";
@@ -44,6 +45,9 @@ pub struct Metrics {
     pub parameters: usize,
     /// The weights of the run that were evaluated.
     pub weights: Weights,
+    /// The precision of products; float32 if it is missing.
+    #[serde(default = "float32", skip_serializing_if = "is_float32")]
+    pub precision: Precision,
     /// The epoch that the weights are from, counted from 1.
     pub epoch: usize,
     /// The number of digits per image: the network's heads.
@@ -54,6 +58,14 @@ pub struct Metrics {
     pub data: Vec<String>,
     /// The results of each split.
     pub splits: Vec<SplitMetrics>,
+}
+
+fn float32() -> Precision {
+    Precision::F32
+}
+
+fn is_float32(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// The results on one split.
@@ -348,6 +360,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(FILE);
         let metrics = Metrics {
+            precision: Precision::F32,
             version: VERSION,
             model: Model::Fcn,
             parameters: 1,

@@ -43,8 +43,10 @@ const SPLITS: [&str; 2] = ["val", "test"];
 pub struct Config {
     /// Images per forward pass; has no influence on the results beyond rounding.
     pub batch_size: usize,
-    /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it; in float32 on either.
+    /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it.
     pub device: Device,
+    /// The precision of products, as for `train.precision`.
+    pub precision: Precision,
     /// Which weights of the run: `best` (lowest validation loss), `last`, or `ema` (the average that `train.ema` makes).
     pub weights: Weights,
     /// Number of images of each split to use, from the first on; null: all.
@@ -110,7 +112,14 @@ impl Weights {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { batch_size: 500, device: Device::Cpu, weights: Weights::Best, samples: None, data: None }
+        Config {
+            batch_size: 500,
+            device: Device::Cpu,
+            precision: Precision::F32,
+            weights: Weights::Best,
+            samples: None,
+            data: None,
+        }
     }
 }
 
@@ -155,7 +164,7 @@ pub fn read(config: &Config, weights: &Path, recorded: Option<Digest>, data: &Pa
     match config.others() {
         None => SPLITS.map(|name| Ok((name.to_owned(), read_split(data, name, config.samples)?))).into_iter().collect(),
         Some(paths) => {
-            let digits = weights::load(weights, recorded, &candle_core::Device::Cpu)?.0.shape().digits;
+            let digits = weights::load(weights, recorded, &candle_core::Device::Cpu, Precision::F32)?.0.shape().digits;
             let splits = foreign::splits(paths)?;
             splits.into_iter().map(|(name, files)| Ok((name, foreign::read(&files, digits, config.samples)?))).collect()
         }
@@ -177,12 +186,13 @@ pub fn run(
     progress: &Progress,
 ) -> Result<Metrics> {
     config.validate()?;
+    train::check_precision("evaluate.precision", config.device, config.precision)?;
     let device = match config.device {
         Device::Cpu => candle_core::Device::Cpu,
-        Device::Cuda => gpu::open("evaluate.device", Precision::F32, true)?.device(),
+        Device::Cuda => gpu::open("evaluate.device", config.precision, true)?.device(),
     };
     let advice = "a smaller `evaluate.batch_size`, or `evaluate.device` cpu";
-    let (network, description) = weights::load(weights, recorded, &device)
+    let (network, description) = weights::load(weights, recorded, &device, config.precision)
         .map_err(|error| or_device_memory(error, || "the network".to_owned(), advice))?;
     let shape = network.shape();
     for (name, split) in splits {
@@ -229,6 +239,7 @@ pub fn run(
         model: shape.model,
         parameters: network.store().count(),
         weights: config.weights,
+        precision: config.precision,
         epoch: description.epoch,
         digits: shape.digits,
         image_size: [shape.height, shape.width],

@@ -19,7 +19,7 @@ use std::fmt;
 
 use candle_core::{DType, Device, Tensor};
 use multidigit_nn::layers::Linear;
-use multidigit_nn::{Mode, Store, Value};
+use multidigit_nn::{Mode, Store, Value, ops};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -192,7 +192,8 @@ impl Network {
 
     /// Maps `(images, height, width, 1)` to the logits `(images, 10)` of each digit.
     pub fn forward(&self, input: &Tensor, mode: Mode) -> Result<Vec<Value>> {
-        Ok(self.layers.forward(&Value::constant(input.clone()), mode)?)
+        let input = ops::in_type(input, self.store.dtype())?;
+        Ok(self.layers.forward(&Value::constant(input), mode)?)
     }
 }
 

@@ -6,7 +6,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
+use multidigit_nn::Precision;
 use multidigit_nn::weights as format;
 pub use multidigit_nn::weights::{Entry, Parsed};
 use safetensors::SafeTensors;
@@ -122,13 +123,18 @@ pub fn describe(path: &Path, text: &str) -> Result<Description> {
     Ok(description)
 }
 
-/// Rebuilds a network from its weights file, to compute on a device in float32. `recorded` is the digest of the file in
+/// Rebuilds a network from its weights file, to compute on a device at a precision. `recorded` is the digest of the file in
 /// the record of its run, if there is one.
 ///
 /// # Errors
 /// [`Error::Format`] if the file does not have the digest `recorded` or its own digest, does not describe a network, or
 /// has values that are not finite.
-pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(Network, Description)> {
+pub fn load(
+    path: &Path,
+    recorded: Option<Digest>,
+    device: &Device,
+    precision: Precision,
+) -> Result<(Network, Description)> {
     let bytes = files::read(path)?;
     if let Some(recorded) = recorded {
         let found = Digest::of(&bytes);
@@ -142,7 +148,7 @@ pub fn load(path: &Path, recorded: Option<Digest>, device: &Device) -> Result<(N
     let description = describe(path, &description)?;
     check_size(path, &tensors, description.shape)?;
     // dropout does nothing in evaluation, and all values drawn from the seed are replaced
-    let network = Network::on(device, DType::F32, description.shape, 0, 0.0)?;
+    let network = Network::on(device, precision.dtype(), description.shape, 0, 0.0)?;
     format::restore(&tensors, "", network.store(), format::check_finite).map_err(of_file(path))?;
     network.store().send()?;
     Ok((network, description))
@@ -201,7 +207,7 @@ mod tests {
     fn saved(change: impl Fn(&mut Description)) -> (tempfile::TempDir, std::path::PathBuf) {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("best.safetensors");
-        let network = Network::on(&Device::Cpu, DType::F32, SHAPE, 0, DROPOUT).unwrap();
+        let network = Network::new(SHAPE, 0, DROPOUT).unwrap();
         let mut description = description();
         change(&mut description);
         save(&path, &network, &description).unwrap();
@@ -209,7 +215,7 @@ mod tests {
     }
 
     fn refusal(path: &Path) -> String {
-        let error = load(path, None, &Device::Cpu).err().unwrap().to_string();
+        let error = load(path, None, &Device::Cpu, Precision::F32).err().unwrap().to_string();
         error.replace(&path.display().to_string(), "P")
     }
 
@@ -231,8 +237,8 @@ mod tests {
     fn weights_that_are_not_what_they_say_are_refused() {
         let (_home, path) = saved(|_| ());
         let sound = files::read(&path).unwrap();
-        load(&path, Some(Digest::of(&sound)), &Device::Cpu).unwrap();
-        let other = load(&path, Some(Digest::of(b"abc")), &Device::Cpu).err().unwrap().to_string();
+        load(&path, Some(Digest::of(&sound)), &Device::Cpu, Precision::F32).unwrap();
+        let other = load(&path, Some(Digest::of(b"abc")), &Device::Cpu, Precision::F32).err().unwrap().to_string();
         let advice = "expected 6437b3ac3846; restore the file from a copy, or train the run again with --force";
         let words = format!("not those that were recorded (digest {}); {advice}", Digest::of(&sound).short());
         assert!(other.ends_with(&words), "{other}");
@@ -255,7 +261,7 @@ mod tests {
         assert!(refusal(&saved(|d| d.std = 1e-50).1).ends_with(expected));
         assert!(refusal(&saved(|d| d.mean = 1e300).1).ends_with(expected));
         let (_home, path) = saved(|_| ());
-        let (network, description) = load(&path, None, &Device::Cpu).unwrap();
+        let (network, description) = load(&path, None, &Device::Cpu, Precision::F32).unwrap();
         let (name, var) = format::all(network.store()).next().unwrap();
         let mut values = Floats::of(var).unwrap().to_vec();
         for (value, word) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
@@ -270,7 +276,7 @@ mod tests {
     #[test]
     fn a_network_starts_from_the_weights_of_another_and_keeps_heads_that_it_does_not_share() {
         let (_home, path) = saved(|_| ());
-        let (theirs, _) = load(&path, None, &Device::Cpu).unwrap();
+        let (theirs, _) = load(&path, None, &Device::Cpu, Precision::F32).unwrap();
         let values = |network: &Network| -> Vec<(String, Vec<f32>)> {
             let all = format::all(network.store()).map(|(name, var)| (name.clone(), Floats::of(var).unwrap().to_vec()));
             all.collect()
@@ -305,6 +311,6 @@ mod tests {
         let plain =
             safetensors::serialize(tensors.iter(), Some(HashMap::from([(format::KEY.to_owned(), text)]))).unwrap();
         std::fs::write(&path, plain).unwrap();
-        assert_eq!(load(&path, None, &Device::Cpu).unwrap().1, description());
+        assert_eq!(load(&path, None, &Device::Cpu, Precision::F32).unwrap().1, description());
     }
 }

@@ -17,6 +17,7 @@ use crate::evaluate::{Metrics, PREDICTIONS, SplitMetrics};
 use crate::labels;
 use crate::runs::format::{grouped, percent, span, utc};
 use crate::runs::{Run, RunState};
+use multidigit_nn::Precision;
 
 /// The maximum numbers of wrong answers in a table and of worst mistakes in a picture.
 const CONFUSIONS: usize = 10;
@@ -124,7 +125,13 @@ fn sentence(run: &Run) -> String {
         parts.push(format!("{:.0} images/s in the last", last.images_per_second));
     }
     if let Some(metrics) = &run.metrics {
-        parts.push(format!("evaluated with the {} weights, of epoch {}", metrics.weights.name(), metrics.epoch));
+        let precision =
+            if metrics.precision == Precision::F32 { String::new() } else { format!(", in {}", metrics.precision) };
+        parts.push(format!(
+            "evaluated with the {} weights, of epoch {}{precision}",
+            metrics.weights.name(),
+            metrics.epoch
+        ));
     }
     format!("{}.", parts.join(", "))
 }
@@ -436,6 +443,7 @@ fn environment(run: &Run) -> Option<Table> {
     add("cores", environment.cores.map(|n| n.to_string()));
     add("threads", environment.threads.map(|n| n.to_string()));
     add("device", environment.device.clone());
+    add("products", environment.products.clone());
     add("data set", environment.dataset.clone());
     add("began (UTC)", environment.started.map(utc));
     if run.state == RunState::Finished {

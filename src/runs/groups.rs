@@ -84,7 +84,7 @@ fn without_seed(run: &Run) -> Value {
     if let Some(train) = settings.get_mut("train").and_then(Value::as_object_mut) {
         train.shift_remove("seed");
     }
-    serde_json::json!([settings, run.init, run.metrics.as_ref().map(|metrics| metrics.weights)])
+    serde_json::json!([settings, run.init, run.metrics.as_ref().map(|metrics| (metrics.weights, metrics.precision))])
 }
 
 /// The name that runs have in common without their seeds; `None` if they are named otherwise.

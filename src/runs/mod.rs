@@ -90,6 +90,8 @@ pub struct RecordedEnvironment {
     pub threads: Option<u64>,
     /// The device that computed.
     pub device: Option<String>,
+    /// What computed the products.
+    pub products: Option<String>,
     /// The content digest of the data set.
     pub dataset: Option<String>,
     /// When training began, in seconds since 1970.

@@ -72,6 +72,7 @@ pub fn run(
         let expected = "cpu, which is what this measures; `make bench-peers DEVICE=cuda` measures a GPU";
         return Err(Error::value("train.device", "cuda", expected));
     }
+    super::check_precision("train.precision", config.device, config.precision)?;
     memory::keep_freed();
     let shape = config.shape(digits, [height, width]);
     shape.model.check_image_size(height, width)?;

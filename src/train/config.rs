@@ -49,9 +49,9 @@ pub struct Config {
     pub seed: u64,
     /// The device: `cpu`, or `cuda` for the first NVIDIA GPU, in a program that was built for it.
     pub device: Device,
-    /// The precision of products on a GPU. f32: float32; tf32: factors are rounded to 10 bits, in linear layers and, as
-    /// in PyTorch, in convolutions; bf16: activations and their gradients are bfloat16. Sums within a product, weights
-    /// and the optimiser are float32. On the CPU, everything is float32.
+    /// The precision of products. f32: float32; tf32: on a GPU, factors are rounded to 10 bits, in linear layers and, as in
+    /// PyTorch, in convolutions, and on the CPU, as f32; bf16: factors, activations and their gradients are bfloat16, which
+    /// a CPU computes if it has AVX512-BF16. Sums within a product, weights and the optimiser are float32.
     pub precision: Precision,
     /// Whether a GPU uses only algorithms that give the same weights for the same seed every time, to the last bit. The
     /// CPU always does.
@@ -198,6 +198,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Returns an error if this processor, as the `device`, cannot compute at the precision that the setting `key` asks for.
+pub fn check_precision(key: &str, device: Device, precision: Precision) -> Result<()> {
+    if device == Device::Cuda || precision.on_cpu().is_some() {
+        return Ok(());
+    }
+    Err(Error::value(key, precision, "f32, as this processor has no instructions for bfloat16 (AVX512-BF16)"))
 }
 
 /// The error of a program built without CUDA for the setting `key`.

@@ -9,6 +9,7 @@ use super::Device;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::files;
+use multidigit_nn::Precision;
 
 /// The name of the file.
 pub const FILE: &str = "env.json";
@@ -28,6 +29,8 @@ pub struct Environment {
     pub threads: usize,
     /// The device that computed.
     pub device: Device,
+    /// What computed the products, such as `float32`.
+    pub products: String,
     /// The content digest of the data set.
     pub dataset: Digest,
     /// The time at which the run began, in seconds since 1970.
@@ -36,7 +39,11 @@ pub struct Environment {
 
 impl Environment {
     /// The current environment of this process.
-    pub fn here(device: Device, dataset: Digest) -> Environment {
+    pub fn here(device: Device, precision: Precision, dataset: Digest) -> Environment {
+        let products = match device {
+            Device::Cpu => precision.on_cpu().unwrap_or_default().to_owned(),
+            Device::Cuda => precision.to_string(),
+        };
         Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: option_env!("MULTIDIGIT_COMMIT").map(str::to_owned),
@@ -44,6 +51,7 @@ impl Environment {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             threads: rayon::current_num_threads(),
             device,
+            products,
             dataset,
             started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
         }
@@ -78,7 +86,8 @@ mod tests {
     #[test]
     fn an_environment_reads_back_and_a_broken_one_is_refused() {
         let home = tempfile::tempdir().unwrap();
-        let environment = Environment::here(Device::Cpu, Digest::of(b"data"));
+        let environment = Environment::here(Device::Cpu, Precision::Tf32, Digest::of(b"data"));
+        assert_eq!(environment.products, "float32");
         assert!(environment.threads >= 1 && !environment.cpu.is_empty());
         environment.write(home.path()).unwrap();
         assert_eq!(Environment::read(home.path()).unwrap(), environment);

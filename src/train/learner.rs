@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use candle_core::Device;
+
 use super::Config;
 use super::loader::Batch;
 use crate::error::Result;
@@ -39,7 +41,7 @@ pub struct StepResult {
 impl Learner {
     /// A new network for images of this shape, with a new optimiser.
     pub fn new(config: &Config, shape: Shape) -> Result<Learner> {
-        Ok(Learner::of(config, Network::new(shape, config.seed, DROPOUT)?))
+        Ok(Learner::of(config, Network::on(&Device::Cpu, config.precision.dtype(), shape, config.seed, DROPOUT)?))
     }
 
     /// A network with a new optimiser.

@@ -34,7 +34,7 @@ pub mod metrics;
 #[forbid(unsafe_code)]
 mod training;
 
-pub use self::config::{Config, Device, no_cuda};
+pub use self::config::{Config, Device, check_precision, no_cuda};
 pub use self::error::{TrainError, or_device_memory};
 use std::path::Path;
 
@@ -147,6 +147,7 @@ pub struct TrainingSummary {
 /// of the last complete epoch remain; [`Error::Interrupted`], after a checkpoint has been written.
 pub fn run(config: &Config, data: &Data, identity: Digest, out: &Path, progress: &Progress) -> Result<TrainingSummary> {
     config.validate()?;
+    check_precision("train.precision", config.device, config.precision)?;
     for (name, split) in [("train", data.epochs.train()), ("val", data.val)] {
         if split.is_empty() {
             return Err(Error::from(TrainError::EmptySplit { split: name.to_owned() }));
@@ -265,7 +266,7 @@ fn start_from(path: &Path, network: &Network, progress: &Progress) -> Result<()>
 /// Starts a run in `out`.
 fn start(config: &Config, data: &Data, identity: Digest, schedule: &Schedule, out: &Path) -> Result<TrainingState> {
     files::create_dir(&out.join(WEIGHTS))?;
-    Environment::here(config.device, data.digest).write(out)?;
+    Environment::here(config.device, config.precision, data.digest).write(out)?;
     Ok(TrainingState::start(identity, schedule, Digest::of_file(&out.join(environment::FILE))?))
 }
 

@@ -15,6 +15,7 @@ use multidigit::train::TrainError;
 use multidigit::train::epochs::Epochs;
 use multidigit::train::loader::Loader;
 use multidigit::train::{self, Config, Data, batch};
+use multidigit_nn::Precision;
 use rand::Rng;
 
 /// Images with one bar per digit, whose height encodes the digit, over noise.
@@ -275,7 +276,7 @@ fn weights_that_are_damaged_or_of_another_network_are_refused() {
     train_plainly(&config, &split, &split, home.path()).unwrap();
     let path = home.path().join("weights/last.safetensors");
     let whole = std::fs::read(&path).unwrap();
-    let (_, description) = weights::load(&path, None, &candle_core::Device::Cpu).unwrap();
+    let (_, description) = weights::load(&path, None, &candle_core::Device::Cpu, Precision::F32).unwrap();
     assert_eq!((description.shape.model, description.epoch, description.mean), (Model::ResNet, 1, 0.1307));
 
     let evaluate = |split: &Split| {

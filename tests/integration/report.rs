@@ -12,6 +12,7 @@ use multidigit::runs::{Place, Run, card};
 use multidigit::shards::Shards;
 use multidigit::train::metrics::Epoch;
 use multidigit::{augment, report, train};
+use multidigit_nn::Precision;
 use serde_json::{Value, json};
 
 use super::Home;
@@ -284,6 +285,7 @@ fn the_words_of_a_model_card_are_those_that_were_read_and_approved() {
         SplitMetrics::new(name, &split.index, &answers(&split, split.len()))
     };
     let metrics = Metrics {
+        precision: Precision::F32,
         version: VERSION,
         model: Model::Towers,
         parameters: 42_554,
@@ -339,6 +341,7 @@ fn the_words_of_the_report_are_those_that_were_read_and_approved() {
         SplitMetrics::new(name, &split.index, &answers(&split, split.len()))
     };
     let metrics = Metrics {
+        precision: Precision::F32,
         version: VERSION,
         model: multidigit::networks::Model::ResNet,
         parameters: 11_177_940,

@@ -9,6 +9,7 @@ use multidigit::networks::Model;
 use multidigit::progress::{Event, Progress};
 use multidigit::shards::Split;
 use multidigit::train::{Config, TrainingSummary, checkpoint, metrics};
+use multidigit_nn::Precision;
 use multidigit_nn::schedule::Kind;
 
 use super::Home;
@@ -60,10 +61,20 @@ fn a_run_that_ends_early_does_so_after_interruptions_too() {
 fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
     // a schedule, weight decay and an average for each network, so that together they cover all of these
     let recipes = [(Kind::Plateau, 0.0, None), (Kind::OneCycle, 0.1, Some(0.9)), (Kind::Cosine, 0.0, Some(0.5))];
-    for (model, (schedule, decay, ema)) in Model::ALL.into_iter().zip(recipes.into_iter().cycle()) {
+    let precisions = [Precision::F32, Precision::Bf16].into_iter().filter(|precision| {
+        let computes = precision.on_cpu().is_some();
+        if !computes {
+            println!("{precision}: skipped, as this processor has no instructions for it");
+        }
+        computes
+    });
+    let models = || Model::ALL.into_iter().zip(recipes.into_iter().cycle());
+    let all = precisions.flat_map(|precision| models().map(move |of_model| (precision, of_model)));
+    for (precision, (model, (schedule, decay, ema))) in all {
         let size = small(model);
         let (train, val) = (bars(1, 25, size, size), bars(2, 10, size, size));
-        let config = Config { model, schedule, epochs: 3, batch_size: 8, weight_decay: decay, ..Config::default() };
+        let config =
+            Config { model, precision, schedule, epochs: 3, batch_size: 8, weight_decay: decay, ..Config::default() };
         // a learning rate at which the plateau schedule reduces it within three epochs
         let config = Config { learning_rate: 3e-3, ema, label_smoothing: decay, ..config };
         let whole = tempfile::tempdir().unwrap();
@@ -75,7 +86,7 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
         assert!(interruptions >= 4, "{interruptions}");
         assert!(
             learned(home.path()) == learned(whole.path()),
-            "{model}: {interruptions} interruptions changed weights"
+            "{model}, {precision}: {interruptions} interruptions changed weights"
         );
         let average = |folder: &Path| std::fs::read(folder.join("weights/ema.safetensors")).ok();
         assert!(average(home.path()) == average(whole.path()), "{model}: interruptions changed the average");

@@ -5,6 +5,7 @@ use std::fs;
 use candle_core::Device;
 use multidigit::config::Config;
 use multidigit::networks::weights;
+use multidigit_nn::Precision;
 
 use super::Home;
 
@@ -93,6 +94,37 @@ fn the_average_of_the_weights_is_evaluated_and_verified_where_a_run_has_one() {
 }
 
 #[test]
+fn a_training_in_bfloat16_says_so_or_names_what_the_processor_lacks() {
+    let home = tiny(&["train.augment=false"]);
+    let narrow = ["--set", "train.precision=bf16", "--set", "evaluate.precision=bf16"];
+    let all = [&["run", "train", "evaluate", "report"][..], &narrow].concat();
+    if Precision::Bf16.on_cpu().is_none() {
+        println!("training in bfloat16: skipped, as this processor has no instructions for it; the refusal is tested");
+        let refused = home.call(&all);
+        let message = "error: `train.precision`: found bf16; expected f32, as this processor has no instructions for bfloat16 \
+                       (AVX512-BF16)\n";
+        assert_eq!((refused.code, refused.stderr.as_str()), (Some(2), message));
+        assert!(!home.path("artifacts").exists());
+        return;
+    }
+    home.ok(&all);
+    let read = |file: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(home.path("artifacts").join(file)).unwrap()).unwrap()
+    };
+    let products = read("train/tiny/env.json")["products"].clone();
+    assert_eq!(products, "bfloat16, by AVX512-BF16");
+    assert_eq!(read("evaluate/tiny/metrics.json")["precision"], "bf16");
+    let page = fs::read_to_string(home.path("artifacts/report/index.html")).unwrap();
+    assert!(page.contains("bfloat16, by AVX512-BF16") && page.contains(", in bf16"));
+    home.ok(&[&["verify"][..], &narrow].concat());
+    // the same weights in float32 are another evaluation
+    let wide = home.ok(&["run", "evaluate", "--set", "train.precision=bf16"]);
+    assert!(wide.contains("evaluate  done "), "{wide}");
+    let metrics = read("evaluate/tiny/metrics.json");
+    assert!(metrics.get("precision").is_none(), "{metrics}");
+}
+
+#[test]
 fn a_run_starts_from_the_weights_of_another_which_are_an_input_of_it() {
     let home = tiny(&["train.augment=false"]);
     home.ok(&["run", "train"]);
@@ -102,7 +134,7 @@ fn a_run_starts_from_the_weights_of_another_which_are_an_input_of_it() {
     let from_run = init("train.init=tiny");
     home.ok(&from_run);
     let parameters = |file: &str| -> Vec<Vec<f32>> {
-        let (network, _) = weights::load(&home.path(file), None, &Device::Cpu).unwrap();
+        let (network, _) = weights::load(&home.path(file), None, &Device::Cpu, Precision::F32).unwrap();
         let all = network.store().parameters().iter();
         all.map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap()).collect()
     };

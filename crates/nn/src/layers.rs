@@ -2,7 +2,7 @@
 //!
 //! Activations have the shape `(images, height, width, channels)`.
 
-use candle_core::Var;
+use candle_core::{DType, Var};
 
 use crate::Mode;
 use crate::conv_norm::ConvNorm;
@@ -107,6 +107,8 @@ pub struct Linear {
     name: String,
     weight: Value,
     bias: Value,
+    /// The type of the factors of its products.
+    factors: DType,
 }
 
 impl Linear {
@@ -116,12 +118,13 @@ impl Linear {
             name: name.to_owned(),
             weight: store.uniform(format!("{name}.weight"), &[outputs, inputs], inputs)?,
             bias: store.uniform(format!("{name}.bias"), &[outputs], inputs)?,
+            factors: store.dtype(),
         })
     }
 
     /// Maps `(images, inputs)` to `(images, outputs)`.
     pub fn forward(&self, input: &Value, mode: Mode) -> Result<Value> {
-        ops::linear(mode.at(&self.name), input, &self.weight, &self.bias)
+        ops::linear(mode.at(&self.name), input, &self.weight, &self.bias, self.factors)
     }
 }
 
@@ -160,7 +163,7 @@ mod tests {
 
     #[test]
     fn dropout_keeps_the_mean_in_training_and_everything_in_evaluation() {
-        let input = Value::constant(tensor(vec![1.0; 64 * 512], &[64, 512]).unwrap());
+        let input = Value::constant(tensor(vec![1.0f32; 64 * 512], &[64, 512]).unwrap());
         let tape = Tape::new(0);
         let layer = |rate| Dropout::new(&mut Store::new(0), "fc2", rate);
         let drop = |step, rate| layer(rate).forward(&input, Mode::Train { seed: 7, step, tape: &tape }).unwrap();

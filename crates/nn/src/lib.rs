@@ -68,14 +68,15 @@ pub use self::store::Store;
 use self::tape::At;
 pub use self::tape::{Tape, Value};
 
-/// How exactly products of matrices are computed on a GPU; sums, norms, losses and the optimiser are in float32 or better.
+/// How exactly products of matrices are computed. Sums, norms, losses and the optimiser are in float32 or better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Products of float32.
     F32,
-    /// Products of float32 whose factors the matrix units round to 10 bits, as PyTorch's convolutions do.
+    /// Products of float32 whose factors the matrix units of a GPU round to 10 bits, as PyTorch's convolutions do; the same as
+    /// F32 on the CPU.
     Tf32,
     /// Activations and the factors of products in bfloat16, weights and optimiser in float32.
     Bf16,
@@ -87,6 +88,14 @@ impl Precision {
         match self {
             Precision::F32 | Precision::Tf32 => DType::F32,
             Precision::Bf16 => DType::BF16,
+        }
+    }
+
+    /// What computes the products on this processor; `None` if it cannot.
+    pub fn on_cpu(self) -> Option<&'static str> {
+        match self {
+            Precision::F32 | Precision::Tf32 => Some("float32"),
+            Precision::Bf16 => cpu::bf16::kernel::is_supported().then_some("bfloat16, by AVX512-BF16"),
         }
     }
 }

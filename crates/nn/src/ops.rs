@@ -4,21 +4,36 @@
 //! because those of candle are slow on the CPU, have a wrong gradient (max pooling) or a gradient that
 //! differs from PyTorch's (ReLU at 0).
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use half::bf16;
 use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
 
 use crate::Mode;
 use crate::conv_norm::ConvNorm;
+use crate::cpu::bf16 as narrow;
 use crate::cpu::conv_shape::ConvShape;
+use crate::cpu::element::Element;
 use crate::cpu::epilogue::{Epilogue, relu, relu_gradient};
 use crate::cpu::linear;
 use crate::cpu::norm;
 use crate::cpu::pooling::{self, PoolShape};
+use crate::cpu::products::Factor;
+use crate::cpu::vector::widest;
 use crate::error::{Error, Result};
-use crate::floats::{Floats, tensor};
+use crate::floats::{Elements, Floats, tensor};
 use crate::rng::Streams;
 use crate::tape::{At, Gradients, Tape, Value, apply};
+
+/// Calls a function on the CPU for the type of the activations, which is that of a tensor.
+macro_rules! by_type {
+    ($tensor:expr, $function:ident($($argument:expr),*)) => {
+        match $tensor.dtype() {
+            DType::BF16 => $function::<bf16>($($argument),*),
+            _ => $function::<f32>($($argument),*),
+        }
+    };
+}
 
 /// The number of elements that a thread handles at a time in elementwise operations.
 const BLOCK: usize = 1 << 14;
@@ -69,18 +84,23 @@ pub fn conv(
     epilogue: Epilogue,
 ) -> Result<Value> {
     let shape = conv_shape(input, weight, stride, padding, epilogue)?;
-    let outputs = shape.outputs;
     on_gpu!(input, crate::cuda::ops::conv(at, input, weight, bias, shape));
+    by_type!(input, conv_of(at, input, weight, bias, shape))
+}
+
+/// A convolution of activations of type `T`.
+fn conv_of<T: Factor>(at: At, input: &Value, weight: &Value, bias: Option<&Value>, shape: ConvShape) -> Result<Value> {
+    let outputs = shape.outputs;
     let operands: Vec<&Value> = [input, weight].into_iter().chain(bias).collect();
     apply(at, &operands, || {
         let bias = bias.map(|bias| Floats::of(bias)).transpose()?;
-        let output = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, bias.as_deref());
+        let output = T::conv(&shape, &Elements::of(input)?, &Floats::of(weight)?, bias.as_deref());
         let (values, choice) = (tensor(output.values, &shape.shape())?, output.choice);
         let (input, weight, kept) = (input.clone(), weight.clone(), values.clone());
         let backward = move |grad: Tensor| {
-            let (floats, wanted) = (Floats::of(&input)?, input.wants_gradient());
-            let (weights, kept, grad) = (Floats::of(&weight)?, Floats::of(&kept)?, Floats::of(&grad)?);
-            let found = shape.backward(&floats, &weights, &kept, &choice, &grad, wanted);
+            let (wanted, values, weights) = (input.wants_gradient(), Elements::<T>::of(&input)?, Floats::of(&weight)?);
+            let (kept, grad) = (Elements::of(&kept)?, Elements::of(&grad)?);
+            let found = T::conv_gradients(&shape, (&values, &weights), (&kept, &choice), &grad, wanted);
             Ok(vec![
                 found.input.map(|values| tensor(values, input.dims())).transpose()?,
                 Some(tensor(found.weight, weight.dims())?),
@@ -100,17 +120,27 @@ pub(crate) fn batch_norm(
     bias: &Value,
     epilogue: Epilogue,
 ) -> Result<(Value, norm::Statistics)> {
+    by_type!(input, batch_norm_of(at, input, weight, bias, epilogue))
+}
+
+fn batch_norm_of<T: Element>(
+    at: At,
+    input: &Value,
+    weight: &Value,
+    bias: &Value,
+    epilogue: Epilogue,
+) -> Result<(Value, norm::Statistics)> {
     let (images, height, width, channels) = input.dims4()?;
     let shape = norm::NormShape { images, height, width, channels, epilogue };
     let mut statistics = norm::Statistics::default();
     let value = apply(at, &[input, weight, bias], || {
-        let mut output = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
+        let mut output = shape.forward(&Elements::<T>::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
         let values = tensor(std::mem::take(&mut output.values), &shape.shape())?;
         statistics = output.statistics.clone();
         let (input, weight, kept) = (input.clone(), weight.clone(), values.clone());
         let backward = move |grad: Tensor| {
-            let (floats, weights) = (Floats::of(&input)?, Floats::of(&weight)?);
-            let found = shape.backward(&floats, &weights, &output, &Floats::of(&kept)?, &Floats::of(&grad)?);
+            let (values, weights) = (Elements::<T>::of(&input)?, Floats::of(&weight)?);
+            let found = shape.backward(&values, &weights, &output, &Elements::of(&kept)?, &Elements::of(&grad)?);
             Ok(vec![
                 Some(tensor(found.input, input.dims())?),
                 Some(tensor(found.weight, &[channels])?),
@@ -122,8 +152,9 @@ pub(crate) fn batch_norm(
     Ok((value, statistics))
 }
 
-/// The product `input weight^T + bias` for `input` `(rows, inputs)` and `weight` `(outputs, inputs)`.
-pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Value> {
+/// The product `input weight^T + bias` for `input` `(rows, inputs)` and `weight` `(outputs, inputs)`. On the CPU, its factors,
+/// and those of its gradients, are rounded to the type `factors`; all operands and results are f32.
+pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value, factors: DType) -> Result<Value> {
     let ((rows, inputs), (outputs, depth)) = (input.dims2()?, weight.dims2()?);
     if depth != inputs {
         return Err(Error::tensor(format!(
@@ -134,16 +165,29 @@ pub fn linear(at: At, input: &Value, weight: &Value, bias: &Value) -> Result<Val
     }
     on_gpu!(input, crate::cuda::ops::linear(at, input, weight, bias));
     let shape = linear::LinearShape { rows, inputs, outputs };
+    let is_narrow = factors == DType::BF16;
     apply(at, &[input, weight, bias], || {
-        let values = shape.forward(&Floats::of(input)?, &Floats::of(weight)?, &Floats::of(bias)?);
+        let operands = (Floats::of(input)?, Floats::of(weight)?, Floats::of(bias)?);
+        let values = match is_narrow {
+            true => narrow::linear::forward(&shape, &operands.0, &operands.1, &operands.2),
+            false => shape.forward(&operands.0, &operands.1, &operands.2),
+        };
         let (input, weight) = (input.clone(), weight.clone());
         let backward = move |grad: Tensor| {
-            let grad = Floats::of(&grad)?;
+            let (grad, weights) = (Floats::of(&grad)?, Floats::of(&weight)?);
+            let input_gradient = || match is_narrow {
+                true => narrow::linear::input_gradient(&shape, &weights, &grad),
+                false => shape.input_gradient(&weights, &grad),
+            };
             let input_gradient = match input.wants_gradient() {
-                true => Some(tensor(shape.input_gradient(&Floats::of(&weight)?, &grad), input.dims())?),
+                true => Some(tensor(input_gradient(), input.dims())?),
                 false => None,
             };
-            let weight_gradient = tensor(shape.weight_gradient(&Floats::of(&input)?, &grad), weight.dims())?;
+            let weight_gradient = match is_narrow {
+                true => narrow::linear::weight_gradient(&shape, &Floats::of(&input)?, &grad),
+                false => shape.weight_gradient(&Floats::of(&input)?, &grad),
+            };
+            let weight_gradient = tensor(weight_gradient, weight.dims())?;
             Ok(vec![input_gradient, Some(weight_gradient), Some(tensor(shape.bias_gradient(&grad), &[outputs])?)])
         };
         Ok((tensor(values, &[rows, outputs])?, Box::new(backward)))
@@ -156,16 +200,26 @@ pub fn add_relu(at: At, a: &Value, b: &Value) -> Result<Value> {
         return Err(Error::tensor(format!("a sum of {:?} and {:?} does not exist", a.shape(), b.shape())));
     }
     on_gpu!(a, crate::cuda::ops::add_relu(at, a, b));
+    by_type!(a, add_relu_of(at, a, b))
+}
+
+fn add_relu_of<T: Element>(at: At, a: &Value, b: &Value) -> Result<Value> {
     apply(at, &[a, b], || {
-        let (left, right) = (Floats::of(a)?, Floats::of(b)?);
-        let values = map2(&left, &right, |left, right, sum| {
-            sum.iter_mut().zip(left.iter().zip(right)).for_each(|(sum, (a, b))| *sum = a + b);
-            relu(sum);
+        let values = map2::<T>(&Elements::of(a)?, &Elements::of(b)?, |left, right, sum| {
+            widest(
+                #[inline(always)]
+                || {
+                    for (sum, (a, b)) in sum.iter_mut().zip(left.iter().zip(right)) {
+                        let value = a.widen() + b.widen();
+                        *sum = T::narrow(if value < 0.0 { 0.0 } else { value });
+                    }
+                },
+            );
         });
         let values = tensor(values, a.dims())?;
         let kept = values.clone();
         let backward = move |grad: Tensor| {
-            let both = masked(&kept, &grad)?;
+            let both = masked::<T>(&kept, &grad)?;
             Ok(vec![Some(both.clone()), Some(both)])
         };
         Ok((values, Box::new(backward)))
@@ -180,13 +234,13 @@ pub fn relu_of(at: At, input: &Value) -> Result<Value> {
         relu(&mut values);
         let values = tensor(values, input.dims())?;
         let kept = values.clone();
-        Ok((values, Box::new(move |grad| Ok(vec![Some(masked(&kept, &grad)?)]))))
+        Ok((values, Box::new(move |grad| Ok(vec![Some(masked::<f32>(&kept, &grad)?)]))))
     })
 }
 
 /// The gradient where the output is positive, and 0 elsewhere.
-fn masked(output: &Tensor, grad: &Tensor) -> Result<Tensor> {
-    Ok(tensor(map2(&Floats::of(output)?, &Floats::of(grad)?, relu_gradient), output.dims())?)
+fn masked<T: Element>(output: &Tensor, grad: &Tensor) -> Result<Tensor> {
+    Ok(tensor(map2::<T>(&Elements::of(output)?, &Elements::of(grad)?, relu_gradient), output.dims())?)
 }
 
 /// A convolution and its batch norm, followed by the epilogue. Training normalises by the statistics of the batch and
@@ -263,6 +317,7 @@ fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// first, as in PyTorch.
 pub fn flatten(at: At, input: &Value) -> Result<Value> {
     on_gpu!(input, crate::cuda::ops::flatten(at, input));
+    let input = &in_f32(at, input)?;
     let (images, height, width, channels) = input.dims4()?;
     apply(at, &[input], || {
         let values = input.permute((0, 3, 1, 2))?.contiguous()?.flatten_from(1)?;
@@ -277,6 +332,7 @@ pub fn flatten(at: At, input: &Value) -> Result<Value> {
 /// The mean over all positions of `(images, height, width, channels)`, of shape `(images, channels)`.
 pub fn mean(at: At, input: &Value) -> Result<Value> {
     on_gpu!(input, crate::cuda::ops::mean(at, input));
+    let input = &in_f32(at, input)?;
     let (images, height, width, channels) = input.dims4()?;
     apply(at, &[input], || {
         let values = input.mean((1, 2))?;
@@ -292,6 +348,7 @@ pub fn mean(at: At, input: &Value) -> Result<Value> {
 /// goes to the first position with the maximum, as in PyTorch's `adaptive_max_pool2d`.
 pub fn max(at: At, input: &Value) -> Result<Value> {
     on_gpu!(input, crate::cuda::pooling::max(at, input));
+    let input = &in_f32(at, input)?;
     let (images, height, width, channels) = input.dims4()?;
     let shape = PoolShape { images, positions: height * width, channels };
     apply(at, &[input], || {
@@ -315,6 +372,7 @@ pub fn attend(at: At, scores: &Value, features: &Value) -> Result<Value> {
         return Err(Error::tensor(format!("{found} does not exist")));
     }
     on_gpu!(features, crate::cuda::pooling::attend(at, scores, features));
+    let (scores, features) = (&in_f32(at, scores)?, &in_f32(at, features)?);
     let shape = PoolShape { images, positions: height * width, channels };
     apply(at, &[scores, features], || {
         let weights = shape.attention(&Floats::of(scores)?, heads);
@@ -339,8 +397,19 @@ pub fn windows(input: &Tensor, count: usize, margin: usize) -> Result<Value> {
         return Err(Error::tensor(format!("{count} windows of images {:?} do not exist", input.shape())));
     }
     on_gpu!(input, crate::cuda::pooling::windows(input, count, margin));
-    let values = pooling::windows(&Floats::of(input)?, [height, width], count, margin);
-    Ok(Value::constant(tensor(values, &[images * count, height, width / count + 2 * margin, 1])?))
+    let shape = [images * count, height, width / count + 2 * margin, 1];
+    by_type!(input, windows_of(input, [height, width], count, margin, &shape))
+}
+
+fn windows_of<T: Element>(
+    input: &Tensor,
+    size: [usize; 2],
+    count: usize,
+    margin: usize,
+    shape: &[usize],
+) -> Result<Value> {
+    let values = pooling::windows(&Elements::<T>::of(input)?, size, count, margin);
+    Ok(Value::constant(tensor(values, shape)?))
 }
 
 /// Every `step`-th row of `(rows, columns)`, from row `first` on.
@@ -366,6 +435,10 @@ pub fn every(at: At, input: &Value, first: usize, step: usize) -> Result<Value> 
 /// Reshapes `(rows, 1, 1, columns)` to `(rows, columns)`.
 pub fn squeeze(at: At, input: &Value) -> Result<Value> {
     let shape = input.dims4()?;
+    let input = match input.device().is_cpu() {
+        true => &in_f32(at, input)?,
+        false => input,
+    };
     apply(at, &[input], || {
         Ok((input.flatten_from(1)?, Box::new(move |grad: Tensor| Ok(vec![Some(grad.reshape(shape)?)]))))
     })
@@ -374,15 +447,58 @@ pub fn squeeze(at: At, input: &Value) -> Result<Value> {
 /// The sum of two tensors of the same shape. It is written to new memory, since gradients may share theirs.
 fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     on_gpu!(a, crate::cuda::ops::sum(a, b));
-    let add = |a: &[f32], b: &[f32], into: &mut [f32]| {
-        into.iter_mut().zip(a.iter().zip(b)).for_each(|(into, (a, b))| *into = a + b);
+    by_type!(a, sum_of(a, b))
+}
+
+fn sum_of<T: Element>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let add = |a: &[T], b: &[T], into: &mut [T]| {
+        widest(
+            #[inline(always)]
+            || {
+                let terms = a.iter().zip(b);
+                into.iter_mut().zip(terms).for_each(|(into, (a, b))| *into = T::narrow(a.widen() + b.widen()));
+            },
+        );
     };
-    Ok(tensor(map2(&Floats::of(a)?, &Floats::of(b)?, add), a.dims())?)
+    Ok(tensor(map2(&Elements::of(a)?, &Elements::of(b)?, add), a.dims())?)
+}
+
+/// The activations in another type, or the same tensor if they are of this type.
+pub fn in_type(activations: &Tensor, dtype: DType) -> Result<Tensor> {
+    match (activations.dtype(), dtype) {
+        (DType::F32, DType::BF16) if activations.device().is_cpu() => converted::<f32, bf16>(activations),
+        (DType::BF16, DType::F32) if activations.device().is_cpu() => converted::<bf16, f32>(activations),
+        _ => Ok(activations.to_dtype(dtype)?),
+    }
+}
+
+fn converted<F: Element, T: Element>(from: &Tensor) -> Result<Tensor> {
+    let values = Elements::<F>::of(from)?;
+    let mut into = vec![T::default(); values.len()];
+    into.par_chunks_mut(BLOCK).zip(values.par_chunks(BLOCK)).for_each(|(into, values)| {
+        widest(
+            #[inline(always)]
+            || into.iter_mut().zip(values).for_each(|(into, value)| *into = T::narrow(value.widen())),
+        );
+    });
+    Ok(tensor(into, from.dims())?)
+}
+
+/// The activations in f32, on the CPU. The gradient has their type.
+fn in_f32(at: At, input: &Value) -> Result<Value> {
+    let dtype = input.dtype();
+    match dtype {
+        DType::F32 => Ok(input.clone()),
+        _ => apply(at, &[input], || {
+            let backward = move |grad: Tensor| Ok(vec![Some(in_type(&grad, dtype)?)]);
+            Ok((in_type(input, DType::F32)?, Box::new(backward)))
+        }),
+    }
 }
 
 /// Combines two slices of equal length into one with `f`, block by block on all threads.
-fn map2(a: &[f32], b: &[f32], f: impl Fn(&[f32], &[f32], &mut [f32]) + Sync) -> Vec<f32> {
-    let mut into = vec![0.0; a.len()];
+fn map2<T: Element>(a: &[T], b: &[T], f: impl Fn(&[T], &[T], &mut [T]) + Sync) -> Vec<T> {
+    let mut into = vec![T::default(); a.len()];
     let work = into.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK)));
     work.for_each(|(into, (a, b))| f(a, b, into));
     into

@@ -80,6 +80,11 @@ impl Store {
         &self.device
     }
 
+    /// The type of the activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// The parameters on the GPU, in the order of creation. Empty on the CPU.
     pub fn device_parameters(&self) -> &[Parameter] {
         &self.device_parameters

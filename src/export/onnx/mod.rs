@@ -15,6 +15,7 @@ use crate::networks::weights::{self, Description};
 use crate::networks::{CLASSES, Network};
 use crate::pipeline::Pipeline;
 use crate::runs::WeightsFile;
+use multidigit_nn::Precision;
 
 mod graph;
 mod networks;
@@ -40,7 +41,7 @@ pub fn export(pipeline: &Pipeline, file: &WeightsFile, out: Option<PathBuf>) -> 
 /// The graph of the network in a file of weights, and the network itself.
 pub(super) fn graph(file: &WeightsFile) -> Result<(Graph, Network, Description)> {
     // the network is also made to check that the file holds it
-    let (network, description) = weights::load(file.path(), file.recorded(), &Device::Cpu)?;
+    let (network, description) = weights::load(file.path(), file.recorded(), &Device::Cpu, Precision::F32)?;
     let bytes = files::read(file.path())?;
     let tensors = weights::parse(file.path(), &bytes)?.tensors;
     let Description { shape, mean, std, .. } = description;

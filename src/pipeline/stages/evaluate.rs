@@ -16,13 +16,14 @@ use crate::evaluate::{self, Metrics};
 use crate::files;
 use crate::pipeline::PipelineError;
 use crate::pipeline::definition::{Definition, Done, Input};
-use crate::pipeline::{Pipeline, Stage};
+use crate::pipeline::{Pipeline, Stage, key};
 use crate::plan;
 use crate::progress::Progress;
 use crate::record::{self, Key, Record};
 use crate::runs::{Run, Runs, card};
 use crate::shards::{DATA, Shards, Split, foreign};
-use crate::train::WEIGHTS;
+use crate::train::{self, WEIGHTS};
+use multidigit_nn::Precision;
 
 /// The definition of the stage.
 pub struct Evaluate;
@@ -44,6 +45,17 @@ impl Definition for Evaluate {
 
     fn version(&self) -> u32 {
         2
+    }
+
+    fn settings(&self, config: &Config) -> Vec<(String, Value)> {
+        // the precision did not exist when the stage got its version
+        let without: &[&str] = if config.evaluate.precision == Precision::F32 { &["precision"] } else { &[] };
+        vec![key::section(config, self.name(), without)]
+    }
+
+    fn check_config(&self, config: &Config) -> Result<()> {
+        let evaluate = &config.evaluate;
+        train::check_precision("evaluate.precision", evaluate.device, evaluate.precision)
     }
 
     fn inputs(&self, config: &Config) -> &'static [Input] {

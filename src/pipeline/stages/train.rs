@@ -116,6 +116,8 @@ impl Definition for Train {
                 "null, as `augment.exchange` takes digits from all training images; or switch the exchange off";
             return Err(Error::value("train.samples", samples, expected));
         }
+        let train = &config.train;
+        train::check_precision("train.precision", train.device, train.precision)?;
         let [height, width] = config.plan.image_size;
         config.train.model.check_image_size(height, width)
     }

@@ -56,7 +56,7 @@ fn host(tensor: &Tensor) -> Vec<f64> {
 
 fn compare(name: &str, model: Model, extent: Extent) {
     let Some(session) = session(Precision::F32) else { return };
-    let fixture = Fixture::read(name, model);
+    let fixture = Fixture::read(name, model, Precision::F32);
     let network = fixture.network(&session.device());
     let (input, targets) = fixture.batch();
     let images = input.dims()[0] as f64;

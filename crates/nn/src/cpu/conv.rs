@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::conv_shape::{ConvShape, Method, Tile};
+use super::element::Element;
 use super::epilogue::{self, Epilogue};
 use super::memory::by_chunks;
 use super::scratch::{Scratch, grown};
@@ -15,21 +16,21 @@ use super::vector::widest;
 use super::{CHUNKS, layout, sum_in_order, winograd};
 
 /// The result of a forward pass.
-pub struct Output {
+pub struct Output<T> {
     /// The values after the epilogue, `(images, lines, columns, outputs)`.
-    pub values: Vec<f32>,
+    pub values: Vec<T>,
     /// The index of each value in its pooling window; empty without pooling.
     pub choice: Vec<u8>,
 }
 
 /// The gradients of a convolution.
-pub struct Gradients {
+pub struct Gradients<T> {
     /// The gradient of the weight, `(outputs, inputs, kernel, kernel)`.
     pub weight: Vec<f32>,
     /// The gradient of the bias, `(outputs)`.
     pub bias: Vec<f32>,
     /// The gradient of the input, in the shape of the input, if it was requested.
-    pub input: Option<Vec<f32>>,
+    pub input: Option<Vec<T>>,
 }
 
 thread_local! {
@@ -39,7 +40,7 @@ thread_local! {
 impl ConvShape {
     /// Computes the output for `input` `(images, height, width, inputs)`, `weight`
     /// `(outputs, inputs, kernel, kernel)` and `bias`.
-    pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output {
+    pub fn forward(&self, input: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Output<f32> {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(input.len(), self.images * image_in);
         assert_eq!(weight.len(), self.outputs * depth);
@@ -96,7 +97,7 @@ impl ConvShape {
 
     /// Computes the gradient of a tile's outputs before the epilogue from the gradient after the epilogue. `output`,
     /// `grad` and `choice` hold the images and lines of the tile.
-    fn before(&self, tile: &Tile, [output, grad]: [&[f32]; 2], choice: &[u8], before: &mut [f32]) {
+    pub(super) fn before<T: Element>(&self, tile: &Tile, [output, grad]: [&[T]; 2], choice: &[u8], before: &mut [T]) {
         match self.epilogue {
             Epilogue::Identity => before.copy_from_slice(grad),
             Epilogue::Relu => epilogue::relu_gradient(output, grad, before),
@@ -121,7 +122,7 @@ impl ConvShape {
         choice: &[u8],
         grad: &[f32],
         want_input: bool,
-    ) -> Gradients {
+    ) -> Gradients<f32> {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
         assert_eq!(output.len(), self.images * image_out);
         assert_eq!(grad.len(), output.len());
@@ -191,7 +192,7 @@ impl ConvShape {
 }
 
 /// Adds the rows of a matrix to `sums`. Blocks of a few rows are summed in f32, the blocks in f64.
-fn add_rows(rows: &[f32], sums: &mut [f64]) {
+pub(super) fn add_rows<T: Element>(rows: &[T], sums: &mut [f64]) {
     let mut part = vec![0.0f32; sums.len()];
     widest(
         #[inline(always)]
@@ -200,7 +201,7 @@ fn add_rows(rows: &[f32], sums: &mut [f64]) {
                 part.fill(0.0);
                 for row in block.chunks_exact(sums.len()) {
                     for (sum, value) in part.iter_mut().zip(row) {
-                        *sum += value;
+                        *sum += value.widen();
                     }
                 }
                 for (sum, part) in sums.iter_mut().zip(&part) {

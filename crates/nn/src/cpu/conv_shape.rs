@@ -94,8 +94,8 @@ impl ConvShape {
     }
 
     /// The number of matrix rows for `lines` lines of one image.
-    pub(super) fn rows(&self, lines: usize) -> usize {
-        match self.method() {
+    fn rows(&self, method: Method, lines: usize) -> usize {
+        match method {
             Method::Winograd(side) => lines.div_ceil(side) * self.columns().div_ceil(side),
             Method::Im2col => lines * self.columns(),
         }
@@ -103,25 +103,35 @@ impl ConvShape {
 
     /// The maximum number of images in a tile.
     pub(super) fn unit(&self) -> usize {
-        let wanted = if self.method() == Method::Im2col { IM2COL_ROWS } else { WINOGRAD_ROWS };
-        wanted.div_ceil(self.rows(self.lines())).clamp(1, TILE_IMAGES)
+        self.unit_by(self.method())
+    }
+
+    /// The maximum number of images in a tile by a method.
+    pub(super) fn unit_by(&self, method: Method) -> usize {
+        let wanted = if method == Method::Im2col { IM2COL_ROWS } else { WINOGRAD_ROWS };
+        wanted.div_ceil(self.rows(method, self.lines())).clamp(1, TILE_IMAGES)
     }
 
     /// The tiles of `images` images.
     pub(super) fn tiles(&self, images: usize) -> Vec<Tile> {
+        self.tiles_by(self.method(), images)
+    }
+
+    /// The tiles of `images` images by a method.
+    pub(super) fn tiles_by(&self, method: Method, images: usize) -> Vec<Tile> {
         let lines = self.lines();
-        let groups = images.div_ceil(self.unit());
+        let groups = images.div_ceil(self.unit_by(method));
         let group = images.div_ceil(groups.max(1));
         if group > 1 {
             let tile = |image| Tile { image, images: group.min(images - image), line: 0, lines };
             return (0..images).step_by(group).map(tile).collect();
         }
         // a pooling window or a Winograd square must lie within one tile
-        let (wanted, step) = match self.method() {
+        let (wanted, step) = match method {
             Method::Im2col => (IM2COL_ROWS, 2),
             Method::Winograd(side) => (WINOGRAD_ROWS, side),
         };
-        let bands = (self.rows(lines) / wanted).max(1);
+        let bands = (self.rows(method, lines) / wanted).max(1);
         let band = lines.div_ceil(bands).next_multiple_of(step);
         let bands = (0..lines).step_by(band).map(|line| (line, band.min(lines - line))).collect::<Vec<_>>();
         let tile = |image| bands.iter().map(move |&(line, lines)| Tile { image, images: 1, line, lines });

@@ -5,6 +5,7 @@
 //! work. Windows do not overlap. If a size is odd, the last line or column belongs to no window (PyTorch's floor mode).
 //! Of equal values, the first of the window is chosen, as in PyTorch. ReLU has derivative 0 at 0. NaN is propagated.
 
+use super::element::Element;
 use super::vector::widest;
 
 /// The epilogue of an operator.
@@ -44,7 +45,7 @@ fn relu_loop(values: &mut [f32]) {
 }
 
 /// The gradient of ReLU: `grad` where the output is positive, and 0 elsewhere.
-pub fn relu_gradient(out: &[f32], grad: &[f32], into: &mut [f32]) {
+pub fn relu_gradient<T: Element>(out: &[T], grad: &[T], into: &mut [T]) {
     widest(
         #[inline(always)]
         || relu_gradient_loop(out, grad, into),
@@ -52,15 +53,15 @@ pub fn relu_gradient(out: &[f32], grad: &[f32], into: &mut [f32]) {
 }
 
 #[inline(always)]
-fn relu_gradient_loop(out: &[f32], grad: &[f32], into: &mut [f32]) {
+fn relu_gradient_loop<T: Element>(out: &[T], grad: &[T], into: &mut [T]) {
     for ((into, &out), &grad) in into.iter_mut().zip(out).zip(grad) {
-        *into = if out > 0.0 { grad } else { 0.0 };
+        *into = if out.widen() > 0.0 { grad } else { T::default() };
     }
 }
 
 /// ReLU and 2x2 max pooling of some lines `(line, width, channels)`. `choice` receives the index, 0 to 3, of each
 /// maximum in its window.
-pub fn pool(values: &[f32], width: usize, channels: usize, out: &mut [f32], choice: &mut [u8]) {
+pub fn pool<T: Element>(values: &[f32], width: usize, channels: usize, out: &mut [T], choice: &mut [u8]) {
     widest(
         #[inline(always)]
         || pool_loop(values, width, channels, out, choice),
@@ -68,7 +69,7 @@ pub fn pool(values: &[f32], width: usize, channels: usize, out: &mut [f32], choi
 }
 
 #[inline(always)]
-fn pool_loop(values: &[f32], width: usize, channels: usize, out: &mut [f32], choice: &mut [u8]) {
+fn pool_loop<T: Element>(values: &[f32], width: usize, channels: usize, out: &mut [T], choice: &mut [u8]) {
     let (line, out_line) = (width * channels, width / 2 * channels);
     if out_line == 0 {
         return;
@@ -87,7 +88,7 @@ fn pool_loop(values: &[f32], width: usize, channels: usize, out: &mut [f32], cho
                     best = if better { value } else { best };
                     which = if better { number } else { which };
                 }
-                out[i] = if best < 0.0 { 0.0 } else { best };
+                out[i] = T::narrow(if best < 0.0 { 0.0 } else { best });
                 choice[i] = which;
             }
         }
@@ -96,7 +97,7 @@ fn pool_loop(values: &[f32], width: usize, channels: usize, out: &mut [f32], cho
 
 /// The gradient of [`pool`], in the shape `(line, width, channels)`. The gradient of a window
 /// goes to its chosen element.
-pub fn pool_gradient(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
+pub fn pool_gradient<T: Element>(out: &[T], choice: &[u8], grad: &[T], width: usize, channels: usize, into: &mut [T]) {
     widest(
         #[inline(always)]
         || pool_gradient_loop(out, choice, grad, width, channels, into),
@@ -104,8 +105,9 @@ pub fn pool_gradient(out: &[f32], choice: &[u8], grad: &[f32], width: usize, cha
 }
 
 #[inline(always)]
-fn pool_gradient_loop(out: &[f32], choice: &[u8], grad: &[f32], width: usize, channels: usize, into: &mut [f32]) {
-    into.fill(0.0);
+fn pool_gradient_loop<T: Element>(out: &[T], choice: &[u8], grad: &[T], width: usize, channels: usize, into: &mut [T]) {
+    let zero = T::default();
+    into.fill(zero);
     let (line, out_line) = (width * channels, width / 2 * channels);
     if out_line == 0 {
         return;
@@ -119,8 +121,8 @@ fn pool_gradient_loop(out: &[f32], choice: &[u8], grad: &[f32], width: usize, ch
             let (a, b) = upper.split_at_mut(channels);
             let (c, d) = lower.split_at_mut(channels);
             for i in 0..channels {
-                let grad = if out[i] > 0.0 { grad[i] } else { 0.0 };
-                let at = |number: u8| if choice[i] == number { grad } else { 0.0 };
+                let grad = if out[i].widen() > 0.0 { grad[i] } else { zero };
+                let at = |number: u8| if choice[i] == number { grad } else { zero };
                 (a[i], b[i], c[i], d[i]) = (at(0), at(1), at(2), at(3));
             }
         }
@@ -136,7 +138,7 @@ mod tests {
         // one channel, 3 lines of 5 values: the windows cover columns 0-1 and 2-3 of lines 0-1
         let values =
             [1.0, 4.0, -1.0, -2.0, 9.0, /**/ 3.0, 2.0, -3.0, -4.0, 9.0, /**/ 9.0, 9.0, 9.0, 9.0, 9.0];
-        let (mut out, mut choice) = (vec![7.0; 2], vec![7; 2]);
+        let (mut out, mut choice) = (vec![7.0f32; 2], vec![7; 2]);
         pool(&values, 5, 1, &mut out, &mut choice);
         assert_eq!((out.as_slice(), choice[0]), ([4.0, 0.0].as_slice(), 1));
         let mut gradient = vec![7.0; 15];
@@ -155,7 +157,7 @@ mod tests {
             (0..size * size * channels).map(|i| ((i * 89 + 41) % 149) as f32 / 64.0 - 1.0 + 1.0 / 128.0).collect();
         let weight: Vec<f32> = (0..3 * 3 * channels).map(|i| (i % 5) as f32 - 2.0).collect();
         let run = |values: &[f32]| {
-            let (mut out, mut choice) = (vec![0.0; weight.len()], vec![0; weight.len()]);
+            let (mut out, mut choice) = (vec![0.0f32; weight.len()], vec![0; weight.len()]);
             pool(values, size, channels, &mut out, &mut choice);
             (out, choice)
         };
@@ -194,7 +196,7 @@ mod tests {
         for place in 0..4 {
             let mut values = [1.0; 4];
             values[place] = f32::NAN;
-            let (mut out, mut choice) = ([0.0], [0]);
+            let (mut out, mut choice) = ([0.0f32], [0]);
             pool(&values, 2, 1, &mut out, &mut choice);
             assert!(out[0].is_nan());
         }

@@ -1,6 +1,7 @@
 //! The im2col matrix: one row for each position of the output, with the inputs under the kernel at that position.
 
 use super::conv_shape::{ConvShape, Tile};
+use super::element::Element;
 use super::gemm::{Matrix, multiply};
 use super::scratch::{Scratch, grown};
 use super::vector::widest;
@@ -33,13 +34,13 @@ impl ConvShape {
         }
     }
 
-    fn lay_out(&self, tile: &Tile, input: &[f32], into: &mut [f32]) {
-        let depth = self.depth();
+    /// Writes a tile's im2col matrix, whose rows are `row` elements apart.
+    pub(super) fn lay_out<T: Element>(&self, tile: &Tile, input: &[T], into: &mut [T], row: usize) {
         if self.padding > 0 {
-            into.fill(0.0);
+            into.fill(T::default());
         }
-        self.runs(tile, |row, at, from, len| {
-            let (into, from) = (&mut into[row * depth + at..][..len], &input[from..from + len]);
+        self.runs(tile, |number, at, from, len| {
+            let (into, from) = (&mut into[number * row + at..][..len], &input[from..from + len]);
             if len <= 8 {
                 // the first layer: the runs are too short for a call of memcpy to pay off
                 into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
@@ -49,7 +50,8 @@ impl ConvShape {
         });
     }
 
-    fn add_back(&self, tile: &Tile, columns: &[f32], into: &mut [f32]) {
+    /// Adds the rows of a tile's im2col matrix to the elements of the input that they were taken from.
+    pub(super) fn add_back(&self, tile: &Tile, columns: &[f32], into: &mut [f32]) {
         let depth = self.depth();
         widest(
             #[inline(always)]
@@ -88,7 +90,7 @@ impl ConvShape {
             &input[tile.image * self.image_in() + tile.line * self.width * self.inputs..]
         } else {
             let columns = grown(&mut scratch.columns, rows * depth);
-            self.lay_out(tile, input, columns);
+            self.lay_out(tile, input, columns, depth);
             columns
         };
         if let Some(bias) = bias {
@@ -114,7 +116,7 @@ impl ConvShape {
         let (rows, depth) = (tile.images * tile.lines * self.columns(), self.depth());
         let grad = Matrix::new(grad, rows, self.outputs);
         let columns = grown(&mut scratch.columns, rows * depth);
-        self.lay_out(tile, input, columns);
+        self.lay_out(tile, input, columns, depth);
         multiply(grad.transposed(), Matrix::new(columns, rows, depth), weight_grad, add);
         if !into.is_empty() {
             multiply(grad, Matrix::new(weight, self.outputs, depth), columns, false);

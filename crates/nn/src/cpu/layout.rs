@@ -14,6 +14,21 @@ pub fn channel_last(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     moved
 }
 
+/// Reorders `(outputs, inputs, kernel, kernel)` to `(inputs, kernel, kernel, outputs)`, with the lines and the columns of the
+/// kernel in reverse order: the weights of the convolution that gives the gradient of the input.
+pub fn turned(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
+    let area = kernel * kernel;
+    let (row, outputs) = (area * inputs, weight.len() / (area * inputs));
+    let mut moved = vec![0.0; weight.len()];
+    moved.par_chunks_mut(area * outputs).enumerate().for_each(|(input, to)| {
+        for (place, to) in to.chunks_exact_mut(outputs).enumerate() {
+            let from = weight[input * area + area - 1 - place..].iter().step_by(row);
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        }
+    });
+    moved
+}
+
 /// The inverse of [`channel_last`].
 pub fn channel_first(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     let (area, mut moved) = (kernel * kernel, vec![0.0; weight.len()]);

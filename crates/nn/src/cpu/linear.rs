@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::gemm::{Matrix, multiply};
 
 /// The number of features in a block.
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 
 /// The shape of a fully connected layer and a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,7 +59,7 @@ impl LinearShape {
 
 /// Makes a matrix `(rows, columns)` from blocks of columns, computed in parallel by
 /// `fill(first column, columns, block)`.
-fn by_blocks(rows: usize, columns: usize, fill: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
+pub(super) fn by_blocks(rows: usize, columns: usize, fill: impl Fn(usize, usize, &mut [f32]) + Sync) -> Vec<f32> {
     let block = |start: usize| {
         let count = BLOCK.min(columns - start);
         let mut block = vec![0.0; rows * count];

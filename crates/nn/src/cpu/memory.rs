@@ -9,6 +9,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::element::Element;
+
 /// Makes a vector of `len` elements whose chunks are filled in parallel. `fill(number, chunk, extra)`
 /// receives a chunk of zeros and the element of `extras` with the chunk's number. Returns the vector and the
 /// results of `fill`, in order.
@@ -17,20 +19,20 @@ use rayon::prelude::*;
 ///
 /// # Panics
 /// If there are fewer extras than chunks.
-pub fn by_chunks<E: Send, T: Send>(
+pub fn by_chunks<V: Element, E: Send, T: Send>(
     len: usize,
     chunk: usize,
     extras: Vec<E>,
-    fill: impl Fn(usize, &mut [f32], E) -> T + Sync,
-) -> (Vec<f32>, Vec<T>) {
+    fill: impl Fn(usize, &mut [V], E) -> T + Sync,
+) -> (Vec<V>, Vec<T>) {
     let mut values = Vec::with_capacity(len);
     let chunk = chunk.max(1);
     assert!(extras.len() >= len.div_ceil(chunk));
     let chunks = values.spare_capacity_mut()[..len].par_chunks_mut(chunk);
     let done = chunks.zip(extras).enumerate().map(|(number, (chunk, extra))| {
-        chunk.fill(MaybeUninit::new(0.0));
-        // SAFETY: every element has just been written, and `MaybeUninit<f32>` is laid out as `f32`.
-        let chunk = unsafe { &mut *(std::ptr::from_mut(chunk) as *mut [f32]) };
+        chunk.fill(MaybeUninit::new(V::default()));
+        // SAFETY: every element has just been written, and `MaybeUninit<V>` is laid out as `V`.
+        let chunk = unsafe { &mut *(std::ptr::from_mut(chunk) as *mut [V]) };
         fill(number, chunk, extra)
     });
     let done = done.collect();

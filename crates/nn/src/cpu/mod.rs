@@ -6,10 +6,13 @@
 //! results are therefore bitwise independent of the number of threads. This module knows nothing of tensors, tapes or
 //! the names of parameters.
 
+pub mod bf16;
 #[forbid(unsafe_code)]
 pub mod conv;
 #[forbid(unsafe_code)]
 pub mod conv_shape;
+#[forbid(unsafe_code)]
+pub mod element;
 #[forbid(unsafe_code)]
 pub mod epilogue;
 #[allow(unsafe_code, reason = "hands slices to the kernels of the crate gemm")]
@@ -27,9 +30,11 @@ pub mod norm;
 #[forbid(unsafe_code)]
 pub mod pooling;
 #[forbid(unsafe_code)]
+pub mod products;
+#[forbid(unsafe_code)]
 mod scratch;
 #[allow(unsafe_code, reason = "runs loops compiled for AVX-512 and AVX2")]
-mod vector;
+pub(crate) mod vector;
 #[forbid(unsafe_code)]
 mod winograd;
 #[forbid(unsafe_code)]

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::CHUNKS;
+use super::element::Element;
 use super::epilogue::{self, Epilogue};
 use super::memory::by_chunks;
 use super::vector::{LANES, Lanes, widest};
@@ -37,9 +38,9 @@ pub struct Statistics {
 }
 
 /// The result of a forward pass.
-pub struct Output {
+pub struct Output<T> {
     /// The values after the epilogue, `(images, lines, columns, channels)`.
-    pub values: Vec<f32>,
+    pub values: Vec<T>,
     /// The index of each value in its pooling window; empty without pooling.
     pub choice: Vec<u8>,
     /// The statistics of the batch.
@@ -47,9 +48,9 @@ pub struct Output {
 }
 
 /// The gradients of a batch norm.
-pub struct Gradients {
+pub struct Gradients<T> {
     /// The gradient of the input, in the shape of the input.
-    pub input: Vec<f32>,
+    pub input: Vec<T>,
     /// The gradient of the scale, `(channels)`.
     pub weight: Vec<f32>,
     /// The gradient of the shift, `(channels)`.
@@ -84,10 +85,10 @@ impl NormShape {
         (self.images.div_ceil(CHUNKS) * self.image_in()).max(1)
     }
 
-    fn statistics(&self, input: &[f32]) -> Statistics {
+    fn statistics<T: Element>(&self, input: &[T]) -> Statistics {
         // differences from a value of the batch are squared, which avoids cancellation if the mean is large
         let shift = &input[..self.channels];
-        let part = |chunk: &[f32]| {
+        let part = |chunk: &[T]| {
             let mut sums = Sums::new(self.channels);
             for line in chunk.chunks(self.width * self.channels) {
                 sums.add(
@@ -106,12 +107,12 @@ impl NormShape {
         let count = self.count() as f64;
         let shifted: Vec<f64> = sums.first.iter().map(|sum| sum / count).collect();
         let variance = sums.second.iter().zip(&shifted).map(|(sum, mean)| (sum / count - mean * mean).max(0.0));
-        let mean = shifted.iter().zip(input).map(|(mean, shift)| mean + f64::from(*shift));
+        let mean = shifted.iter().zip(input).map(|(mean, shift)| mean + f64::from(shift.widen()));
         Statistics { mean: mean.collect(), variance: variance.collect() }
     }
 
     /// Computes the output for `input` `(images, height, width, channels)`, `weight` and `bias` `(channels)`.
-    pub fn forward(&self, input: &[f32], weight: &[f32], bias: &[f32]) -> Output {
+    pub fn forward<T: Element>(&self, input: &[T], weight: &[f32], bias: &[f32]) -> Output<T> {
         assert_eq!(input.len(), self.images * self.image_in());
         let statistics = self.statistics(input);
         // the mean is subtracted first: a single factor and summand would round values near 0 more, and flip their ReLU
@@ -125,14 +126,14 @@ impl NormShape {
         let (values, _) = by_chunks(self.images * image_out, image_out, choices, |image, values, choice| {
             let input = &input[image * self.image_in()..][..self.image_in()];
             match self.epilogue {
-                Epilogue::Identity => apply::<false>(input, [&mean, &scale, bias], values),
-                Epilogue::Relu => apply::<true>(input, [&mean, &scale, bias], values),
+                Epilogue::Identity => apply::<false, _, _>(input, [&mean, &scale, bias], values),
+                Epilogue::Relu => apply::<true, _, _>(input, [&mean, &scale, bias], values),
                 Epilogue::ReluPool => LINES.with_borrow_mut(|lines| {
                     let (line, out_line) = (self.width * self.channels, self.width / 2 * self.channels);
                     lines.resize(2 * line, 0.0);
                     let outs = values.chunks_exact_mut(out_line.max(1)).zip(choice.chunks_exact_mut(out_line.max(1)));
                     for (input, (values, choice)) in input.chunks_exact(2 * line).zip(outs) {
-                        apply::<false>(input, [&mean, &scale, bias], lines);
+                        apply::<false, _, _>(input, [&mean, &scale, bias], lines);
                         epilogue::pool(lines, self.width, self.channels, values, choice);
                     }
                 }),
@@ -143,7 +144,7 @@ impl NormShape {
 
     /// Adds the gradient of an image before the epilogue, and its product with `input - mean`, to the sums. The
     /// gradient is not stored: computing it twice costs less than a pass through memory.
-    fn add_products(&self, [input, values, grad]: [&[f32]; 3], choice: &[u8], mean: &[f32], sums: &mut Sums) {
+    fn add_products<T: Element>(&self, [input, values, grad]: [&[T]; 3], choice: &[u8], mean: &[f32], sums: &mut Sums) {
         let channels = self.channels;
         let line = self.width * channels;
         if self.epilogue == Epilogue::ReluPool {
@@ -188,12 +189,19 @@ impl NormShape {
 
     /// Computes the gradients from the operands and the result of the forward pass and the
     /// gradient `grad` of the result.
-    pub fn backward(&self, input: &[f32], weight: &[f32], output: &Output, values: &[f32], grad: &[f32]) -> Gradients {
+    pub fn backward<T: Element>(
+        &self,
+        input: &[T],
+        weight: &[f32],
+        output: &Output<T>,
+        values: &[T],
+        grad: &[T],
+    ) -> Gradients<T> {
         let (image_in, image_out, channels) = (self.image_in(), self.image_out(), self.channels);
         let mean: Vec<f32> = output.statistics.mean.iter().map(|mean| *mean as f32).collect();
         let of_image = |image: usize| {
             let (from, to) = (image * image_in, image * image_out);
-            let choice = if output.choice.is_empty() { &[] } else { &output.choice[to..to + image_out] };
+            let choice = if output.choice.is_empty() { &[][..] } else { &output.choice[to..to + image_out] };
             ([&input[from..from + image_in], &values[to..to + image_out], &grad[to..to + image_out]], choice)
         };
         let chunk = self.images.div_ceil(CHUNKS).max(1);
@@ -235,7 +243,7 @@ impl NormShape {
 }
 
 /// Computes `(from - mean) * scale + bias`, followed by ReLU if `RELU` is true.
-fn apply<const RELU: bool>(from: &[f32], [mean, scale, bias]: [&[f32]; 3], to: &mut [f32]) {
+fn apply<const RELU: bool, F: Element, T: Element>(from: &[F], [mean, scale, bias]: [&[f32]; 3], to: &mut [T]) {
     let channels = mean.len();
     let (scale, bias) = (&scale[..channels], &bias[..channels]);
     widest(
@@ -243,8 +251,8 @@ fn apply<const RELU: bool>(from: &[f32], [mean, scale, bias]: [&[f32]; 3], to: &
         || {
             for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(channels)) {
                 for c in 0..channels {
-                    let value = (from[c] - mean[c]) * scale[c] + bias[c];
-                    to[c] = if RELU && value < 0.0 { 0.0 } else { value };
+                    let value = (from[c].widen() - mean[c]) * scale[c] + bias[c];
+                    to[c] = T::narrow(if RELU && value < 0.0 { 0.0 } else { value });
                 }
             }
         },
@@ -252,7 +260,7 @@ fn apply<const RELU: bool>(from: &[f32], [mean, scale, bias]: [&[f32]; 3], to: &
 }
 
 /// Replaces `grad` by `factor * grad + slope * (input - mean) + offset`.
-fn spread(input: &[f32], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut [f32]) {
+fn spread<T: Element>(input: &[T], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut [T]) {
     let channels = mean.len();
     let (factor, slope, offset) = (&factor[..channels], &slope[..channels], &offset[..channels]);
     widest(
@@ -260,7 +268,8 @@ fn spread(input: &[f32], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut 
         || {
             for (grad, input) in grad.chunks_exact_mut(channels).zip(input.chunks_exact(channels)) {
                 for c in 0..channels {
-                    grad[c] = factor[c] * grad[c] + (slope[c] * (input[c] - mean[c]) + offset[c]);
+                    let shifted = slope[c] * (input[c].widen() - mean[c]) + offset[c];
+                    grad[c] = T::narrow(factor[c] * grad[c].widen() + shifted);
                 }
             }
         },

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::element::Element;
 use super::memory::by_chunks;
 
 /// The shape of features on channels-last images, whose lines are joined.
@@ -126,9 +127,9 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Cuts `count` windows side by side out of each image `(height, width)`: see `ops::windows`.
-pub fn windows(input: &[f32], [height, width]: [usize; 2], count: usize, margin: usize) -> Vec<f32> {
+pub fn windows<T: Element>(input: &[T], [height, width]: [usize; 2], count: usize, margin: usize) -> Vec<T> {
     let across = width / count + 2 * margin;
-    let mut values = vec![0.0; input.len() / (height * width).max(1) * count * height * across];
+    let mut values = vec![T::default(); input.len() / (height * width).max(1) * count * height * across];
     let images = values.par_chunks_mut((count * height * across).max(1)).zip(input.par_chunks((height * width).max(1)));
     images.for_each(|(windows, image)| {
         for (number, window) in windows.chunks_exact_mut(height * across).enumerate() {

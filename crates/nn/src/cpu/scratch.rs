@@ -1,5 +1,7 @@
 //! The buffers in which a thread lays out and transforms its tiles.
 
+use super::element::Element;
+
 /// The buffers that a thread keeps from tile to tile. Their contents are unspecified.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -11,9 +13,9 @@ pub(super) struct Scratch {
 }
 
 /// The first `len` elements of a buffer, which grows if necessary. Their contents are unspecified.
-pub(super) fn grown(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(super) fn grown<T: Element>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
-        buffer.resize(len, 0.0);
+        buffer.resize(len, T::default());
     }
     &mut buffer[..len]
 }

@@ -2,6 +2,8 @@
 
 use std::ops::{Add, Mul, Sub};
 
+use super::element::Element;
+
 /// Calls `work` in a copy compiled for AVX-512 or AVX2 if the processor supports it. Functions that `work` calls must
 /// be inlined into it; otherwise they remain compiled for the baseline processor. No copy contracts a product and a sum
 /// into a fused multiply-add, so all copies give the same bits.
@@ -46,8 +48,9 @@ impl Lanes {
 
     /// The first elements of a slice.
     #[inline(always)]
-    pub fn load(from: &[f32]) -> Lanes {
-        Lanes(from[..LANES].try_into().expect("as many as asked for"))
+    pub fn load<T: Element>(from: &[T]) -> Lanes {
+        let from: &[T; LANES] = from[..LANES].try_into().expect("as many as asked for");
+        Lanes(from.map(T::widen))
     }
 
     /// Writes the lanes to the first elements of a slice.
@@ -60,12 +63,12 @@ impl Lanes {
 impl Lanes {
     /// At most `count` elements of a slice from `start` on, followed by zeros.
     #[inline(always)]
-    pub fn some(from: &[f32], start: usize, count: usize) -> Lanes {
+    pub fn some<T: Element>(from: &[T], start: usize, count: usize) -> Lanes {
         if count >= LANES {
             return Lanes::load(&from[start..]);
         }
         let mut lanes = Lanes::ZERO;
-        lanes.0[..count].copy_from_slice(&from[start..start + count]);
+        lanes.0[..count].iter_mut().zip(&from[start..start + count]).for_each(|(lane, value)| *lane = value.widen());
         lanes
     }
 

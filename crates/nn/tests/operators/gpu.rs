@@ -160,7 +160,7 @@ fn the_small_operators_on_the_gpu_are_the_cpus() {
             (eighths("bias", &[outputs]), Kind::Vector),
         ];
         let what = format!("linear layer, {rows} rows of {inputs} to {outputs}");
-        agree(&what, false, &operands, &|at, o| ops::linear(at, &o[0], &o[1], &o[2]).unwrap());
+        agree(&what, false, &operands, &|at, o| ops::linear(at, &o[0], &o[1], &o[2], o[0].dtype()).unwrap());
     }
     agree("every third row", false, &[activations("rows", &[6, 5])], &|at, o| ops::every(at, &o[0], 1, 3).unwrap());
     for shape in [[3, 4, 5, 8], [2, 3, 3, 7]] {
@@ -226,7 +226,7 @@ fn gradients_on_the_gpu_are_finite_differences() {
             (bias, vec![outputs], Kind::Vector),
         ];
         gradients_of(&session, operands, (factors, &[rows, outputs]), &|at, o| {
-            ops::linear(at, &o[0], &o[1], &o[2]).unwrap()
+            ops::linear(at, &o[0], &o[1], &o[2], o[0].dtype()).unwrap()
         })
     });
 }

@@ -261,7 +261,7 @@ fn the_gradient_of_dropout_is_its_finite_difference() {
     let layer = Dropout::new(&mut Store::new(0), "fc", 0.5);
     let drop = |tape: &Tape, x: &Value| layer.forward(x, Mode::Train { seed: 3, step: 5, tape }).unwrap();
     // an input of ones shows which elements are dropped, which does not depend on the input
-    let ones = Value::constant(tensor(vec![1.0; rows * columns], &[rows, columns]).unwrap());
+    let ones = Value::constant(tensor(vec![1.0f32; rows * columns], &[rows, columns]).unwrap());
     let kept = wide(&Floats::of(&drop(&Tape::new(0), &ones)).unwrap());
     assert!(kept.contains(&0.0) && kept.contains(&2.0));
     let gradient = on_the_tape(&input, &[rows, columns], &factors, drop);

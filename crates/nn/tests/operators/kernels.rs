@@ -44,7 +44,7 @@ pub fn products(conv: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-fn shapes() -> impl Iterator<Item = ConvShape> {
+pub fn shapes() -> impl Iterator<Item = ConvShape> {
     // images, height, width, inputs, outputs, kernel, stride, padding
     [
         [1, 7, 7, 1, 3, 5, 1, 0],

@@ -9,6 +9,7 @@
     reason = "a test that panics has failed, as it should"
 )]
 
+mod bf16;
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "the tests of the GPU compare numbers by it"))]
 mod compare;
 #[cfg(feature = "cuda")]

@@ -1,0 +1,344 @@
+//! Convolution whose operands are bfloat16. All sums are f32.
+//!
+//! The input of a tile is copied once, with its padding. A row of the left operand is the input under the kernel at one
+//! position: it consists of a run of neighbouring elements for each line of the kernel, and is read where it lies. The depth of the
+//! weight's gradient is made of the positions, of which neighbours are paired. The gradient of the input is the convolution of the
+//! gradient with the turned kernel, or, if the stride is not 1, the sum of a product's rows.
+
+use std::cell::RefCell;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::kernel::{Operands, PANEL, Start};
+use super::pack::{self, Panels, SLACK, interleave};
+use crate::cpu::conv::{Gradients, Output, add_rows};
+use crate::cpu::conv_shape::{ConvShape, Method, Tile};
+use crate::cpu::epilogue::{self, Epilogue};
+use crate::cpu::memory::by_chunks;
+use crate::cpu::scratch::grown;
+use crate::cpu::{CHUNKS, layout, sum_in_order};
+
+/// The buffers that a thread keeps from tile to tile. Their contents are unspecified.
+#[derive(Default)]
+struct Scratch {
+    source: Vec<bf16>,
+    pairs: Vec<bf16>,
+    grads: Vec<bf16>,
+    before: Vec<bf16>,
+    sums: Vec<f32>,
+    image: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// How the input of a tile lies in memory, in elements.
+struct Source {
+    /// The number of elements of a run: what a line of the kernel covers, filled up to an even number.
+    run: usize,
+    /// The distance of two lines of the input, which is that of two runs of a row.
+    input_line: usize,
+    /// The distance of two neighbouring positions of the output.
+    step: usize,
+    /// The distance of two lines of the output.
+    line: usize,
+    /// The distance of two images.
+    image: usize,
+}
+
+impl Source {
+    fn new(shape: &ConvShape, lines: usize) -> Source {
+        let channels = wide(shape.inputs);
+        let input_line = (shape.width + 2 * shape.padding) * channels;
+        Source {
+            run: (shape.kernel * channels).next_multiple_of(2),
+            input_line,
+            step: shape.stride * channels,
+            line: shape.stride * input_line,
+            image: ((lines - 1) * shape.stride + shape.kernel) * input_line,
+        }
+    }
+
+    /// The start of every line of a tile.
+    fn lines<'a>(&'a self, tile: &'a Tile) -> impl Iterator<Item = usize> + 'a {
+        (0..tile.images).flat_map(move |image| (0..tile.lines).map(move |line| image * self.image + line * self.line))
+    }
+
+    /// The start of every position of a tile.
+    fn positions(&self, tile: &Tile, columns: usize) -> Vec<u32> {
+        self.lines(tile).flat_map(|line| (0..columns).map(move |x| (line + x * self.step) as u32)).collect()
+    }
+}
+
+/// The number of channels that are stored for each pixel. A single channel needs no other, since a run then has zeros at its end
+/// in the weights.
+fn wide(channels: usize) -> usize {
+    if channels == 1 { 1 } else { channels.next_multiple_of(2) }
+}
+
+/// Copies the input of a tile, with its padding. Zeros follow it: those of a position, and what the last run may read.
+fn lay_out(shape: &ConvShape, tile: &Tile, input: &[bf16], into: &mut Vec<bf16>) -> Source {
+    let source = Source::new(shape, tile.lines);
+    into.clear();
+    into.resize(tile.images * source.image + source.step + 1, bf16::ZERO);
+    let (channels, wide) = (shape.inputs, wide(shape.inputs));
+    for image in 0..tile.images {
+        let from = &input[(tile.image + image) * shape.image_in()..][..shape.image_in()];
+        let into = &mut into[image * source.image..][..source.image];
+        for (number, line) in into.chunks_exact_mut(source.input_line).enumerate() {
+            let y = (tile.line * shape.stride + number).checked_sub(shape.padding).filter(|y| *y < shape.height);
+            let Some(y) = y else { continue };
+            let from = &from[y * shape.width * channels..][..shape.width * channels];
+            let line = &mut line[shape.padding * wide..][..shape.width * wide];
+            if wide == channels {
+                line.copy_from_slice(from);
+            } else {
+                let pixels = line.chunks_exact_mut(wide).zip(from.chunks_exact(channels));
+                pixels.for_each(|(to, from)| to[..channels].copy_from_slice(from));
+            }
+        }
+    }
+    source
+}
+
+/// Packs weights `(outputs, kernel, kernel, inputs)` for rows of runs.
+fn panels(shape: &ConvShape, weight: &[f32]) -> Panels {
+    let part = if shape.inputs == 1 { shape.kernel } else { shape.inputs };
+    pack::columns(weight, shape.depth(), part)
+}
+
+/// Computes the outputs of a tile before the epilogue from its input.
+fn product(shape: &ConvShape, tile: &Tile, input: (&[bf16], &Source), weight: &Panels, start: Start, into: &mut [f32]) {
+    let (values, source) = input;
+    let half = source.run / 2;
+    let place = |pair: usize| [pair / half * source.input_line + 2 * (pair % half), 2 * PANEL * pair];
+    let pairs: Vec<[u32; 2]> = (0..shape.kernel * half).map(|pair| place(pair).map(|at| at as u32)).collect();
+    let operands = Operands {
+        a: values,
+        rows: &source.positions(tile, shape.columns()),
+        b: &weight.values,
+        panel: weight.panel,
+        pairs: &pairs,
+    };
+    operands.multiply(shape.outputs, start, into, shape.outputs);
+}
+
+/// Computes the output for `input` `(images, height, width, inputs)`: see [`ConvShape::forward`].
+pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
+    let (image_in, image_out) = (shape.image_in(), shape.image_out());
+    assert_eq!(input.len(), shape.images * image_in);
+    let by_output = layout::channel_last(weight, shape.kernel, shape.inputs);
+    let weight = panels(shape, &by_output);
+    let pooled = shape.epilogue == Epilogue::ReluPool;
+    let mut choice = vec![0; if pooled { shape.images * image_out } else { 0 }];
+    let unit = shape.unit_by(Method::Im2col);
+    let mut choices: Vec<&mut [u8]> = choice.chunks_mut((unit * image_out).max(1)).collect();
+    choices.resize_with(shape.images.div_ceil(unit), Default::default);
+    let (values, _) = by_chunks(shape.images * image_out, unit * image_out, choices, |chunk, values, choice| {
+        let input = &input[chunk * unit * image_in..];
+        SCRATCH.with_borrow_mut(|Scratch { source: values_in, sums, .. }| {
+            for tile in shape.tiles_by(Method::Im2col, values.len() / image_out) {
+                let source = lay_out(shape, &tile, input, values_in);
+                let len = tile.images * tile.lines * shape.columns() * shape.outputs;
+                let sums = grown(sums, len);
+                product(shape, &tile, (values_in, &source), &weight, bias.map_or(Start::Zero, Start::Bias), sums);
+                let written = shape.written(&tile);
+                let values = &mut values[written.clone()];
+                match shape.epilogue {
+                    Epilogue::Identity => pack::narrow(sums, values),
+                    Epilogue::Relu => {
+                        epilogue::relu(sums);
+                        pack::narrow(sums, values);
+                    }
+                    Epilogue::ReluPool => {
+                        let (image, out) = (len / tile.images, (written.len() / tile.images).max(1));
+                        let outs = values.chunks_exact_mut(out).zip(choice[written].chunks_exact_mut(out));
+                        for (sums, (values, choice)) in sums.chunks_exact(image).zip(outs) {
+                            epilogue::pool(sums, shape.columns(), shape.outputs, values, choice);
+                        }
+                    }
+                }
+            }
+        });
+    });
+    Output { values, choice }
+}
+
+/// Adds the gradient of the weight of a tile to `into`, `(kernel, kernel, inputs, outputs)`.
+fn add_weight_gradient(
+    shape: &ConvShape,
+    tile: &Tile,
+    input: &[bf16],
+    grad: &[bf16],
+    [values, pairs, grads]: [&mut Vec<bf16>; 3],
+    into: &mut [f32],
+) {
+    let source = lay_out(shape, tile, input, values);
+    let (columns, outputs) = (shape.columns(), shape.outputs);
+    // every element beside that of the next position
+    pairs.resize(2 * values.len(), bf16::ZERO);
+    interleave(values, &values[source.step..], pairs);
+    let half = columns.div_ceil(2);
+    grads.clear();
+    grads.resize(tile.images * tile.lines * half * 2 * outputs + SLACK, bf16::ZERO);
+    let zeros = vec![bf16::ZERO; outputs];
+    for (line, to) in grad.chunks_exact(columns * outputs).zip(grads.chunks_exact_mut(half * 2 * outputs)) {
+        for (two, to) in line.chunks(2 * outputs).zip(to.chunks_exact_mut(2 * outputs)) {
+            let (upper, lower) = two.split_at(outputs);
+            interleave(upper, if lower.is_empty() { &zeros } else { lower }, to);
+        }
+    }
+    let channels = wide(shape.inputs);
+    let rows = (0..shape.depth()).map(|row| {
+        let (place, channel) = (row / shape.inputs, row % shape.inputs);
+        2 * (place / shape.kernel * source.input_line + place % shape.kernel * channels + channel) as u32
+    });
+    let starts = source.lines(tile).flat_map(|line| (0..half).map(move |pair| 2 * (line + 2 * pair * source.step)));
+    let depth = starts.enumerate().map(|(number, start)| [start as u32, (number * 2 * outputs) as u32]);
+    let operands = Operands {
+        a: pairs,
+        rows: &rows.collect::<Vec<u32>>(),
+        b: grads,
+        panel: 2 * PANEL,
+        pairs: &depth.collect::<Vec<[u32; 2]>>(),
+    };
+    operands.multiply(outputs, Start::Result, into, outputs);
+}
+
+/// How the gradient of the input is computed.
+enum ToInput {
+    /// It is not wanted.
+    Not,
+    /// By the convolution with this shape and these weights.
+    Convolution(ConvShape, Panels),
+    /// By a product with these weights, whose rows are added where they overlap.
+    Rows(Panels),
+}
+
+impl ToInput {
+    fn new(shape: &ConvShape, weight: &[f32]) -> ToInput {
+        let ConvShape { inputs, outputs, kernel, stride, padding, .. } = *shape;
+        if stride != 1 || padding >= kernel {
+            return ToInput::Rows(pack::rows(&layout::channel_last(weight, kernel, inputs), shape.depth()));
+        }
+        let turned = ConvShape {
+            height: shape.lines(),
+            width: shape.columns(),
+            inputs: outputs,
+            outputs: inputs,
+            padding: kernel - 1 - padding,
+            epilogue: Epilogue::Identity,
+            ..*shape
+        };
+        let by_input = layout::turned(weight, kernel, inputs);
+        ToInput::Convolution(turned, panels(&turned, &by_input))
+    }
+
+    /// Writes the gradient of the input of some images.
+    fn run(&self, shape: &ConvShape, images: usize, grad: &[bf16], scratch: &mut Scratch, into: &mut [bf16]) {
+        let Scratch { source: values, sums, image, grads, .. } = scratch;
+        match self {
+            ToInput::Not => {}
+            ToInput::Convolution(turned, weight) => {
+                for tile in turned.tiles_by(Method::Im2col, images) {
+                    let source = lay_out(turned, &tile, grad, values);
+                    let written = turned.written(&tile);
+                    let sums = grown(sums, written.len());
+                    product(turned, &tile, (values, &source), weight, Start::Zero, sums);
+                    pack::narrow(sums, &mut into[written]);
+                }
+            }
+            ToInput::Rows(weight) => {
+                let outputs = shape.outputs;
+                let even = outputs.next_multiple_of(2);
+                let image = grown(image, into.len());
+                image.fill(0.0);
+                for tile in shape.tiles_by(Method::Im2col, images) {
+                    let (rows, positions) = (tile.lines * shape.columns(), shape.lines() * shape.columns());
+                    let first = tile.image * positions + tile.line * shape.columns();
+                    let grad = &grad[first * outputs..][..tile.images * rows * outputs];
+                    grads.clear();
+                    grads.resize(tile.images * rows * even, bf16::ZERO);
+                    let all = grads.chunks_exact_mut(even).zip(grad.chunks_exact(outputs));
+                    all.for_each(|(to, from)| to[..outputs].copy_from_slice(from));
+                    let rows: Vec<u32> = (0..tile.images * rows).map(|row| (row * even) as u32).collect();
+                    let pairs = pack::pairs(even / 2);
+                    let operands =
+                        Operands { a: grads, rows: &rows, b: &weight.values, panel: weight.panel, pairs: &pairs };
+                    let sums = grown(sums, rows.len() * shape.depth());
+                    operands.multiply(shape.depth(), Start::Zero, sums, shape.depth());
+                    shape.add_back(&tile, sums, image);
+                }
+                pack::narrow(image, into);
+            }
+        }
+    }
+}
+
+/// Computes the gradients: see [`ConvShape::backward`].
+pub fn backward(
+    shape: &ConvShape,
+    input: &[bf16],
+    weight: &[f32],
+    output: &[bf16],
+    choice: &[u8],
+    grad: &[bf16],
+    want_input: bool,
+) -> Gradients<bf16> {
+    let (image_in, image_out, outputs) = (shape.image_in(), shape.image_out(), shape.outputs);
+    assert_eq!(output.len(), shape.images * image_out);
+    assert_eq!(grad.len(), output.len());
+    let to_input = if want_input { ToInput::new(shape, weight) } else { ToInput::Not };
+    let unit = shape.unit_by(Method::Im2col);
+    let chunk = shape.images.div_ceil(CHUNKS).max(unit);
+    let chunks = shape.images.div_ceil(chunk);
+    let part_of = |index: usize, input_grad: &mut [bf16]| {
+        let images = chunk.min(shape.images - index * chunk);
+        let (mut weight_grad, mut bias_grad) = (vec![0.0; weight.len()], vec![0.0f64; outputs]);
+        SCRATCH.with_borrow_mut(|scratch| {
+            for first in (0..images).step_by(unit) {
+                let count = unit.min(images - first);
+                let image = index * chunk + first;
+                let part = image * image_out..(image + count) * image_out;
+                let mut before = std::mem::take(&mut scratch.before);
+                let rows = match shape.epilogue {
+                    Epilogue::Identity => &grad[part],
+                    _ => {
+                        let whole = Tile { image: 0, images: count, line: 0, lines: shape.lines() };
+                        let choice = if choice.is_empty() { choice } else { &choice[part.clone()] };
+                        let before = grown(&mut before, count * shape.lines() * shape.columns() * outputs);
+                        shape.before(&whole, [&output[part.clone()], &grad[part]], choice, before);
+                        before
+                    }
+                };
+                add_rows(rows, &mut bias_grad);
+                let input = &input[image * image_in..];
+                let positions = shape.lines() * shape.columns() * outputs;
+                for tile in shape.tiles_by(Method::Im2col, count) {
+                    let from = tile.image * positions + tile.line * shape.columns() * outputs;
+                    let rows = &rows[from..][..tile.images * tile.lines * shape.columns() * outputs];
+                    let buffers = [&mut scratch.source, &mut scratch.pairs, &mut scratch.grads];
+                    add_weight_gradient(shape, &tile, input, rows, buffers, &mut weight_grad);
+                }
+                let into = input_grad.get_mut(first * image_in..(first + count) * image_in).unwrap_or_default();
+                to_input.run(shape, count, rows, scratch, into);
+                scratch.before = before;
+            }
+        });
+        (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
+    };
+    let (input_grad, parts) = if want_input {
+        by_chunks(input.len(), chunk * image_in, vec![(); chunks], |index, into, ()| part_of(index, into))
+    } else {
+        (Vec::new(), (0..chunks).into_par_iter().map(|index| part_of(index, &mut [])).collect())
+    };
+    let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
+    let by_output = layout::transposed(&sum_in_order(&weights), outputs);
+    Gradients {
+        weight: layout::channel_first(&by_output, shape.kernel, shape.inputs),
+        bias: sum_in_order(&biases),
+        input: want_input.then_some(input_grad),
+    }
+}

@@ -1,0 +1,10 @@
+//! Products whose factors are bfloat16 and whose sums are f32.
+
+#[forbid(unsafe_code)]
+pub mod conv;
+#[allow(unsafe_code, reason = "loads and instructions of AVX512-BF16, on offsets that are checked")]
+pub mod kernel;
+#[forbid(unsafe_code)]
+pub mod linear;
+#[forbid(unsafe_code)]
+mod pack;
