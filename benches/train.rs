@@ -21,8 +21,8 @@ use multidigit::networks::{Model, Shape};
 use multidigit::train::Config;
 use multidigit::train::learner::Learner;
 use multidigit::train::loader::Batch;
-use multidigit_nn::Mode;
 use multidigit_nn::cpu::memory;
+use multidigit_nn::{Mode, Precision};
 
 const BATCH: usize = 64;
 const EVALUATION_BATCH: usize = 500;
@@ -34,9 +34,14 @@ fn input(images: usize) -> Tensor {
 
 fn bench(c: &mut Criterion) {
     memory::keep_freed(); // as in the stages
-    for model in Model::ALL {
+    let precisions = [(Precision::F32, ""), (Precision::Bf16, "-bf16")].into_iter();
+    let precisions = precisions.filter(|(precision, _)| precision.on_cpu().is_some());
+    for (model, (precision, suffix)) in
+        Model::ALL.into_iter().flat_map(|model| precisions.clone().map(move |p| (model, p)))
+    {
         let shape = Shape::new(model, 2, [64, 64]);
-        let config = Config { model, ..Config::default() };
+        let config = Config { model, precision, ..Config::default() };
+        let name = format!("{model}{suffix}");
         let mut learner = Learner::new(&config, shape).expect("64x64 suits every network");
         let batch = Batch { input: input(BATCH), targets: (0..2 * BATCH).map(|i| (i % 10) as u8).collect() };
         let mut number = 0;
@@ -47,7 +52,7 @@ fn bench(c: &mut Criterion) {
             number += 1;
         };
         let mut cold = true;
-        group.bench_function(model.to_string(), |b| {
+        group.bench_function(&name, |b| {
             if std::mem::take(&mut cold) {
                 train();
             }
@@ -63,7 +68,7 @@ fn bench(c: &mut Criterion) {
             .throughput(Throughput::Elements(EVALUATION_BATCH as u64));
         let evaluate = || learner.network.forward(&batch, Mode::Eval).expect("it did before");
         let mut cold = true;
-        group.bench_function(model.to_string(), |b| {
+        group.bench_function(&name, |b| {
             if std::mem::take(&mut cold) {
                 evaluate();
             }

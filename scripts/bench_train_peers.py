@@ -1,15 +1,16 @@
 """Runs PyTorch's training and evaluation beside this project's; prints images per second, peak memory and the ratios.
 
-    python3 scripts/bench_train_peers.py [--rounds N] [--threads N] [--seconds S] [--networks NAME ...] [--no-memory]
+    python3 scripts/bench_train_peers.py [--rounds N] [--threads N] [--seconds S] [--networks NAME ...] [--precision P] [--no-memory]
 
 Needs torch and the other packages of tests/readers/requirements.txt. The networks are those of
-python/multidigit/models.py, in float32, on fixed batches that stay in memory:
+python/multidigit/models.py, in float32 or, with `--precision bf16`, in bfloat16, on fixed batches that stay in memory:
 
     training step   64 images, dropout on: zero_grad, forward, sum of the heads' cross entropies, backward, Adam (5e-4)
     evaluation      500 images, forward only, in eval mode and torch.inference_mode
     multidigit      criterion's benchmarks of these names (benches/train.rs), --quick: for S to 2 S seconds
     torch           as PyTorch does it unasked (NCHW), with weights and images in channels_last, and in channels_last
-                    with Adam(fused=True), for S seconds each
+                    with Adam(fused=True), for S seconds each; in bfloat16 under torch.autocast, channels_last also
+                    compiled by torch.compile
 
 Each is run once before it is timed. Rounds are interleaved, so that whatever else the machine does strikes all alike;
 the figure is the median over rounds.
@@ -45,16 +46,22 @@ LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last
 class Peer:
     """A network of PyTorch's, trained and evaluated in one memory layout."""
 
-    def __init__(self, kind, layout, fused=None):
+    def __init__(self, kind, layout, fused=None, precision="f32", compiled=False):
         torch.manual_seed(0)
         self.layout = LAYOUTS[layout]
         self.model = kind().to(memory_format=self.layout)
+        self.pass_through = torch.compile(self.model) if compiled else self.model
+        self.precision = precision
         self.adam = torch.optim.Adam(self.model.parameters(), lr=RATE, fused=fused)
+
+    def logits(self, images):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.pass_through(images.contiguous(memory_format=self.layout))
 
     def step(self, images, targets):
         self.model.train()
         self.adam.zero_grad()
-        logits = self.model(images.contiguous(memory_format=self.layout))
+        logits = self.logits(images)
         loss = sum(F.cross_entropy(head, target) for head, target in zip(logits, targets))
         loss.backward()
         self.adam.step()
@@ -62,7 +69,7 @@ class Peer:
     def evaluate(self, images):
         self.model.eval()
         with torch.inference_mode():
-            return self.model(images.contiguous(memory_format=self.layout))
+            return self.logits(images)
 
 
 def timed(work, images, seconds):
@@ -80,8 +87,12 @@ def compare(network, options):
     torch.manual_seed(1)
     batch, targets = torch.randn(BATCH, 1, 64, 64), torch.randint(0, 10, (2, BATCH))
     large = torch.randn(EVALUATION_BATCH, 1, 64, 64)
-    layouts = {f"torch, {layout}": Peer(kind, layout) for layout in LAYOUTS}
-    trained = {**layouts, "torch, channels_last, fused": Peer(kind, "channels_last", fused=True)}
+    how = {"precision": options.precision}
+    layouts = {f"torch, {layout}": Peer(kind, layout, **how) for layout in LAYOUTS}
+    if options.precision == "bf16":
+        layouts["torch, channels_last, compiled"] = Peer(kind, "channels_last", compiled=True, **how)
+    trained = {**layouts, "torch, channels_last, fused": Peer(kind, "channels_last", fused=True, **how)}
+    suffix = "" if options.precision == "f32" else f"-{options.precision}"
     work = {
         "training step": ({name: lambda peer=peer: peer.step(batch, targets) for name, peer in trained.items()}, BATCH),
         "evaluation": ({name: lambda peer=peer: peer.evaluate(large) for name, peer in layouts.items()}, len(large)),
@@ -92,7 +103,7 @@ def compare(network, options):
         for other in others.values():
             other()
         for _ in range(options.rounds):
-            rates["multidigit"].append(peers.benchmark("train", f"{what}/{network}", *flags, threads=options.threads))
+            rates["multidigit"].append(peers.benchmark("train", f"{what}/{network}{suffix}", *flags, threads=options.threads))
             for name, other in others.items():
                 rates[name].append(timed(other, images, options.seconds))
         print(f"{network}, {what}, batch {images}, {peers.load()}")
@@ -145,6 +156,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, metavar="S", help="time for each measurement")
     names = {"nargs": "*", "default": list(models.NETWORKS), "choices": models.NETWORKS, "metavar": "NAME"}
     parser.add_argument("--networks", **names, help="names of networks; without a name: the peak memory alone")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32", help="precision of products")
     parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
     parser.add_argument("--one-run", type=Path, help=argparse.SUPPRESS)  # the process whose memory is measured
     parser.add_argument("--layout", choices=LAYOUTS, help=argparse.SUPPRESS)
@@ -153,11 +165,11 @@ def main():
     if options.one_run:
         one_run(options.one_run, options.layout)
         return
-    print(f"torch {torch.__version__}, {options.threads} threads, float32, median of {options.rounds} rounds")
+    print(f"torch {torch.__version__}, {options.threads} threads, {options.precision}, median of {options.rounds} rounds")
     print(peers.machine(), flush=True)
     for network in options.networks:
         compare(network, options)
-    if not options.no_memory:
+    if not options.no_memory and options.precision == "f32":
         memory(options.threads)
 
 

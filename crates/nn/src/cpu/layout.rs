@@ -40,6 +40,22 @@ pub fn channel_first(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     moved
 }
 
+/// Reorders `(kernel, kernel, inputs, outputs)` to `(outputs, inputs, kernel, kernel)`, in blocks of outputs as wide as a cache line.
+pub fn outputs_first(weight: &[f32], kernel: usize, inputs: usize, outputs: usize) -> Vec<f32> {
+    const BLOCK: usize = 16;
+    let (area, row) = (kernel * kernel, kernel * kernel * inputs);
+    let mut moved = vec![0.0; weight.len()];
+    moved.par_chunks_mut(BLOCK * row).enumerate().for_each(|(block, to)| {
+        let count = to.len() / row;
+        for (number, from) in weight.chunks_exact(outputs).enumerate() {
+            let (place, input) = (number / inputs, number % inputs);
+            let from = &from[block * BLOCK..][..count];
+            from.iter().enumerate().for_each(|(i, value)| to[i * row + input * area + place] = *value);
+        }
+    });
+    moved
+}
+
 /// The transpose of a row-major matrix, computed in blocks as wide as a cache line.
 pub fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
     const BLOCK: usize = 16;

@@ -11,7 +11,7 @@ use super::element::Element;
 pub fn widest<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f") {
+        if has_avx512() {
             // SAFETY: the processor supports the target feature of the function, which has no other precondition.
             return unsafe { with_avx512(work) };
         }
@@ -23,8 +23,17 @@ pub fn widest<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
+/// Whether the processor has the parts of AVX-512 that all processors with it have had but Knights Landing.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn with_avx512<T>(work: impl FnOnce() -> T) -> T {
     work()
 }

@@ -11,7 +11,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{Operands, PANEL, Start};
-use super::pack::{self, Panels, SLACK, interleave};
+use super::pack::{self, Panels, interleave};
 use crate::cpu::conv::{Gradients, Output, add_rows};
 use crate::cpu::conv_shape::{ConvShape, Method, Tile};
 use crate::cpu::epilogue::{self, Epilogue};
@@ -29,6 +29,15 @@ struct Scratch {
     sums: Vec<f32>,
     image: Vec<f32>,
 }
+
+/// The number of channels whose products take as long as writing and adding a sum.
+const SUM_CHANNELS: usize = 12;
+
+/// The number of weights whose gradient stays in the cache.
+const CACHED: usize = 1 << 17;
+
+/// The number of sums of a product whose rows are added, which should stay in the cache.
+const ROW_SUMS: usize = 1 << 15;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -181,27 +190,22 @@ fn add_weight_gradient(
     pairs.resize(2 * values.len(), bf16::ZERO);
     interleave(values, &values[source.step..], pairs);
     let half = columns.div_ceil(2);
-    grads.clear();
-    grads.resize(tile.images * tile.lines * half * 2 * outputs + SLACK, bf16::ZERO);
-    let zeros = vec![bf16::ZERO; outputs];
-    for (line, to) in grad.chunks_exact(columns * outputs).zip(grads.chunks_exact_mut(half * 2 * outputs)) {
-        for (two, to) in line.chunks(2 * outputs).zip(to.chunks_exact_mut(2 * outputs)) {
-            let (upper, lower) = two.split_at(outputs);
-            interleave(upper, if lower.is_empty() { &zeros } else { lower }, to);
-        }
-    }
+    let panel = tile.images * tile.lines * half * 2 * PANEL;
+    grads.resize(outputs.div_ceil(PANEL) * panel, bf16::ZERO);
+    let twos = grad.chunks_exact(columns * outputs).flat_map(|line| line.chunks(2 * outputs));
+    pack::pairs_in_panels(twos, outputs, panel, grads);
     let channels = wide(shape.inputs);
     let rows = (0..shape.depth()).map(|row| {
         let (place, channel) = (row / shape.inputs, row % shape.inputs);
         2 * (place / shape.kernel * source.input_line + place % shape.kernel * channels + channel) as u32
     });
     let starts = source.lines(tile).flat_map(|line| (0..half).map(move |pair| 2 * (line + 2 * pair * source.step)));
-    let depth = starts.enumerate().map(|(number, start)| [start as u32, (number * 2 * outputs) as u32]);
+    let depth = starts.enumerate().map(|(number, start)| [start as u32, (number * 2 * PANEL) as u32]);
     let operands = Operands {
         a: pairs,
         rows: &rows.collect::<Vec<u32>>(),
         b: grads,
-        panel: 2 * PANEL,
+        panel,
         pairs: &depth.collect::<Vec<[u32; 2]>>(),
     };
     operands.multiply(outputs, Start::Result, into, outputs);
@@ -219,8 +223,11 @@ enum ToInput {
 
 impl ToInput {
     fn new(shape: &ConvShape, weight: &[f32]) -> ToInput {
-        let ConvShape { inputs, outputs, kernel, stride, padding, .. } = *shape;
-        if stride != 1 || padding >= kernel {
+        let ConvShape { height, width, inputs, outputs, kernel, stride, padding, .. } = *shape;
+        // a convolution computes a product for every position of the input, and the sum of rows one for every position of the
+        // output, and as much time as for some more channels to write and to add them
+        let suits = stride == 1 && padding < kernel;
+        if !suits || height * width * outputs > shape.lines() * shape.columns() * (outputs + SUM_CHANNELS) {
             return ToInput::Rows(pack::rows(&layout::channel_last(weight, kernel, inputs), shape.depth()));
         }
         let turned = ConvShape {
@@ -255,18 +262,25 @@ impl ToInput {
                 let even = outputs.next_multiple_of(2);
                 let image = grown(image, into.len());
                 image.fill(0.0);
-                for tile in shape.tiles_by(Method::Im2col, images) {
-                    let (rows, positions) = (tile.lines * shape.columns(), shape.lines() * shape.columns());
-                    let first = tile.image * positions + tile.line * shape.columns();
-                    let grad = &grad[first * outputs..][..tile.images * rows * outputs];
-                    grads.clear();
-                    grads.resize(tile.images * rows * even, bf16::ZERO);
-                    let all = grads.chunks_exact_mut(even).zip(grad.chunks_exact(outputs));
-                    all.for_each(|(to, from)| to[..outputs].copy_from_slice(from));
-                    let rows: Vec<u32> = (0..tile.images * rows).map(|row| (row * even) as u32).collect();
-                    let pairs = pack::pairs(even / 2);
+                let pairs = pack::pairs(even / 2);
+                let step = (ROW_SUMS / (shape.columns() * shape.depth())).max(1);
+                let starts =
+                    (0..images).flat_map(|image| (0..shape.lines()).step_by(step).map(move |line| (image, line)));
+                for (number, line) in starts {
+                    let tile = Tile { image: number, images: 1, line, lines: step.min(shape.lines() - line) };
+                    let rows = tile.lines * shape.columns();
+                    let first = (number * shape.lines() + line) * shape.columns();
+                    let mut grad = &grad[first * outputs..][..rows * outputs];
+                    if even != outputs {
+                        grads.clear();
+                        grads.resize(rows * even, bf16::ZERO);
+                        let all = grads.chunks_exact_mut(even).zip(grad.chunks_exact(outputs));
+                        all.for_each(|(to, from)| to[..outputs].copy_from_slice(from));
+                        grad = grads;
+                    }
+                    let rows: Vec<u32> = (0..rows).map(|row| (row * even) as u32).collect();
                     let operands =
-                        Operands { a: grads, rows: &rows, b: &weight.values, panel: weight.panel, pairs: &pairs };
+                        Operands { a: grad, rows: &rows, b: &weight.values, panel: weight.panel, pairs: &pairs };
                     let sums = grown(sums, rows.len() * shape.depth());
                     operands.multiply(shape.depth(), Start::Zero, sums, shape.depth());
                     shape.add_back(&tile, sums, image);
@@ -291,9 +305,11 @@ pub fn backward(
     assert_eq!(output.len(), shape.images * image_out);
     assert_eq!(grad.len(), output.len());
     let to_input = if want_input { ToInput::new(shape, weight) } else { ToInput::Not };
-    let unit = shape.unit_by(Method::Im2col);
-    let chunk = shape.images.div_ceil(CHUNKS).max(unit);
+    let least = shape.unit_by(Method::Im2col);
+    let chunk = shape.images.div_ceil(CHUNKS).max(least);
     let chunks = shape.images.div_ceil(chunk);
+    // a gradient of the weight that exceeds the cache is read and written for as many images at a time as there are
+    let unit = if weight.len() > CACHED { chunk } else { least };
     let part_of = |index: usize, input_grad: &mut [bf16]| {
         let images = chunk.min(shape.images - index * chunk);
         let (mut weight_grad, mut bias_grad) = (vec![0.0; weight.len()], vec![0.0f64; outputs]);
@@ -316,7 +332,11 @@ pub fn backward(
                 add_rows(rows, &mut bias_grad);
                 let input = &input[image * image_in..];
                 let positions = shape.lines() * shape.columns() * outputs;
-                for tile in shape.tiles_by(Method::Im2col, count) {
+                let tiles = match count > least {
+                    true => vec![Tile { image: 0, images: count, line: 0, lines: shape.lines() }],
+                    false => shape.tiles_by(Method::Im2col, count),
+                };
+                for tile in tiles {
                     let from = tile.image * positions + tile.line * shape.columns() * outputs;
                     let rows = &rows[from..][..tile.images * tile.lines * shape.columns() * outputs];
                     let buffers = [&mut scratch.source, &mut scratch.pairs, &mut scratch.grads];
@@ -335,9 +355,8 @@ pub fn backward(
         (Vec::new(), (0..chunks).into_par_iter().map(|index| part_of(index, &mut [])).collect())
     };
     let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
-    let by_output = layout::transposed(&sum_in_order(&weights), outputs);
     Gradients {
-        weight: layout::channel_first(&by_output, shape.kernel, shape.inputs),
+        weight: layout::outputs_first(&sum_in_order(&weights), shape.kernel, shape.inputs, outputs),
         bias: sum_in_order(&biases),
         input: want_input.then_some(input_grad),
     }

@@ -72,11 +72,12 @@ pub fn weight_gradient(shape: &LinearShape, input: &[f32], grad: &[f32]) -> Vec<
 
 /// The rows of a matrix in pairs: the elements of two rows side by side. A last row without another is paired with zeros.
 fn pairs(matrix: &[f32], columns: usize) -> Vec<bf16> {
-    let zeros = vec![0.0; columns];
     let mut values = vec![bf16::ZERO; matrix.len().div_ceil(2 * columns) * 2 * columns + SLACK];
     values.par_chunks_mut(2 * columns).zip(matrix.par_chunks(2 * columns)).for_each(|(to, two)| {
-        let (upper, lower) = two.split_at(columns);
-        interleave(upper, if lower.is_empty() { &zeros } else { lower }, to);
+        let mut rows = vec![bf16::ZERO; 2 * columns];
+        pack::narrow(two, &mut rows);
+        let (upper, lower) = rows.split_at(columns);
+        interleave(upper, lower, to);
     });
     values
 }

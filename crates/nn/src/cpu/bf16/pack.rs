@@ -52,8 +52,10 @@ pub fn rows(matrix: &[f32], columns: usize) -> Panels {
         let count = PANEL.min(columns - start);
         for (two, to) in matrix.chunks(2 * columns).zip(to.chunks_exact_mut(2 * PANEL)) {
             let (upper, lower) = two.split_at(columns);
-            let lower = lower.get(start..start + count).unwrap_or(&[0.0; PANEL][..count]);
-            interleave(&upper[start..start + count], lower, to);
+            let mut rows = [[bf16::ZERO; PANEL]; 2];
+            narrow(&upper[start..start + count], &mut rows[0]);
+            narrow(lower.get(start..start + count).unwrap_or_default(), &mut rows[1]);
+            interleave(&rows[0], &rows[1], to);
         }
     });
     Panels { values, panel }
@@ -61,13 +63,37 @@ pub fn rows(matrix: &[f32], columns: usize) -> Panels {
 
 /// Writes the elements of two rows side by side: `to` begins with the first of `upper`, the first of `lower`, the second of
 /// `upper`, and so on.
-pub fn interleave<T: Element>(upper: &[T], lower: &[T], to: &mut [bf16]) {
-    let to = to.as_chunks_mut::<2>().0;
+pub fn interleave(upper: &[bf16], lower: &[bf16], to: &mut [bf16]) {
+    widest(
+        #[inline(always)]
+        || interleave_loop(upper, lower, to),
+    );
+}
+
+#[inline(always)]
+fn interleave_loop(upper: &[bf16], lower: &[bf16], to: &mut [bf16]) {
+    let pairs = to.as_chunks_mut::<2>().0.iter_mut().zip(upper.iter().zip(lower));
+    pairs.for_each(|(to, (a, b))| *to = [*a, *b]);
+}
+
+/// Packs pairs of rows with `columns` columns, which are given as one slice for each pair. A row without another is paired with
+/// zeros.
+pub fn pairs_in_panels<'a>(twos: impl Iterator<Item = &'a [bf16]>, columns: usize, panel: usize, to: &mut [bf16]) {
     widest(
         #[inline(always)]
         || {
-            for (to, (upper, lower)) in to.iter_mut().zip(upper.iter().zip(lower)) {
-                *to = [bf16::narrow(upper.widen()), bf16::narrow(lower.widen())];
+            for (pair, two) in twos.enumerate() {
+                let (upper, lower) = two.split_at(columns);
+                for (number, start) in (0..columns).step_by(PANEL).enumerate() {
+                    let count = PANEL.min(columns - start);
+                    let to = &mut to[number * panel + pair * 2 * PANEL..][..2 * PANEL];
+                    let (upper, lower) = (&upper[start..start + count], lower.get(start..start + count));
+                    let lower = lower.unwrap_or(&[bf16::ZERO; PANEL][..count]);
+                    match (upper.as_array::<PANEL>(), lower.as_array::<PANEL>()) {
+                        (Some(upper), Some(lower)) => interleave_loop(upper, lower, to),
+                        _ => interleave_loop(upper, lower, to),
+                    }
+                }
             }
         },
     );
