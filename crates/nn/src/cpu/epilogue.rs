@@ -6,7 +6,7 @@
 //! Of equal values, the first of the window is chosen, as in PyTorch. ReLU has derivative 0 at 0. NaN is propagated.
 
 use super::element::Element;
-use super::vector::widest;
+use super::vector::{LANES, Lanes, by_lanes, widest};
 
 /// The epilogue of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,17 +80,20 @@ fn pool_loop<T: Element>(values: &[f32], width: usize, channels: usize, out: &mu
         let cells = out.chunks_exact_mut(channels).zip(choice.chunks_exact_mut(channels));
         let inputs = upper.chunks_exact(2 * channels).zip(lower.chunks_exact(2 * channels));
         for ((out, choice), (upper, lower)) in cells.zip(inputs) {
-            let ((a, b), (c, d)) = (upper.split_at(channels), lower.split_at(channels));
-            for i in 0..channels {
-                let (mut best, mut which) = (a[i], 0u8);
-                for (number, value) in [(1, b[i]), (2, c[i]), (3, d[i])] {
-                    let better = value > best || value.is_nan();
-                    best = if better { value } else { best };
-                    which = if better { number } else { which };
-                }
-                out[i] = T::narrow(if best < 0.0 { 0.0 } else { best });
-                choice[i] = which;
-            }
+            by_lanes(
+                channels,
+                #[inline(always)]
+                |i, count| {
+                    let (best, which) = Lanes::largest([
+                        Lanes::some(upper, i, count),
+                        Lanes::some(upper, channels + i, count),
+                        Lanes::some(lower, i, count),
+                        Lanes::some(lower, channels + i, count),
+                    ]);
+                    best.relu().put(out, i, count);
+                    choice[i..i + count].copy_from_slice(&which[..count]);
+                },
+            );
         }
     }
 }
@@ -106,8 +109,7 @@ pub fn pool_gradient<T: Element>(out: &[T], choice: &[u8], grad: &[T], width: us
 
 #[inline(always)]
 fn pool_gradient_loop<T: Element>(out: &[T], choice: &[u8], grad: &[T], width: usize, channels: usize, into: &mut [T]) {
-    let zero = T::default();
-    into.fill(zero);
+    into.fill(T::default());
     let (line, out_line) = (width * channels, width / 2 * channels);
     if out_line == 0 {
         return;
@@ -118,13 +120,19 @@ fn pool_gradient_loop<T: Element>(out: &[T], choice: &[u8], grad: &[T], width: u
         let cells = out.chunks_exact(channels).zip(choice.chunks_exact(channels)).zip(grad.chunks_exact(channels));
         let inputs = upper.chunks_exact_mut(2 * channels).zip(lower.chunks_exact_mut(2 * channels));
         for (((out, choice), grad), (upper, lower)) in cells.zip(inputs) {
-            let (a, b) = upper.split_at_mut(channels);
-            let (c, d) = lower.split_at_mut(channels);
-            for i in 0..channels {
-                let grad = if out[i].widen() > 0.0 { grad[i] } else { zero };
-                let at = |number: u8| if choice[i] == number { grad } else { zero };
-                (a[i], b[i], c[i], d[i]) = (at(0), at(1), at(2), at(3));
-            }
+            by_lanes(
+                channels,
+                #[inline(always)]
+                |i, count| {
+                    let grad = Lanes::some(grad, i, count).where_positive(Lanes::some(out, i, count));
+                    let mut which = [0; LANES];
+                    which[..count].copy_from_slice(&choice[i..i + count]);
+                    grad.where_chosen(&which, 0).put(upper, i, count);
+                    grad.where_chosen(&which, 1).put(upper, channels + i, count);
+                    grad.where_chosen(&which, 2).put(lower, i, count);
+                    grad.where_chosen(&which, 3).put(lower, channels + i, count);
+                },
+            );
         }
     }
 }

@@ -8,7 +8,7 @@ use super::CHUNKS;
 use super::element::Element;
 use super::epilogue::{self, Epilogue};
 use super::memory::by_chunks;
-use super::vector::{LANES, Lanes, widest};
+use super::vector::{Lanes, by_lanes, widest};
 
 /// The number that is added to a variance before its square root is taken; PyTorch's default.
 pub const EPSILON: f64 = 1e-5;
@@ -94,9 +94,8 @@ impl NormShape {
                 sums.add(
                     self.width,
                     #[inline(always)]
-                    |pixel, c| {
-                        let value = Lanes::some(line, pixel * self.channels + c, self.channels - c)
-                            - Lanes::some(shift, c, self.channels - c);
+                    |pixel, c, count| {
+                        let value = Lanes::some(line, pixel * self.channels + c, count) - Lanes::some(shift, c, count);
                         (value, value * value)
                     },
                 );
@@ -153,9 +152,8 @@ impl NormShape {
                 sums.add(
                     columns,
                     #[inline(always)]
-                    |x, c| {
-                        let at = (y * columns + x) * channels + c;
-                        let (count, from) = (channels - c, 2 * x * channels + c);
+                    |x, c, count| {
+                        let (at, from) = ((y * columns + x) * channels + c, 2 * x * channels + c);
                         let corner = |at: usize| Lanes::some(lines, at, count);
                         let window = [
                             corner(from),
@@ -175,8 +173,8 @@ impl NormShape {
             sums.add(
                 self.width,
                 #[inline(always)]
-                |x, c| {
-                    let (count, at) = (channels - c, y * line + x * channels + c);
+                |x, c, count| {
+                    let at = y * line + x * channels + c;
                     let mut grad = Lanes::some(grad, at, count);
                     if self.epilogue == Epilogue::Relu {
                         grad = grad.where_positive(Lanes::some(values, at, count));
@@ -250,10 +248,15 @@ fn apply<const RELU: bool, F: Element, T: Element>(from: &[F], [mean, scale, bia
         #[inline(always)]
         || {
             for (from, to) in from.chunks_exact(channels).zip(to.chunks_exact_mut(channels)) {
-                for c in 0..channels {
-                    let value = (from[c].widen() - mean[c]) * scale[c] + bias[c];
-                    to[c] = T::narrow(if RELU && value < 0.0 { 0.0 } else { value });
-                }
+                by_lanes(
+                    channels,
+                    #[inline(always)]
+                    |c, count| {
+                        let shifted = Lanes::some(from, c, count) - Lanes::some(mean, c, count);
+                        let value = shifted * Lanes::some(scale, c, count) + Lanes::some(bias, c, count);
+                        if RELU { value.relu() } else { value }.put(to, c, count);
+                    },
+                );
             }
         },
     );
@@ -267,10 +270,15 @@ fn spread<T: Element>(input: &[T], [factor, slope, offset, mean]: [&[f32]; 4], g
         #[inline(always)]
         || {
             for (grad, input) in grad.chunks_exact_mut(channels).zip(input.chunks_exact(channels)) {
-                for c in 0..channels {
-                    let shifted = slope[c] * (input[c].widen() - mean[c]) + offset[c];
-                    grad[c] = T::narrow(factor[c] * grad[c].widen() + shifted);
-                }
+                by_lanes(
+                    channels,
+                    #[inline(always)]
+                    |c, count| {
+                        let shifted = Lanes::some(input, c, count) - Lanes::some(mean, c, count);
+                        let sum = Lanes::some(slope, c, count) * shifted + Lanes::some(offset, c, count);
+                        (Lanes::some(factor, c, count) * Lanes::some(grad, c, count) + sum).put(grad, c, count);
+                    },
+                );
             }
         },
     );
@@ -298,24 +306,29 @@ impl Sums {
         Sums { first: vec![0.0; channels], second: vec![0.0; channels] }
     }
 
-    /// Adds the terms of all pixels of a line. `terms(pixel, channel)` gives the terms of the
-    /// channels from `channel` on.
+    /// Adds the terms of all pixels of a line. `terms(pixel, channel, count)` gives the terms of `count` channels from
+    /// `channel` on.
     #[inline(always)]
-    fn add(&mut self, pixels: usize, terms: impl Fn(usize, usize) -> (Lanes, Lanes)) {
+    fn add(&mut self, pixels: usize, terms: impl Fn(usize, usize, usize) -> (Lanes, Lanes)) {
         widest(
             #[inline(always)]
             || {
-                for c in (0..self.first.len()).step_by(LANES) {
-                    let (mut first, mut second) = (Lanes::ZERO, Lanes::ZERO);
-                    for pixel in 0..pixels {
-                        let (a, b) = terms(pixel, c);
-                        (first, second) = (first + a, second + b);
-                    }
-                    for (i, (a, b)) in self.first[c..].iter_mut().zip(&mut self.second[c..]).take(LANES).enumerate() {
-                        *a += f64::from(first.0[i]);
-                        *b += f64::from(second.0[i]);
-                    }
-                }
+                by_lanes(
+                    self.first.len(),
+                    #[inline(always)]
+                    |c, count| {
+                        let (mut first, mut second) = (Lanes::ZERO, Lanes::ZERO);
+                        for pixel in 0..pixels {
+                            let (a, b) = terms(pixel, c, count);
+                            (first, second) = (first + a, second + b);
+                        }
+                        let sums = self.first[c..c + count].iter_mut().zip(&mut self.second[c..c + count]);
+                        for (i, (a, b)) in sums.enumerate() {
+                            *a += f64::from(first.0[i]);
+                            *b += f64::from(second.0[i]);
+                        }
+                    },
+                );
             },
         );
     }

@@ -59,13 +59,50 @@ impl Lanes {
     #[inline(always)]
     pub fn load<T: Element>(from: &[T]) -> Lanes {
         let from: &[T; LANES] = from[..LANES].try_into().expect("as many as asked for");
-        Lanes(from.map(T::widen))
+        Lanes(std::array::from_fn(|i| from[i].widen()))
     }
 
     /// Writes the lanes to the first elements of a slice.
     #[inline(always)]
-    pub fn store(self, to: &mut [f32]) {
-        to[..LANES].copy_from_slice(&self.0);
+    pub fn store<T: Element>(self, to: &mut [T]) {
+        let to: &mut [T; LANES] = (&mut to[..LANES]).try_into().expect("as many as asked for");
+        *to = std::array::from_fn(|i| T::narrow(self.0[i]));
+    }
+
+    /// Writes at most `count` lanes to the elements of a slice from `start` on.
+    #[inline(always)]
+    pub fn put<T: Element>(self, to: &mut [T], start: usize, count: usize) {
+        if count >= LANES {
+            self.store(&mut to[start..]);
+        } else {
+            to[start..start + count].iter_mut().zip(self.0).for_each(|(to, lane)| *to = T::narrow(lane));
+        }
+    }
+
+    /// ReLU of each lane.
+    #[inline(always)]
+    pub fn relu(self) -> Lanes {
+        Lanes(std::array::from_fn(|i| if self.0[i] < 0.0 { 0.0 } else { self.0[i] }))
+    }
+
+    /// The largest of each lane of a window, and its index in the window. Of equal lanes, the first is chosen; NaN is larger than
+    /// any other.
+    #[inline(always)]
+    pub fn largest(window: [Lanes; 4]) -> (Lanes, [u8; LANES]) {
+        let [mut best, ..] = window;
+        let mut which = [0_u32; LANES];
+        for (number, other) in (1..).zip(&window[1..]) {
+            let better: [bool; LANES] = std::array::from_fn(|i| other.0[i] > best.0[i] || other.0[i].is_nan());
+            best = Lanes(std::array::from_fn(|i| if better[i] { other.0[i] } else { best.0[i] }));
+            which = std::array::from_fn(|i| if better[i] { number } else { which[i] });
+        }
+        (best, std::array::from_fn(|i| which[i] as u8))
+    }
+
+    /// The lanes whose element of `choice` is `number`, and 0 elsewhere.
+    #[inline(always)]
+    pub fn where_chosen(self, choice: &[u8; LANES], number: u8) -> Lanes {
+        Lanes(std::array::from_fn(|i| if choice[i] == number { self.0[i] } else { 0.0 }))
     }
 }
 
@@ -101,6 +138,19 @@ impl Lanes {
             chosen = Lanes(std::array::from_fn(|i| if which[i] == number { other.0[i] } else { chosen.0[i] }));
         }
         chosen
+    }
+}
+
+/// Calls `work` with the first and the number of each group of at most [`LANES`] neighbouring channels. The compiler knows the
+/// number of all groups but the last, so that [`Lanes::some`] and [`Lanes::put`] are single instructions there.
+#[inline(always)]
+pub fn by_lanes(channels: usize, mut work: impl FnMut(usize, usize)) {
+    let whole = channels - channels % LANES;
+    for first in (0..whole).step_by(LANES) {
+        work(first, LANES);
+    }
+    if whole < channels {
+        work(whole, channels - whole);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::cpu::{CHUNKS, layout, sum_in_order};
 /// The buffers that a thread keeps from tile to tile. Their contents are unspecified.
 #[derive(Default)]
 struct Scratch {
-    source: Vec<bf16>,
+    copy: Vec<bf16>,
     pairs: Vec<bf16>,
     grads: Vec<bf16>,
     before: Vec<bf16>,
@@ -43,7 +43,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// How the input of a tile lies in memory, in elements.
+/// How the input of a tile lies in memory, in elements. What is said of a tile holds for the tiles of a convolution: they have as
+/// many lines, or are a part of an image alone.
 struct Source {
     /// The number of elements of a run: what a line of the kernel covers, filled up to an even number.
     run: usize,
@@ -55,18 +56,24 @@ struct Source {
     line: usize,
     /// The distance of two images.
     image: usize,
+    /// Whether the input is read where it is, since it has neither padding nor elements between pixels.
+    is_input: bool,
 }
 
 impl Source {
+    /// For tiles of so many lines.
     fn new(shape: &ConvShape, lines: usize) -> Source {
         let channels = wide(shape.inputs);
+        let is_input = shape.padding == 0 && shape.inputs.is_multiple_of(2);
         let input_line = (shape.width + 2 * shape.padding) * channels;
+        let input_lines = if is_input { shape.height } else { (lines - 1) * shape.stride + shape.kernel };
         Source {
             run: (shape.kernel * channels).next_multiple_of(2),
             input_line,
             step: shape.stride * channels,
             line: shape.stride * input_line,
-            image: ((lines - 1) * shape.stride + shape.kernel) * input_line,
+            image: input_lines * input_line,
+            is_input,
         }
     }
 
@@ -75,9 +82,32 @@ impl Source {
         (0..tile.images).flat_map(move |image| (0..tile.lines).map(move |line| image * self.image + line * self.line))
     }
 
-    /// The start of every position of a tile.
-    fn positions(&self, tile: &Tile, columns: usize) -> Vec<u32> {
-        self.lines(tile).flat_map(|line| (0..columns).map(move |x| (line + x * self.step) as u32)).collect()
+    /// The input of a tile, with its padding. If it is a copy, zeros follow it: those of a position, and what the last run may read.
+    fn input<'a>(&self, shape: &ConvShape, tile: &Tile, input: &'a [bf16], copy: &'a mut Vec<bf16>) -> &'a [bf16] {
+        let (channels, wide) = (shape.inputs, wide(shape.inputs));
+        if self.is_input {
+            let end = (tile.image + tile.images) * self.image;
+            return &input[tile.image * self.image + tile.line * self.line..end];
+        }
+        copy.clear();
+        copy.resize(tile.images * self.image + self.step + 1, bf16::ZERO);
+        for image in 0..tile.images {
+            let from = &input[(tile.image + image) * shape.image_in()..][..shape.image_in()];
+            let into = &mut copy[image * self.image..][..self.image];
+            for (number, line) in into.chunks_exact_mut(self.input_line).enumerate() {
+                let y = (tile.line * shape.stride + number).checked_sub(shape.padding).filter(|y| *y < shape.height);
+                let Some(y) = y else { continue };
+                let from = &from[y * shape.width * channels..][..shape.width * channels];
+                let line = &mut line[shape.padding * wide..][..shape.width * wide];
+                if wide == channels {
+                    line.copy_from_slice(from);
+                } else {
+                    let pixels = line.chunks_exact_mut(wide).zip(from.chunks_exact(channels));
+                    pixels.for_each(|(to, from)| to[..channels].copy_from_slice(from));
+                }
+            }
+        }
+        copy
     }
 }
 
@@ -87,51 +117,50 @@ fn wide(channels: usize) -> usize {
     if channels == 1 { 1 } else { channels.next_multiple_of(2) }
 }
 
-/// Copies the input of a tile, with its padding. Zeros follow it: those of a position, and what the last run may read.
-fn lay_out(shape: &ConvShape, tile: &Tile, input: &[bf16], into: &mut Vec<bf16>) -> Source {
-    let source = Source::new(shape, tile.lines);
-    into.clear();
-    into.resize(tile.images * source.image + source.step + 1, bf16::ZERO);
-    let (channels, wide) = (shape.inputs, wide(shape.inputs));
-    for image in 0..tile.images {
-        let from = &input[(tile.image + image) * shape.image_in()..][..shape.image_in()];
-        let into = &mut into[image * source.image..][..source.image];
-        for (number, line) in into.chunks_exact_mut(source.input_line).enumerate() {
-            let y = (tile.line * shape.stride + number).checked_sub(shape.padding).filter(|y| *y < shape.height);
-            let Some(y) = y else { continue };
-            let from = &from[y * shape.width * channels..][..shape.width * channels];
-            let line = &mut line[shape.padding * wide..][..shape.width * wide];
-            if wide == channels {
-                line.copy_from_slice(from);
-            } else {
-                let pixels = line.chunks_exact_mut(wide).zip(from.chunks_exact(channels));
-                pixels.for_each(|(to, from)| to[..channels].copy_from_slice(from));
-            }
-        }
+/// The tile that no other tile of a convolution exceeds.
+fn largest_tile(shape: &ConvShape) -> Tile {
+    let unit = shape.unit_by(Method::Im2col).min(shape.images);
+    let largest = shape.tiles_by(Method::Im2col, unit).into_iter().next();
+    largest.unwrap_or(Tile { image: 0, images: 0, line: 0, lines: 1 })
+}
+
+/// The product that computes the outputs of a tile.
+struct Product<'a> {
+    shape: &'a ConvShape,
+    source: Source,
+    /// The starts of the rows of the largest tile, of which other tiles have the first ones.
+    rows: Vec<u32>,
+    pairs: Vec<[u32; 2]>,
+    weight: Panels,
+}
+
+impl Product<'_> {
+    /// For weights `(outputs, kernel, kernel, inputs)`.
+    fn new<'a>(shape: &'a ConvShape, weight: &[f32]) -> Product<'a> {
+        let tile = largest_tile(shape);
+        let source = Source::new(shape, tile.lines);
+        let columns = shape.columns();
+        let rows = source.lines(&tile).flat_map(|line| (0..columns).map(move |x| (line, x)));
+        let rows = rows.map(|(line, x)| (line + x * source.step) as u32).collect();
+        let half = source.run / 2;
+        let place = |pair: usize| [pair / half * source.input_line + 2 * (pair % half), 2 * PANEL * pair];
+        let pairs = (0..shape.kernel * half).map(|pair| place(pair).map(|at| at as u32)).collect();
+        let part = if shape.inputs == 1 { shape.kernel } else { shape.inputs };
+        Product { shape, source, rows, pairs, weight: pack::columns(weight, shape.depth(), part) }
     }
-    source
-}
 
-/// Packs weights `(outputs, kernel, kernel, inputs)` for rows of runs.
-fn panels(shape: &ConvShape, weight: &[f32]) -> Panels {
-    let part = if shape.inputs == 1 { shape.kernel } else { shape.inputs };
-    pack::columns(weight, shape.depth(), part)
-}
-
-/// Computes the outputs of a tile before the epilogue from its input.
-fn product(shape: &ConvShape, tile: &Tile, input: (&[bf16], &Source), weight: &Panels, start: Start, into: &mut [f32]) {
-    let (values, source) = input;
-    let half = source.run / 2;
-    let place = |pair: usize| [pair / half * source.input_line + 2 * (pair % half), 2 * PANEL * pair];
-    let pairs: Vec<[u32; 2]> = (0..shape.kernel * half).map(|pair| place(pair).map(|at| at as u32)).collect();
-    let operands = Operands {
-        a: values,
-        rows: &source.positions(tile, shape.columns()),
-        b: &weight.values,
-        panel: weight.panel,
-        pairs: &pairs,
-    };
-    operands.multiply(shape.outputs, start, into, shape.outputs);
+    /// Computes the outputs of a tile before the epilogue.
+    fn run(&self, tile: &Tile, input: &[bf16], start: Start, copy: &mut Vec<bf16>, into: &mut [f32]) {
+        let Product { shape, source, rows, pairs, weight } = self;
+        let operands = Operands {
+            a: source.input(shape, tile, input, copy),
+            rows: &rows[..tile.images * tile.lines * shape.columns()],
+            b: &weight.values,
+            panel: weight.panel,
+            pairs,
+        };
+        operands.multiply(shape.outputs, start, into, shape.outputs);
+    }
 }
 
 /// Computes the output for `input` `(images, height, width, inputs)`: see [`ConvShape::forward`].
@@ -139,7 +168,7 @@ pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&
     let (image_in, image_out) = (shape.image_in(), shape.image_out());
     assert_eq!(input.len(), shape.images * image_in);
     let by_output = layout::channel_last(weight, shape.kernel, shape.inputs);
-    let weight = panels(shape, &by_output);
+    let product = Product::new(shape, &by_output);
     let pooled = shape.epilogue == Epilogue::ReluPool;
     let mut choice = vec![0; if pooled { shape.images * image_out } else { 0 }];
     let unit = shape.unit_by(Method::Im2col);
@@ -147,12 +176,11 @@ pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&
     choices.resize_with(shape.images.div_ceil(unit), Default::default);
     let (values, _) = by_chunks(shape.images * image_out, unit * image_out, choices, |chunk, values, choice| {
         let input = &input[chunk * unit * image_in..];
-        SCRATCH.with_borrow_mut(|Scratch { source: values_in, sums, .. }| {
+        SCRATCH.with_borrow_mut(|Scratch { copy, sums, .. }| {
             for tile in shape.tiles_by(Method::Im2col, values.len() / image_out) {
-                let source = lay_out(shape, &tile, input, values_in);
                 let len = tile.images * tile.lines * shape.columns() * shape.outputs;
                 let sums = grown(sums, len);
-                product(shape, &tile, (values_in, &source), &weight, bias.map_or(Start::Zero, Start::Bias), sums);
+                product.run(&tile, input, bias.map_or(Start::Zero, Start::Bias), copy, sums);
                 let written = shape.written(&tile);
                 let values = &mut values[written.clone()];
                 match shape.epilogue {
@@ -175,85 +203,100 @@ pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&
     Output { values, choice }
 }
 
-/// Adds the gradient of the weight of a tile to `into`, `(kernel, kernel, inputs, outputs)`.
-fn add_weight_gradient(
-    shape: &ConvShape,
-    tile: &Tile,
-    input: &[bf16],
-    grad: &[bf16],
-    [values, pairs, grads]: [&mut Vec<bf16>; 3],
-    into: &mut [f32],
-) {
-    let source = lay_out(shape, tile, input, values);
-    let (columns, outputs) = (shape.columns(), shape.outputs);
-    // every element beside that of the next position
-    pairs.resize(2 * values.len(), bf16::ZERO);
-    interleave(values, &values[source.step..], pairs);
-    let half = columns.div_ceil(2);
-    let panel = tile.images * tile.lines * half * 2 * PANEL;
-    grads.resize(outputs.div_ceil(PANEL) * panel, bf16::ZERO);
-    let twos = grad.chunks_exact(columns * outputs).flat_map(|line| line.chunks(2 * outputs));
-    pack::pairs_in_panels(twos, outputs, panel, grads);
-    let channels = wide(shape.inputs);
-    let rows = (0..shape.depth()).map(|row| {
-        let (place, channel) = (row / shape.inputs, row % shape.inputs);
-        2 * (place / shape.kernel * source.input_line + place % shape.kernel * channels + channel) as u32
-    });
-    let starts = source.lines(tile).flat_map(|line| (0..half).map(move |pair| 2 * (line + 2 * pair * source.step)));
-    let depth = starts.enumerate().map(|(number, start)| [start as u32, (number * 2 * PANEL) as u32]);
-    let operands = Operands {
-        a: pairs,
-        rows: &rows.collect::<Vec<u32>>(),
-        b: grads,
-        panel,
-        pairs: &depth.collect::<Vec<[u32; 2]>>(),
-    };
-    operands.multiply(outputs, Start::Result, into, outputs);
+/// The product that computes the gradient of the weight. Its depth is the positions of the output, in pairs of neighbours.
+struct WeightProduct<'a> {
+    shape: &'a ConvShape,
+    source: Source,
+    rows: Vec<u32>,
+    /// The pairs of depth of the largest tile, of which other tiles have the first ones.
+    pairs: Vec<[u32; 2]>,
+}
+
+impl WeightProduct<'_> {
+    /// For tiles that do not exceed `tile`.
+    fn new<'a>(shape: &'a ConvShape, tile: &Tile) -> WeightProduct<'a> {
+        let source = Source::new(shape, tile.lines);
+        let channels = wide(shape.inputs);
+        let row = |row: usize| {
+            let (place, channel) = (row / shape.inputs, row % shape.inputs);
+            2 * (place / shape.kernel * source.input_line + place % shape.kernel * channels + channel) as u32
+        };
+        let rows = (0..shape.depth()).map(row).collect();
+        let half = shape.columns().div_ceil(2);
+        let starts = source.lines(tile).flat_map(|line| (0..half).map(move |pair| (line, pair)));
+        let starts = starts.map(|(line, pair)| 2 * (line + 2 * pair * source.step) as u32);
+        let pairs = starts.enumerate().map(|(number, start)| [start, (number * 2 * PANEL) as u32]).collect();
+        WeightProduct { shape, source, rows, pairs }
+    }
+
+    /// Adds the gradient of a tile to `into`, `(kernel, kernel, inputs, outputs)`.
+    fn add(&self, tile: &Tile, input: &[bf16], grad: &[bf16], scratch: &mut Scratch, into: &mut [f32]) {
+        let WeightProduct { shape, source, rows, pairs } = self;
+        let Scratch { copy, pairs: inputs, grads, .. } = scratch;
+        let values = source.input(shape, tile, input, copy);
+        // every element beside that of the next position; after the last position, beside a zero
+        let paired = values.len() - source.step;
+        let inputs = grown(inputs, 2 * values.len());
+        interleave(&values[..paired], &values[source.step..], inputs);
+        let zeros = vec![bf16::ZERO; source.step];
+        interleave(&values[paired..], &zeros, &mut inputs[2 * paired..]);
+        let pairs = &pairs[..tile.images * tile.lines * shape.columns().div_ceil(2)];
+        let panel = pairs.len() * 2 * PANEL;
+        let grads = grown(grads, shape.outputs.div_ceil(PANEL) * panel);
+        let lines = grad.chunks_exact(shape.columns() * shape.outputs);
+        pack::pairs_in_panels(lines.flat_map(|line| line.chunks(2 * shape.outputs)), shape.outputs, panel, grads);
+        let operands = Operands { a: inputs, rows, b: grads, panel, pairs };
+        operands.multiply(shape.outputs, Start::Result, into, shape.outputs);
+    }
 }
 
 /// How the gradient of the input is computed.
-enum ToInput {
+enum ToInput<'a> {
     /// It is not wanted.
     Not,
-    /// By the convolution with this shape and these weights.
-    Convolution(ConvShape, Panels),
+    /// By a convolution of the gradient.
+    Convolution(Product<'a>),
     /// By a product with these weights, whose rows are added where they overlap.
     Rows(Panels),
 }
 
-impl ToInput {
-    fn new(shape: &ConvShape, weight: &[f32]) -> ToInput {
-        let ConvShape { height, width, inputs, outputs, kernel, stride, padding, .. } = *shape;
-        // a convolution computes a product for every position of the input, and the sum of rows one for every position of the
-        // output, and as much time as for some more channels to write and to add them
-        let suits = stride == 1 && padding < kernel;
-        if !suits || height * width * outputs > shape.lines() * shape.columns() * (outputs + SUM_CHANNELS) {
-            return ToInput::Rows(pack::rows(&layout::channel_last(weight, kernel, inputs), shape.depth()));
+/// The convolution of the gradient that gives the gradient of the input, if that is the faster way.
+fn turned(shape: &ConvShape) -> Option<ConvShape> {
+    let ConvShape { height, width, inputs, outputs, kernel, stride, padding, .. } = *shape;
+    // a convolution computes a product for every position of the input, and the sum of rows one for every position of the
+    // output, and as much time as for some more channels to write and to add them
+    let suits = stride == 1 && padding < kernel;
+    let pays = height * width * outputs <= shape.lines() * shape.columns() * (outputs + SUM_CHANNELS);
+    (suits && pays).then(|| ConvShape {
+        height: shape.lines(),
+        width: shape.columns(),
+        inputs: outputs,
+        outputs: inputs,
+        padding: kernel - 1 - padding,
+        epilogue: Epilogue::Identity,
+        ..*shape
+    })
+}
+
+impl<'a> ToInput<'a> {
+    fn new(shape: &ConvShape, turned: Option<&'a ConvShape>, weight: &[f32]) -> ToInput<'a> {
+        let ConvShape { kernel, inputs, .. } = *shape;
+        match turned {
+            Some(turned) => ToInput::Convolution(Product::new(turned, &layout::turned(weight, kernel, inputs))),
+            None => ToInput::Rows(pack::rows(&layout::channel_last(weight, kernel, inputs), shape.depth())),
         }
-        let turned = ConvShape {
-            height: shape.lines(),
-            width: shape.columns(),
-            inputs: outputs,
-            outputs: inputs,
-            padding: kernel - 1 - padding,
-            epilogue: Epilogue::Identity,
-            ..*shape
-        };
-        let by_input = layout::turned(weight, kernel, inputs);
-        ToInput::Convolution(turned, panels(&turned, &by_input))
     }
 
     /// Writes the gradient of the input of some images.
     fn run(&self, shape: &ConvShape, images: usize, grad: &[bf16], scratch: &mut Scratch, into: &mut [bf16]) {
-        let Scratch { source: values, sums, image, grads, .. } = scratch;
+        let Scratch { copy, sums, image, grads, .. } = scratch;
         match self {
             ToInput::Not => {}
-            ToInput::Convolution(turned, weight) => {
-                for tile in turned.tiles_by(Method::Im2col, images) {
-                    let source = lay_out(turned, &tile, grad, values);
-                    let written = turned.written(&tile);
+            ToInput::Convolution(product) => {
+                for tile in product.shape.tiles_by(Method::Im2col, images) {
+                    let written = product.shape.written(&tile);
                     let sums = grown(sums, written.len());
-                    product(turned, &tile, (values, &source), weight, Start::Zero, sums);
+                    product.run(&tile, grad, Start::Zero, copy, sums);
                     pack::narrow(sums, &mut into[written]);
                 }
             }
@@ -304,12 +347,18 @@ pub fn backward(
     let (image_in, image_out, outputs) = (shape.image_in(), shape.image_out(), shape.outputs);
     assert_eq!(output.len(), shape.images * image_out);
     assert_eq!(grad.len(), output.len());
-    let to_input = if want_input { ToInput::new(shape, weight) } else { ToInput::Not };
+    let turned = turned(shape);
+    let to_input = if want_input { ToInput::new(shape, turned.as_ref(), weight) } else { ToInput::Not };
     let least = shape.unit_by(Method::Im2col);
     let chunk = shape.images.div_ceil(CHUNKS).max(least);
     let chunks = shape.images.div_ceil(chunk);
     // a gradient of the weight that exceeds the cache is read and written for as many images at a time as there are
     let unit = if weight.len() > CACHED { chunk } else { least };
+    let largest = match unit > least {
+        true => Tile { image: 0, images: unit, line: 0, lines: shape.lines() },
+        false => largest_tile(shape),
+    };
+    let product = WeightProduct::new(shape, &largest);
     let part_of = |index: usize, input_grad: &mut [bf16]| {
         let images = chunk.min(shape.images - index * chunk);
         let (mut weight_grad, mut bias_grad) = (vec![0.0; weight.len()], vec![0.0f64; outputs]);
@@ -332,15 +381,14 @@ pub fn backward(
                 add_rows(rows, &mut bias_grad);
                 let input = &input[image * image_in..];
                 let positions = shape.lines() * shape.columns() * outputs;
-                let tiles = match count > least {
+                let tiles = match unit > least {
                     true => vec![Tile { image: 0, images: count, line: 0, lines: shape.lines() }],
                     false => shape.tiles_by(Method::Im2col, count),
                 };
                 for tile in tiles {
                     let from = tile.image * positions + tile.line * shape.columns() * outputs;
                     let rows = &rows[from..][..tile.images * tile.lines * shape.columns() * outputs];
-                    let buffers = [&mut scratch.source, &mut scratch.pairs, &mut scratch.grads];
-                    add_weight_gradient(shape, &tile, input, rows, buffers, &mut weight_grad);
+                    product.add(&tile, input, rows, scratch, &mut weight_grad);
                 }
                 let into = input_grad.get_mut(first * image_in..(first + count) * image_in).unwrap_or_default();
                 to_input.run(shape, count, rows, scratch, into);
