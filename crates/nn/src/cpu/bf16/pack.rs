@@ -25,18 +25,22 @@ pub fn pairs(count: usize) -> Vec<[u32; 2]> {
 /// Packs the transpose of a row-major matrix, whose rows are the columns of the operand. A row consists of parts of `part`
 /// elements; each part is filled up to an even number of elements by zeros.
 pub fn columns(matrix: &[f32], row: usize, part: usize) -> Panels {
-    let pairs = row / part * part.div_ceil(2);
-    let panel = pairs * 2 * PANEL;
+    let even = part.next_multiple_of(2);
+    let panel = row / part * even * PANEL;
     let mut values = vec![bf16::ZERO; (matrix.len() / row).div_ceil(PANEL) * panel];
     values.par_chunks_mut(panel).zip(matrix.par_chunks(PANEL * row)).for_each(|(to, rows)| {
+        let mut narrowed = vec![bf16::ZERO; row / part * even];
+        let to = to.as_chunks_mut::<2>().0;
         for (column, row) in rows.chunks_exact(row).enumerate() {
-            let mut pairs = to.chunks_exact_mut(2 * PANEL);
-            for part in row.chunks_exact(part) {
-                for (pair, to) in part.chunks(2).zip(&mut pairs) {
-                    to[2 * column] = bf16::narrow(pair[0]);
-                    to[2 * column + 1] = pair.get(1).copied().map_or(bf16::ZERO, bf16::narrow);
+            match even == part {
+                true => narrow(row, &mut narrowed),
+                false => {
+                    let parts = narrowed.chunks_exact_mut(even).zip(row.chunks_exact(part));
+                    parts.for_each(|(to, part)| narrow(part, to));
                 }
             }
+            let pairs = to[column..].iter_mut().step_by(PANEL).zip(narrowed.as_chunks::<2>().0);
+            pairs.for_each(|(to, pair)| *to = *pair);
         }
     });
     Panels { values, panel }
@@ -44,19 +48,12 @@ pub fn columns(matrix: &[f32], row: usize, part: usize) -> Panels {
 
 /// Packs a row-major matrix with `columns` columns, whose rows are the depth of the operand.
 pub fn rows(matrix: &[f32], columns: usize) -> Panels {
-    let pairs = (matrix.len() / columns).div_ceil(2);
-    let panel = pairs * 2 * PANEL;
+    let panel = (matrix.len() / columns).div_ceil(2) * 2 * PANEL;
+    let mut narrowed = vec![bf16::ZERO; matrix.len()];
+    narrowed.par_chunks_mut(columns).zip(matrix.par_chunks(columns)).for_each(|(to, from)| narrow(from, to));
     let mut values = vec![bf16::ZERO; columns.div_ceil(PANEL) * panel];
     values.par_chunks_mut(panel).enumerate().for_each(|(number, to)| {
-        let start = number * PANEL;
-        let count = PANEL.min(columns - start);
-        for (two, to) in matrix.chunks(2 * columns).zip(to.chunks_exact_mut(2 * PANEL)) {
-            let (upper, lower) = two.split_at(columns);
-            let mut rows = [[bf16::ZERO; PANEL]; 2];
-            narrow(&upper[start..start + count], &mut rows[0]);
-            narrow(lower.get(start..start + count).unwrap_or_default(), &mut rows[1]);
-            interleave(&rows[0], &rows[1], to);
-        }
+        pairs_in_panel(narrowed.chunks(2 * columns), columns, number * PANEL, to);
     });
     Panels { values, panel }
 }
@@ -78,21 +75,31 @@ fn interleave_loop(upper: &[bf16], lower: &[bf16], to: &mut [bf16]) {
 
 /// Packs pairs of rows with `columns` columns, which are given as one slice for each pair. A row without another is paired with
 /// zeros.
-pub fn pairs_in_panels<'a>(twos: impl Iterator<Item = &'a [bf16]>, columns: usize, panel: usize, to: &mut [bf16]) {
+pub fn pairs_in_panels<'a>(
+    twos: impl Iterator<Item = &'a [bf16]> + Clone,
+    columns: usize,
+    panel: usize,
+    to: &mut [bf16],
+) {
+    for (number, to) in to.chunks_exact_mut(panel).enumerate() {
+        pairs_in_panel(twos.clone(), columns, number * PANEL, to);
+    }
+}
+
+/// Packs the panel of the columns from `start` on.
+fn pairs_in_panel<'a>(twos: impl Iterator<Item = &'a [bf16]>, columns: usize, start: usize, to: &mut [bf16]) {
+    let count = PANEL.min(columns - start);
     widest(
         #[inline(always)]
         || {
-            for (pair, two) in twos.enumerate() {
+            for (two, to) in twos.zip(to.chunks_exact_mut(2 * PANEL)) {
                 let (upper, lower) = two.split_at(columns);
-                for (number, start) in (0..columns).step_by(PANEL).enumerate() {
-                    let count = PANEL.min(columns - start);
-                    let to = &mut to[number * panel + pair * 2 * PANEL..][..2 * PANEL];
-                    let (upper, lower) = (&upper[start..start + count], lower.get(start..start + count));
-                    let lower = lower.unwrap_or(&[bf16::ZERO; PANEL][..count]);
-                    match (upper.as_array::<PANEL>(), lower.as_array::<PANEL>()) {
-                        (Some(upper), Some(lower)) => interleave_loop(upper, lower, to),
-                        _ => interleave_loop(upper, lower, to),
-                    }
+                let upper = &upper[start..start + count];
+                let lower = lower.get(start..start + count).unwrap_or(&[bf16::ZERO; PANEL][..count]);
+                // a whole panel is a loop of a known length
+                match (<&[bf16; PANEL]>::try_from(upper), <&[bf16; PANEL]>::try_from(lower)) {
+                    (Ok(upper), Ok(lower)) => interleave_loop(upper, lower, to),
+                    _ => interleave_loop(upper, lower, to),
                 }
             }
         },
