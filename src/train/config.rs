@@ -51,7 +51,7 @@ pub struct Config {
     pub device: Device,
     /// The precision of products. f32: float32; tf32: on a GPU, factors are rounded to 10 bits, in linear layers and, as in
     /// PyTorch, in convolutions, and on the CPU, as f32; bf16: factors, activations and their gradients are bfloat16, which
-    /// a CPU computes if it has AVX512-BF16. Sums within a product, weights and the optimiser are float32.
+    /// a CPU computes if it has AMX or AVX512-BF16. Sums within a product, weights and the optimiser are float32.
     pub precision: Precision,
     /// Whether a GPU uses only algorithms that give the same weights for the same seed every time, to the last bit. The
     /// CPU always does.
@@ -205,7 +205,7 @@ pub fn check_precision(key: &str, device: Device, precision: Precision) -> Resul
     if device == Device::Cuda || precision.on_cpu().is_some() {
         return Ok(());
     }
-    Err(Error::value(key, precision, "f32, as this processor has no instructions for bfloat16 (AVX512-BF16)"))
+    Err(Error::value(key, precision, "f32, as this processor has no instructions for bfloat16 (AMX or AVX512-BF16)"))
 }
 
 /// The error of a program built without CUDA for the setting `key`.

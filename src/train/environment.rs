@@ -41,7 +41,7 @@ impl Environment {
     /// The current environment of this process.
     pub fn here(device: Device, precision: Precision, dataset: Digest) -> Environment {
         let products = match device {
-            Device::Cpu => precision.on_cpu().unwrap_or_default().to_owned(),
+            Device::Cpu => precision.on_cpu().unwrap_or_default(),
             Device::Cuda => precision.to_string(),
         };
         Environment {

@@ -8,6 +8,7 @@
 //! for the CPU and, in `gpu/mod.rs`, for a GPU.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use candle_core::{Device, Tensor};
 use multidigit::networks::{Model, Network, Shape};
@@ -316,7 +317,10 @@ fn attention_computes_what_pytorch_computes() {
 #[test]
 fn networks_in_bfloat16_are_as_near_to_the_exact_figures_as_pytorchs_autocast() {
     if Precision::Bf16.on_cpu().is_none() {
-        println!("networks in bfloat16: skipped, as this processor has no instructions for bfloat16");
+        let _ = writeln!(
+            std::io::stderr(),
+            "networks in bfloat16: skipped, as this processor has no instructions for bfloat16"
+        );
         return;
     }
     for model in Model::ALL {

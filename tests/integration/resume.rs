@@ -1,5 +1,6 @@
 //! Tests that interrupted runs resume to the same weights as uninterrupted ones, and that nothing is lost.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,7 +65,7 @@ fn a_run_interrupted_anywhere_goes_on_to_the_weights_of_one_that_was_not() {
     let precisions = [Precision::F32, Precision::Bf16].into_iter().filter(|precision| {
         let computes = precision.on_cpu().is_some();
         if !computes {
-            println!("{precision}: skipped, as this processor has no instructions for it");
+            let _ = writeln!(std::io::stderr(), "{precision}: skipped, as this processor has no instructions for it");
         }
         computes
     });

@@ -62,6 +62,7 @@ use std::fmt;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
+use self::cpu::bf16::kernel::Unit;
 pub use self::cpu::epilogue::Epilogue;
 pub use self::error::{Error, Result};
 pub use self::store::Store;
@@ -92,10 +93,10 @@ impl Precision {
     }
 
     /// What computes the products on this processor; `None` if it cannot.
-    pub fn on_cpu(self) -> Option<&'static str> {
+    pub fn on_cpu(self) -> Option<String> {
         match self {
-            Precision::F32 | Precision::Tf32 => Some("float32"),
-            Precision::Bf16 => cpu::bf16::kernel::is_supported().then_some("bfloat16, by AVX512-BF16"),
+            Precision::F32 | Precision::Tf32 => Some("float32".to_owned()),
+            Precision::Bf16 => Unit::all().first().map(|unit| format!("bfloat16, by {unit}")),
         }
     }
 }

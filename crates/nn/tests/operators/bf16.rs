@@ -1,9 +1,12 @@
 //! The operators on bfloat16. Operands are multiples of 1/8 that bfloat16 holds, and sums of their products are exact in f32.
 //! Results are therefore those of the definitions, rounded once.
 
+use std::io::Write;
+
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use multidigit_nn::cpu::bf16::{conv, kernel, linear};
+use multidigit_nn::cpu::bf16::kernel::Unit;
+use multidigit_nn::cpu::bf16::{conv, linear};
 use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::element::Element;
 use multidigit_nn::cpu::epilogue::Epilogue;
@@ -18,12 +21,12 @@ use crate::kernels::{eighths, products, shapes, uniform};
 
 /// Whether this processor can run the test. A test that is skipped says so.
 fn can_run(test: &str) -> bool {
-    let can = kernel::is_supported();
-    match can {
-        true => println!("{test}: by AVX512-BF16"),
-        false => println!("{test}: skipped, as this processor has no AVX512-BF16"),
+    let mut said = std::io::stderr(); // not captured, so that the log of a test that passes says it
+    match Unit::all().first() {
+        Some(unit) => writeln!(said, "bfloat16, {test}: by {unit}").unwrap(),
+        None => writeln!(said, "bfloat16, {test}: skipped, as this processor has no unit for it").unwrap(),
     }
-    can
+    !Unit::all().is_empty()
 }
 
 /// The values in bfloat16.
@@ -115,7 +118,7 @@ proptest! {
         (inputs, outputs) in (1usize..=9, 1usize..=35),
         (kernel, stride, padding) in (1usize..=5, 1usize..=3, 0usize..=3),
     ) {
-        prop_assume!(kernel::is_supported());
+        prop_assume!(!Unit::all().is_empty());
         prop_assume!(height.min(width) + 2 * padding >= kernel);
         check(&ConvShape { images, height, width, inputs, outputs, kernel, stride, padding, epilogue: Epilogue::Identity });
     }

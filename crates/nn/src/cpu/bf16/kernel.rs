@@ -1,11 +1,14 @@
-//! The matrix product of pairs of bfloat16, on the vector units of AVX512-BF16.
+//! The matrix product of pairs of bfloat16, on the matrix units of AMX or the vector units of AVX512-BF16.
 //!
-//! `vdpbf16ps` multiplies pairs: each of its 16 sums in f32 grows by the products of two neighbouring elements of depth. Both
-//! operands therefore hold the pairs of depth side by side. The order of the additions follows from the shapes alone.
+//! Both multiply pairs: a sum in f32 grows by the products of two neighbouring elements of depth. Both operands therefore hold the
+//! pairs of depth side by side. The order of the additions follows from the shapes alone, and is another one on either unit.
+
+use std::fmt;
+use std::sync::LazyLock;
 
 use half::bf16;
 
-/// The number of columns in a panel: the sums of one AVX-512 register.
+/// The number of columns in a panel: the sums of one AVX-512 register, and of one row of a tile.
 pub const PANEL: usize = 16;
 
 /// The operands of a product. All offsets count elements.
@@ -34,20 +37,65 @@ pub enum Start<'a> {
     Bias(&'a [f32]),
 }
 
-/// Whether this processor has the instructions.
-pub fn is_supported() -> bool {
+/// The part of a processor that computes products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Tiles of 16 rows of 64 bytes: Intel's Xeons since Sapphire Rapids.
+    Amx,
+    /// Vectors of 64 bytes: AMD's processors since Zen 4, and Intel's Xeons since Sapphire Rapids.
+    Avx512,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unit::Amx => "AMX",
+            Unit::Avx512 => "AVX512-BF16",
+        })
+    }
+}
+
+impl Unit {
+    /// The units that this processor has and that the system lets this process use, the fastest first.
+    pub fn all() -> &'static [Unit] {
+        static UNITS: LazyLock<Vec<Unit>> = LazyLock::new(|| {
+            // tiles leave the edges of a product to vectors
+            match (has_avx512(), has_amx()) {
+                (true, true) => vec![Unit::Amx, Unit::Avx512],
+                (true, false) => vec![Unit::Avx512],
+                (false, _) => Vec::new(),
+            }
+        });
+        &UNITS
+    }
+}
+
+fn has_avx512() -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f");
     #[cfg(not(target_arch = "x86_64"))]
     return false;
 }
 
+/// Whether there is AMX with bfloat16. The system must allow a process to use tiles, as their state takes 8 KiB of each thread.
+fn has_amx() -> bool {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return amx::is_there() && amx::is_allowed();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    return false;
+}
+
 impl Operands<'_> {
-    /// Computes `columns` columns of the product. Row `i` of the result begins at `c[i * stride]`.
+    /// Computes `columns` columns of the product on the fastest unit. Row `i` of the result begins at `c[i * stride]`.
     ///
     /// # Panics
-    /// If the processor lacks the instructions, or an element is outside its slice.
+    /// If the processor has no unit, or an element is outside its slice.
     pub fn multiply(&self, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        self.multiply_on(Unit::all().first().copied(), columns, start, c, stride);
+    }
+
+    /// Like [`Operands::multiply`], on one of [`Unit::all`].
+    pub fn multiply_on(&self, unit: Option<Unit>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
         let Some(last_row) = self.rows.len().checked_sub(1) else { return };
         if columns == 0 {
             return;
@@ -66,11 +114,15 @@ impl Operands<'_> {
             let last = (columns.div_ceil(PANEL) - 1) * self.panel;
             assert!(last + b as usize + 2 * PANEL <= self.b.len(), "the right operand of a product");
         }
-        assert!(is_supported(), "the processor has no AVX512-BF16");
-        // SAFETY: the processor has the instructions, and the assertions above cover the largest offset in each slice.
+        let unit = unit.filter(|unit| Unit::all().contains(unit));
+        assert!(unit.is_some(), "the processor has no such unit for bfloat16");
+        // SAFETY: the processor has the unit, and the assertions above cover the largest offset in each slice.
         #[cfg(target_arch = "x86_64")]
-        unsafe {
-            avx512::multiply(self, columns, start, c, stride);
+        match unit {
+            #[cfg(target_os = "linux")]
+            Some(Unit::Amx) => unsafe { amx::multiply(self, columns, start, c, stride) },
+            Some(Unit::Avx512) => unsafe { avx512::multiply(self, columns, start, c, stride) },
+            _ => {}
         }
     }
 }
@@ -116,8 +168,8 @@ mod avx512 {
         }
     }
 
-    /// Adds the products of a pair of the left operand and one of each panel. In assembly, since the compiler would load the pairs
-    /// of all rows first, for which the registers do not suffice.
+    /// Adds the products of a pair of the left operand and one of each panel. In assembly, since the compiler would load
+    /// the pairs of all rows first, for which the registers do not suffice.
     ///
     /// # Safety
     /// `a` points to two elements.
@@ -127,10 +179,11 @@ mod avx512 {
         let pair: __m512;
         // SAFETY: reads the four bytes at `a`; the registers are those of the operands, and nothing else changes
         unsafe {
-            asm!("vbroadcastss {pair}, dword ptr [{a}]", pair = out(zmm_reg) pair, a = in(reg) a, options(nostack, readonly));
+            asm!("vbroadcastss {pair}, dword ptr [{a}]", pair = out(zmm_reg) pair, a = in(reg) a,
+                options(nostack, readonly, preserves_flags));
             for (sum, b) in sums.iter_mut().zip(b) {
-                asm!("vdpbf16ps {sum}, {pair}, {b}", sum = inout(zmm_reg) *sum, pair = in(zmm_reg) pair, b = in(zmm_reg) *b,
-                    options(nostack, nomem, preserves_flags));
+                asm!("vdpbf16ps {sum}, {pair}, {b}", sum = inout(zmm_reg) *sum, pair = in(zmm_reg) pair,
+                    b = in(zmm_reg) *b, options(nostack, nomem, preserves_flags));
             }
         }
     }
@@ -191,5 +244,322 @@ mod avx512 {
                 }
             }
         }
+    }
+}
+
+/// Products on tiles. Four tiles hold the sums of 32 rows and 32 columns, two hold rows, two hold columns. The rows are copied to
+/// tiles before, once for all columns. Tiles are configured when a product begins and released when it ends, so that no other code
+/// on the thread finds any; the system saves them when it interrupts the thread. What is left of the depth, fewer than 16 pairs,
+/// is added by vectors.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    use std::arch::asm;
+    use std::arch::x86_64::__cpuid_count;
+    use std::cell::RefCell;
+
+    use half::bf16;
+
+    use super::{Operands, PANEL, Start, avx512};
+
+    /// The number of rows, and of pairs in a row, of a tile.
+    const TILE: usize = 16;
+    /// The number of elements of a tile.
+    const ELEMENTS: usize = TILE * 2 * TILE;
+    /// The number of rows and of columns whose sums are held at a time.
+    const BLOCK: usize = 2 * TILE;
+
+    /// The configuration of eight tiles of 16 rows of 64 bytes: the palette, and where `ldtilecfg` finds the sizes.
+    #[repr(C, align(64))]
+    struct Tiles {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    static TILES: Tiles = {
+        let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+        let mut tile = 0;
+        while tile < 8 {
+            row_bytes[tile] = 64;
+            rows[tile] = TILE as u8;
+            tile += 1;
+        }
+        Tiles { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+    };
+
+    /// The rows of a block as tiles, and its sums.
+    #[derive(Default)]
+    struct Scratch {
+        rows: Vec<bf16>,
+        sums: Vec<f32>,
+    }
+
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::default();
+    }
+
+    /// Whether the processor has AMX with bfloat16: bits 22 and 24 of CPUID's leaf 7.
+    pub fn is_there() -> bool {
+        let features = __cpuid_count(7, 0).edx;
+        features & 1 << 22 != 0 && features & 1 << 24 != 0
+    }
+
+    /// Asks the system once for the state of tiles, for all threads of the process (`Documentation/arch/x86/xstate.rst` of Linux).
+    pub fn is_allowed() -> bool {
+        const ARCH_PRCTL: i64 = 158;
+        const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+        const XFEATURE_XTILEDATA: u64 = 18;
+        let answer: i64;
+        // SAFETY: a system call that reads and writes no memory; it changes the registers that are named
+        unsafe {
+            asm!("syscall", inlateout("rax") ARCH_PRCTL => answer, in("rdi") ARCH_REQ_XCOMP_PERM,
+                in("rsi") XFEATURE_XTILEDATA, lateout("rcx") _, lateout("r11") _, options(nostack));
+        }
+        answer == 0
+    }
+
+    /// # Safety
+    /// The processor has AMX and AVX512-BF16, the system allows tiles, and the caller has checked the offsets.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn multiply(of: &Operands, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        let (whole, rest) = of.pairs.split_at(of.pairs.len() / TILE * TILE);
+        let mut steps = whole.windows(2).map(|two| two[1][1].wrapping_sub(two[0][1]));
+        let step = steps.next().unwrap_or_default();
+        if whole.is_empty() || steps.any(|other| other != step) {
+            // SAFETY: as this function's
+            return unsafe { avx512::multiply(of, columns, start, c, stride) };
+        }
+        let are_runs: Vec<bool> = whole.chunks_exact(TILE).map(is_run).collect();
+        SCRATCH.with_borrow_mut(|Scratch { rows: tiles, sums }| {
+            tiles.resize(2 * whole.len() / TILE * ELEMENTS, bf16::ZERO);
+            sums.resize(BLOCK * BLOCK, 0.0);
+            // SAFETY: the configuration is one of palette 1, and is released below
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &TILES, options(nostack, readonly, preserves_flags)) };
+            for (number, rows) in of.rows.chunks(BLOCK).enumerate() {
+                let (upper, lower) = tiles.split_at_mut(whole.len() / TILE * ELEMENTS);
+                lay_out(of.a, &rows[..rows.len().min(TILE)], whole, &are_runs, upper);
+                lay_out(of.a, rows.get(TILE..).unwrap_or_default(), whole, &are_runs, lower);
+                for column in (0..columns).step_by(BLOCK) {
+                    let panel = column / PANEL;
+                    // a panel that does not exist is replaced by the one before it, and its sums are not used
+                    let other = if column + PANEL < columns { panel + 1 } else { panel };
+                    let b = [panel, other].map(|panel| of.b[panel * of.panel + whole[0][1] as usize..].as_ptr());
+                    // SAFETY: tiles are configured; the rows hold a tile for each 16 pairs, the caller has checked the
+                    // largest offset in `b`, whose pairs are all `step` apart, and there is room for all sums
+                    unsafe {
+                        block([upper.as_ptr(), lower.as_ptr()], b, step as usize, whole.len() / TILE, sums);
+                    }
+                    let count = BLOCK.min(columns - column);
+                    for (row, sums) in sums.chunks_exact(BLOCK).enumerate().take(rows.len()) {
+                        let c = &mut c[(number * BLOCK + row) * stride + column..][..count];
+                        match start {
+                            Start::Zero => c.copy_from_slice(&sums[..count]),
+                            Start::Result => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
+                            Start::Bias(bias) => {
+                                let terms = sums.iter().zip(&bias[column..]);
+                                c.iter_mut().zip(terms).for_each(|(c, (sum, bias))| *c = bias + sum);
+                            }
+                        }
+                    }
+                }
+            }
+            // SAFETY: nothing uses tiles after this
+            unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+        });
+        if !rest.is_empty() {
+            // SAFETY: as this function's
+            unsafe { avx512::multiply(&Operands { pairs: rest, ..*of }, columns, Start::Result, c, stride) };
+        }
+    }
+
+    /// Whether pairs of a row follow each other.
+    fn is_run(pairs: &[[u32; 2]]) -> bool {
+        pairs.windows(2).all(|two| two[1][0] == two[0][0] + 2)
+    }
+
+    /// Copies at most 16 rows to tiles, one for each 16 pairs. Rows that do not exist are zeros.
+    #[target_feature(enable = "avx512f")]
+    fn lay_out(a: &[bf16], rows: &[u32], pairs: &[[u32; 2]], are_runs: &[bool], tiles: &mut [bf16]) {
+        let are_neighbours = rows.len() == TILE && rows.windows(2).all(|two| two[1] == two[0] + 2);
+        let tiles = tiles.chunks_exact_mut(ELEMENTS);
+        for ((tile, pairs), is_run) in tiles.zip(pairs.chunks_exact(TILE)).zip(are_runs) {
+            let first = pairs[0][0] as usize;
+            if *is_run {
+                for (to, row) in tile.chunks_exact_mut(2 * TILE).zip(rows) {
+                    to.copy_from_slice(&a[*row as usize + first..][..2 * TILE]);
+                }
+            } else if are_neighbours {
+                // the rows of a pair lie side by side: a transpose of pairs
+                let tile = tile.as_chunks_mut::<2>().0;
+                for (number, pair) in pairs.iter().enumerate() {
+                    let from = a[(rows[0] + pair[0]) as usize..][..2 * TILE].as_chunks::<2>().0;
+                    tile[number..].iter_mut().step_by(TILE).zip(from).for_each(|(to, from)| *to = *from);
+                }
+            } else {
+                for (to, row) in tile.chunks_exact_mut(2 * TILE).zip(rows) {
+                    for (to, pair) in to.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+                        let at = (row + pair[0]) as usize;
+                        *to = [a[at], a[at + 1]];
+                    }
+                }
+            }
+            tile[rows.len() * 2 * TILE..].fill(bf16::ZERO);
+        }
+    }
+
+    /// Computes the sums of two tiles of rows and two panels, 32 by 32, over `count` tiles of depth.
+    ///
+    /// # Safety
+    /// Tiles are configured. `rows` point to `count` tiles each; in each panel of `b`, `16 * count` pairs are `step` elements apart.
+    unsafe fn block(rows: [*const bf16; 2], b: [*const bf16; 2], step: usize, count: usize, sums: &mut [f32]) {
+        assert!(sums.len() == BLOCK * BLOCK);
+        let below = sums[TILE * BLOCK..].as_mut_ptr();
+        // SAFETY: reads the tiles and panels that the caller promises, writes 16 rows of `sums` at two places, and changes
+        // tiles alone beside the registers that are named
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{upper} + {row}*1]",
+                "tileloadd tmm6, [{left} + {step}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{right} + {step}*1]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{lower} + {row}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {upper}, 1024",
+                "add {lower}, 1024",
+                "add {left}, {next}",
+                "add {right}, {next}",
+                "dec {count}",
+                "jnz 2b",
+                "tilestored [{sums} + {line}*1], tmm0",
+                "tilestored [{sums} + {line}*1 + 64], tmm1",
+                "tilestored [{below} + {line}*1], tmm2",
+                "tilestored [{below} + {line}*1 + 64], tmm3",
+                upper = inout(reg) rows[0] => _,
+                lower = inout(reg) rows[1] => _,
+                left = inout(reg) b[0] => _,
+                right = inout(reg) b[1] => _,
+                count = inout(reg) count => _,
+                row = in(reg) 64_usize,
+                step = in(reg) 2 * step,
+                next = in(reg) 2 * step * TILE,
+                sums = in(reg) sums.as_mut_ptr(),
+                below = in(reg) below,
+                line = in(reg) 4 * BLOCK,
+                out("tmm0") _,
+                out("tmm1") _,
+                out("tmm2") _,
+                out("tmm3") _,
+                out("tmm4") _,
+                out("tmm5") _,
+                out("tmm6") _,
+                out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Small multiples of 1/8, whose products and sums are exact in f32.
+    fn eighths(count: usize, factor: usize) -> Vec<bf16> {
+        (0..count).map(|i| bf16::from_f32((i * factor % 17) as f32 / 8.0 - 1.0)).collect()
+    }
+
+    /// Computes a product by its definition.
+    fn definition(of: &Operands, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        for (row, &from) in of.rows.iter().enumerate() {
+            for column in 0..columns {
+                let result = &mut c[row * stride + column];
+                let mut sum = match start {
+                    Start::Zero => 0.0,
+                    Start::Result => *result,
+                    Start::Bias(bias) => bias[column],
+                };
+                for &[a, b] in of.pairs {
+                    let b = column / PANEL * of.panel + b as usize + 2 * (column % PANEL);
+                    for half in 0..2 {
+                        sum += of.a[(from + a) as usize + half].to_f32() * of.b[b + half].to_f32();
+                    }
+                }
+                *result = sum;
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_every_edge_are_the_definition_on_every_unit() {
+        let mut said = std::io::stderr(); // not captured, so that the log of a test that passes says it
+        for unit in [Unit::Amx, Unit::Avx512] {
+            if !Unit::all().contains(&unit) {
+                writeln!(said, "bfloat16, products: {unit} skipped, as this processor does not have it").unwrap();
+                continue;
+            }
+            writeln!(said, "bfloat16, products: by {unit}").unwrap();
+            for rows in [1, 2, 11, 12, 13, 15, 16, 17, 25, 31, 32, 33, 50] {
+                for columns in [1, 15, 16, 17, 31, 32, 33, 50] {
+                    for depth in [0, 1, 15, 16, 17, 32, 35] {
+                        check(unit, rows, columns, depth);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares a product whose rows are runs, and one whose rows are neighbours, with the definition.
+    fn check(unit: Unit, rows: usize, columns: usize, depth: usize) {
+        let what = format!("{rows} rows, {columns} columns, {depth} pairs, {unit}");
+        let panel = 2 * PANEL * depth + 6;
+        let (row, stride) = (2 * depth + 10, columns + 3);
+        let a = eighths((rows + 1) * row + 2 * rows * (depth + 1), 7);
+        let b = eighths(columns.div_ceil(PANEL) * panel + 2 * PANEL, 5);
+        let bias: Vec<f32> = (0..columns).map(|column| column as f32 / 4.0).collect();
+        let pairs = |a_step: usize, gap: usize| -> Vec<[u32; 2]> {
+            // after half of the pairs, the runs of the left operand have a gap
+            let a = |pair: usize| pair * a_step + if 2 * pair > depth { gap } else { 0 };
+            (0..depth).map(|pair| [a(pair) as u32, (2 * PANEL * pair) as u32]).collect()
+        };
+        let apart: Vec<u32> = (0..rows).map(|i| (i * row) as u32).collect();
+        let neighbours: Vec<u32> = (0..rows).map(|i| 2 * i as u32).collect();
+        for (rows, pairs) in [(&apart, pairs(2, 0)), (&apart, pairs(2, 4)), (&neighbours, pairs(2 * rows, 0))] {
+            let of = Operands { a: &a, rows, b: &b, panel, pairs: &pairs };
+            for start in [Start::Zero, Start::Result, Start::Bias(&bias)] {
+                let mut expected: Vec<f32> = (0..rows.len() * stride).map(|i| (i % 9) as f32).collect();
+                let mut found = expected.clone();
+                definition(&of, columns, start, &mut expected, stride);
+                of.multiply_on(Some(unit), columns, start, &mut found, stride);
+                let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
+                assert!(differs.is_none(), "{what}: element {differs:?}");
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the left operand of a product")]
+    fn a_row_beyond_the_left_operand_is_refused() {
+        let (a, b) = (eighths(10, 3), eighths(32, 3));
+        let of = Operands { a: &a, rows: &[9], b: &b, panel: 32, pairs: &[[0, 0]] };
+        of.multiply(1, Start::Zero, &mut [0.0], 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "the right operand of a product")]
+    fn a_panel_beyond_the_right_operand_is_refused() {
+        let (a, b) = (eighths(10, 3), eighths(32, 3));
+        let of = Operands { a: &a, rows: &[0], b: &b, panel: 32, pairs: &[[0, 0]] };
+        of.multiply(17, Start::Zero, &mut [0.0; 17], 17);
     }
 }

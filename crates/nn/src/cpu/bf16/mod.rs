@@ -2,7 +2,7 @@
 
 #[forbid(unsafe_code)]
 pub mod conv;
-#[allow(unsafe_code, reason = "loads and instructions of AVX512-BF16, on offsets that are checked")]
+#[allow(unsafe_code, reason = "loads and instructions of AMX and AVX512-BF16, on offsets that are checked")]
 pub mod kernel;
 #[forbid(unsafe_code)]
 pub mod linear;
