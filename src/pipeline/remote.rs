@@ -139,7 +139,7 @@ impl<'a> Remote<'a> {
         }
         super::check(&self.local.config, stages)?;
         // an object that is missing reads like one in a bucket that is missing; a list tells them apart
-        self.store.list(stages[0].name()).map(drop)
+        stages.first().map_or(Ok(()), |stage| self.store.list(stage.name()).map(drop))
     }
 
     /// The name of a file of a stage in the store.
