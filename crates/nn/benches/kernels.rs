@@ -1,5 +1,6 @@
 //! Benchmarks of all shapes of convolutions and batch norms in the three networks at batch size 64, forward and
-//! backward, in images per second.
+//! backward, in images per second, in float32 and, on processors that have a unit for it, in bfloat16. The rate of such a unit, on
+//! operands that stay in the first cache, is given in floating-point operations per second.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -13,6 +14,8 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use multidigit_nn::cpu::bf16;
+use multidigit_nn::cpu::bf16::kernel::{Operands, PANEL, Start, Unit};
 use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::epilogue::Epilogue::{self, Identity, Relu, ReluPool};
 use multidigit_nn::cpu::memory;
@@ -53,6 +56,10 @@ fn values(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect()
 }
 
+fn narrow(values: &[f32]) -> Vec<half::bf16> {
+    values.iter().map(|value| half::bf16::from_f32(*value)).collect()
+}
+
 fn bench(c: &mut Criterion) {
     memory::keep_freed(); // as in the stages
     let mut group = c.benchmark_group("kernels");
@@ -69,6 +76,18 @@ fn bench(c: &mut Criterion) {
         group.bench_function(format!("{name} backward"), |b| {
             b.iter(|| conv.backward(&input, &weight, &output.values, &output.choice, &grad, inputs > 1));
         });
+        if !Unit::all().is_empty() {
+            let [input, grad] = [&input, &grad].map(|values| narrow(values));
+            let output = bf16::conv::forward(&conv, &input, &weight, Some(&bias));
+            group.bench_function(format!("{name} forward, bf16"), |b| {
+                b.iter(|| bf16::conv::forward(&conv, &input, &weight, Some(&bias)));
+            });
+            group.bench_function(format!("{name} backward, bf16"), |b| {
+                let backward =
+                    || bf16::conv::backward(&conv, &input, &weight, &output.values, &output.choice, &grad, inputs > 1);
+                b.iter(backward);
+            });
+        }
     }
     for &(name, size, channels, epilogue) in NORMS {
         let norm = NormShape { images: BATCH, height: size, width: size, channels, epilogue };
@@ -78,6 +97,24 @@ fn bench(c: &mut Criterion) {
         group.bench_function(format!("{name} forward"), |b| b.iter(|| norm.forward(&input, &weight, &bias)));
         group.bench_function(format!("{name} backward"), |b| {
             b.iter(|| norm.backward(&input, &weight, &output, &output.values, &grad));
+        });
+        let [input, grad] = [&input, &grad].map(|values| narrow(values));
+        let output = norm.forward(&input, &weight, &bias);
+        group.bench_function(format!("{name} forward, bf16"), |b| b.iter(|| norm.forward(&input, &weight, &bias)));
+        group.bench_function(format!("{name} backward, bf16"), |b| {
+            b.iter(|| norm.backward(&input, &weight, &output, &output.values, &grad));
+        });
+    }
+    let (rows, columns, depth) = (48, 32, 128);
+    let (a, b) = (narrow(&values(rows * 2 * depth)), narrow(&values(columns * 2 * depth)));
+    let starts: Vec<u32> = (0..rows).map(|row| (row * 2 * depth) as u32).collect();
+    let pairs: Vec<[u32; 2]> = (0..depth).map(|pair| [2 * pair as u32, (2 * PANEL * pair) as u32]).collect();
+    let operands = Operands { a: &a, rows: &starts, b: &b, panel: 2 * PANEL * depth, pairs: &pairs };
+    let mut sums = vec![0.0; rows * columns];
+    group.throughput(Throughput::Elements((2 * rows * columns * 2 * depth) as u64));
+    for &unit in Unit::all() {
+        group.bench_function(format!("product by {unit}, one thread"), |b| {
+            b.iter(|| operands.multiply_on(Some(unit), columns, Start::Zero, &mut sums, columns));
         });
     }
     group.finish();
