@@ -5,6 +5,7 @@ use candle_core::Device;
 use libfuzzer_sys::fuzz_target;
 use multidigit::networks::weights::{self, Entry};
 use multidigit_fuzz::{file, folder};
+use multidigit_nn::Precision;
 
 fuzz_target!(|data: &[u8]| {
     let path = file("any.safetensors", data);
@@ -15,11 +16,11 @@ fuzz_target!(|data: &[u8]| {
             }
         }
     }
-    let _ = weights::load(&path, None, &Device::Cpu);
+    let _ = weights::load(&path, None, &Device::Cpu, Precision::F32);
     let Ok(description @ serde_json::Value::Object(_)) = serde_json::from_slice(data) else { return };
     let path = folder().join("described.safetensors");
     let tensors = vec![("fc1.weight".to_owned(), Entry::vector(&[1.0; 4]))];
     if weights::write(&path, None, tensors, &description).is_ok() {
-        assert!(weights::load(&path, None, &Device::Cpu).is_err(), "one tensor is no network");
+        assert!(weights::load(&path, None, &Device::Cpu, Precision::F32).is_err(), "one tensor is no network");
     }
 });
