@@ -172,6 +172,7 @@ mod tests {
                 "train.std",
                 "evaluate.batch_size",
                 "evaluate.device",
+                "evaluate.precision",
                 "evaluate.samples",
                 "evaluate.data",
             ]);
