@@ -1,15 +1,15 @@
 //! Batches of normalised pixels, and the scores of a network on a split.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::networks::{CLASSES, Network};
 use crate::rng;
 use crate::shards::Split;
-use multidigit_nn::Mode;
 use multidigit_nn::floats::Floats;
 use multidigit_nn::loss::{argmax, cross_entropy};
 use multidigit_nn::tape::Value;
+use multidigit_nn::{Mode, ops};
 
 /// The normalised value of each grey value: `(grey / 255 - mean) / std`, in f32 as in PyTorch.
 pub struct Normalise([f32; 256]);
@@ -133,9 +133,14 @@ pub fn forward(
     for start in (0..images).step_by(batch.max(1)) {
         let count = batch.min(images - start);
         let fill = |i: usize, pixels: &mut [u8]| pixels.copy_from_slice(split.image(start + i));
-        let input = normalise.batch(count, [split.height, split.width], fill)?.to_device(network.store().device())?;
+        let input = normalise.batch(count, [split.height, split.width], fill)?;
+        let store = network.store();
+        let input = ops::in_type(&input, store.dtype())?.to_device(store.device())?;
         let logits = network.forward(&input, Mode::Eval)?;
-        let host = logits.iter().map(|head| Ok(Value::constant(head.to_device(&Device::Cpu)?)));
+        let host = logits.iter().map(|head| {
+            // a GPU computes logits in the type of the activations
+            Ok(Value::constant(ops::in_type(&head.to_device(&Device::Cpu)?, DType::F32)?))
+        });
         each(&host.collect::<Result<Vec<_>>>()?, &split.targets[start * split.digits..][..count * split.digits])?;
     }
     Ok(())

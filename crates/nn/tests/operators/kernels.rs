@@ -44,6 +44,12 @@ pub fn products(conv: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
+/// The shape of a convolution without epilogue.
+pub fn plain([images, height, width, inputs, outputs, kernel, stride, padding]: [usize; 8]) -> ConvShape {
+    let epilogue = Epilogue::Identity;
+    ConvShape { images, height, width, inputs, outputs, kernel, stride, padding, epilogue }
+}
+
 pub fn shapes() -> impl Iterator<Item = ConvShape> {
     // images, height, width, inputs, outputs, kernel, stride, padding
     [
@@ -60,17 +66,7 @@ pub fn shapes() -> impl Iterator<Item = ConvShape> {
         [1, 2, 1, 1, 2, 2, 1, 3], // windows entirely outside the image
     ]
     .into_iter()
-    .map(|[images, height, width, inputs, outputs, kernel, stride, padding]| ConvShape {
-        images,
-        height,
-        width,
-        inputs,
-        outputs,
-        kernel,
-        stride,
-        padding,
-        epilogue: Epilogue::Identity,
-    })
+    .map(plain)
 }
 
 #[test]

@@ -1,16 +1,16 @@
 //! Convolution whose operands are bfloat16. All sums are f32.
 //!
-//! The input of a tile is copied once, with its padding. A row of the left operand is the input under the kernel at one
-//! position: it consists of a run of neighbouring elements for each line of the kernel, and is read where it lies. The depth of the
-//! weight's gradient is made of the positions, of which neighbours are paired. The gradient of the input is the convolution of the
-//! gradient with the turned kernel, or, if the stride is not 1, the sum of a product's rows.
+//! A row of the left operand is the input under the kernel at one position: a run of neighbouring elements for each line of the
+//! kernel. The runs are read where they lie, in the input itself or, if it has padding, in a copy of a tile's input with zeros around
+//! it. The depth of the weight's gradient is the positions, of which neighbours are paired. The gradient of the input is the
+//! convolution of the gradient with the turned kernel, or the sum of a product's rows where they overlap.
 
 use std::cell::RefCell;
 
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::{Operands, PANEL, Start};
+use super::kernel::{Operands, PANEL, Start, offset};
 use super::pack::{self, Panels, interleave};
 use crate::cpu::conv::{Gradients, Output, add_rows};
 use crate::cpu::conv_shape::{ConvShape, Method, Tile};
@@ -36,6 +36,9 @@ const SUM_CHANNELS: usize = 12;
 /// The number of weights whose gradient stays in the cache.
 const CACHED: usize = 1 << 17;
 
+/// The number of positions over which a larger gradient is summed before it is written.
+const POSITIONS: usize = 1 << 11;
+
 /// The number of sums of a product whose rows are added, which should stay in the cache.
 const ROW_SUMS: usize = 1 << 15;
 
@@ -43,8 +46,8 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// How the input of a tile lies in memory, in elements. What is said of a tile holds for the tiles of a convolution: they have as
-/// many lines, or are a part of an image alone.
+/// How the input of the tiles of a convolution lies in memory, in elements. A tile has all lines of one or several images, or some
+/// lines of one image.
 struct Source {
     /// The number of elements of a run: what a line of the kernel covers, filled up to an even number.
     run: usize,
@@ -61,7 +64,7 @@ struct Source {
 }
 
 impl Source {
-    /// For tiles of so many lines.
+    /// For tiles of at most `lines` lines.
     fn new(shape: &ConvShape, lines: usize) -> Source {
         let channels = wide(shape.inputs);
         let is_input = shape.padding == 0 && shape.inputs.is_multiple_of(2);
@@ -141,10 +144,10 @@ impl Product<'_> {
         let source = Source::new(shape, tile.lines);
         let columns = shape.columns();
         let rows = source.lines(&tile).flat_map(|line| (0..columns).map(move |x| (line, x)));
-        let rows = rows.map(|(line, x)| (line + x * source.step) as u32).collect();
+        let rows = rows.map(|(line, x)| offset(line + x * source.step)).collect();
         let half = source.run / 2;
         let place = |pair: usize| [pair / half * source.input_line + 2 * (pair % half), 2 * PANEL * pair];
-        let pairs = (0..shape.kernel * half).map(|pair| place(pair).map(|at| at as u32)).collect();
+        let pairs = (0..shape.kernel * half).map(|pair| place(pair).map(offset)).collect();
         let part = if shape.inputs == 1 { shape.kernel } else { shape.inputs };
         Product { shape, source, rows, pairs, weight: pack::columns(weight, shape.depth(), part) }
     }
@@ -219,13 +222,13 @@ impl WeightProduct<'_> {
         let channels = wide(shape.inputs);
         let row = |row: usize| {
             let (place, channel) = (row / shape.inputs, row % shape.inputs);
-            2 * (place / shape.kernel * source.input_line + place % shape.kernel * channels + channel) as u32
+            offset(2 * (place / shape.kernel * source.input_line + place % shape.kernel * channels + channel))
         };
         let rows = (0..shape.depth()).map(row).collect();
         let half = shape.columns().div_ceil(2);
         let starts = source.lines(tile).flat_map(|line| (0..half).map(move |pair| (line, pair)));
-        let starts = starts.map(|(line, pair)| 2 * (line + 2 * pair * source.step) as u32);
-        let pairs = starts.enumerate().map(|(number, start)| [start, (number * 2 * PANEL) as u32]).collect();
+        let starts = starts.map(|(line, pair)| offset(2 * (line + 2 * pair * source.step)));
+        let pairs = starts.enumerate().map(|(number, start)| [start, offset(number * 2 * PANEL)]).collect();
         WeightProduct { shape, source, rows, pairs }
     }
 
@@ -321,7 +324,7 @@ impl<'a> ToInput<'a> {
                         all.for_each(|(to, from)| to[..outputs].copy_from_slice(from));
                         grad = grads;
                     }
-                    let rows: Vec<u32> = (0..rows).map(|row| (row * even) as u32).collect();
+                    let rows: Vec<u32> = (0..rows).map(|row| offset(row * even)).collect();
                     let operands =
                         Operands { a: grad, rows: &rows, b: &weight.values, panel: weight.panel, pairs: &pairs };
                     let sums = grown(sums, rows.len() * shape.depth());
@@ -352,8 +355,9 @@ pub fn backward(
     let least = shape.unit_by(Method::Im2col);
     let chunk = shape.images.div_ceil(CHUNKS).max(least);
     let chunks = shape.images.div_ceil(chunk);
-    // a gradient of the weight that exceeds the cache is read and written for as many images at a time as there are
-    let unit = if weight.len() > CACHED { chunk } else { least };
+    // a gradient of the weight that exceeds the cache is read and written for more positions at a time
+    let positions = shape.lines() * shape.columns();
+    let unit = if weight.len() > CACHED { (POSITIONS / positions).clamp(least, chunk) } else { least };
     let largest = match unit > least {
         true => Tile { image: 0, images: unit, line: 0, lines: shape.lines() },
         false => largest_tile(shape),
@@ -380,13 +384,12 @@ pub fn backward(
                 };
                 add_rows(rows, &mut bias_grad);
                 let input = &input[image * image_in..];
-                let positions = shape.lines() * shape.columns() * outputs;
                 let tiles = match unit > least {
                     true => vec![Tile { image: 0, images: count, line: 0, lines: shape.lines() }],
                     false => shape.tiles_by(Method::Im2col, count),
                 };
                 for tile in tiles {
-                    let from = tile.image * positions + tile.line * shape.columns() * outputs;
+                    let from = (tile.image * positions + tile.line * shape.columns()) * outputs;
                     let rows = &rows[from..][..tile.images * tile.lines * shape.columns() * outputs];
                     product.add(&tile, input, rows, scratch, &mut weight_grad);
                 }

@@ -26,14 +26,22 @@ pub struct Operands<'a> {
     pub pairs: &'a [[u32; 2]],
 }
 
+/// An offset in an operand.
+///
+/// # Panics
+/// If the operand has 2^32 elements or more, which no network that fits the memory has.
+pub fn offset(at: usize) -> u32 {
+    u32::try_from(at).expect("an operand of less than 2^32 elements")
+}
+
 /// Where the sums of a product begin.
 #[derive(Clone, Copy)]
 pub enum Start<'a> {
-    /// At zero.
+    /// All sums begin at 0.
     Zero,
-    /// At the values in the result.
+    /// Each sum begins at the value that stands in its place in the result.
     Result,
-    /// At one value for each column.
+    /// The sums of a column begin at its bias.
     Bias(&'a [f32]),
 }
 

@@ -3,7 +3,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::{Operands, PANEL, Start};
+use super::kernel::{Operands, PANEL, Start, offset};
 use super::pack::{self, Panels, SLACK, interleave};
 use crate::cpu::linear::{BLOCK, LinearShape, by_blocks};
 
@@ -23,7 +23,7 @@ impl Rows {
             .zip(matrix.par_chunks(columns))
             .for_each(|(to, from)| pack::narrow(from, &mut to[..columns]));
         Rows {
-            starts: (0..matrix.len() / columns).map(|row| (row * 2 * pairs) as u32).collect(),
+            starts: (0..matrix.len() / columns).map(|row| offset(row * 2 * pairs)).collect(),
             values,
             pairs: pack::pairs(pairs),
         }
@@ -60,10 +60,10 @@ pub fn input_gradient(shape: &LinearShape, weight: &[f32], grad: &[f32]) -> Vec<
 pub fn weight_gradient(shape: &LinearShape, input: &[f32], grad: &[f32]) -> Vec<f32> {
     let (input, grad) = (pairs(input, shape.inputs), pairs(grad, shape.outputs));
     let depth = (0..shape.rows.div_ceil(2)).map(|pair| [pair * 2 * shape.outputs, pair * 2 * shape.inputs]);
-    let depth: Vec<[u32; 2]> = depth.map(|pair| pair.map(|at| at as u32)).collect();
+    let depth: Vec<[u32; 2]> = depth.map(|pair| pair.map(offset)).collect();
     let mut weight = vec![0.0; shape.outputs * shape.inputs];
     weight.par_chunks_mut(BLOCK * shape.inputs).enumerate().for_each(|(i, block)| {
-        let rows: Vec<u32> = (0..block.len() / shape.inputs).map(|row| 2 * (i * BLOCK + row) as u32).collect();
+        let rows: Vec<u32> = (0..block.len() / shape.inputs).map(|row| offset(2 * (i * BLOCK + row))).collect();
         let operands = Operands { a: &grad, rows: &rows, b: &input, panel: 2 * PANEL, pairs: &depth };
         operands.multiply(shape.inputs, Start::Zero, block, shape.inputs);
     });

@@ -3,7 +3,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::PANEL;
+use super::kernel::{PANEL, offset};
 use crate::cpu::element::Element;
 use crate::cpu::vector::widest;
 
@@ -19,7 +19,7 @@ pub struct Panels {
 
 /// The places of pairs that follow each other in the rows of the left operand, and in panels of the right operand.
 pub fn pairs(count: usize) -> Vec<[u32; 2]> {
-    (0..count).map(|pair| [2 * pair as u32, (2 * PANEL * pair) as u32]).collect()
+    (0..count).map(|pair| [2 * pair, 2 * PANEL * pair].map(offset)).collect()
 }
 
 /// Packs the transpose of a row-major matrix, whose rows are the columns of the operand. A row consists of parts of `part`
@@ -106,7 +106,7 @@ fn pairs_in_panel<'a>(twos: impl Iterator<Item = &'a [bf16]>, columns: usize, st
     );
 }
 
-/// Rounds values.
+/// Rounds each value to the nearest bfloat16.
 pub fn narrow(from: &[f32], to: &mut [bf16]) {
     widest(
         #[inline(always)]
