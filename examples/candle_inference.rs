@@ -22,26 +22,34 @@ pub struct Description {
     pub width: usize,
     pub mean: f64,
     pub std: f64,
+    /// The convolutions of `towers` and `attention`.
+    pub trunk: Option<Trunk>,
 }
 
-/// All layers before the heads.
-type Trunk = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+/// The settings of the convolutions that `towers` and `attention` share.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Trunk {
+    pub channels: usize,
+    pub margin: usize,
+    pub pool: Pool,
+}
 
-/// The features of an image that the heads take.
-const FEATURES: usize = 512;
+/// What becomes of the features at all positions of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    Max,
+    Mean,
+}
 
 /// A network: images `(n, 1, height, width)` to logits `(n, 10)` per digit.
-pub struct Network {
-    trunk: Trunk,
-    heads: Vec<Linear>,
-}
+pub type Network = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>>>;
 
-impl Network {
-    pub fn forward(&self, images: &Tensor) -> Result<Vec<Tensor>> {
-        let features = (self.trunk)(images)?;
-        self.heads.iter().map(|head| head.forward(&features)).collect()
-    }
-}
+/// All layers before the heads, or before the positions become one.
+type Features = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
+
+/// The features of an image that the heads of the paper's networks take.
+const FEATURES: usize = 512;
 
 /// The description and the network in a file of weights.
 pub fn load(path: &Path) -> std::result::Result<(Description, Network), Box<dyn Error>> {
@@ -56,10 +64,12 @@ pub fn load(path: &Path) -> std::result::Result<(Description, Network), Box<dyn 
 }
 
 fn network(description: &Description, vb: VarBuilder) -> Result<Network> {
-    let trunk = match description.model.as_str() {
+    let features = match description.model.as_str() {
         "alexnet" => alexnet(description, &vb)?,
         "fcn" => fcn(&vb)?,
         "resnet" => resnet(&vb)?,
+        "towers" => return towers(description, &vb),
+        "attention" => return attention(description, &vb),
         other => candle_core::bail!("no network is called {other}"),
     };
     let head = |digit: usize| {
@@ -71,10 +81,14 @@ fn network(description: &Description, vb: VarBuilder) -> Result<Network> {
         };
         Ok(Linear::new(weight, Some(vb.get(10, "bias")?)))
     };
-    Ok(Network { trunk, heads: (0..description.digits).map(head).collect::<Result<_>>()? })
+    let heads = (0..description.digits).map(head).collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(move |images| {
+        let features = features(images)?;
+        heads.iter().map(|head| head.forward(&features)).collect()
+    }))
 }
 
-fn alexnet(description: &Description, vb: &VarBuilder) -> Result<Trunk> {
+fn alexnet(description: &Description, vb: &VarBuilder) -> Result<Features> {
     let extent = |size: usize| (((((size - 4) / 2 - 4) / 2) - 2 - 2 - 2) / 2).max(1);
     let flat = 256 * extent(description.height) * extent(description.width);
     let conv = |name: &str, inputs, outputs, kernel| {
@@ -106,7 +120,7 @@ fn batch_norm(channels: usize, vb: VarBuilder) -> Result<BatchNorm> {
     candle_nn::batch_norm(channels, BatchNormConfig::default(), vb)
 }
 
-fn fcn(vb: &VarBuilder) -> Result<Trunk> {
+fn fcn(vb: &VarBuilder) -> Result<Features> {
     let widths = [(1, 32, 5, true), (32, 64, 5, true), (64, 128, 3, false), (128, 128, 3, false), (128, 256, 3, true)];
     let mut layers = Vec::new();
     for (number, (inputs, outputs, kernel, pools)) in (1..).zip(widths.into_iter().chain([(256, 512, 3, false)])) {
@@ -135,7 +149,7 @@ fn conv_norm(
     Ok((candle_nn::conv2d_no_bias(inputs, outputs, kernel, config, conv)?, batch_norm(outputs, norm)?))
 }
 
-fn resnet(vb: &VarBuilder) -> Result<Trunk> {
+fn resnet(vb: &VarBuilder) -> Result<Features> {
     let stem = conv_norm([vb.pp("conv1"), vb.pp("bn1")], 1, 64, 3, 1)?;
     let (mut blocks, mut inputs) = (Vec::new(), 64);
     for (stage, (width, stride)) in (1..).zip([(64, 1), (128, 2), (256, 2), (512, 2)]) {
@@ -163,6 +177,58 @@ fn resnet(vb: &VarBuilder) -> Result<Trunk> {
     }))
 }
 
+/// The settings in the description, the convolutions, and the head for all digits.
+fn trunk(description: &Description, vb: &VarBuilder) -> Result<(Trunk, Features, Linear)> {
+    let Some(trunk) = description.trunk else { candle_core::bail!("the description has no trunk") };
+    let (mut layers, mut inputs) = (Vec::new(), 1);
+    for (number, (times, stride, pools)) in (1..).zip([(1, 2, false), (2, 1, true), (4, 1, true), (4, 1, false)]) {
+        let outputs = times * trunk.channels;
+        let vb = [vb.pp(format!("conv{number}")), vb.pp(format!("bn{number}"))];
+        layers.push((conv_norm(vb, inputs, outputs, 3, stride)?, pools));
+        inputs = outputs;
+    }
+    let features: Features = Box::new(move |images| {
+        let mut x = images.clone();
+        for ((conv, norm), pools) in &layers {
+            x = norm.forward_t(&conv.forward(&x)?, false)?.relu()?;
+            x = if *pools { x.max_pool2d(2)? } else { x };
+        }
+        Ok(x)
+    });
+    Ok((trunk, features, candle_nn::linear(inputs, 10, vb.pp("head"))?))
+}
+
+/// The logits of each digit, of logits `(n, digits, 10)`.
+fn by_digit(logits: &Tensor) -> Result<Vec<Tensor>> {
+    (0..logits.dim(1)?).map(|digit| logits.i((.., digit))).collect()
+}
+
+fn towers(description: &Description, vb: &VarBuilder) -> Result<Network> {
+    let (Trunk { margin, pool, .. }, features, head) = trunk(description, vb)?;
+    let (digits, width) = (description.digits, description.width);
+    Ok(Box::new(move |images| {
+        let padded = images.pad_with_zeros(3, margin, margin)?;
+        let window = |digit: usize| padded.narrow(3, digit * width / digits, width / digits + 2 * margin);
+        let windows = (0..digits).map(window).collect::<Result<Vec<_>>>()?;
+        let x = features(&Tensor::stack(&windows, 1)?.flatten(0, 1)?)?.flatten_from(2)?;
+        let x = if pool == Pool::Max { x.max(D::Minus1)? } else { x.mean(D::Minus1)? };
+        by_digit(&head.forward(&x)?.reshape(((), digits, 10))?)
+    }))
+}
+
+fn attention(description: &Description, vb: &VarBuilder) -> Result<Network> {
+    let (Trunk { channels, .. }, features, head) = trunk(description, vb)?;
+    let config = Conv2dConfig { padding: 1, ..Conv2dConfig::default() };
+    let scores = candle_nn::conv2d_no_bias(4 * channels, description.digits, 3, config, vb.pp("scores"))?;
+    Ok(Box::new(move |images| {
+        let features = features(images)?;
+        // (n, digits, positions)
+        let weights = candle_nn::ops::softmax_last_dim(&scores.forward(&features)?.flatten_from(2)?)?;
+        let features = features.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        by_digit(&head.forward(&weights.matmul(&features)?)?)
+    }))
+}
+
 fn main() -> std::result::Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let weights = arguments.next().ok_or("usage: candle_inference WEIGHTS.safetensors IMAGE.png...")?;
@@ -175,7 +241,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         }
         let pixels = Tensor::from_vec(image.into_raw(), (1, 1, size.0, size.1), &Device::Cpu)?.to_dtype(DType::F32)?;
         let input = ((pixels / 255.0)? - description.mean)?.affine(1.0 / description.std, 0.0)?;
-        let logits = network.forward(&input)?;
+        let logits = network(&input)?;
         let digits = logits.iter().map(|logits| logits.i(0)?.argmax(D::Minus1)?.to_scalar::<u32>());
         let digits = digits.collect::<Result<Vec<u32>>>()?;
         println!("{}: {}", Path::new(&path).display(), digits.iter().map(u32::to_string).collect::<String>());

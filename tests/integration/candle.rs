@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 use multidigit::networks::weights::{self, Description};
-use multidigit::networks::{Model, Network, Shape};
+use multidigit::networks::{Model, Network, Pool, Shape, Trunk};
 use multidigit_nn::Mode;
 
 use super::compare::{error, tensor, values};
@@ -13,8 +13,17 @@ mod example;
 
 #[test]
 fn stock_layers_of_candle_give_the_same_logits() {
-    for (model, height, width) in [(Model::AlexNet, 64, 48), (Model::Fcn, 64, 64), (Model::ResNet, 20, 31)] {
-        let shape = Shape::new(model, 2, [height, width]);
+    let plain = |model, size| Shape::new(model, 2, size);
+    let trunk = |model, size, trunk| Shape { trunk: Some(trunk), ..Shape::new(model, 2, size) };
+    for shape in [
+        plain(Model::AlexNet, [64, 48]),
+        plain(Model::Fcn, [64, 64]),
+        plain(Model::ResNet, [20, 31]),
+        trunk(Model::Towers, [30, 57], Trunk { channels: 5, margin: 3, pool: Pool::Max }),
+        trunk(Model::Towers, [64, 64], Trunk { channels: 16, margin: 0, pool: Pool::Mean }),
+        trunk(Model::Attention, [28, 59], Trunk { channels: 6, ..Trunk::default() }),
+    ] {
+        let Shape { model, height, width, .. } = shape;
         let network = Network::new(shape, 5, 0.5).unwrap();
         // running statistics as after a training, instead of the neutral ones of a new network
         for (stream, (name, var)) in (1..).zip(network.store().buffers()) {
@@ -32,7 +41,7 @@ fn stock_layers_of_candle_give_the_same_logits() {
         let ours = network.forward(&input, Mode::Eval).unwrap();
         let channels_first = input.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
         assert_eq!(channels_first.dtype(), DType::F32);
-        let theirs = theirs.forward(&channels_first).unwrap();
+        let theirs = theirs(&channels_first).unwrap();
         assert_eq!((ours.len(), theirs.len()), (2, 2));
         for (ours, theirs) in ours.iter().zip(&theirs) {
             let found = error(&values(std::slice::from_ref(ours)), &values(&[theirs]));
