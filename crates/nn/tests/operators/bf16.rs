@@ -88,9 +88,14 @@ fn convolutions_of_bfloat16_and_their_gradients_are_the_definitions_rounded_once
         [9, 4, 5, 20, 64, 1, 1, 0],
         [2, 8, 9, 24, 40, 3, 2, 1],
         [2, 5, 5, 8, 8, 1, 2, 0],
-        // a gradient of the weight that exceeds the cache, for several images and for lines of one
+    ];
+    // a gradient of the weight that exceeds the cache: of few positions, at once and image by image; of many positions, for several
+    // images and for lines of one at a time
+    let large = [
         [10, 7, 6, 121, 122, 3, 1, 1],
-        [1, 70, 40, 121, 122, 3, 1, 0],
+        [2, 33, 33, 73, 72, 5, 1, 2],
+        [200, 7, 6, 121, 122, 3, 1, 1],
+        [3, 56, 56, 121, 122, 3, 1, 1],
     ];
     for shape in shapes().chain(more.map(plain)) {
         for epilogue in [Epilogue::Identity, Epilogue::Relu, Epilogue::ReluPool] {
@@ -100,6 +105,7 @@ fn convolutions_of_bfloat16_and_their_gradients_are_the_definitions_rounded_once
             }
         }
     }
+    large.map(plain).iter().for_each(check);
 }
 
 proptest! {
@@ -191,7 +197,8 @@ fn any_number_of_threads_gives_the_same_bits_in_bfloat16() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let mut all = Vec::new();
-            for (inputs, outputs, kernel, size) in [(32, 48, 3, 12), (16, 16, 5, 14), (5, 7, 3, 13), (1, 16, 3, 40)] {
+            let shapes = [(32, 48, 3, 12), (16, 16, 5, 14), (5, 7, 3, 13), (1, 16, 3, 40), (128, 128, 3, 9)];
+            for (inputs, outputs, kernel, size) in shapes {
                 let epilogue = Epilogue::ReluPool;
                 let (height, width) = (size, size);
                 let conv =

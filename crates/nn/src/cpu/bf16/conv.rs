@@ -5,6 +5,7 @@
 //! it. The depth of the weight's gradient is the positions, of which neighbours are paired. The gradient of the input is the
 //! convolution of the gradient with the turned kernel, or the sum of a product's rows where they overlap.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use half::bf16;
@@ -25,7 +26,6 @@ struct Scratch {
     copy: Vec<bf16>,
     pairs: Vec<bf16>,
     grads: Vec<bf16>,
-    before: Vec<bf16>,
     sums: Vec<f32>,
     image: Vec<f32>,
 }
@@ -38,6 +38,13 @@ const CACHED: usize = 1 << 17;
 
 /// The number of positions over which a larger gradient is summed before it is written.
 const POSITIONS: usize = 1 << 11;
+
+/// The number of positions of all images up to which threads divide a larger gradient instead of the images. Sums for each chunk of
+/// images would take more time than the products.
+const FEW_POSITIONS: usize = 1 << 13;
+
+/// The number of rows of such a gradient that a thread computes at a time.
+const WEIGHT_ROWS: usize = 96;
 
 /// The number of sums of a product whose rows are added, which should stay in the cache.
 const ROW_SUMS: usize = 1 << 15;
@@ -234,6 +241,43 @@ impl WeightProduct<'_> {
 
     /// Adds the gradient of a tile to `into`, `(kernel, kernel, inputs, outputs)`.
     fn add(&self, tile: &Tile, input: &[bf16], grad: &[bf16], scratch: &mut Scratch, into: &mut [f32]) {
+        let outputs = self.shape.outputs;
+        self.with_operands(tile, input, grad, scratch, |operands| {
+            operands.multiply(outputs, Start::Result, into, outputs);
+        });
+    }
+
+    /// The gradient for all images, `(kernel, kernel, inputs, outputs)`, whose rows are divided between the threads. The tiles of
+    /// this product have `images` images.
+    fn of_all(&self, images: usize, input: &[bf16], grad: &[bf16]) -> Vec<f32> {
+        let shape = self.shape;
+        let outputs = shape.outputs;
+        let image = shape.lines() * shape.columns() * outputs;
+        let mut scratch = Scratch::default();
+        let mut gradient = vec![0.0; shape.depth() * outputs];
+        for first in (0..shape.images).step_by(images) {
+            let count = images.min(shape.images - first);
+            let tile = Tile { image: first, images: count, line: 0, lines: shape.lines() };
+            let grad = &grad[first * image..][..count * image];
+            self.with_operands(&tile, input, grad, &mut scratch, |operands| {
+                let rows = operands.rows.par_chunks(WEIGHT_ROWS);
+                rows.zip(gradient.par_chunks_mut(WEIGHT_ROWS * outputs)).for_each(|(rows, into)| {
+                    Operands { rows, ..operands }.multiply(outputs, Start::Result, into, outputs);
+                });
+            });
+        }
+        gradient
+    }
+
+    /// Calls `work` with the operands of a tile.
+    fn with_operands(
+        &self,
+        tile: &Tile,
+        input: &[bf16],
+        grad: &[bf16],
+        scratch: &mut Scratch,
+        work: impl FnOnce(Operands<'_>),
+    ) {
         let WeightProduct { shape, source, rows, pairs } = self;
         let Scratch { copy, pairs: inputs, grads, .. } = scratch;
         let values = source.input(shape, tile, input, copy);
@@ -248,9 +292,23 @@ impl WeightProduct<'_> {
         let grads = grown(grads, shape.outputs.div_ceil(PANEL) * panel);
         let lines = grad.chunks_exact(shape.columns() * shape.outputs);
         pack::pairs_in_panels(lines.flat_map(|line| line.chunks(2 * shape.outputs)), shape.outputs, panel, grads);
-        let operands = Operands { a: inputs, rows, b: grads, panel, pairs };
-        operands.multiply(shape.outputs, Start::Result, into, shape.outputs);
+        work(Operands { a: inputs, rows, b: grads, panel, pairs });
     }
+}
+
+/// The gradient of the outputs before the epilogue.
+fn before_epilogue<'a>(shape: &ConvShape, output: &[bf16], choice: &[u8], grad: &'a [bf16]) -> Cow<'a, [bf16]> {
+    if shape.epilogue == Epilogue::Identity {
+        return Cow::Borrowed(grad);
+    }
+    let (before, after) = (shape.lines() * shape.columns() * shape.outputs, shape.image_out());
+    let tile = Tile { image: 0, images: 1, line: 0, lines: shape.lines() };
+    let (values, _) = by_chunks(shape.images * before, before, vec![(); shape.images], |image, into, ()| {
+        let part = image * after..(image + 1) * after;
+        let choice = choice.get(part.clone()).unwrap_or_default();
+        shape.before(&tile, [&output[part.clone()], &grad[part]], choice, into);
+    });
+    Cow::Owned(values)
 }
 
 /// How the gradient of the input is computed.
@@ -355,47 +413,38 @@ pub fn backward(
     let least = shape.unit_by(Method::Im2col);
     let chunk = shape.images.div_ceil(CHUNKS).max(least);
     let chunks = shape.images.div_ceil(chunk);
-    // a gradient of the weight that exceeds the cache is read and written for more positions at a time
     let positions = shape.lines() * shape.columns();
-    let unit = if weight.len() > CACHED { (POSITIONS / positions).clamp(least, chunk) } else { least };
-    let largest = match unit > least {
-        true => Tile { image: 0, images: unit, line: 0, lines: shape.lines() },
-        false => largest_tile(shape),
-    };
-    let product = WeightProduct::new(shape, &largest);
+    let is_large = weight.len() > CACHED;
+    let is_divided = is_large && shape.images * positions <= FEW_POSITIONS;
+    // a gradient of the weight that exceeds the cache is read and written for more positions at a time
+    let most = if is_divided { shape.images } else { chunk };
+    let unit = if is_large { (POSITIONS / positions).clamp(least, most.max(least)) } else { least };
+    let whole = |images| Tile { image: 0, images, line: 0, lines: shape.lines() };
+    let is_whole = unit > least || is_divided;
+    let product = WeightProduct::new(shape, &if is_whole { whole(unit) } else { largest_tile(shape) });
+    let rows = before_epilogue(shape, output, choice, grad);
     let part_of = |index: usize, input_grad: &mut [bf16]| {
         let images = chunk.min(shape.images - index * chunk);
-        let (mut weight_grad, mut bias_grad) = (vec![0.0; weight.len()], vec![0.0f64; outputs]);
+        let mut weight_grad = vec![0.0; if is_divided { 0 } else { weight.len() }];
+        let mut bias_grad = vec![0.0f64; outputs];
         SCRATCH.with_borrow_mut(|scratch| {
-            for first in (0..images).step_by(unit) {
+            for first in (0..images).step_by(unit.min(chunk)) {
                 let count = unit.min(images - first);
                 let image = index * chunk + first;
-                let part = image * image_out..(image + count) * image_out;
-                let mut before = std::mem::take(&mut scratch.before);
-                let rows = match shape.epilogue {
-                    Epilogue::Identity => &grad[part],
-                    _ => {
-                        let whole = Tile { image: 0, images: count, line: 0, lines: shape.lines() };
-                        let choice = if choice.is_empty() { choice } else { &choice[part.clone()] };
-                        let before = grown(&mut before, count * shape.lines() * shape.columns() * outputs);
-                        shape.before(&whole, [&output[part.clone()], &grad[part]], choice, before);
-                        before
-                    }
-                };
+                let rows = &rows[image * positions * outputs..][..count * positions * outputs];
                 add_rows(rows, &mut bias_grad);
-                let input = &input[image * image_in..];
-                let tiles = match unit > least {
-                    true => vec![Tile { image: 0, images: count, line: 0, lines: shape.lines() }],
-                    false => shape.tiles_by(Method::Im2col, count),
+                let tiles = match () {
+                    () if is_divided => Vec::new(),
+                    () if is_whole => vec![whole(count)],
+                    () => shape.tiles_by(Method::Im2col, count),
                 };
                 for tile in tiles {
                     let from = (tile.image * positions + tile.line * shape.columns()) * outputs;
                     let rows = &rows[from..][..tile.images * tile.lines * shape.columns() * outputs];
-                    product.add(&tile, input, rows, scratch, &mut weight_grad);
+                    product.add(&tile, &input[image * image_in..], rows, scratch, &mut weight_grad);
                 }
                 let into = input_grad.get_mut(first * image_in..(first + count) * image_in).unwrap_or_default();
                 to_input.run(shape, count, rows, scratch, into);
-                scratch.before = before;
             }
         });
         (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
@@ -406,8 +455,9 @@ pub fn backward(
         (Vec::new(), (0..chunks).into_par_iter().map(|index| part_of(index, &mut [])).collect())
     };
     let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
+    let weight_grad = if is_divided { product.of_all(unit, input, &rows) } else { sum_in_order(&weights) };
     Gradients {
-        weight: layout::outputs_first(&sum_in_order(&weights), shape.kernel, shape.inputs, outputs),
+        weight: layout::outputs_first(&weight_grad, shape.kernel, shape.inputs, outputs),
         bias: sum_in_order(&biases),
         input: want_input.then_some(input_grad),
     }
