@@ -22,7 +22,7 @@ pub struct Description {
     pub width: usize,
     pub mean: f64,
     pub std: f64,
-    /// The convolutions of `towers` and `attention`.
+    /// The settings of the convolutions of `towers` and `attention`.
     pub trunk: Option<Trunk>,
 }
 
@@ -45,7 +45,7 @@ pub enum Pool {
 /// A network: images `(n, 1, height, width)` to logits `(n, 10)` per digit.
 pub type Network = Box<dyn Fn(&Tensor) -> Result<Vec<Tensor>>>;
 
-/// All layers before the heads, or before the positions become one.
+/// All layers before the heads; of `towers` and `attention`, the convolutions.
 type Features = Box<dyn Fn(&Tensor) -> Result<Tensor>>;
 
 /// The features of an image that the heads of the paper's networks take.

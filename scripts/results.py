@@ -164,6 +164,24 @@ def splits():
     return table(heading, lines)
 
 
+def precisions():
+    """A row for each network: accuracies in float32 and in bfloat16, and the difference of their means on test with its
+    standard error, which follows from the standard deviations over the seeds as if the two sides had no seed in common."""
+    heading = ["network", "seeds", "validation, f32, %", "bf16, %", "test, f32, %", "bf16, %", "bf16 less f32, points", "standard error"]
+    lines = []
+    for (network,), runs in groups(rows("bf16"), "network").items():
+        both = groups(runs, "train.precision")
+        sides = [both.get((precision,), []) for precision in ("f32", "bf16")]
+        if len(sides[0]) != len(sides[1]) or len(sides[0]) < 2:
+            sys.exit(f"docs/results/bf16.csv: {network}: expected as many runs in f32 as in bf16, two or more")
+        accuracies = [spread(numbers(side, f"{split}_accuracy")) for split in ("val", "test") for side in sides]
+        tests = [[100 * value for value in numbers(side, "test_accuracy")] for side in sides]
+        difference = statistics.mean(tests[1]) - statistics.mean(tests[0])
+        error = math.sqrt(sum(statistics.variance(values) / len(values) for values in tests))
+        lines.append([network, str(len(sides[0])), *accuracies, f"{difference:+.2f}", f"{error:.2f}"])
+    return table(heading, lines)
+
+
 def picture():
     """The table of the splits as a picture: a line from the test accuracy to that in training for each network and split."""
     accuracies = {key: [100 * statistics.mean(numbers(runs, f"{split}_accuracy")) for split in SPLITS] for key, runs in study()}
@@ -211,6 +229,7 @@ TABLES = {
     "table1": ("table1", table1),
     "judged": ("table1", judged),
     "splits": ("splits", splits),
+    "bf16": ("bf16", precisions),
 }
 
 

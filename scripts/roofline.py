@@ -6,18 +6,23 @@ Needs torch and the other packages of tests/readers/requirements.txt, and a proc
 least the longer of two times for the 64 images of a step:
 
     products   the operations of its convolution or linear layer, in the forward pass and both gradients (the first layer has
-               one), at the rate of `cargo bench -p multidigit-nn --bench kernels -- "product by"` times the threads
-    memory     the activations that it reads and writes, in bfloat16, at the rate of torch.add on tensors that exceed the caches;
-               batch norm reads its input, and in the backward pass also the gradient, twice, since their sums come first
+               one), at the rate of `cargo bench -p multidigit-nn --bench kernels -- "product by"` times the threads, which is too
+               high where two threads share a core
+    memory     the activations and gradients that it reads and writes, at the rate of torch.add on tensors that exceed the caches;
+               bfloat16, and float32 in linear layers; batch norm reads all but the result twice, since its sums come first; after
+               ReLU, the backward pass reads the output too
 
-Activations are counted as if no cache held them, weights are not counted. The time that a layer takes is that of `multidigit bench
-train --profile`. The share is the limit divided by that time; it may exceed 1 where caches hold what is counted as read.
+These are counted as if no cache held them; weights are not counted. Layers with the same operations and bytes share a row, which
+holds their sums. The row "others" holds operators without products or norm, such as the sums of a residual network, and the
+optimiser. The time of a layer is that of `multidigit bench train --profile`. The share is the limit divided by it.
 """
 
 import argparse
+import math
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,36 +35,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 from multidigit import models
 
 BATCH = 64
-# bytes of an activation
-WIDTH = 2
-# The layers after which the networks pool. A layer that pools writes a quarter, and the index of each maximum, a byte.
-POOLED = {"alexnet": {"conv1", "conv2", "conv5"}, "fcn": {"bn1", "bn2", "bn5"}, "resnet": set()}
+# The layers that end in ReLU and a 2x2 max pool, and those that end in ReLU. A layer that pools also writes the index of each
+# maximum, a byte.
+POOLED = {"alexnet": r"conv[125]", "fcn": r"bn[125]", "resnet": r"$"}
+RELU = {"alexnet": r"conv[34]", "fcn": r"bn[346]", "resnet": r"(.*\.)?bn1"}
 
 
 def work(name):
     """The operations and the bytes of memory of each layer for one image."""
     layers = {}
-    pooled = POOLED[name]
 
     def note(layer, inputs, output):
-        (given,) = inputs
-        first = not layers
-        read, written = given.numel(), output.numel()
-        operations = 0
-        if isinstance(layer, torch.nn.Conv2d):
-            products = output.numel() * layer.weight[0].numel()
-            operations = 2 * products * (2 if first else 3)
-        elif isinstance(layer, torch.nn.Linear):
-            operations = 2 * layer.weight.numel() * 3
         own = names[layer]
-        choices = 0
-        if own in pooled:
-            written, choices = written // 4, written // 4
+        is_first = not layers
+        pools = re.fullmatch(POOLED[name], own)
+        relu = pools or re.fullmatch(RELU[name], own)
+        read, written = inputs[0].numel(), output.numel()
+        operations = 0
+        if not isinstance(layer, torch.nn.BatchNorm2d):
+            products = written * layer.weight[0].numel()
+            operations = 2 * products * (2 if is_first else 3)
+        if pools:
+            written = output.shape[1] * (output.shape[2] // 2) * (output.shape[3] // 2)
         passes = 2 if isinstance(layer, torch.nn.BatchNorm2d) else 1
-        forward = passes * read + written
-        # the gradient of the output and the input are read, and the gradient of the input is written
-        backward = passes * (written + read) + (0 if first else read)
-        layers[own] = (operations, WIDTH * (forward + backward) + 2 * choices)
+        # forward; then the input, the gradient of the output and, for ReLU, the output; the gradient of the input
+        values = passes * read + written
+        values += passes * (read + written + (written if relu else 0)) + (0 if is_first else read)
+        width = 4 if isinstance(layer, torch.nn.Linear) else 2
+        layers[own] = (operations, width * values + ((1 + passes) * written if pools else 0))
 
     network = models.NETWORKS[name]().eval()
     names = {layer: own for own, layer in network.named_modules()}
@@ -77,8 +80,10 @@ def times(program, name, steps):
     command = [program, "bench", "train", "--profile", "--steps", str(steps), "--threads", str(torch.get_num_threads())]
     for setting in (f"train.model={name}", "train.precision=bf16", "train.augment=false"):
         command += ["--set", setting]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    lines = re.findall(r"^(\S+) +([\d.]+) +([\d.]+) +[\d.]+$", told, re.MULTILINE)
+    with tempfile.NamedTemporaryFile(suffix=".yaml") as defaults:
+        command += ["--config", defaults.name]
+        told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    lines = re.findall(r"^(\S.*?) {2,}([\d.]+) +([\d.]+) +[\d.]+$", told, re.MULTILINE)
     found = {}
     for layer, *parts in lines:
         # a name that occurs twice is that of two operators
@@ -132,17 +137,22 @@ def main():
     for name in options.networks:
         found, whole = times(program, name, options.steps)
         print(f"\n| {name} | MFLOP an image | KB an image | limit | limit, ms | time, ms | share |\n|---|---|---|---|---|---|---|")
-        total = [0.0] * 3
+        shapes = {}
         for layer, (operations, size) in work(name).items():
-            by_products, by_memory = BATCH * operations / rate, BATCH * size / memory
+            shapes.setdefault((operations, size), []).append(layer)
+        total = [0.0] * 3
+        for (operations, size), layers in shapes.items():
+            count = len(layers)
+            by_products, by_memory = (count * BATCH * each for each in (operations / rate, size / memory))
             limit = max(by_products, by_memory)
             kind = "products" if by_products > by_memory else "memory"
-            taken = found.pop(layer)
-            total = [total[0] + operations, total[1] + size, total[2] + limit]
-            shown = f"{operations / 1e6:,.2f} | {size / 1e3:,.1f} | {kind}"
-            print(f"| {layer} | {shown} | {1000 * limit:.2f} | {1000 * taken:.2f} | {limit / taken:.2f} |")
+            taken = sum(found.pop(layer) for layer in layers)
+            total = [total[0] + count * operations, total[1] + count * size, total[2] + limit]
+            title = layers[0] if count == 1 else f"{layers[0]} and {count - 1} more like it"
+            shown = f"{count * operations / 1e6:,.2f} | {count * size / 1e3:,.1f} | {kind}"
+            print(f"| {title} | {shown} | {1000 * limit:.2f} | {1000 * taken:.2f} | {limit / taken if taken else math.nan:.2f} |")
         others = sum(found.values())
-        print(f"| the others: {', '.join(found)} | | | | | {1000 * others:.2f} | |")
+        print(f"| others | | | | | {1000 * others:.2f} | |")
         shown = f"{total[0] / 1e6:,.2f} | {total[1] / 1e3:,.1f} | "
         print(f"| all | {shown} | {1000 * total[2]:.2f} | {1000 * whole:.2f} | {total[2] / whole:.2f} |")
 

@@ -5,8 +5,8 @@
 //! it. The depth of the weight's gradient is the positions, of which neighbours are paired. The gradient of the input is the
 //! convolution of the gradient with the turned kernel, or the sum of a product's rows where they overlap.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
+use std::ops::Range;
 
 use half::bf16;
 use rayon::prelude::*;
@@ -26,6 +26,7 @@ struct Scratch {
     copy: Vec<bf16>,
     pairs: Vec<bf16>,
     grads: Vec<bf16>,
+    before: Vec<bf16>,
     sums: Vec<f32>,
     image: Vec<f32>,
 }
@@ -39,8 +40,7 @@ const CACHED: usize = 1 << 17;
 /// The number of positions over which a larger gradient is summed before it is written.
 const POSITIONS: usize = 1 << 11;
 
-/// The number of positions of all images up to which threads divide a larger gradient instead of the images. Sums for each chunk of
-/// images would take more time than the products.
+/// The number of positions of all images up to which a larger gradient is summed by [`Summation::Together`].
 const FEW_POSITIONS: usize = 1 << 13;
 
 /// The number of rows of such a gradient that a thread computes at a time.
@@ -249,16 +249,16 @@ impl WeightProduct<'_> {
 
     /// The gradient for all images, `(kernel, kernel, inputs, outputs)`, whose rows are divided between the threads. The tiles of
     /// this product have `images` images.
-    fn of_all(&self, images: usize, input: &[bf16], grad: &[bf16]) -> Vec<f32> {
+    fn of_all(&self, images: usize, input: &[bf16], results: Results) -> Vec<f32> {
         let shape = self.shape;
         let outputs = shape.outputs;
-        let image = shape.lines() * shape.columns() * outputs;
+        let mut buffer = Vec::new();
         let mut scratch = Scratch::default();
         let mut gradient = vec![0.0; shape.depth() * outputs];
         for first in (0..shape.images).step_by(images) {
             let count = images.min(shape.images - first);
             let tile = Tile { image: first, images: count, line: 0, lines: shape.lines() };
-            let grad = &grad[first * image..][..count * image];
+            let grad = results.before(shape, first..first + count, &mut buffer);
             self.with_operands(&tile, input, grad, &mut scratch, |operands| {
                 let rows = operands.rows.par_chunks(WEIGHT_ROWS);
                 rows.zip(gradient.par_chunks_mut(WEIGHT_ROWS * outputs)).for_each(|(rows, into)| {
@@ -282,9 +282,9 @@ impl WeightProduct<'_> {
         let Scratch { copy, pairs: inputs, grads, .. } = scratch;
         let values = source.input(shape, tile, input, copy);
         // every element beside that of the next position; after the last position, beside a zero
-        let paired = values.len() - source.step;
+        let paired = values.len().saturating_sub(source.step);
         let inputs = grown(inputs, 2 * values.len());
-        interleave(&values[..paired], &values[source.step..], inputs);
+        interleave(&values[..paired], values.get(source.step..).unwrap_or_default(), inputs);
         let zeros = vec![bf16::ZERO; source.step];
         interleave(&values[paired..], &zeros, &mut inputs[2 * paired..]);
         let pairs = &pairs[..tile.images * tile.lines * shape.columns().div_ceil(2)];
@@ -296,19 +296,56 @@ impl WeightProduct<'_> {
     }
 }
 
-/// The gradient of the outputs before the epilogue.
-fn before_epilogue<'a>(shape: &ConvShape, output: &[bf16], choice: &[u8], grad: &'a [bf16]) -> Cow<'a, [bf16]> {
-    if shape.epilogue == Epilogue::Identity {
-        return Cow::Borrowed(grad);
+/// How the gradient of the weight is summed over the positions of all images.
+#[derive(Clone, Copy)]
+enum Summation {
+    /// Tile by tile for each chunk of images. The sums of the chunks are added at the end.
+    ByTile,
+    /// The same, with tiles of this number of images: the gradient exceeds the cache, and each tile reads and writes all of it.
+    ByImages(usize),
+    /// With tiles of this number of images, for all images: threads divide the gradient instead of the images. It exceeds the cache,
+    /// and there are so few positions that adding the sums of chunks would take much of the time.
+    Together(usize),
+}
+
+impl Summation {
+    /// For chunks of `chunk` images, and at least `least` images in a tile.
+    fn new(shape: &ConvShape, least: usize, chunk: usize) -> Summation {
+        let positions = shape.lines() * shape.columns();
+        let images = |most: usize| (POSITIONS / positions).clamp(1, most.max(1));
+        if shape.depth() * shape.outputs <= CACHED {
+            Summation::ByTile
+        } else if shape.images * positions <= FEW_POSITIONS {
+            Summation::Together(images(shape.images))
+        } else if images(chunk) > least {
+            Summation::ByImages(images(chunk))
+        } else {
+            Summation::ByTile
+        }
     }
-    let (before, after) = (shape.lines() * shape.columns() * shape.outputs, shape.image_out());
-    let tile = Tile { image: 0, images: 1, line: 0, lines: shape.lines() };
-    let (values, _) = by_chunks(shape.images * before, before, vec![(); shape.images], |image, into, ()| {
-        let part = image * after..(image + 1) * after;
-        let choice = choice.get(part.clone()).unwrap_or_default();
-        shape.before(&tile, [&output[part.clone()], &grad[part]], choice, into);
-    });
-    Cow::Owned(values)
+}
+
+/// The results of the forward pass and their gradient.
+#[derive(Clone, Copy)]
+struct Results<'a> {
+    output: &'a [bf16],
+    choice: &'a [u8],
+    grad: &'a [bf16],
+}
+
+impl Results<'_> {
+    /// The gradient of the outputs of some images before the epilogue: that after it, or what is written to a buffer.
+    fn before<'a>(&'a self, shape: &ConvShape, images: Range<usize>, buffer: &'a mut Vec<bf16>) -> &'a [bf16] {
+        let part = images.start * shape.image_out()..images.end * shape.image_out();
+        if shape.epilogue == Epilogue::Identity {
+            return &self.grad[part];
+        }
+        let whole = Tile { image: 0, images: images.len(), line: 0, lines: shape.lines() };
+        let choice = self.choice.get(part.clone()).unwrap_or_default();
+        let before = grown(buffer, images.len() * shape.lines() * shape.columns() * shape.outputs);
+        shape.before(&whole, [&self.output[part.clone()], &self.grad[part]], choice, before);
+        before
+    }
 }
 
 /// How the gradient of the input is computed.
@@ -414,29 +451,30 @@ pub fn backward(
     let chunk = shape.images.div_ceil(CHUNKS).max(least);
     let chunks = shape.images.div_ceil(chunk);
     let positions = shape.lines() * shape.columns();
-    let is_large = weight.len() > CACHED;
-    let is_divided = is_large && shape.images * positions <= FEW_POSITIONS;
-    // a gradient of the weight that exceeds the cache is read and written for more positions at a time
-    let most = if is_divided { shape.images } else { chunk };
-    let unit = if is_large { (POSITIONS / positions).clamp(least, most.max(least)) } else { least };
     let whole = |images| Tile { image: 0, images, line: 0, lines: shape.lines() };
-    let is_whole = unit > least || is_divided;
-    let product = WeightProduct::new(shape, &if is_whole { whole(unit) } else { largest_tile(shape) });
-    let rows = before_epilogue(shape, output, choice, grad);
+    let summation = Summation::new(shape, least, chunk);
+    let (unit, largest) = match summation {
+        Summation::ByTile => (least, largest_tile(shape)),
+        Summation::ByImages(images) => (images, whole(images)),
+        Summation::Together(images) => (least, whole(images)),
+    };
+    let product = WeightProduct::new(shape, &largest);
+    let results = Results { output, choice, grad };
     let part_of = |index: usize, input_grad: &mut [bf16]| {
         let images = chunk.min(shape.images - index * chunk);
-        let mut weight_grad = vec![0.0; if is_divided { 0 } else { weight.len() }];
+        let mut weight_grad = vec![0.0; if matches!(summation, Summation::Together(_)) { 0 } else { weight.len() }];
         let mut bias_grad = vec![0.0f64; outputs];
         SCRATCH.with_borrow_mut(|scratch| {
-            for first in (0..images).step_by(unit.min(chunk)) {
+            for first in (0..images).step_by(unit) {
                 let count = unit.min(images - first);
                 let image = index * chunk + first;
-                let rows = &rows[image * positions * outputs..][..count * positions * outputs];
+                let mut before = std::mem::take(&mut scratch.before);
+                let rows = results.before(shape, image..image + count, &mut before);
                 add_rows(rows, &mut bias_grad);
-                let tiles = match () {
-                    () if is_divided => Vec::new(),
-                    () if is_whole => vec![whole(count)],
-                    () => shape.tiles_by(Method::Im2col, count),
+                let tiles = match summation {
+                    Summation::ByTile => shape.tiles_by(Method::Im2col, count),
+                    Summation::ByImages(_) => vec![whole(count)],
+                    Summation::Together(_) => Vec::new(),
                 };
                 for tile in tiles {
                     let from = (tile.image * positions + tile.line * shape.columns()) * outputs;
@@ -445,6 +483,7 @@ pub fn backward(
                 }
                 let into = input_grad.get_mut(first * image_in..(first + count) * image_in).unwrap_or_default();
                 to_input.run(shape, count, rows, scratch, into);
+                scratch.before = before;
             }
         });
         (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
@@ -455,7 +494,10 @@ pub fn backward(
         (Vec::new(), (0..chunks).into_par_iter().map(|index| part_of(index, &mut [])).collect())
     };
     let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
-    let weight_grad = if is_divided { product.of_all(unit, input, &rows) } else { sum_in_order(&weights) };
+    let weight_grad = match summation {
+        Summation::Together(images) => product.of_all(images, input, results),
+        _ => sum_in_order(&weights),
+    };
     Gradients {
         weight: layout::outputs_first(&weight_grad, shape.kernel, shape.inputs, outputs),
         bias: sum_in_order(&biases),
