@@ -92,6 +92,14 @@ fn convolutions_of_bfloat16_and_their_gradients_are_the_definitions_rounded_once
         [1, 1, 1, 2, 1, 1, 2, 0],
         [1, 1, 2, 6, 5, 1, 3, 0],
     ];
+    for shape in shapes().chain(more.map(plain)) {
+        for epilogue in [Epilogue::Identity, Epilogue::Relu, Epilogue::ReluPool] {
+            let conv = ConvShape { epilogue, ..shape };
+            if !conv.shape().contains(&0) {
+                check(&conv);
+            }
+        }
+    }
     // a gradient of the weight that exceeds the cache: of few positions, in tiles of several images and of one, of which the last
     // may be smaller; of many positions, for several images and for lines of one at a time
     let large = [
