@@ -134,6 +134,11 @@ fn largest_tile(shape: &ConvShape) -> Tile {
     largest.unwrap_or(Tile { image: 0, images: 0, line: 0, lines: 1 })
 }
 
+/// The tile of all lines of some images.
+fn whole(shape: &ConvShape, images: Range<usize>) -> Tile {
+    Tile { image: images.start, images: images.len(), line: 0, lines: shape.lines() }
+}
+
 /// The product that computes the outputs of a tile.
 struct Product<'a> {
     shape: &'a ConvShape,
@@ -256,10 +261,9 @@ impl WeightProduct<'_> {
         let mut scratch = Scratch::default();
         let mut gradient = vec![0.0; shape.depth() * outputs];
         for first in (0..shape.images).step_by(images) {
-            let count = images.min(shape.images - first);
-            let tile = Tile { image: first, images: count, line: 0, lines: shape.lines() };
-            let grad = results.before(shape, first..first + count, &mut buffer);
-            self.with_operands(&tile, input, grad, &mut scratch, |operands| {
+            let images = first..(first + images).min(shape.images);
+            let grad = results.before(shape, images.clone(), &mut buffer);
+            self.with_operands(&whole(shape, images), input, grad, &mut scratch, |operands| {
                 let rows = operands.rows.par_chunks(WEIGHT_ROWS);
                 rows.zip(gradient.par_chunks_mut(WEIGHT_ROWS * outputs)).for_each(|(rows, into)| {
                     Operands { rows, ..operands }.multiply(outputs, Start::Result, into, outputs);
@@ -340,10 +344,9 @@ impl Results<'_> {
         if shape.epilogue == Epilogue::Identity {
             return &self.grad[part];
         }
-        let whole = Tile { image: 0, images: images.len(), line: 0, lines: shape.lines() };
         let choice = self.choice.get(part.clone()).unwrap_or_default();
         let before = grown(buffer, images.len() * shape.lines() * shape.columns() * shape.outputs);
-        shape.before(&whole, [&self.output[part.clone()], &self.grad[part]], choice, before);
+        shape.before(&whole(shape, 0..images.len()), [&self.output[part.clone()], &self.grad[part]], choice, before);
         before
     }
 }
@@ -451,12 +454,11 @@ pub fn backward(
     let chunk = shape.images.div_ceil(CHUNKS).max(least);
     let chunks = shape.images.div_ceil(chunk);
     let positions = shape.lines() * shape.columns();
-    let whole = |images| Tile { image: 0, images, line: 0, lines: shape.lines() };
     let summation = Summation::new(shape, least, chunk);
     let (unit, largest) = match summation {
         Summation::ByTile => (least, largest_tile(shape)),
-        Summation::ByImages(images) => (images, whole(images)),
-        Summation::Together(images) => (least, whole(images)),
+        Summation::ByImages(images) => (images, whole(shape, 0..images)),
+        Summation::Together(images) => (least, whole(shape, 0..images)),
     };
     let product = WeightProduct::new(shape, &largest);
     let results = Results { output, choice, grad };
@@ -473,7 +475,7 @@ pub fn backward(
                 add_rows(rows, &mut bias_grad);
                 let tiles = match summation {
                     Summation::ByTile => shape.tiles_by(Method::Im2col, count),
-                    Summation::ByImages(_) => vec![whole(count)],
+                    Summation::ByImages(_) => vec![whole(shape, 0..count)],
                     Summation::Together(_) => Vec::new(),
                 };
                 for tile in tiles {
