@@ -14,12 +14,13 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use multidigit_nn::cpu::bf16;
+use half::bf16;
 use multidigit_nn::cpu::bf16::kernel::{Operands, PANEL, Start, Unit};
 use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::epilogue::Epilogue::{self, Identity, Relu, ReluPool};
 use multidigit_nn::cpu::memory;
 use multidigit_nn::cpu::norm::NormShape;
+use multidigit_nn::cpu::products::Factor as _;
 
 const BATCH: usize = 64;
 
@@ -56,8 +57,8 @@ fn values(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i * 7919 % 256) as f32 / 128.0 - 1.0).collect()
 }
 
-fn narrow(values: &[f32]) -> Vec<half::bf16> {
-    values.iter().map(|value| half::bf16::from_f32(*value)).collect()
+fn narrow(values: &[f32]) -> Vec<bf16> {
+    values.iter().map(|value| bf16::from_f32(*value)).collect()
 }
 
 fn bench(c: &mut Criterion) {
@@ -78,14 +79,13 @@ fn bench(c: &mut Criterion) {
         });
         if !Unit::all().is_empty() {
             let [input, grad] = [&input, &grad].map(|values| narrow(values));
-            let output = bf16::conv::forward(&conv, &input, &weight, Some(&bias));
+            let output = bf16::conv(&conv, &input, &weight, Some(&bias));
             group.bench_function(format!("{name} forward, bf16"), |b| {
-                b.iter(|| bf16::conv::forward(&conv, &input, &weight, Some(&bias)));
+                b.iter(|| bf16::conv(&conv, &input, &weight, Some(&bias)));
             });
             group.bench_function(format!("{name} backward, bf16"), |b| {
-                let backward =
-                    || bf16::conv::backward(&conv, &input, &weight, &output.values, &output.choice, &grad, inputs > 1);
-                b.iter(backward);
+                let (factors, result) = ((&input[..], &weight[..]), (&output.values[..], &output.choice[..]));
+                b.iter(|| bf16::conv_gradients(&conv, factors, result, &grad, inputs > 1));
             });
         }
     }

@@ -45,10 +45,9 @@ impl ConvShape {
         assert_eq!(input.len(), self.images * image_in);
         assert_eq!(weight.len(), self.outputs * depth);
         let method = self.method();
-        let by_output = layout::channel_last(weight, self.kernel, self.inputs);
         let weight = match method {
-            Method::Im2col => layout::transposed(&by_output, depth),
-            Method::Winograd(_) => winograd::forward_weights(self, &by_output),
+            Method::Im2col => layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth),
+            Method::Winograd(_) => winograd::forward_weights(self, &layout::transposed(weight, depth)),
         };
         let pooled = self.epilogue == Epilogue::ReluPool;
         let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
@@ -64,10 +63,10 @@ impl ConvShape {
                     let product = |target: &mut [f32], scratch: &mut Scratch| match method {
                         Method::Im2col => self.im2col_product(&tile, input, &weight, bias, scratch, target),
                         Method::Winograd(4) => {
-                            winograd::product::<4>(self, &tile, input, &weight, bias, scratch, target)
+                            winograd::product::<4, f32>(self, &tile, input, &weight, bias, scratch, target)
                         }
                         Method::Winograd(_) => {
-                            winograd::product::<2>(self, &tile, input, &weight, bias, scratch, target)
+                            winograd::product::<2, f32>(self, &tile, input, &weight, bias, scratch, target)
                         }
                     };
                     let values = &mut values[written.clone()];
@@ -163,10 +162,14 @@ impl ConvShape {
                             self.im2col_gradients(&tile, input, rows, weights, add, scratch, input_grad);
                         }
                         Method::Winograd(4) => {
-                            winograd::gradients::<4>(self, &tile, input, rows, &by_output, add, scratch, input_grad);
+                            winograd::gradients::<4, f32>(
+                                self, &tile, input, rows, &by_output, add, scratch, input_grad,
+                            );
                         }
                         Method::Winograd(_) => {
-                            winograd::gradients::<2>(self, &tile, input, rows, &by_output, add, scratch, input_grad);
+                            winograd::gradients::<2, f32>(
+                                self, &tile, input, rows, &by_output, add, scratch, input_grad,
+                            );
                         }
                     }
                     scratch.values = before;

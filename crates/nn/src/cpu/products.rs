@@ -40,7 +40,10 @@ impl Factor for f32 {
 
 impl Factor for bf16 {
     fn conv(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
-        narrow::conv::forward(shape, input, weight, bias)
+        match narrow::winograd::is_faster(shape) {
+            true => narrow::winograd::forward(shape, input, weight, bias),
+            false => narrow::conv::forward(shape, input, weight, bias),
+        }
     }
 
     fn conv_gradients(
@@ -50,6 +53,9 @@ impl Factor for bf16 {
         grad: &[bf16],
         want_input: bool,
     ) -> Gradients<bf16> {
-        narrow::conv::backward(shape, input, weight, output, choice, grad, want_input)
+        match narrow::winograd::is_faster(shape) {
+            true => narrow::winograd::backward(shape, input, weight, grad, want_input),
+            false => narrow::conv::backward(shape, input, weight, output, choice, grad, want_input),
+        }
     }
 }

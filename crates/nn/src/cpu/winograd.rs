@@ -9,26 +9,19 @@
 use rayon::prelude::*;
 
 use super::conv_shape::{ConvShape, Tile};
+use super::element::Element;
 use super::gemm::{Matrix, multiply};
 use super::scratch::{Scratch, grown};
 use super::vector::{LANES, Lanes, widest};
-use super::winograd_transforms::{AREA, SIDE, both, input, input_back, output, output_back, weight, weight_back};
+use super::winograd_transforms::{
+    AREA, Between, GROUPS, SIDE, input, input_back, output, output_back, weight, weight_back,
+};
 
-/// The planes of the weights `(outputs, kernel, kernel, inputs)`. Each plane is `(inputs, outputs)`.
-pub fn forward_weights(conv: &ConvShape, by_output: &[f32]) -> Vec<f32> {
-    let row = conv.depth();
-    let mut by_input = vec![0.0; by_output.len()];
-    // (outputs, place, inputs) becomes (inputs, place, outputs), in blocks of outputs that fit the cache
-    by_input.par_chunks_mut(row / conv.inputs * conv.outputs).enumerate().for_each(|(input, to)| {
-        for (place, to) in to.chunks_exact_mut(conv.outputs).enumerate() {
-            for (output, to) in to.iter_mut().enumerate() {
-                *to = by_output[output * row + place * conv.inputs + input];
-            }
-        }
-    });
+/// The planes of the weights `(inputs, kernel, kernel, outputs)`. Each plane is `(inputs, outputs)`.
+pub fn forward_weights(conv: &ConvShape, by_input: &[f32]) -> Vec<f32> {
     match conv.kernel {
-        3 => weights::<3>(&by_input, conv.outputs),
-        _ => weights::<5>(&by_input, conv.outputs),
+        3 => weights::<3>(by_input, conv.outputs),
+        _ => weights::<5>(by_input, conv.outputs),
     }
 }
 
@@ -51,38 +44,38 @@ pub fn weight_gradient(conv: &ConvShape, scratch: &mut Scratch) -> Vec<f32> {
 }
 
 /// Computes the outputs of a tile before the epilogue.
-pub fn product<const M: usize>(
+pub fn product<const M: usize, T: Element>(
     conv: &ConvShape,
     tile: &Tile,
-    input: &[f32],
+    input: &[T],
     weight: &[f32],
     bias: Option<&[f32]>,
     scratch: &mut Scratch,
-    target: &mut [f32],
+    target: &mut [T],
 ) {
     let squares = Squares::new(conv, tile);
     let rows = squares.count::<M>();
     let (plane_in, plane_out) = (plane(rows, conv.inputs), plane(rows, conv.outputs));
     let inputs = grown(&mut scratch.inputs, AREA * plane_in);
     let outputs = grown(&mut scratch.outputs, AREA * plane_out);
-    squares.inputs::<M>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
+    squares.inputs::<M, T>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
     let weights = weight.chunks_exact(conv.inputs * conv.outputs);
     for ((input, output), weight) in inputs.chunks_exact(plane_in).zip(outputs.chunks_exact_mut(plane_out)).zip(weights)
     {
         let (input, weight) = (Matrix::new(input, rows, conv.inputs), Matrix::new(weight, conv.inputs, conv.outputs));
         multiply(input, weight, &mut output[..rows * conv.outputs], false);
     }
-    squares.outputs::<M>(outputs, conv.outputs, bias, target);
+    squares.outputs::<M, T>(outputs, conv.outputs, bias, target);
 }
 
 /// Computes the weight gradient of a tile, which is set in or added to the planes in the scratch buffers, and its input
 /// gradient, which is added to `into` unless `into` is empty.
 #[expect(clippy::too_many_arguments, reason = "operands, a place to work in and two results")]
-pub fn gradients<const M: usize>(
+pub fn gradients<const M: usize, T: Element>(
     conv: &ConvShape,
     tile: &Tile,
-    input: &[f32],
-    grad: &[f32],
+    input: &[T],
+    grad: &[T],
     weight: &[f32],
     add: bool,
     scratch: &mut Scratch,
@@ -95,8 +88,8 @@ pub fn gradients<const M: usize>(
     let inputs = grown(&mut scratch.inputs, AREA * plane_in);
     let outputs = grown(&mut scratch.outputs, AREA * plane_out);
     let weight_grads = grown(&mut scratch.weights, AREA * size);
-    squares.inputs::<M>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
-    squares.outputs_back::<M>(grad, conv.outputs, outputs);
+    squares.inputs::<M, T>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
+    squares.outputs_back::<M, T>(grad, conv.outputs, outputs);
     let places = inputs.chunks_exact_mut(plane_in).zip(outputs.chunks_exact(plane_out));
     for (i, ((input, grad), weight_grad)) in places.zip(weight_grads.chunks_exact_mut(size)).enumerate() {
         let grad = Matrix::new(grad, rows, conv.outputs);
@@ -169,63 +162,53 @@ impl Squares {
         }
     }
 
-    /// Whether all inputs of a square are inside the image, and the line and column of the first.
+    /// The place in an image of the first input of a square whose first output has this line and column, if none of the inputs of
+    /// the square is in the padding.
     #[inline(always)]
-    fn origin(&self, line: usize, column: usize) -> (bool, isize, isize) {
-        let (y, x) = ((self.line + line) as isize - self.padding as isize, column as isize - self.padding as isize);
-        let inside = y >= 0 && x >= 0 && y as usize + SIDE <= self.height && x as usize + SIDE <= self.width;
-        (inside, y, x)
+    fn first_input(&self, line: usize, column: usize) -> Option<usize> {
+        let last = SIDE - 1;
+        self.input_at(None, line, column, last, last).and_then(|_| self.input_at(None, line, column, 0, 0))
+    }
+
+    /// The place in an image of the input `y` lines and `x` columns from the first of a square, if it is not in the padding.
+    #[inline(always)]
+    fn input_at(&self, first: Option<usize>, line: usize, column: usize, y: usize, x: usize) -> Option<usize> {
+        if let Some(first) = first {
+            return Some(first + y * self.width + x);
+        }
+        let y = (self.line + line + y).checked_sub(self.padding).filter(|y| *y < self.height)?;
+        let x = (column + x).checked_sub(self.padding).filter(|x| *x < self.width)?;
+        Some(y * self.width + x)
     }
 
     /// Writes `B^T d B` of every square of `values` `(image, height, width, channels)` to the 36
     /// planes `(square, channel)`.
-    fn inputs<const M: usize>(&self, values: &[f32], channels: usize, into: &mut [f32]) {
+    fn inputs<const M: usize, T: Element>(&self, values: &[T], channels: usize, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
-        let (stride, image_stride) = (self.width * channels, self.height * self.width * channels);
+        let image_stride = self.height * self.width * channels;
         widest(
             #[inline(always)]
             || {
+                let mut between = Between::NEW;
                 self.each::<M>(
                     #[inline(always)]
-                    |tile, image, line, column| {
+                    |square, image, line, column| {
                         let values = &values[image * image_stride..(image + 1) * image_stride];
-                        let (inside, y0, x0) = self.origin(line, column);
-                        for c in (0..channels).step_by(LANES) {
-                            let at = tile * channels + c;
-                            if inside {
-                                let from = &values[y0 as usize * stride + x0 as usize * channels + c..];
-                                both::<SIDE, SIDE>(
-                                    #[inline(always)]
-                                    |y, x| Lanes::load(&from[y * stride + x * channels..]),
-                                    #[inline(always)]
-                                    |v| input(v),
-                                    #[inline(always)]
-                                    |y, x, v| v.store(&mut into[(y * SIDE + x) * plane + at..]),
-                                );
-                            } else {
-                                let mut square = [[Lanes::ZERO; SIDE]; SIDE];
-                                for (y, row) in square.iter_mut().enumerate() {
-                                    let y = y0 + y as isize;
-                                    if y < 0 || y as usize >= self.height {
-                                        continue;
-                                    }
-                                    for (x, value) in row.iter_mut().enumerate() {
-                                        let x = x0 + x as isize;
-                                        if x >= 0 && (x as usize) < self.width {
-                                            *value =
-                                                Lanes::load(&values[y as usize * stride + x as usize * channels + c..]);
-                                        }
-                                    }
-                                }
-                                both::<SIDE, SIDE>(
-                                    #[inline(always)]
-                                    |y, x| square[y][x],
-                                    #[inline(always)]
-                                    |v| input(v),
-                                    #[inline(always)]
-                                    |y, x, v| v.store(&mut into[(y * SIDE + x) * plane + at..]),
-                                );
-                            }
+                        let first = self.first_input(line, column);
+                        for (c, groups) in blocks(channels) {
+                            let into = &mut into[square * channels + c..];
+                            between.both::<SIDE, SIDE>(
+                                groups,
+                                #[inline(always)]
+                                |y, x, group| match self.input_at(first, line, column, y, x) {
+                                    Some(at) => Lanes::load(&values[at * channels + c + group * LANES..]),
+                                    None => Lanes::ZERO,
+                                },
+                                #[inline(always)]
+                                |v| input(v),
+                                #[inline(always)]
+                                |y, x, group, v| v.store(&mut into[(y * SIDE + x) * plane + group * LANES..]),
+                            );
                         }
                     },
                 );
@@ -237,29 +220,30 @@ impl Squares {
     /// [`Squares::inputs`].
     fn inputs_back<const M: usize>(&self, planes: &[f32], channels: usize, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
-        let (stride, image_stride) = (self.width * channels, self.height * self.width * channels);
+        let image_stride = self.height * self.width * channels;
         widest(
             #[inline(always)]
             || {
+                let mut between = Between::NEW;
                 self.each::<M>(
                     #[inline(always)]
-                    |tile, image, line, column| {
+                    |square, image, line, column| {
                         let into = &mut into[image * image_stride..(image + 1) * image_stride];
-                        let (inside, y0, x0) = self.origin(line, column);
-                        for c in (0..channels).step_by(LANES) {
-                            let at = tile * channels + c;
-                            both::<SIDE, SIDE>(
+                        let first = self.first_input(line, column);
+                        for (c, groups) in blocks(channels) {
+                            between.both::<SIDE, SIDE>(
+                                groups,
                                 #[inline(always)]
-                                |y, x| Lanes::load(&planes[(y * SIDE + x) * plane + at..]),
+                                |y, x, group| {
+                                    let at = (y * SIDE + x) * plane + square * channels + c + group * LANES;
+                                    Lanes::load(&planes[at..])
+                                },
                                 #[inline(always)]
                                 |v| input_back(v),
                                 #[inline(always)]
-                                |y, x, v| {
-                                    let (y, x) = (y0 + y as isize, x0 + x as isize);
-                                    let exists = inside
-                                        || y >= 0 && x >= 0 && (y as usize) < self.height && (x as usize) < self.width;
-                                    if exists {
-                                        let into = &mut into[y as usize * stride + x as usize * channels + c..];
+                                |y, x, group, v| {
+                                    if let Some(at) = self.input_at(first, line, column, y, x) {
+                                        let into = &mut into[at * channels + c + group * LANES..];
                                         (Lanes::load(into) + v).store(into);
                                     }
                                 },
@@ -273,28 +257,39 @@ impl Squares {
 
     /// Writes `A^T m A` of every square of the planes `(square, channel)`, plus a bias, to `into`
     /// `(image, line, column, channel)`.
-    fn outputs<const M: usize>(&self, planes: &[f32], channels: usize, bias: Option<&[f32]>, into: &mut [f32]) {
+    fn outputs<const M: usize, T: Element>(
+        &self,
+        planes: &[f32],
+        channels: usize,
+        bias: Option<&[f32]>,
+        into: &mut [T],
+    ) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.columns * channels, self.lines * self.columns * channels);
         widest(
             #[inline(always)]
             || {
+                let mut between = Between::NEW;
                 self.each::<M>(
                     #[inline(always)]
-                    |tile, image, line, column| {
+                    |square, image, line, column| {
                         let into = &mut into[image * image_stride..(image + 1) * image_stride];
                         let (high, wide) = (M.min(self.lines - line), M.min(self.columns - column));
-                        for c in (0..channels).step_by(LANES) {
-                            let at = tile * channels + c;
-                            let bias = bias.map_or(Lanes::ZERO, |bias| Lanes::load(&bias[c..]));
-                            both::<SIDE, M>(
+                        for (c, groups) in blocks(channels) {
+                            between.both::<SIDE, M>(
+                                groups,
                                 #[inline(always)]
-                                |y, x| Lanes::load(&planes[(y * SIDE + x) * plane + at..]),
+                                |y, x, group| {
+                                    let at = (y * SIDE + x) * plane + square * channels + c + group * LANES;
+                                    Lanes::load(&planes[at..])
+                                },
                                 #[inline(always)]
                                 |v| output::<M>(v),
                                 #[inline(always)]
-                                |y, x, v| {
+                                |y, x, group, v| {
                                     if y < high && x < wide {
+                                        let c = c + group * LANES;
+                                        let bias = bias.map_or(Lanes::ZERO, |bias| Lanes::load(&bias[c..]));
                                         (v + bias)
                                             .store(&mut into[(line + y) * stride + (column + x) * channels + c..]);
                                     }
@@ -309,24 +304,26 @@ impl Squares {
 
     /// Writes `A y A^T` of every square of `values` `(image, line, column, channel)`: the transpose of
     /// [`Squares::outputs`].
-    fn outputs_back<const M: usize>(&self, values: &[f32], channels: usize, into: &mut [f32]) {
+    fn outputs_back<const M: usize, T: Element>(&self, values: &[T], channels: usize, into: &mut [f32]) {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.columns * channels, self.lines * self.columns * channels);
         widest(
             #[inline(always)]
             || {
+                let mut between = Between::NEW;
                 self.each::<M>(
                     #[inline(always)]
-                    |tile, image, line, column| {
+                    |square, image, line, column| {
                         let values = &values[image * image_stride..(image + 1) * image_stride];
                         let (high, wide) = (M.min(self.lines - line), M.min(self.columns - column));
-                        for c in (0..channels).step_by(LANES) {
-                            let at = tile * channels + c;
-                            both::<M, SIDE>(
+                        for (c, groups) in blocks(channels) {
+                            between.both::<M, SIDE>(
+                                groups,
                                 #[inline(always)]
-                                |y, x| {
+                                |y, x, group| {
                                     if y < high && x < wide {
-                                        Lanes::load(&values[(line + y) * stride + (column + x) * channels + c..])
+                                        let at = (line + y) * stride + (column + x) * channels + c + group * LANES;
+                                        Lanes::load(&values[at..])
                                     } else {
                                         Lanes::ZERO
                                     }
@@ -334,7 +331,10 @@ impl Squares {
                                 #[inline(always)]
                                 |v| output_back::<M>(v),
                                 #[inline(always)]
-                                |y, x, v| v.store(&mut into[(y * SIDE + x) * plane + at..]),
+                                |y, x, group, v| {
+                                    let at = (y * SIDE + x) * plane + square * channels + c + group * LANES;
+                                    v.store(&mut into[at..]);
+                                },
                             );
                         }
                     },
@@ -342,6 +342,12 @@ impl Squares {
             },
         );
     }
+}
+
+/// The first channel and the number of groups of each block of channels that are transformed together.
+#[inline(always)]
+fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..channels).step_by(GROUPS * LANES).map(move |first| (first, GROUPS.min((channels - first) / LANES)))
 }
 
 /// Writes `G g G^T` of the weights `(row, kernel, kernel, column)` to one matrix `(row, column)`
@@ -357,14 +363,16 @@ fn weights<const R: usize>(from: &[f32], columns: usize) -> Vec<f32> {
         widest(
             #[inline(always)]
             || {
-                for c in (0..columns).step_by(LANES) {
-                    both::<R, SIDE>(
+                let mut between = Between::NEW;
+                for (c, groups) in blocks(columns) {
+                    between.both::<R, SIDE>(
+                        groups,
                         #[inline(always)]
-                        |y, x| Lanes::load(&from[(y * R + x) * columns + c..]),
+                        |y, x, group| Lanes::load(&from[(y * R + x) * columns + c + group * LANES..]),
                         #[inline(always)]
                         |v| weight::<R>(v),
                         #[inline(always)]
-                        |y, x, v| v.store(&mut to[y * SIDE + x][c..]),
+                        |y, x, group, v| v.store(&mut to[y * SIDE + x][c + group * LANES..]),
                     );
                 }
             },
@@ -382,14 +390,19 @@ fn weights_back<const R: usize>(places: &[f32], columns: usize) -> Vec<f32> {
         widest(
             #[inline(always)]
             || {
-                for c in (0..columns).step_by(LANES) {
-                    both::<SIDE, R>(
+                let mut between = Between::NEW;
+                for (c, groups) in blocks(columns) {
+                    between.both::<SIDE, R>(
+                        groups,
                         #[inline(always)]
-                        |y, x| Lanes::load(&places[((y * SIDE + x) * rows + row) * columns + c..]),
+                        |y, x, group| {
+                            let at = ((y * SIDE + x) * rows + row) * columns + c + group * LANES;
+                            Lanes::load(&places[at..])
+                        },
                         #[inline(always)]
                         |v| weight_back::<R>(v),
                         #[inline(always)]
-                        |y, x, v| v.store(&mut to[(y * R + x) * columns + c..]),
+                        |y, x, group, v| v.store(&mut to[(y * R + x) * columns + c + group * LANES..]),
                     );
                 }
             },

@@ -118,31 +118,51 @@ pub fn weight_back<const R: usize>(u: [Lanes; SIDE]) -> [Lanes; R] {
     g
 }
 
-/// Applies a map of columns to both sides of a square of `N` x `N`, which gives `K` x `K`.
-#[inline(always)]
-pub fn both<const N: usize, const K: usize>(
-    from: impl Fn(usize, usize) -> Lanes,
-    map: impl Fn([Lanes; N]) -> [Lanes; K],
-    mut to: impl FnMut(usize, usize, Lanes),
-) {
-    let columns: [[Lanes; K]; N] = std::array::from_fn(
-        #[inline(always)]
-        |x| {
-            map(std::array::from_fn(
-                #[inline(always)]
-                |y| from(y, x),
-            ))
-        },
-    );
-    // Ranges instead of iterators over the arrays, because those copy the arrays.
-    #[expect(clippy::needless_range_loop)]
-    for y in 0..K {
-        let row = map(std::array::from_fn(
-            #[inline(always)]
-            |x| columns[x][y],
-        ));
-        for x in 0..K {
-            to(y, x, row[x]);
+/// The number of groups of [`LANES`] channels whose squares are transformed together.
+pub const GROUPS: usize = 8;
+
+/// What lies between the two maps of a square: the mapped columns. A caller keeps it from square to square, since filling it with
+/// zeros would take as long as a map.
+pub struct Between([[[Lanes; GROUPS]; SIDE]; SIDE]);
+
+impl Between {
+    /// Before the first square.
+    pub const NEW: Between = Between([[[Lanes::ZERO; GROUPS]; SIDE]; SIDE]);
+
+    /// Applies a map of columns to both sides of squares of `N` x `N`, which gives `K` x `K`. There are `groups` squares, of
+    /// neighbouring channels. `from` and `to` receive line, column and number of the square.
+    #[inline(always)]
+    pub fn both<const N: usize, const K: usize>(
+        &mut self,
+        groups: usize,
+        from: impl Fn(usize, usize, usize) -> Lanes,
+        map: impl Fn([Lanes; N]) -> [Lanes; K],
+        mut to: impl FnMut(usize, usize, usize, Lanes),
+    ) {
+        assert!(groups <= GROUPS && N <= SIDE && K <= SIDE);
+        // Loops instead of `array::from_fn`, which the compiler may call, in its baseline compilation, instead of inlining it. The
+        // squares are the inner loop, so that memory is read and written in few streams.
+        for (x, column) in self.0.iter_mut().enumerate().take(N) {
+            for group in 0..groups {
+                let mut values = [Lanes::ZERO; N];
+                for (y, value) in values.iter_mut().enumerate() {
+                    *value = from(y, x, group);
+                }
+                for (row, value) in column.iter_mut().zip(map(values)) {
+                    row[group] = value;
+                }
+            }
+        }
+        for y in 0..K {
+            for group in 0..groups {
+                let mut values = [Lanes::ZERO; N];
+                for (value, column) in values.iter_mut().zip(&self.0) {
+                    *value = column[y][group];
+                }
+                for (x, value) in map(values).into_iter().enumerate() {
+                    to(y, x, group, value);
+                }
+            }
         }
     }
 }

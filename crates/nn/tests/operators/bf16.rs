@@ -6,7 +6,7 @@ use std::io::Write;
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use multidigit_nn::cpu::bf16::kernel::Unit;
-use multidigit_nn::cpu::bf16::{conv, linear};
+use multidigit_nn::cpu::bf16::{conv, linear, winograd};
 use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::element::Element;
 use multidigit_nn::cpu::epilogue::Epilogue;
@@ -18,6 +18,9 @@ use multidigit_nn::tape::{At, Tape, Value};
 use proptest::prelude::*;
 
 use crate::kernels::{eighths, plain, products, shapes, uniform};
+
+/// The largest relative error of rounding to bfloat16, which has 8 significant bits.
+const ROUNDING: f64 = 1.0 / 256.0;
 
 /// Whether this processor can run the test. A test that is skipped says so.
 fn can_run(test: &str) -> bool {
@@ -32,6 +35,11 @@ fn can_run(test: &str) -> bool {
 /// The values in bfloat16.
 fn narrow(values: &[f32]) -> Vec<bf16> {
     values.iter().map(|value| bf16::from_f32(*value)).collect()
+}
+
+/// The values in f32.
+fn widen(values: &[bf16]) -> Vec<f32> {
+    values.iter().map(|value| value.to_f32()).collect()
 }
 
 /// Asserts that values are the expected ones.
@@ -113,6 +121,66 @@ fn convolutions_of_bfloat16_and_their_gradients_are_the_definitions_rounded_once
     large.map(plain).iter().for_each(check);
 }
 
+/// The weights of the convolution that gives the gradient of the input: inputs and outputs exchanged, and the kernels turned.
+fn turned(conv: &ConvShape, weight: &[f32]) -> Vec<f32> {
+    let area = conv.kernel * conv.kernel;
+    let mut turned = vec![0.0; weight.len()];
+    for (at, value) in weight.iter().enumerate() {
+        let (output, input, place) = (at / area / conv.inputs, at / area % conv.inputs, at % area);
+        turned[(input * conv.outputs + output) * area + area - 1 - place] = *value;
+    }
+    turned
+}
+
+#[test]
+fn winograd_on_bfloat16_is_that_of_the_rounded_factors_in_f32_rounded_once() {
+    // images, height, width, inputs, outputs, kernel, stride, padding; with tiles of many images, of one, and of some lines
+    let shapes = [
+        [1, 4, 8, 16, 16, 3, 1, 1],
+        [67, 8, 8, 32, 48, 3, 1, 1],
+        [3, 64, 64, 16, 32, 3, 1, 1],
+        [2, 35, 47, 16, 16, 3, 1, 1],
+    ];
+    for conv in shapes.map(plain) {
+        assert!(winograd::suits(&conv), "{conv:?}");
+        let input = narrow(&uniform("input", conv.images * conv.height * conv.width * conv.inputs));
+        let weight = uniform("weight", conv.outputs * conv.inputs * 9);
+        let bias = uniform("bias", conv.outputs);
+        let (wide_input, wide_weight) = (widen(&input), widen(&narrow(&weight)));
+        let found = winograd::forward(&conv, &input, &weight, Some(&bias));
+        let exact = conv.forward(&wide_input, &wide_weight, Some(&bias));
+        equal("output", &conv, &found.values, &narrow(&exact.values));
+
+        let grad = narrow(&uniform("grad", found.values.len()));
+        let wide_grad = widen(&grad);
+        let gradients = winograd::backward(&conv, &input, &weight, &grad, true);
+        let exact = conv.backward(&wide_input, &wide_weight, &exact.values, &[], &wide_grad, true);
+        equal("weight gradient", &conv, &gradients.weight, &exact.weight);
+        equal("bias gradient", &conv, &gradients.bias, &exact.bias);
+        let back = ConvShape { inputs: conv.outputs, outputs: conv.inputs, ..conv };
+        let input_grad = gradients.input.unwrap();
+        let turned = back.forward(&wide_grad, &turned(&conv, &wide_weight), None);
+        equal("input gradient", &conv, &input_grad, &narrow(&turned.values));
+        // f32 computes the same gradient in another way, with errors far below those of rounding to bfloat16
+        for (found, exact) in widen(&input_grad).iter().zip(exact.input.unwrap()) {
+            let allowed = f64::from(exact.abs()) * ROUNDING + 1e-4;
+            assert!(f64::from((found - exact).abs()) <= allowed, "{conv:?}: {found}, expected {exact}");
+        }
+        let without = winograd::backward(&conv, &input, &weight, &grad, false);
+        assert!(without.input.is_none());
+        equal("weight gradient", &conv, &without.weight, &gradients.weight);
+    }
+    for no in [
+        [1, 4, 8, 15, 16, 3, 1, 1],
+        [1, 4, 8, 16, 16, 3, 2, 1],
+        [1, 8, 8, 16, 16, 5, 1, 2],
+        [1, 5, 5, 16, 16, 3, 1, 1],
+        [1, 6, 6, 16, 16, 3, 1, 0],
+    ] {
+        assert!(!winograd::suits(&plain(no)), "{no:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -141,9 +209,6 @@ fn linear_layers_of_bfloat16_and_their_gradients_are_the_definitions() {
         assert_eq!(linear::weight_gradient(&shape, &input, &grad), shape.weight_gradient(&input, &grad));
     }
 }
-
-/// The largest relative error of rounding to bfloat16, which has 8 significant bits.
-const ROUNDING: f64 = 1.0 / 256.0;
 
 #[test]
 fn factors_that_bfloat16_does_not_hold_are_rounded_and_summed_in_f32() {
@@ -179,13 +244,13 @@ fn batch_norm_of_bfloat16_is_that_of_the_same_values_in_f32_rounded_once() {
         let norm = NormShape { images, height: 5, width: 4, channels, epilogue };
         let input = narrow(&uniform("input", norm.count() * channels));
         let (weight, bias) = (uniform("weight", channels), uniform("bias", channels));
-        let wide: Vec<f32> = input.iter().map(|value| value.to_f32()).collect();
+        let wide = widen(&input);
         let (found, expected) = (norm.forward(&input, &weight, &bias), norm.forward(&wide, &weight, &bias));
         assert_eq!(found.statistics, expected.statistics);
         assert_eq!(found.values, narrow(&expected.values));
         assert_eq!(found.choice, expected.choice);
         let grad = narrow(&uniform("grad", found.values.len()));
-        let wide_grad: Vec<f32> = grad.iter().map(|value| value.to_f32()).collect();
+        let wide_grad = widen(&grad);
         let ours = norm.backward(&input, &weight, &found, &found.values, &grad);
         let theirs = norm.backward(&wide, &weight, &expected, &expected.values, &wide_grad);
         assert_eq!((ours.weight, ours.bias), (theirs.weight, theirs.bias));
@@ -213,9 +278,14 @@ fn any_number_of_threads_gives_the_same_bits_in_bfloat16() {
                 let output = conv::forward(&conv, &input, &weight, None);
                 let grad = narrow(&uniform("grad", output.values.len()));
                 let found = conv::backward(&conv, &input, &weight, &output.values, &output.choice, &grad, true);
-                let wide = |values: &[bf16]| values.iter().map(|value| value.to_f32()).collect::<Vec<_>>();
-                all.extend([wide(&output.values), wide(&found.input.unwrap()), found.weight, found.bias]);
+                all.extend([widen(&output.values), widen(&found.input.unwrap()), found.weight, found.bias]);
             }
+            let conv = plain([37, 12, 12, 32, 48, 3, 1, 1]);
+            let input = narrow(&uniform("input", 37 * 12 * 12 * 32));
+            let weight = uniform("weight", 48 * 32 * 9);
+            let output = winograd::forward(&conv, &input, &weight, None).values;
+            let found = winograd::backward(&conv, &input, &weight, &output, true);
+            all.extend([widen(&output), widen(&found.input.unwrap()), found.weight, found.bias]);
             let shape = LinearShape { rows: 37, inputs: 300, outputs: 129 };
             let (input, weight, grad) =
                 (uniform("input", 37 * 300), uniform("weight", 129 * 300), uniform("grad", 37 * 129));

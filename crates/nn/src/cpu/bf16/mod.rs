@@ -8,3 +8,5 @@ pub mod kernel;
 pub mod linear;
 #[forbid(unsafe_code)]
 mod pack;
+#[forbid(unsafe_code)]
+pub mod winograd;
