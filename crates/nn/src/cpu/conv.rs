@@ -63,10 +63,10 @@ impl ConvShape {
                     let product = |target: &mut [f32], scratch: &mut Scratch| match method {
                         Method::Im2col => self.im2col_product(&tile, input, &weight, bias, scratch, target),
                         Method::Winograd(4) => {
-                            winograd::product::<4, f32>(self, &tile, input, &weight, bias, scratch, target)
+                            winograd::product::<4, f32, f32>(self, &tile, input, &weight, bias, scratch, target)
                         }
                         Method::Winograd(_) => {
-                            winograd::product::<2, f32>(self, &tile, input, &weight, bias, scratch, target)
+                            winograd::product::<2, f32, f32>(self, &tile, input, &weight, bias, scratch, target)
                         }
                     };
                     let values = &mut values[written.clone()];

@@ -30,7 +30,7 @@ impl Epilogue {
 }
 
 /// ReLU in place.
-pub fn relu(values: &mut [f32]) {
+pub fn relu<T: Element>(values: &mut [T]) {
     widest(
         #[inline(always)]
         || relu_loop(values),
@@ -38,9 +38,9 @@ pub fn relu(values: &mut [f32]) {
 }
 
 #[inline(always)]
-fn relu_loop(values: &mut [f32]) {
+fn relu_loop<T: Element>(values: &mut [T]) {
     for value in values {
-        *value = if *value < 0.0 { 0.0 } else { *value };
+        *value = if value.widen() < 0.0 { T::default() } else { *value };
     }
 }
 

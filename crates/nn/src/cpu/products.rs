@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::bf16 as narrow;
+use super::bf16::{conv as direct, winograd};
 use super::conv::{Gradients, Output};
 use super::conv_shape::ConvShape;
 use super::element::Element;
@@ -40,9 +40,9 @@ impl Factor for f32 {
 
 impl Factor for bf16 {
     fn conv(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
-        match narrow::winograd::is_faster(shape) {
-            true => narrow::winograd::forward(shape, input, weight, bias),
-            false => narrow::conv::forward(shape, input, weight, bias),
+        match winograd::is_faster() && winograd::suits(shape) {
+            true => winograd::forward(shape, input, weight, bias),
+            false => direct::forward(shape, input, weight, bias),
         }
     }
 
@@ -53,9 +53,9 @@ impl Factor for bf16 {
         grad: &[bf16],
         want_input: bool,
     ) -> Gradients<bf16> {
-        match narrow::winograd::is_faster(shape) {
-            true => narrow::winograd::backward(shape, input, weight, grad, want_input),
-            false => narrow::conv::backward(shape, input, weight, output, choice, grad, want_input),
+        match winograd::is_faster() && winograd::suits_gradients(shape) {
+            true => winograd::backward(shape, input, weight, grad, want_input),
+            false => direct::backward(shape, input, weight, output, choice, grad, want_input),
         }
     }
 }

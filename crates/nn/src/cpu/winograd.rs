@@ -44,14 +44,14 @@ pub fn weight_gradient(conv: &ConvShape, scratch: &mut Scratch) -> Vec<f32> {
 }
 
 /// Computes the outputs of a tile before the epilogue.
-pub fn product<const M: usize, T: Element>(
+pub fn product<const M: usize, T: Element, U: Element>(
     conv: &ConvShape,
     tile: &Tile,
     input: &[T],
     weight: &[f32],
     bias: Option<&[f32]>,
     scratch: &mut Scratch,
-    target: &mut [T],
+    target: &mut [U],
 ) {
     let squares = Squares::new(conv, tile);
     let rows = squares.count::<M>();
@@ -65,7 +65,7 @@ pub fn product<const M: usize, T: Element>(
         let (input, weight) = (Matrix::new(input, rows, conv.inputs), Matrix::new(weight, conv.inputs, conv.outputs));
         multiply(input, weight, &mut output[..rows * conv.outputs], false);
     }
-    squares.outputs::<M, T>(outputs, conv.outputs, bias, target);
+    squares.outputs::<M, U>(outputs, conv.outputs, bias, target);
 }
 
 /// Computes the weight gradient of a tile, which is set in or added to the planes in the scratch buffers, and its input

@@ -142,7 +142,7 @@ fn winograd_on_bfloat16_is_that_of_the_rounded_factors_in_f32_rounded_once() {
         [2, 35, 47, 16, 16, 3, 1, 1],
     ];
     for conv in shapes.map(plain) {
-        assert!(winograd::suits(&conv), "{conv:?}");
+        assert!(winograd::suits_gradients(&conv), "{conv:?}");
         let input = narrow(&uniform("input", conv.images * conv.height * conv.width * conv.inputs));
         let weight = uniform("weight", conv.outputs * conv.inputs * 9);
         let bias = uniform("bias", conv.outputs);
@@ -150,6 +150,13 @@ fn winograd_on_bfloat16_is_that_of_the_rounded_factors_in_f32_rounded_once() {
         let found = winograd::forward(&conv, &input, &weight, Some(&bias));
         let exact = conv.forward(&wide_input, &wide_weight, Some(&bias));
         equal("output", &conv, &found.values, &narrow(&exact.values));
+        for epilogue in [Epilogue::Relu, Epilogue::ReluPool] {
+            let conv = ConvShape { epilogue, ..conv };
+            let found = winograd::forward(&conv, &input, &weight, Some(&bias));
+            let exact = conv.forward(&wide_input, &wide_weight, Some(&bias));
+            equal("output", &conv, &found.values, &narrow(&exact.values));
+            equal("choice", &conv, &found.choice, &exact.choice);
+        }
 
         let grad = narrow(&uniform("grad", found.values.len()));
         let wide_grad = widen(&grad);

@@ -12,10 +12,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{Operands, PANEL, Start, offset};
+use super::outputs;
 use super::pack::{self, Panels, interleave};
 use crate::cpu::conv::{Gradients, Output, add_rows};
 use crate::cpu::conv_shape::{ConvShape, Method, Tile};
-use crate::cpu::epilogue::{self, Epilogue};
+use crate::cpu::epilogue::Epilogue;
 use crate::cpu::memory::by_chunks;
 use crate::cpu::scratch::grown;
 use crate::cpu::{CHUNKS, layout, sum_in_order};
@@ -180,42 +181,15 @@ impl Product<'_> {
 
 /// Computes the output for `input` `(images, height, width, inputs)`: see [`ConvShape::forward`].
 pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
-    let (image_in, image_out) = (shape.image_in(), shape.image_out());
+    let image_in = shape.image_in();
     assert_eq!(input.len(), shape.images * image_in);
     let by_output = layout::channel_last(weight, shape.kernel, shape.inputs);
     let product = Product::new(shape, &by_output);
-    let pooled = shape.epilogue == Epilogue::ReluPool;
-    let mut choice = vec![0; if pooled { shape.images * image_out } else { 0 }];
-    let unit = shape.unit_by(Method::Im2col);
-    let mut choices: Vec<&mut [u8]> = choice.chunks_mut((unit * image_out).max(1)).collect();
-    choices.resize_with(shape.images.div_ceil(unit), Default::default);
-    let (values, _) = by_chunks(shape.images * image_out, unit * image_out, choices, |chunk, values, choice| {
-        let input = &input[chunk * unit * image_in..];
-        SCRATCH.with_borrow_mut(|Scratch { copy, sums, .. }| {
-            for tile in shape.tiles_by(Method::Im2col, values.len() / image_out) {
-                let len = tile.images * tile.lines * shape.columns() * shape.outputs;
-                let sums = grown(sums, len);
-                product.run(&tile, input, bias.map_or(Start::Zero, Start::Bias), copy, sums);
-                let written = shape.written(&tile);
-                let values = &mut values[written.clone()];
-                match shape.epilogue {
-                    Epilogue::Identity => pack::narrow(sums, values),
-                    Epilogue::Relu => {
-                        epilogue::relu(sums);
-                        pack::narrow(sums, values);
-                    }
-                    Epilogue::ReluPool => {
-                        let (image, out) = (len / tile.images, (written.len() / tile.images).max(1));
-                        let outs = values.chunks_exact_mut(out).zip(choice[written].chunks_exact_mut(out));
-                        for (sums, (values, choice)) in sums.chunks_exact(image).zip(outs) {
-                            epilogue::pool(sums, shape.columns(), shape.outputs, values, choice);
-                        }
-                    }
-                }
-            }
+    outputs::by_tiles(shape, Method::Im2col, |image, tile, sums| {
+        SCRATCH.with_borrow_mut(|Scratch { copy, .. }| {
+            product.run(tile, &input[image * image_in..], bias.map_or(Start::Zero, Start::Bias), copy, sums);
         });
-    });
-    Output { values, choice }
+    })
 }
 
 /// The product that computes the gradient of the weight. Its depth is the positions of the output, in pairs of neighbours.

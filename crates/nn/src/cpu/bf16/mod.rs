@@ -7,6 +7,8 @@ pub mod kernel;
 #[forbid(unsafe_code)]
 pub mod linear;
 #[forbid(unsafe_code)]
+mod outputs;
+#[forbid(unsafe_code)]
 mod pack;
 #[forbid(unsafe_code)]
 pub mod winograd;

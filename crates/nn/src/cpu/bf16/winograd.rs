@@ -11,10 +11,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::Unit;
+use super::outputs;
 use crate::cpu::conv::{Gradients, Output, add_rows};
 use crate::cpu::conv_shape::{ConvShape, Method};
 use crate::cpu::element::Element;
-use crate::cpu::epilogue::Epilogue;
+use crate::cpu::epilogue::{self, Epilogue};
 use crate::cpu::memory::by_chunks;
 use crate::cpu::scratch::Scratch;
 use crate::cpu::{CHUNKS, layout, sum_in_order, winograd};
@@ -26,15 +27,19 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Whether a convolution is computed here, on the fastest unit of this processor.
-pub fn is_faster(shape: &ConvShape) -> bool {
-    Unit::all().first() == Some(&Unit::Avx512) && suits(shape)
+/// Whether this is the faster way on this processor.
+pub fn is_faster() -> bool {
+    Unit::all().first() == Some(&Unit::Avx512)
 }
 
-/// Whether a convolution can be computed here: with padding, so that inputs and outputs are of the same size, and without an
-/// epilogue. So are those that a batch norm follows in the ResNet.
+/// Whether a convolution can be computed here: if its inputs and outputs are of the same size.
 pub fn suits(shape: &ConvShape) -> bool {
-    shape.method() == Method::Winograd(SIDE) && shape.padding == 1 && shape.epilogue == Epilogue::Identity
+    shape.method() == Method::Winograd(SIDE) && shape.padding == 1
+}
+
+/// Whether the gradients of a convolution can be computed here: those of one that a batch norm follows, which has the epilogue.
+pub fn suits_gradients(shape: &ConvShape) -> bool {
+    suits(shape) && shape.epilogue == Epilogue::Identity
 }
 
 /// Computes the output for `input` `(images, height, width, inputs)`: see [`ConvShape::forward`].
@@ -43,42 +48,53 @@ pub fn suits(shape: &ConvShape) -> bool {
 /// If the convolution does not [suit](suits).
 pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
     assert!(suits(shape), "{shape:?}");
-    let by_input = layout::transposed(&rounded(weight), shape.depth());
-    Output { values: outputs(shape, input, &by_input, bias), choice: Vec::new() }
+    product(shape, input, &layout::transposed(&rounded(weight), shape.depth()), bias)
 }
 
 /// Computes the output with weights `(inputs, kernel, kernel, outputs)`.
-fn outputs(shape: &ConvShape, input: &[bf16], by_input: &[f32], bias: Option<&[f32]>) -> Vec<bf16> {
+fn product(shape: &ConvShape, input: &[bf16], by_input: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
     let (image_in, image_out) = (shape.image_in(), shape.image_out());
     assert_eq!(input.len(), shape.images * image_in);
     let weight = winograd::forward_weights(shape, by_input);
+    if shape.epilogue == Epilogue::ReluPool {
+        return outputs::by_tiles(shape, Method::Winograd(SIDE), |image, tile, sums| {
+            let input = &input[image * image_in..];
+            SCRATCH.with_borrow_mut(|scratch| {
+                winograd::product::<SIDE, bf16, f32>(shape, tile, input, &weight, bias, scratch, sums);
+            });
+        });
+    }
+    // without a pool, the sums of a square are rounded at once, as those of a tile may not stay in the cache
     let unit = shape.unit();
     let chunks = vec![(); shape.images.div_ceil(unit)];
     let (values, _) = by_chunks(shape.images * image_out, unit * image_out, chunks, |chunk, values, ()| {
         let input = &input[chunk * unit * image_in..];
         SCRATCH.with_borrow_mut(|scratch| {
             for tile in shape.tiles(values.len() / image_out) {
-                let target = &mut values[shape.written(&tile)];
-                winograd::product::<SIDE, bf16>(shape, &tile, input, &weight, bias, scratch, target);
+                let values = &mut values[shape.written(&tile)];
+                winograd::product::<SIDE, bf16, bf16>(shape, &tile, input, &weight, bias, scratch, values);
+                if shape.epilogue == Epilogue::Relu {
+                    epilogue::relu(values);
+                }
             }
         });
     });
-    values
+    Output { values, choice: Vec::new() }
 }
 
 /// Computes the gradients: see [`ConvShape::backward`]. The gradient of the input is the convolution of the gradient with the
 /// turned kernels.
 ///
 /// # Panics
-/// If the convolution does not [suit](suits).
+/// If the convolution does not [suit](suits_gradients).
 pub fn backward(shape: &ConvShape, input: &[bf16], weight: &[f32], grad: &[bf16], want_input: bool) -> Gradients<bf16> {
-    assert!(suits(shape), "{shape:?}");
+    assert!(suits_gradients(shape), "{shape:?}");
     let (weight_grad, bias) = weight_gradient(shape, input, grad);
     let input = want_input.then(|| {
         let turned = ConvShape { inputs: shape.outputs, outputs: shape.inputs, ..*shape };
         let mut by_output = layout::channel_last(&rounded(weight), shape.kernel, shape.inputs);
         layout::turn(&mut by_output, shape.kernel, shape.inputs);
-        outputs(&turned, grad, &by_output, None)
+        product(&turned, grad, &by_output, None).values
     });
     Gradients { weight: weight_grad, bias, input }
 }
