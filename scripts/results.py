@@ -182,6 +182,15 @@ def precisions():
     return table(heading, lines)
 
 
+def unstated():
+    """A row for each way to train that the paper does not state."""
+    heading = ["training", "seeds", "training, %", "validation, %", "test, %"]
+    lines = []
+    for (training,), runs in groups(rows("unstated"), "training").items():
+        lines.append([training, str(len(runs)), *(spread(numbers(runs, f"{split}_accuracy")) for split in SPLITS)])
+    return table(heading, lines)
+
+
 def picture():
     """The table of the splits as a picture: a line from the test accuracy to that in training for each network and split."""
     accuracies = {key: [100 * statistics.mean(numbers(runs, f"{split}_accuracy")) for split in SPLITS] for key, runs in study()}
@@ -230,6 +239,7 @@ TABLES = {
     "judged": ("table1", judged),
     "splits": ("splits", splits),
     "bf16": ("bf16", precisions),
+    "unstated": ("unstated", unstated),
 }
 
 
