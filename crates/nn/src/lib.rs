@@ -96,7 +96,10 @@ impl Precision {
     pub fn on_cpu(self) -> Option<String> {
         match self {
             Precision::F32 | Precision::Tf32 => Some("float32".to_owned()),
-            Precision::Bf16 => Unit::all().first().map(|unit| format!("bfloat16, by {unit}")),
+            Precision::Bf16 => Unit::all().first().map(|unit| match unit {
+                Unit::Amx => format!("bfloat16, by {unit}"),
+                Unit::Avx512 => format!("bfloat16, by {unit}, and float32 for Winograd's method"),
+            }),
         }
     }
 }

@@ -170,7 +170,8 @@ impl Squares {
         self.input_at(None, line, column, last, last).and_then(|_| self.input_at(None, line, column, 0, 0))
     }
 
-    /// The place in an image of the input `y` lines and `x` columns from the first of a square, if it is not in the padding.
+    /// The place in an image of the input `y` lines and `x` columns from the first of a square, if it is not in the padding. `first`
+    /// is that of [`Squares::first_input`], with which nothing is left to check.
     #[inline(always)]
     fn input_at(&self, first: Option<usize>, line: usize, column: usize, y: usize, x: usize) -> Option<usize> {
         if let Some(first) = first {

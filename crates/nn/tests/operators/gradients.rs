@@ -132,6 +132,41 @@ fn the_gradients_of_convolutions_are_finite_differences() {
     });
 }
 
+/// A convolution without bias is linear in its input and in its weight. The gradients of its output's product with some factors are
+/// therefore the transposes of that map. Finite differences would take minutes for so many channels.
+#[test]
+fn the_gradients_of_more_channels_than_are_transformed_at_once_are_the_transposes_of_the_forward_pass() {
+    for [images, height, width, inputs, outputs, kernel, stride, padding] in
+        [[2, 4, 8, 144, 272, 3, 1, 1], [2, 8, 6, 272, 144, 5, 1, 2]]
+    {
+        let epilogue = Epilogue::Identity;
+        let conv = ConvShape { images, height, width, inputs, outputs, kernel, stride, padding, epilogue };
+        let (sizes, count) = ([images * height * width * inputs, outputs * inputs * kernel * kernel], 4);
+        let [input, weight] = [("input", sizes[0]), ("weight", sizes[1])].map(|(name, size)| uniform(name, size));
+        let output = conv.forward(&input, &weight, None).values;
+        let factors = uniform("factors", output.len());
+        let found = conv.backward(&input, &weight, &output, &[], &factors, true);
+        let dot = |a: &[f32], b: &[f32]| -> (f64, f64) {
+            let terms = || a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+            (terms().sum(), terms().map(f64::abs).sum())
+        };
+        for direction in 0..count {
+            let [other_input, other_weight] = [0, 1].map(|i| uniform(&format!("direction {direction}"), sizes[i]));
+            let (by_input, _) = dot(&factors, &conv.forward(&other_input, &weight, None).values);
+            let (by_weight, _) = dot(&factors, &conv.forward(&input, &other_weight, None).values);
+            for (expected, (sum, size)) in [
+                (by_input, dot(&found.input.clone().unwrap(), &other_input)),
+                (by_weight, dot(&found.weight, &other_weight)),
+            ] {
+                assert!(
+                    (sum - expected).abs() <= 1e-6 * size,
+                    "{conv:?}: {sum}, expected {expected}, of terms of {size}"
+                );
+            }
+        }
+    }
+}
+
 /// Compares the gradients of linear layers with finite differences, like [`check_convolutions`].
 pub fn check_linear_layers(compute: impl Fn(&LinearShape, [&[f32]; 3], &[f32]) -> [Vec<f32>; 3]) {
     for (rows, inputs, outputs) in [(1, 5, 3), (7, 40, 9)] {

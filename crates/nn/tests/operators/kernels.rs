@@ -206,6 +206,8 @@ fn forward_passes_agree_with_candles_own() {
         let shape = wide[0];
         wide.push(ConvShape { images, height, width, kernel, padding, inputs: 16, outputs: 32, ..shape });
     }
+    // more channels than a block of Winograd's transforms has
+    wide.push(plain([2, 4, 8, 144, 272, 3, 1, 1]));
     for plain in wide {
         let ConvShape { images, height, width, inputs, outputs, kernel, stride, padding, .. } = plain;
         let input = uniform("input", images * height * width * inputs);

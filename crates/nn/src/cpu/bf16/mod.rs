@@ -1,4 +1,4 @@
-//! Products whose factors are bfloat16 and whose sums are f32.
+//! Products whose factors are rounded to bfloat16 and whose sums are f32.
 
 #[forbid(unsafe_code)]
 pub mod conv;

@@ -1,9 +1,10 @@
-//! Convolution with 3x3 kernels, stride 1 and padding 1 on bfloat16 activations by Winograd's method. Factors are rounded to bfloat16, as in
-//! other products of this folder. Their transforms, products and sums are f32: rounding the transforms to bfloat16 would multiply
-//! its errors.
+//! Convolution with 3x3 kernels, stride 1 and padding 1 on bfloat16 activations, by Winograd's method. Factors are rounded to
+//! bfloat16, as in the other products of this folder. Their transforms, products and sums are f32, since rounding the transforms
+//! would multiply the errors.
 //!
 //! The method takes a quarter of the products. A vector unit multiplies bfloat16 twice as fast as f32, so the method is the faster
-//! way there. AMX multiplies bfloat16 many times as fast, so it is not.
+//! way there. A tile instruction of AMX does 16 times the products of a vector instruction for f32 in each cycle, so it is
+//! not.
 
 use std::cell::RefCell;
 
@@ -21,7 +22,7 @@ use crate::cpu::scratch::Scratch;
 use crate::cpu::{CHUNKS, layout, sum_in_order, winograd};
 
 /// The height and width of a square of outputs.
-const SIDE: usize = 4;
+const OUTPUTS_SIDE: usize = 4;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -32,12 +33,12 @@ pub fn is_faster() -> bool {
     Unit::all().first() == Some(&Unit::Avx512)
 }
 
-/// Whether a convolution can be computed here: if its inputs and outputs are of the same size.
+/// Whether a convolution can be computed here: if it suits the method, and its inputs and outputs are of the same size.
 pub fn suits(shape: &ConvShape) -> bool {
-    shape.method() == Method::Winograd(SIDE) && shape.padding == 1
+    shape.method() == Method::Winograd(OUTPUTS_SIDE) && shape.padding == 1
 }
 
-/// Whether the gradients of a convolution can be computed here: those of one that a batch norm follows, which has the epilogue.
+/// Whether the gradients of a convolution can be computed here: if it has no epilogue of its own, as before a batch norm.
 pub fn suits_gradients(shape: &ConvShape) -> bool {
     suits(shape) && shape.epilogue == Epilogue::Identity
 }
@@ -57,10 +58,10 @@ fn product(shape: &ConvShape, input: &[bf16], by_input: &[f32], bias: Option<&[f
     assert_eq!(input.len(), shape.images * image_in);
     let weight = winograd::forward_weights(shape, by_input);
     if shape.epilogue == Epilogue::ReluPool {
-        return outputs::by_tiles(shape, Method::Winograd(SIDE), |image, tile, sums| {
+        return outputs::by_tiles(shape, Method::Winograd(OUTPUTS_SIDE), |image, tile, sums| {
             let input = &input[image * image_in..];
             SCRATCH.with_borrow_mut(|scratch| {
-                winograd::product::<SIDE, bf16, f32>(shape, tile, input, &weight, bias, scratch, sums);
+                winograd::product::<OUTPUTS_SIDE, bf16, f32>(shape, tile, input, &weight, bias, scratch, sums);
             });
         });
     }
@@ -72,7 +73,7 @@ fn product(shape: &ConvShape, input: &[bf16], by_input: &[f32], bias: Option<&[f
         SCRATCH.with_borrow_mut(|scratch| {
             for tile in shape.tiles(values.len() / image_out) {
                 let values = &mut values[shape.written(&tile)];
-                winograd::product::<SIDE, bf16, bf16>(shape, &tile, input, &weight, bias, scratch, values);
+                winograd::product::<OUTPUTS_SIDE, bf16, bf16>(shape, &tile, input, &weight, bias, scratch, values);
                 if shape.epilogue == Epilogue::Relu {
                     epilogue::relu(values);
                 }
@@ -112,7 +113,7 @@ fn weight_gradient(shape: &ConvShape, input: &[bf16], grad: &[bf16]) -> (Vec<f32
             for (number, tile) in shape.tiles(images).iter().enumerate() {
                 let rows = &grad[shape.written(tile)];
                 add_rows(rows, &mut bias);
-                winograd::gradients::<SIDE, bf16>(shape, tile, input, rows, &[], number > 0, scratch, &mut []);
+                winograd::gradients::<OUTPUTS_SIDE, bf16>(shape, tile, input, rows, &[], number > 0, scratch, &mut []);
             }
             (winograd::weight_gradient(shape, scratch), bias.iter().map(|sum| *sum as f32).collect())
         })
