@@ -98,7 +98,7 @@ impl Precision {
             Precision::F32 | Precision::Tf32 => Some("float32".to_owned()),
             Precision::Bf16 => Unit::all().first().map(|unit| match unit {
                 Unit::Amx => format!("bfloat16, by {unit}"),
-                Unit::Avx512 => format!("bfloat16, by {unit}, and float32 for Winograd's method"),
+                Unit::Avx512 => format!("bfloat16, by {unit}; Winograd convolutions in float32"),
             }),
         }
     }
