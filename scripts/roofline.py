@@ -8,8 +8,8 @@ least the longer of two times for the 64 images of a step:
     products   the operations of its convolution or linear layer, in the forward pass and both gradients (the first layer has
                one), at the rate of `cargo bench -p multidigit-nn --bench kernels -- "product by"` times the threads, which is too
                high where two threads share a core. With AVX512-BF16, a convolution that is computed by Winograd's method
-               (crates/nn/src/cpu/bf16/winograd.rs) takes a quarter of the products at half of that rate: its instructions for
-               float32 do half as many products. The operations shown are those of the definition
+               (crates/nn/src/cpu/bf16/winograd.rs) takes fewer products, at half of that rate: its instructions for float32 do
+               half as many. The operations shown are those of the definition
     memory     the activations and gradients that it reads and writes, at the rate of torch.add on tensors that exceed the caches;
                bfloat16, and float32 in linear layers; batch norm reads all but the result twice, since its sums come first; after
                ReLU, the backward pass reads the output too
@@ -44,7 +44,7 @@ RELU = {"alexnet": r"conv[34]", "fcn": r"bn[346]", "resnet": r"(.*\.)?bn1"}
 
 
 def work(name):
-    """The operations and the bytes of memory of each layer for one image."""
+    """The operations and the bytes of memory of each layer for one image, and what `winograd_share` gives."""
     layers = {}
 
     def note(layer, inputs, output):
@@ -64,7 +64,7 @@ def work(name):
         values = passes * read + written
         values += passes * (read + written + (written if relu else 0)) + (0 if is_first else read)
         width = 4 if isinstance(layer, torch.nn.Linear) else 2
-        layers[own] = (operations, width * values + ((1 + passes) * written if pools else 0), by_winograd(layer, output))
+        layers[own] = (operations, width * values + ((1 + passes) * written if pools else 0), winograd_share(layer, output))
 
     network = models.NETWORKS[name]().eval()
     names = {layer: own for own, layer in network.named_modules()}
@@ -77,13 +77,16 @@ def work(name):
     return layers
 
 
-def by_winograd(layer, output):
-    """Whether a processor without AMX computes a layer by Winograd's method: `suits` in crates/nn/src/cpu/bf16/winograd.rs."""
-    if not isinstance(layer, torch.nn.Conv2d) or (layer.kernel_size, layer.stride, layer.padding) != ((3, 3), (1, 1), (1, 1)):
-        return False
-    height, width = output.shape[2:]
-    covered = math.ceil(height / 4) * 4 * math.ceil(width / 4) * 4
-    return 8 * covered <= 9 * height * width and layer.in_channels % 16 == 0 and layer.out_channels % 16 == 0
+def winograd_share(layer, output):
+    """The share of the products that a processor without AMX computes of a convolution by Winograd's method, or None if it uses
+    another one: `suits` in crates/nn/src/cpu/bf16/winograd.rs. Squares have 4x4 outputs, of 6x6 inputs with a kernel of 3x3 and of
+    8x8 inputs with 5x5."""
+    if not isinstance(layer, torch.nn.Conv2d) or layer.stride != (1, 1) or layer.kernel_size not in ((3, 3), (5, 5)):
+        return None
+    (kernel, _), (height, width) = layer.kernel_size, output.shape[2:]
+    products = (kernel + 3) ** 2 * math.ceil(height / 4) * math.ceil(width / 4)
+    suits = 10 * products <= 3 * kernel**2 * height * width and layer.in_channels % 16 == layer.out_channels % 16 == 0
+    return products / (kernel**2 * height * width) if suits else None
 
 
 def times(program, name, steps):
@@ -149,16 +152,16 @@ def main():
         found, whole = times(program, name, options.steps)
         print(f"\n| {name} | MFLOP an image | KB an image | limit | limit, ms | time, ms | share |\n|---|---|---|---|---|---|---|")
         shapes = {}
-        for layer, (operations, size, suits) in work(name).items():
-            shapes.setdefault((operations, size, suits and unit == "AVX512-BF16"), []).append(layer)
+        for layer, (operations, size, share) in work(name).items():
+            shapes.setdefault((operations, size, share if unit == "AVX512-BF16" else None), []).append(layer)
         total = [0.0] * 3
-        for (operations, size, winograd), layers in shapes.items():
+        for (operations, size, share), layers in shapes.items():
             count = len(layers)
-            # a quarter of the products, at half the rate
-            needed = operations / 2 if winograd else operations
+            # fewer products, at half the rate
+            needed = 2 * share * operations if share else operations
             by_products, by_memory = (count * BATCH * each for each in (needed / rate, size / memory))
             limit = max(by_products, by_memory)
-            kind = "memory" if by_products <= by_memory else "products, Winograd" if winograd else "products"
+            kind = "memory" if by_products <= by_memory else "products, Winograd" if share else "products"
             taken = sum(found.pop(layer) for layer in layers)
             total = [total[0] + count * operations, total[1] + count * size, total[2] + limit]
             title = layers[0] if count == 1 else f"{layers[0]} and {count - 1} more like it"

@@ -1,5 +1,5 @@
 //! Convolution by matrix products. The output is computed in tiles that are small enough for the cache. A tile is laid
-//! out by im2col (`im2col.rs`), or transformed by Winograd's method (`winograd.rs`) if that takes fewer products.
+//! out by im2col (`im2col.rs`), or transformed by Winograd's method (`winograd/`) if that takes fewer products.
 //!
 //! The tiles, and the chunks of images over which weight gradients are summed, depend on the shape alone.
 
@@ -47,7 +47,9 @@ impl ConvShape {
         let method = self.method();
         let weight = match method {
             Method::Im2col => layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth),
-            Method::Winograd(_) => winograd::forward_weights(self, &layout::transposed(weight, depth)),
+            Method::Winograd { size, .. } => {
+                winograd::weight_planes(size, &layout::transposed(weight, depth), self.outputs)
+            }
         };
         let pooled = self.epilogue == Epilogue::ReluPool;
         let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
@@ -62,11 +64,8 @@ impl ConvShape {
                     let written = self.written(&tile);
                     let product = |target: &mut [f32], scratch: &mut Scratch| match method {
                         Method::Im2col => self.im2col_product(&tile, input, &weight, bias, scratch, target),
-                        Method::Winograd(4) => {
-                            winograd::product::<4, f32, f32>(self, &tile, input, &weight, bias, scratch, target)
-                        }
-                        Method::Winograd(_) => {
-                            winograd::product::<2, f32, f32>(self, &tile, input, &weight, bias, scratch, target)
+                        Method::Winograd { size, .. } => {
+                            winograd::product(self, size, &tile, input, &weight, bias, scratch, target);
                         }
                     };
                     let values = &mut values[written.clone()];
@@ -128,8 +127,8 @@ impl ConvShape {
         let method = self.method();
         let mut by_output =
             if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
-        if want_input && method != Method::Im2col {
-            by_output = winograd::backward_weights(self, &by_output);
+        if let (true, Method::Winograd { size, .. }) = (want_input, method) {
+            by_output = winograd::weight_planes(size, &by_output, self.inputs);
         }
         let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
         let chunks = self.images.div_ceil(chunk);
@@ -161,21 +160,14 @@ impl ConvShape {
                             let weights = (&by_output[..], &mut weight_grad[..]);
                             self.im2col_gradients(&tile, input, rows, weights, add, scratch, input_grad);
                         }
-                        Method::Winograd(4) => {
-                            winograd::gradients::<4, f32>(
-                                self, &tile, input, rows, &by_output, add, scratch, input_grad,
-                            );
-                        }
-                        Method::Winograd(_) => {
-                            winograd::gradients::<2, f32>(
-                                self, &tile, input, rows, &by_output, add, scratch, input_grad,
-                            );
+                        Method::Winograd { size, .. } => {
+                            winograd::gradients(self, size, &tile, input, rows, &by_output, add, scratch, input_grad);
                         }
                     }
                     scratch.values = before;
                 }
-                if method != Method::Im2col {
-                    weight_grad = winograd::weight_gradient(self, scratch);
+                if let Method::Winograd { size, .. } = method {
+                    weight_grad = winograd::weight_gradient(self, size, scratch);
                 }
             });
             (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())

@@ -1,11 +1,13 @@
 //! The shape of a convolution, and the tiles and the method that depend on it.
 
+use std::ops::Range;
+
 use super::epilogue::Epilogue;
 use super::vector::LANES;
 
 /// The minimum number of rows of an im2col product. With fewer rows, packing the weights costs more than it gains.
 const IM2COL_ROWS: usize = 256;
-/// The minimum number of rows of a Winograd product. A tile has 36 products.
+/// The minimum number of rows of the products of Winograd's method. A tile has 36 of them.
 const WINOGRAD_ROWS: usize = 128;
 /// The maximum number of images in a tile, for images with few positions.
 const TILE_IMAGES: usize = 32;
@@ -37,8 +39,50 @@ pub struct ConvShape {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Method {
     Im2col,
-    /// Winograd's method; the value is the side of a square of outputs.
-    Winograd(usize),
+    /// Winograd's method on squares of this size. The products of a tile have at least `rows` rows, if there are so many.
+    Winograd {
+        size: SquareSize,
+        rows: usize,
+    },
+}
+
+impl Method {
+    /// The minimum number of rows of the products of a tile.
+    fn rows(self) -> usize {
+        match self {
+            Method::Im2col => IM2COL_ROWS,
+            Method::Winograd { rows, .. } => rows,
+        }
+    }
+}
+
+/// The size of a square of outputs, and of the square of inputs that Winograd's method computes them from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum SquareSize {
+    /// 4x4 outputs of a 3x3 kernel from 6x6 inputs.
+    FourOfSix,
+    /// 2x2 outputs of a 5x5 kernel from 6x6 inputs.
+    TwoOfSix,
+    /// 4x4 outputs of a 5x5 kernel from 8x8 inputs.
+    FourOfEight,
+}
+
+impl SquareSize {
+    /// The height and width of a square of outputs.
+    pub(super) fn outputs(self) -> usize {
+        match self {
+            SquareSize::FourOfSix | SquareSize::FourOfEight => 4,
+            SquareSize::TwoOfSix => 2,
+        }
+    }
+
+    /// The number of products that a square takes for each pair of channels.
+    pub(super) fn products(self) -> usize {
+        match self {
+            SquareSize::FourOfSix | SquareSize::TwoOfSix => 36,
+            SquareSize::FourOfEight => 64,
+        }
+    }
 }
 
 /// Lines of output of one or several images. A tile of several images contains all their lines.
@@ -82,21 +126,30 @@ impl ConvShape {
     /// Winograd's method are about twice as large, and an error that changes the choice of a ReLU or a maximum changes
     /// the gradient. A small gain in speed does not justify that.
     pub(super) fn method(&self) -> Method {
-        let side = match self.kernel {
-            3 => 4,
-            5 => 2,
+        let size = match self.kernel {
+            3 => SquareSize::FourOfSix,
+            5 => SquareSize::TwoOfSix,
             _ => return Method::Im2col,
         };
-        let covered = self.lines().next_multiple_of(side) * self.columns().next_multiple_of(side);
-        let suits = self.stride == 1 && self.inputs.is_multiple_of(LANES) && self.outputs.is_multiple_of(LANES);
+        let covered = self.squares(size, self.lines()) * size.outputs() * size.outputs();
         let pays = 8 * covered <= 9 * self.lines() * self.columns();
-        if suits && pays { Method::Winograd(side) } else { Method::Im2col }
+        if pays && self.suits_winograd() { Method::Winograd { size, rows: WINOGRAD_ROWS } } else { Method::Im2col }
+    }
+
+    /// Whether Winograd's method can compute the convolution, if it has squares for the kernel.
+    pub(super) fn suits_winograd(&self) -> bool {
+        self.stride == 1 && self.inputs.is_multiple_of(LANES) && self.outputs.is_multiple_of(LANES)
+    }
+
+    /// The number of squares that cover `lines` lines of one image.
+    pub(super) fn squares(&self, size: SquareSize, lines: usize) -> usize {
+        lines.div_ceil(size.outputs()) * self.columns().div_ceil(size.outputs())
     }
 
     /// The number of matrix rows for `lines` lines of one image.
     fn rows(&self, method: Method, lines: usize) -> usize {
         match method {
-            Method::Winograd(side) => lines.div_ceil(side) * self.columns().div_ceil(side),
+            Method::Winograd { size, .. } => self.squares(size, lines),
             Method::Im2col => lines * self.columns(),
         }
     }
@@ -108,8 +161,7 @@ impl ConvShape {
 
     /// The maximum number of images in a tile by a method.
     pub(super) fn unit_by(&self, method: Method) -> usize {
-        let wanted = if method == Method::Im2col { IM2COL_ROWS } else { WINOGRAD_ROWS };
-        wanted.div_ceil(self.rows(method, self.lines())).clamp(1, TILE_IMAGES)
+        method.rows().div_ceil(self.rows(method, self.lines())).clamp(1, TILE_IMAGES)
     }
 
     /// The tiles of `images` images.
@@ -127,19 +179,24 @@ impl ConvShape {
             return (0..images).step_by(group).map(tile).collect();
         }
         // a pooling window or a Winograd square must lie within one tile
-        let (wanted, step) = match method {
-            Method::Im2col => (IM2COL_ROWS, 2),
-            Method::Winograd(side) => (WINOGRAD_ROWS, side),
+        let step = match method {
+            Method::Im2col => 2,
+            Method::Winograd { size, .. } => size.outputs(),
         };
-        let bands = (self.rows(method, lines) / wanted).max(1);
+        let bands = (self.rows(method, lines) / method.rows()).max(1);
         let band = lines.div_ceil(bands).next_multiple_of(step);
         let bands = (0..lines).step_by(band).map(|line| (line, band.min(lines - line))).collect::<Vec<_>>();
         let tile = |image| bands.iter().map(move |&(line, lines)| Tile { image, images: 1, line, lines });
         (0..images).flat_map(tile).collect()
     }
 
+    /// The tile of all lines of some images.
+    pub(super) fn whole(&self, images: Range<usize>) -> Tile {
+        Tile { image: images.start, images: images.len(), line: 0, lines: self.lines() }
+    }
+
     /// The range of the output after the epilogue that a tile covers.
-    pub(super) fn written(&self, tile: &Tile) -> std::ops::Range<usize> {
+    pub(super) fn written(&self, tile: &Tile) -> Range<usize> {
         let line = self.shape()[2] * self.outputs;
         let start = tile.image * self.image_out() + self.epilogue.extent(tile.line) * line;
         start..start + tile.images * self.epilogue.extent(tile.lines) * line

@@ -29,14 +29,6 @@ pub fn turned(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     moved
 }
 
-/// Reverses the lines and the columns of the kernel in `(outputs, kernel, kernel, inputs)`.
-pub fn turn(weight: &mut [f32], kernel: usize, inputs: usize) {
-    weight.par_chunks_mut(kernel * kernel * inputs).for_each(|row| {
-        row.reverse();
-        row.chunks_exact_mut(inputs).for_each(<[f32]>::reverse);
-    });
-}
-
 /// The inverse of [`channel_last`].
 pub fn channel_first(weight: &[f32], kernel: usize, inputs: usize) -> Vec<f32> {
     let (area, mut moved) = (kernel * kernel, vec![0.0; weight.len()]);

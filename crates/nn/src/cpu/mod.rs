@@ -37,8 +37,6 @@ mod scratch;
 pub(crate) mod vector;
 #[forbid(unsafe_code)]
 mod winograd;
-#[forbid(unsafe_code)]
-mod winograd_transforms;
 
 /// The maximum number of chunks of a sum over images: enough to occupy several cores, and few enough that the weight
 /// gradients of all chunks stay small compared with the activations.

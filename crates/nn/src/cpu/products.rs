@@ -53,8 +53,8 @@ impl Factor for bf16 {
         grad: &[bf16],
         want_input: bool,
     ) -> Gradients<bf16> {
-        match winograd::is_faster() && winograd::suits_gradients(shape) {
-            true => winograd::backward(shape, input, weight, grad, want_input),
+        match winograd::is_faster() && winograd::suits(shape) {
+            true => winograd::backward(shape, input, weight, output, choice, grad, want_input),
             false => direct::backward(shape, input, weight, output, choice, grad, want_input),
         }
     }

@@ -122,72 +122,148 @@ fn convolutions_of_bfloat16_and_their_gradients_are_the_definitions_rounded_once
     large.map(plain).iter().for_each(check);
 }
 
-/// The weights of the convolution that gives the gradient of the input: inputs and outputs exchanged, and the kernels turned.
-fn turned(conv: &ConvShape, weight: &[f32]) -> Vec<f32> {
-    let area = conv.kernel * conv.kernel;
-    let mut turned = vec![0.0; weight.len()];
-    for (at, value) in weight.iter().enumerate() {
-        let (output, input, place) = (at / area / conv.inputs, at / area % conv.inputs, at % area);
-        turned[(input * conv.outputs + output) * area + area - 1 - place] = *value;
-    }
-    turned
+/// The values of a definition in f64, and for each of them the sum of the absolute terms.
+struct Definition {
+    values: Vec<f64>,
+    sizes: Vec<f64>,
 }
 
-#[test]
-fn winograd_on_bfloat16_is_that_of_the_rounded_factors_in_f32_rounded_once() {
-    // images, height, width, inputs, outputs, kernel, stride, padding; with tiles of many images, of one, and of some lines
+impl Definition {
+    fn new(count: usize) -> Definition {
+        Definition { values: vec![0.0; count], sizes: vec![0.0; count] }
+    }
+
+    fn add(&mut self, at: usize, a: f32, b: f32) {
+        let term = f64::from(a) * f64::from(b);
+        self.values[at] += term;
+        self.sizes[at] += term.abs();
+    }
+
+    /// Asserts that values computed by Winograd's method in f32, and then rounded by at most `rounding`, are those of the
+    /// definition. The transforms turn a term of the definition into terms whose absolute sum is up to 63 times as large on
+    /// squares of 6x6 inputs, and up to 373 times on squares of 8x8 (the maps with the absolute values of their coefficients,
+    /// applied to ones, for outputs and both gradients). Each passes through three maps on two sides of at most five roundings. The
+    /// roundings of the sums over channels and positions are not counted, since these ones add up only in the worst case.
+    fn check(&self, what: &str, conv: &ConvShape, found: &[f32], rounding: f64) {
+        let growth = if conv.kernel == 3 { 63.0 } else { 373.0 };
+        assert_eq!(found.len(), self.values.len(), "{what} of {conv:?}");
+        for (i, (found, (exact, size))) in found.iter().zip(self.values.iter().zip(&self.sizes)).enumerate() {
+            let allowed = rounding * exact.abs() + growth * 30.0 * 2f64.powi(-24) * size;
+            let found = f64::from(*found);
+            assert!((found - exact).abs() <= allowed, "{what} {i} of {conv:?}: {found}, expected {exact}");
+        }
+    }
+}
+
+/// The convolutions that Winograd's method computes in the tests: images, height, width, inputs, outputs, kernel, stride, padding.
+/// Their tiles have many images, one, and some lines; some have squares beyond the output and in the padding.
+fn for_winograd() -> impl Iterator<Item = ConvShape> {
     let shapes = [
         [1, 4, 8, 16, 16, 3, 1, 1],
         [67, 8, 8, 32, 48, 3, 1, 1],
         [3, 64, 64, 16, 32, 3, 1, 1],
         [2, 35, 47, 16, 16, 3, 1, 1],
         [2, 8, 8, 144, 272, 3, 1, 1],
+        [19, 13, 13, 16, 32, 3, 1, 0],
+        [1, 8, 8, 16, 16, 5, 1, 0],
+        [3, 30, 30, 32, 64, 5, 1, 0],
+        [21, 12, 16, 16, 48, 5, 1, 2],
+        [2, 62, 41, 16, 16, 5, 1, 1],
+        [1, 8, 8, 144, 16, 5, 1, 2],
     ];
-    for conv in shapes.map(plain) {
-        assert!(winograd::suits_gradients(&conv), "{conv:?}");
+    shapes.into_iter().map(plain)
+}
+
+#[test]
+fn winograd_on_bfloat16_is_the_definition_on_the_rounded_factors() {
+    for conv in for_winograd() {
+        assert!(winograd::suits(&conv), "{conv:?}");
         let input = narrow(&uniform("input", conv.images * conv.height * conv.width * conv.inputs));
-        let weight = uniform("weight", conv.outputs * conv.inputs * 9);
+        let weight = uniform("weight", conv.outputs * conv.inputs * conv.kernel * conv.kernel);
         let bias = uniform("bias", conv.outputs);
         let (wide_input, wide_weight) = (widen(&input), widen(&narrow(&weight)));
         let found = winograd::forward(&conv, &input, &weight, Some(&bias));
-        let exact = conv.forward(&wide_input, &wide_weight, Some(&bias));
-        equal("output", &conv, &found.values, &narrow(&exact.values));
-        for epilogue in [Epilogue::Relu, Epilogue::ReluPool] {
-            let conv = ConvShape { epilogue, ..conv };
-            let found = winograd::forward(&conv, &input, &weight, Some(&bias));
-            let exact = conv.forward(&wide_input, &wide_weight, Some(&bias));
-            equal("output", &conv, &found.values, &narrow(&exact.values));
-            equal("choice", &conv, &found.choice, &exact.choice);
-        }
-
         let grad = narrow(&uniform("grad", found.values.len()));
         let wide_grad = widen(&grad);
-        let gradients = winograd::backward(&conv, &input, &weight, &grad, true);
-        let exact = conv.backward(&wide_input, &wide_weight, &exact.values, &[], &wide_grad, true);
-        equal("weight gradient", &conv, &gradients.weight, &exact.weight);
-        equal("bias gradient", &conv, &gradients.bias, &exact.bias);
-        let back = ConvShape { inputs: conv.outputs, outputs: conv.inputs, ..conv };
-        let input_grad = gradients.input.unwrap();
-        let turned = back.forward(&wide_grad, &turned(&conv, &wide_weight), None);
-        equal("input gradient", &conv, &input_grad, &narrow(&turned.values));
-        // f32 computes the same gradient in another way: both round each of the terms, which are below 1, a few times
-        let summed = f64::from(9 * conv.outputs as u32) * 2f64.powi(-22);
-        for (found, exact) in widen(&input_grad).iter().zip(exact.input.unwrap()) {
-            let allowed = f64::from(exact.abs()) * ROUNDING + summed;
-            assert!(f64::from((found - exact).abs()) <= allowed, "{conv:?}: {found}, expected {exact}");
+        let gradients = winograd::backward(&conv, &input, &weight, &found.values, &[], &grad, true);
+
+        let mut output = Definition::new(found.values.len());
+        let mut input_grad = Definition::new(input.len());
+        let mut weight_grad = Definition::new(weight.len());
+        let mut bias_grad = Definition::new(bias.len());
+        for at in 0..output.values.len() {
+            output.add(at, bias[at % conv.outputs], 1.0);
+            bias_grad.add(at % conv.outputs, wide_grad[at], 1.0);
         }
-        let without = winograd::backward(&conv, &input, &weight, &grad, false);
+        products(&conv, |to, from, place| {
+            output.add(to, wide_input[from], wide_weight[place]);
+            input_grad.add(from, wide_grad[to], wide_weight[place]);
+            weight_grad.add(place, wide_grad[to], wide_input[from]);
+        });
+        output.check("output", &conv, &widen(&found.values), ROUNDING);
+        input_grad.check("input gradient", &conv, &widen(&gradients.input.unwrap()), ROUNDING);
+        weight_grad.check("weight gradient", &conv, &gradients.weight, 0.0);
+        bias_grad.check("bias gradient", &conv, &gradients.bias, 0.0);
+        let without = winograd::backward(&conv, &input, &weight, &found.values, &[], &grad, false);
         assert!(without.input.is_none());
         equal("weight gradient", &conv, &without.weight, &gradients.weight);
+        // the squares of 3x3 kernels are those of f32, so that the sums are the same
+        if conv.kernel == 3 && conv.padding == 1 {
+            let exact = conv.forward(&wide_input, &wide_weight, Some(&bias));
+            equal("output", &conv, &found.values, &narrow(&exact.values));
+        }
     }
     for no in [
         [1, 4, 8, 15, 16, 3, 1, 1],
         [1, 4, 8, 16, 16, 3, 2, 1],
-        [1, 8, 8, 16, 16, 5, 1, 2],
+        [1, 8, 8, 16, 16, 7, 1, 3],
         [1, 5, 5, 16, 16, 3, 1, 1],
-        [1, 6, 6, 16, 16, 3, 1, 0],
+        [1, 6, 6, 16, 16, 5, 1, 0],
     ] {
         assert!(!winograd::suits(&plain(no)), "{no:?}");
+    }
+}
+
+#[test]
+fn winograd_on_bfloat16_applies_the_epilogue_and_passes_gradients_through_it() {
+    for conv in for_winograd() {
+        let input = narrow(&uniform("input", conv.images * conv.height * conv.width * conv.inputs));
+        let weight = uniform("weight", conv.outputs * conv.inputs * conv.kernel * conv.kernel);
+        let bias = uniform("bias", conv.outputs);
+        let before = winograd::forward(&conv, &input, &weight, Some(&bias)).values;
+        let (lines, columns) = (conv.lines(), conv.columns());
+        for epilogue in [Epilogue::Relu, Epilogue::ReluPool] {
+            let finished = ConvShape { epilogue, ..conv };
+            let found = winograd::forward(&finished, &input, &weight, Some(&bias));
+            let grad = narrow(&uniform("grad", found.values.len()));
+            let mut grad_before = vec![bf16::ZERO; before.len()];
+            let [_, after_lines, after_columns, outputs] = finished.shape();
+            for (i, (value, grad)) in found.values.iter().zip(&grad).enumerate() {
+                let (channel, place) = (i % outputs, i / outputs);
+                let (column, line) = (place % after_columns, place / after_columns % after_lines);
+                let image = place / after_columns / after_lines;
+                let at = |line: usize, column: usize| ((image * lines + line) * columns + column) * outputs + channel;
+                let window: Vec<usize> = match epilogue {
+                    Epilogue::ReluPool => {
+                        [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(y, x)| at(2 * line + y, 2 * column + x)).to_vec()
+                    }
+                    _ => vec![at(line, column)],
+                };
+                // the choice compares the sums before they are rounded
+                let largest = window.iter().map(|at| before[*at]).fold(bf16::ZERO, bf16::max);
+                assert_eq!(*value, largest, "value {i} of {finished:?}");
+                let chosen = window[found.choice.get(i).map_or(0, |choice| usize::from(*choice))];
+                assert!(before[chosen].max(bf16::ZERO) == largest, "choice {i} of {finished:?}");
+                if *value > bf16::ZERO {
+                    grad_before[chosen] = *grad;
+                }
+            }
+            let through = winograd::backward(&finished, &input, &weight, &found.values, &found.choice, &grad, true);
+            let plain = winograd::backward(&conv, &input, &weight, &before, &[], &grad_before, true);
+            equal("weight gradient", &finished, &through.weight, &plain.weight);
+            equal("bias gradient", &finished, &through.bias, &plain.bias);
+            equal("input gradient", &finished, &through.input.unwrap(), &plain.input.unwrap());
+        }
     }
 }
 
@@ -207,7 +283,7 @@ fn the_unit_of_the_processor_decides_how_a_convolution_of_bfloat16_is_computed()
     let found = bf16::conv_gradients(&conv, (&input, &weight), (&output.values, &[]), &output.values, true);
     let expected = match Unit::all()[0] {
         Unit::Amx => conv::backward(&conv, &input, &weight, &output.values, &[], &output.values, true),
-        Unit::Avx512 => winograd::backward(&conv, &input, &weight, &output.values, true),
+        Unit::Avx512 => winograd::backward(&conv, &input, &weight, &output.values, &[], &output.values, true),
     };
     assert_eq!((found.weight, found.bias, found.input), (expected.weight, expected.bias, expected.input));
 }
@@ -311,12 +387,14 @@ fn any_number_of_threads_gives_the_same_bits_in_bfloat16() {
                 let found = conv::backward(&conv, &input, &weight, &output.values, &output.choice, &grad, true);
                 all.extend([widen(&output.values), widen(&found.input.unwrap()), found.weight, found.bias]);
             }
-            let conv = plain([37, 12, 12, 32, 48, 3, 1, 1]);
-            let input = narrow(&uniform("input", 37 * 12 * 12 * 32));
-            let weight = uniform("weight", 48 * 32 * 9);
-            let output = winograd::forward(&conv, &input, &weight, None).values;
-            let found = winograd::backward(&conv, &input, &weight, &output, true);
-            all.extend([widen(&output), widen(&found.input.unwrap()), found.weight, found.bias]);
+            for kernel in [3, 5] {
+                let conv = plain([37, 12, 12, 32, 48, kernel, 1, kernel / 2]);
+                let input = narrow(&uniform("input", 37 * 12 * 12 * 32));
+                let weight = uniform("weight", 48 * 32 * kernel * kernel);
+                let output = winograd::forward(&conv, &input, &weight, None).values;
+                let found = winograd::backward(&conv, &input, &weight, &output, &[], &output, true);
+                all.extend([widen(&output), widen(&found.input.unwrap()), found.weight, found.bias]);
+            }
             let shape = LinearShape { rows: 37, inputs: 300, outputs: 129 };
             let (input, weight, grad) =
                 (uniform("input", 37 * 300), uniform("weight", 129 * 300), uniform("grad", 37 * 129));

@@ -6,13 +6,12 @@
 //! convolution of the gradient with the turned kernel, or the sum of a product's rows where they overlap.
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{Operands, PANEL, Start, offset};
-use super::outputs;
+use super::outputs::{self, Results};
 use super::pack::{self, Panels, interleave};
 use crate::cpu::conv::{Gradients, Output, add_rows};
 use crate::cpu::conv_shape::{ConvShape, Method, Tile};
@@ -135,11 +134,6 @@ fn largest_tile(shape: &ConvShape) -> Tile {
     largest.unwrap_or(Tile { image: 0, images: 0, line: 0, lines: 1 })
 }
 
-/// The tile of all lines of some images.
-fn whole(shape: &ConvShape, images: Range<usize>) -> Tile {
-    Tile { image: images.start, images: images.len(), line: 0, lines: shape.lines() }
-}
-
 /// The product that computes the outputs of a tile.
 struct Product<'a> {
     shape: &'a ConvShape,
@@ -237,7 +231,7 @@ impl WeightProduct<'_> {
         for first in (0..shape.images).step_by(images) {
             let images = first..(first + images).min(shape.images);
             let grad = results.before(shape, images.clone(), &mut buffer);
-            self.with_operands(&whole(shape, images), input, grad, &mut scratch, |operands| {
+            self.with_operands(&shape.whole(images), input, grad, &mut scratch, |operands| {
                 let rows = operands.rows.par_chunks(WEIGHT_ROWS);
                 rows.zip(gradient.par_chunks_mut(WEIGHT_ROWS * outputs)).for_each(|(rows, into)| {
                     Operands { rows, ..operands }.multiply(outputs, Start::Result, into, outputs);
@@ -300,28 +294,6 @@ impl Summation {
         } else {
             Summation::ByTile
         }
-    }
-}
-
-/// The results of the forward pass and their gradient.
-#[derive(Clone, Copy)]
-struct Results<'a> {
-    output: &'a [bf16],
-    choice: &'a [u8],
-    grad: &'a [bf16],
-}
-
-impl Results<'_> {
-    /// The gradient of the outputs of some images before the epilogue: that after it, or what is written to a buffer.
-    fn before<'a>(&'a self, shape: &ConvShape, images: Range<usize>, buffer: &'a mut Vec<bf16>) -> &'a [bf16] {
-        let part = images.start * shape.image_out()..images.end * shape.image_out();
-        if shape.epilogue == Epilogue::Identity {
-            return &self.grad[part];
-        }
-        let choice = self.choice.get(part.clone()).unwrap_or_default();
-        let before = grown(buffer, images.len() * shape.lines() * shape.columns() * shape.outputs);
-        shape.before(&whole(shape, 0..images.len()), [&self.output[part.clone()], &self.grad[part]], choice, before);
-        before
     }
 }
 
@@ -431,8 +403,8 @@ pub fn backward(
     let summation = Summation::new(shape, least, chunk);
     let (unit, largest) = match summation {
         Summation::ByTile => (least, largest_tile(shape)),
-        Summation::ByImages(images) => (images, whole(shape, 0..images)),
-        Summation::Together(images) => (least, whole(shape, 0..images)),
+        Summation::ByImages(images) => (images, shape.whole(0..images)),
+        Summation::Together(images) => (least, shape.whole(0..images)),
     };
     let product = WeightProduct::new(shape, &largest);
     let results = Results { output, choice, grad };
@@ -449,7 +421,7 @@ pub fn backward(
                 add_rows(rows, &mut bias_grad);
                 let tiles = match summation {
                     Summation::ByTile => shape.tiles_by(Method::Im2col, count),
-                    Summation::ByImages(_) => vec![whole(shape, 0..count)],
+                    Summation::ByImages(_) => vec![shape.whole(0..count)],
                     Summation::Together(_) => Vec::new(),
                 };
                 for tile in tiles {

@@ -1,6 +1,7 @@
-//! The outputs of a convolution on bfloat16: sums in f32, computed tile by tile, with the epilogue.
+//! The outputs of a convolution on bfloat16: sums in f32, computed tile by tile, with the epilogue; and the gradient before it.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use half::bf16;
 
@@ -52,5 +53,27 @@ fn finish(shape: &ConvShape, tile: &Tile, sums: &mut [f32], values: &mut [bf16],
                 epilogue::pool(sums, shape.columns(), shape.outputs, values, choice);
             }
         }
+    }
+}
+
+/// The results of the forward pass and their gradient.
+#[derive(Clone, Copy)]
+pub struct Results<'a> {
+    pub output: &'a [bf16],
+    pub choice: &'a [u8],
+    pub grad: &'a [bf16],
+}
+
+impl Results<'_> {
+    /// The gradient of the outputs of some images before the epilogue: that after it, or what is written to a buffer.
+    pub fn before<'a>(&'a self, shape: &ConvShape, images: Range<usize>, buffer: &'a mut Vec<bf16>) -> &'a [bf16] {
+        let part = images.start * shape.image_out()..images.end * shape.image_out();
+        if shape.epilogue == Epilogue::Identity {
+            return &self.grad[part];
+        }
+        let choice = self.choice.get(part.clone()).unwrap_or_default();
+        let before = grown(buffer, images.len() * shape.lines() * shape.columns() * shape.outputs);
+        shape.before(&shape.whole(0..images.len()), [&self.output[part.clone()], &self.grad[part]], choice, before);
+        before
     }
 }

@@ -1,10 +1,10 @@
-//! Convolution with 3x3 kernels, stride 1 and padding 1 on bfloat16 activations, by Winograd's method. Factors are rounded to
+//! Convolution with kernels of 3x3 and 5x5 and stride 1 on bfloat16 activations, by Winograd's method. Factors are rounded to
 //! bfloat16, as in the other products of this folder. Their transforms, products and sums are f32, since rounding the transforms
 //! would multiply the errors.
 //!
-//! The method takes a quarter of the products, and a vector unit multiplies f32 half as fast as bfloat16. On a processor without
-//! AMX, the method is therefore the faster way. AMX multiplies bfloat16 many times as fast as vectors multiply f32, so products of
-//! bfloat16 are the faster way there.
+//! The method takes a quarter to a sixth of the products, and a vector unit multiplies f32 half as fast as bfloat16. On a processor
+//! without AMX, the method is therefore the faster way. AMX multiplies bfloat16 many times as fast as vectors multiply f32, so
+//! products of bfloat16 are the faster way there.
 
 use std::cell::RefCell;
 
@@ -12,35 +12,65 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::Unit;
-use super::outputs;
+use super::outputs::{self, Results};
+use super::pack;
 use crate::cpu::conv::{Gradients, Output, add_rows};
-use crate::cpu::conv_shape::{ConvShape, Method};
+use crate::cpu::conv_shape::{ConvShape, Method, SquareSize};
 use crate::cpu::element::Element;
 use crate::cpu::epilogue::{self, Epilogue};
 use crate::cpu::memory::by_chunks;
-use crate::cpu::scratch::Scratch;
+use crate::cpu::scratch::{Scratch, grown};
 use crate::cpu::{CHUNKS, layout, sum_in_order, winograd};
 
-/// The height and width of a square of outputs.
-const OUTPUTS_SIDE: usize = 4;
+/// The minimum number of rows of the products of a tile: few, so that its squares stay in the cache; more for weights that do not
+/// stay there themselves.
+const ROWS: usize = 64;
+const ROWS_OF_LARGE_WEIGHTS: usize = 128;
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+/// The number of pairs of channels from which on weights are large.
+const LARGE_WEIGHTS: usize = 128 * 256;
+
+/// The buffers that a thread keeps from tile to tile. Their contents are unspecified.
+#[derive(Default)]
+struct Buffers {
+    scratch: Scratch,
+    /// The gradient of the outputs before the epilogue.
+    before: Vec<bf16>,
+    /// The sums of the gradient of the input.
+    sums: Vec<f32>,
 }
 
-/// Whether this is the faster way on this processor.
+thread_local! {
+    static BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+/// Whether this is the faster way on this processor, for the convolutions that [suit](suits).
 pub fn is_faster() -> bool {
     Unit::all().first() == Some(&Unit::Avx512)
 }
 
-/// Whether a convolution can be computed here: if it suits the method, and its inputs and outputs are of the same size.
+/// Whether a convolution can be computed here and takes at most 3 in 10 of the products of its definition. These take twice the
+/// time of products of bfloat16, and the transforms of the squares take time, too.
 pub fn suits(shape: &ConvShape) -> bool {
-    shape.method() == Method::Winograd(OUTPUTS_SIDE) && shape.padding == 1
+    let products = square_size(shape).products() * shape.squares(square_size(shape), shape.lines());
+    let pays = 10 * products <= 3 * shape.kernel * shape.kernel * shape.lines() * shape.columns();
+    pays && matches!(shape.kernel, 3 | 5) && shape.suits_winograd()
 }
 
-/// Whether the gradients of a convolution can be computed here: if it has no epilogue of its own, as before a batch norm.
-pub fn suits_gradients(shape: &ConvShape) -> bool {
-    suits(shape) && shape.epilogue == Epilogue::Identity
+/// The size of the squares for a kernel of 3x3 or 5x5.
+fn square_size(shape: &ConvShape) -> SquareSize {
+    if shape.kernel == 3 { SquareSize::FourOfSix } else { SquareSize::FourOfEight }
+}
+
+/// The size of the squares, and the method with this size.
+///
+/// # Panics
+/// If the convolution does not [suit](suits).
+fn method(shape: &ConvShape) -> (SquareSize, Method) {
+    assert!(suits(shape), "{shape:?}");
+    let size = square_size(shape);
+    let rows = if shape.inputs * shape.outputs < LARGE_WEIGHTS { ROWS } else { ROWS_OF_LARGE_WEIGHTS };
+    (size, Method::Winograd { size, rows })
 }
 
 /// Computes the output for `input` `(images, height, width, inputs)`: see [`ConvShape::forward`].
@@ -48,32 +78,27 @@ pub fn suits_gradients(shape: &ConvShape) -> bool {
 /// # Panics
 /// If the convolution does not [suit](suits).
 pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
-    assert!(suits(shape), "{shape:?}");
-    product(shape, input, &layout::transposed(&rounded(weight), shape.depth()), bias)
-}
-
-/// Computes the output with weights `(inputs, kernel, kernel, outputs)`.
-fn product(shape: &ConvShape, input: &[bf16], by_input: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
+    let (size, method) = method(shape);
     let (image_in, image_out) = (shape.image_in(), shape.image_out());
     assert_eq!(input.len(), shape.images * image_in);
-    let weight = winograd::forward_weights(shape, by_input);
+    let weight = winograd::weight_planes(size, &layout::transposed(&rounded(weight), shape.depth()), shape.outputs);
     if shape.epilogue == Epilogue::ReluPool {
-        return outputs::by_tiles(shape, Method::Winograd(OUTPUTS_SIDE), |image, tile, sums| {
+        return outputs::by_tiles(shape, method, |image, tile, sums| {
             let input = &input[image * image_in..];
-            SCRATCH.with_borrow_mut(|scratch| {
-                winograd::product::<OUTPUTS_SIDE, bf16, f32>(shape, tile, input, &weight, bias, scratch, sums);
+            BUFFERS.with_borrow_mut(|Buffers { scratch, .. }| {
+                winograd::product(shape, size, tile, input, &weight, bias, scratch, sums);
             });
         });
     }
     // without a pool, the sums of a square are rounded at once, as those of a tile may not stay in the cache
-    let unit = shape.unit();
+    let unit = shape.unit_by(method);
     let chunks = vec![(); shape.images.div_ceil(unit)];
     let (values, _) = by_chunks(shape.images * image_out, unit * image_out, chunks, |chunk, values, ()| {
         let input = &input[chunk * unit * image_in..];
-        SCRATCH.with_borrow_mut(|scratch| {
-            for tile in shape.tiles(values.len() / image_out) {
+        BUFFERS.with_borrow_mut(|Buffers { scratch, .. }| {
+            for tile in shape.tiles_by(method, values.len() / image_out) {
                 let values = &mut values[shape.written(&tile)];
-                winograd::product::<OUTPUTS_SIDE, bf16, bf16>(shape, &tile, input, &weight, bias, scratch, values);
+                winograd::product(shape, size, &tile, input, &weight, bias, scratch, values);
                 if shape.epilogue == Epilogue::Relu {
                     epilogue::relu(values);
                 }
@@ -83,44 +108,69 @@ fn product(shape: &ConvShape, input: &[bf16], by_input: &[f32], bias: Option<&[f
     Output { values, choice: Vec::new() }
 }
 
-/// Computes the gradients: see [`ConvShape::backward`]. The gradient of the input is the convolution of the gradient with the
-/// turned kernels.
+/// Computes the gradients: see [`ConvShape::backward`].
 ///
 /// # Panics
-/// If the convolution does not [suit](suits_gradients).
-pub fn backward(shape: &ConvShape, input: &[bf16], weight: &[f32], grad: &[bf16], want_input: bool) -> Gradients<bf16> {
-    assert!(suits_gradients(shape), "{shape:?}");
-    let (weight_grad, bias) = weight_gradient(shape, input, grad);
-    let input = want_input.then(|| {
-        let turned = ConvShape { inputs: shape.outputs, outputs: shape.inputs, ..*shape };
-        let mut by_output = layout::channel_last(&rounded(weight), shape.kernel, shape.inputs);
-        layout::turn(&mut by_output, shape.kernel, shape.inputs);
-        product(&turned, grad, &by_output, None).values
-    });
-    Gradients { weight: weight_grad, bias, input }
-}
-
-/// Computes the gradients of weight and bias.
-fn weight_gradient(shape: &ConvShape, input: &[bf16], grad: &[bf16]) -> (Vec<f32>, Vec<f32>) {
-    let (image_in, image_out) = (shape.image_in(), shape.image_out());
-    assert_eq!(grad.len(), shape.images * image_out);
-    let chunk = shape.images.div_ceil(CHUNKS).max(shape.unit());
-    let part = |index: usize| {
-        let images = chunk.min(shape.images - index * chunk);
-        let (input, grad) = (&input[index * chunk * image_in..], &grad[index * chunk * image_out..]);
-        let mut bias = vec![0.0f64; shape.outputs];
-        SCRATCH.with_borrow_mut(|scratch| {
-            for (number, tile) in shape.tiles(images).iter().enumerate() {
-                let rows = &grad[shape.written(tile)];
-                add_rows(rows, &mut bias);
-                winograd::gradients::<OUTPUTS_SIDE, bf16>(shape, tile, input, rows, &[], number > 0, scratch, &mut []);
+/// If the convolution does not [suit](suits).
+pub fn backward(
+    shape: &ConvShape,
+    input: &[bf16],
+    weight: &[f32],
+    output: &[bf16],
+    choice: &[u8],
+    grad: &[bf16],
+    want_input: bool,
+) -> Gradients<bf16> {
+    let (size, method) = method(shape);
+    let image_in = shape.image_in();
+    assert_eq!(output.len(), shape.images * shape.image_out());
+    assert_eq!(grad.len(), output.len());
+    let mut by_output = Vec::new();
+    if want_input {
+        let weight = layout::channel_last(&rounded(weight), shape.kernel, shape.inputs);
+        by_output = winograd::weight_planes(size, &weight, shape.inputs);
+    }
+    let results = Results { output, choice, grad };
+    let unit = shape.unit_by(method);
+    let chunk = shape.images.div_ceil(CHUNKS).max(unit);
+    let chunks = shape.images.div_ceil(chunk);
+    let part = |index: usize, input_grad: &mut [bf16]| {
+        let images = index * chunk..((index + 1) * chunk).min(shape.images);
+        let mut bias_grad = vec![0.0f64; shape.outputs];
+        BUFFERS.with_borrow_mut(|Buffers { scratch, before, sums }| {
+            let mut add = false;
+            for first in images.clone().step_by(unit) {
+                let count = unit.min(images.end - first);
+                let rows = results.before(shape, first..first + count, before);
+                add_rows(rows, &mut bias_grad);
+                let wanted = (first - images.start) * image_in..(first - images.start + count) * image_in;
+                let into = input_grad.get_mut(wanted).unwrap_or_default();
+                let sums = grown(sums, into.len());
+                sums.fill(0.0);
+                for tile in shape.tiles_by(method, count) {
+                    let line = shape.columns() * shape.outputs;
+                    let rows = &rows[(tile.image * shape.lines() + tile.line) * line..];
+                    let rows = &rows[..tile.images * tile.lines * line];
+                    let input = &input[first * image_in..];
+                    winograd::gradients(shape, size, &tile, input, rows, &by_output, add, scratch, sums);
+                    add = true;
+                }
+                pack::narrow(sums, into);
             }
-            (winograd::weight_gradient(shape, scratch), bias.iter().map(|sum| *sum as f32).collect())
+            (winograd::weight_gradient(shape, size, scratch), bias_grad.iter().map(|sum| *sum as f32).collect())
         })
     };
-    let parts = (0..shape.images.div_ceil(chunk)).into_par_iter().map(part);
-    let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.collect::<Vec<_>>().into_iter().unzip();
-    (layout::channel_first(&sum_in_order(&weights), shape.kernel, shape.inputs), sum_in_order(&biases))
+    let (input_grad, parts) = if want_input {
+        by_chunks(input.len(), chunk * image_in, vec![(); chunks], |index, into, ()| part(index, into))
+    } else {
+        (Vec::new(), (0..chunks).into_par_iter().map(|index| part(index, &mut [])).collect())
+    };
+    let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
+    Gradients {
+        weight: layout::channel_first(&sum_in_order(&weights), shape.kernel, shape.inputs),
+        bias: sum_in_order(&biases),
+        input: want_input.then_some(input_grad),
+    }
 }
 
 /// The values rounded to bfloat16.

@@ -1,51 +1,53 @@
-//! Convolution with stride 1 by Winograd's method. A square of outputs and a pair of channels take 36 products instead
-//! of 144 (3x3) or 100 (5x5). The products are computed as 36 matrix products over the channels of many squares.
+//! Convolution with stride 1 by Winograd's method. Instead of a product for each output and element of the kernel, it takes a
+//! product for each element of a square of inputs: with 6x6 inputs, 36 products instead of 144 for 4x4 outputs of a 3x3 kernel,
+//! or of 100 for 2x2 outputs of a 5x5 kernel; with 8x8 inputs, 64 instead of 400 for 4x4 outputs of a 5x5 kernel. They are computed
+//! as 36 or 64 matrix products over the channels of many squares.
 //!
-//! A plane is the matrix of one element of all squares: `(square, channel)`, or `(output, input)` for weights.
+//! A plane is the matrix of one element of all squares: `(square, channel)`, or `(output, input)` for weights. In the functions
+//! below, `M` is the height and width of a square of outputs, `N` of a square of inputs, and `K` of the kernel.
 
 // A function passed by name is called, in its baseline compilation; a closure is inlined.
 #![expect(clippy::redundant_closure)]
 
+mod eight;
+mod six;
+mod transforms;
+
 use rayon::prelude::*;
 
-use super::conv_shape::{ConvShape, Tile};
+use self::transforms::{Between, GROUPS, Points, Transform};
+use super::conv_shape::{ConvShape, SquareSize, Tile};
 use super::element::Element;
 use super::gemm::{Matrix, multiply};
 use super::scratch::{Scratch, grown};
 use super::vector::{LANES, Lanes, widest};
-use super::winograd_transforms::{
-    AREA, Between, GROUPS, SIDE, input, input_back, output, output_back, weight, weight_back,
-};
 
-/// The planes of the weights `(inputs, kernel, kernel, outputs)`. Each plane is `(inputs, outputs)`.
-pub fn forward_weights(conv: &ConvShape, by_input: &[f32]) -> Vec<f32> {
-    match conv.kernel {
-        3 => weights::<3>(by_input, conv.outputs),
-        _ => weights::<5>(by_input, conv.outputs),
-    }
-}
-
-/// The planes of the weights `(outputs, kernel, kernel, inputs)`. Each plane is `(outputs, inputs)`.
-pub fn backward_weights(conv: &ConvShape, by_output: &[f32]) -> Vec<f32> {
-    match conv.kernel {
-        3 => weights::<3>(by_output, conv.inputs),
-        _ => weights::<5>(by_output, conv.inputs),
+/// The planes of the weights `(row, kernel, kernel, column)`, where rows are inputs and columns outputs, or rows are outputs and
+/// columns inputs. Each plane is `(row, column)`.
+pub fn weight_planes(size: SquareSize, weights: &[f32], columns: usize) -> Vec<f32> {
+    match size {
+        SquareSize::FourOfSix => kernels::<3, 6>(weights, columns),
+        SquareSize::TwoOfSix => kernels::<5, 6>(weights, columns),
+        SquareSize::FourOfEight => kernels::<5, 8>(weights, columns),
     }
 }
 
 /// The weight gradient `(outputs, kernel, kernel, inputs)`, computed from the planes that [`gradients`] left in the
 /// scratch buffers.
-pub fn weight_gradient(conv: &ConvShape, scratch: &mut Scratch) -> Vec<f32> {
-    let planes = grown(&mut scratch.weights, AREA * conv.inputs * conv.outputs);
-    match conv.kernel {
-        3 => weights_back::<3>(planes, conv.inputs),
-        _ => weights_back::<5>(planes, conv.inputs),
+pub fn weight_gradient(conv: &ConvShape, size: SquareSize, scratch: &mut Scratch) -> Vec<f32> {
+    let planes = grown(&mut scratch.weights, size.products() * conv.inputs * conv.outputs);
+    match size {
+        SquareSize::FourOfSix => kernels_back::<3, 6>(planes, conv.inputs),
+        SquareSize::TwoOfSix => kernels_back::<5, 6>(planes, conv.inputs),
+        SquareSize::FourOfEight => kernels_back::<5, 8>(planes, conv.inputs),
     }
 }
 
-/// Computes the outputs of a tile before the epilogue.
-pub fn product<const M: usize, T: Element, U: Element>(
+/// Computes the outputs of a tile before the epilogue. `weight` has the planes `(input, output)`.
+#[expect(clippy::too_many_arguments, reason = "operands, a place to work in and a result")]
+pub fn product<T: Element, U: Element>(
     conv: &ConvShape,
+    size: SquareSize,
     tile: &Tile,
     input: &[T],
     weight: &[f32],
@@ -53,26 +55,45 @@ pub fn product<const M: usize, T: Element, U: Element>(
     scratch: &mut Scratch,
     target: &mut [U],
 ) {
+    match size {
+        SquareSize::FourOfSix => sized_product::<4, 6, T, U>(conv, tile, input, weight, bias, scratch, target),
+        SquareSize::TwoOfSix => sized_product::<2, 6, T, U>(conv, tile, input, weight, bias, scratch, target),
+        SquareSize::FourOfEight => sized_product::<4, 8, T, U>(conv, tile, input, weight, bias, scratch, target),
+    }
+}
+
+fn sized_product<const M: usize, const N: usize, T: Element, U: Element>(
+    conv: &ConvShape,
+    tile: &Tile,
+    input: &[T],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    scratch: &mut Scratch,
+    target: &mut [U],
+) where
+    Points: Transform<N>,
+{
     let squares = Squares::new(conv, tile);
     let rows = squares.count::<M>();
     let (plane_in, plane_out) = (plane(rows, conv.inputs), plane(rows, conv.outputs));
-    let inputs = grown(&mut scratch.inputs, AREA * plane_in);
-    let outputs = grown(&mut scratch.outputs, AREA * plane_out);
-    squares.inputs::<M, T>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
+    let inputs = grown(&mut scratch.inputs, N * N * plane_in);
+    let outputs = grown(&mut scratch.outputs, N * N * plane_out);
+    squares.inputs::<M, N, T>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
     let weights = weight.chunks_exact(conv.inputs * conv.outputs);
     for ((input, output), weight) in inputs.chunks_exact(plane_in).zip(outputs.chunks_exact_mut(plane_out)).zip(weights)
     {
         let (input, weight) = (Matrix::new(input, rows, conv.inputs), Matrix::new(weight, conv.inputs, conv.outputs));
         multiply(input, weight, &mut output[..rows * conv.outputs], false);
     }
-    squares.outputs::<M, U>(outputs, conv.outputs, bias, target);
+    squares.outputs::<M, N, U>(outputs, conv.outputs, bias, target);
 }
 
 /// Computes the weight gradient of a tile, which is set in or added to the planes in the scratch buffers, and its input
-/// gradient, which is added to `into` unless `into` is empty.
+/// gradient, which is added to `into` unless `into` is empty. `weight` has the planes `(output, input)`.
 #[expect(clippy::too_many_arguments, reason = "operands, a place to work in and two results")]
-pub fn gradients<const M: usize, T: Element>(
+pub fn gradients<T: Element>(
     conv: &ConvShape,
+    size: SquareSize,
     tile: &Tile,
     input: &[T],
     grad: &[T],
@@ -81,15 +102,35 @@ pub fn gradients<const M: usize, T: Element>(
     scratch: &mut Scratch,
     into: &mut [f32],
 ) {
+    match size {
+        SquareSize::FourOfSix => sized_gradients::<4, 6, T>(conv, tile, input, grad, weight, add, scratch, into),
+        SquareSize::TwoOfSix => sized_gradients::<2, 6, T>(conv, tile, input, grad, weight, add, scratch, into),
+        SquareSize::FourOfEight => sized_gradients::<4, 8, T>(conv, tile, input, grad, weight, add, scratch, into),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "operands, a place to work in and two results")]
+fn sized_gradients<const M: usize, const N: usize, T: Element>(
+    conv: &ConvShape,
+    tile: &Tile,
+    input: &[T],
+    grad: &[T],
+    weight: &[f32],
+    add: bool,
+    scratch: &mut Scratch,
+    into: &mut [f32],
+) where
+    Points: Transform<N>,
+{
     let squares = Squares::new(conv, tile);
     let rows = squares.count::<M>();
     let size = conv.inputs * conv.outputs;
     let (plane_in, plane_out) = (plane(rows, conv.inputs), plane(rows, conv.outputs));
-    let inputs = grown(&mut scratch.inputs, AREA * plane_in);
-    let outputs = grown(&mut scratch.outputs, AREA * plane_out);
-    let weight_grads = grown(&mut scratch.weights, AREA * size);
-    squares.inputs::<M, T>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
-    squares.outputs_back::<M, T>(grad, conv.outputs, outputs);
+    let inputs = grown(&mut scratch.inputs, N * N * plane_in);
+    let outputs = grown(&mut scratch.outputs, N * N * plane_out);
+    let weight_grads = grown(&mut scratch.weights, N * N * size);
+    squares.inputs::<M, N, T>(&input[tile.image * conv.image_in()..], conv.inputs, inputs);
+    squares.outputs_back::<M, N, T>(grad, conv.outputs, outputs);
     let places = inputs.chunks_exact_mut(plane_in).zip(outputs.chunks_exact(plane_out));
     for (i, ((input, grad), weight_grad)) in places.zip(weight_grads.chunks_exact_mut(size)).enumerate() {
         let grad = Matrix::new(grad, rows, conv.outputs);
@@ -100,11 +141,11 @@ pub fn gradients<const M: usize, T: Element>(
         }
     }
     if !into.is_empty() {
-        squares.inputs_back::<M>(inputs, conv.inputs, &mut into[tile.image * conv.image_in()..]);
+        squares.inputs_back::<M, N>(inputs, conv.inputs, &mut into[tile.image * conv.image_in()..]);
     }
 }
 
-/// The squares that cover some lines of one or several images; a square has `M` x `M` outputs.
+/// The squares that cover some lines of one or several images.
 #[derive(Debug, Clone, Copy)]
 struct Squares {
     /// The number of images.
@@ -124,7 +165,7 @@ struct Squares {
 }
 
 /// The distance in elements between two planes. It is slightly more than a plane, because at a distance of a large
-/// power of two all 36 planes would map to the same few cache lines.
+/// power of two all planes would map to the same few cache lines.
 fn plane(rows: usize, channels: usize) -> usize {
     rows * channels + LANES
 }
@@ -165,8 +206,8 @@ impl Squares {
     /// The place in an image of the first input of a square whose first output has this line and column, if none of the inputs of
     /// the square is in the padding.
     #[inline(always)]
-    fn first_input(&self, line: usize, column: usize) -> Option<usize> {
-        let last = SIDE - 1;
+    fn first_input<const N: usize>(&self, line: usize, column: usize) -> Option<usize> {
+        let last = N - 1;
         self.input_at(None, line, column, last, last).and_then(|_| self.input_at(None, line, column, 0, 0))
     }
 
@@ -182,23 +223,26 @@ impl Squares {
         Some(y * self.width + x)
     }
 
-    /// Writes `B^T d B` of every square of `values` `(image, height, width, channels)` to the 36
-    /// planes `(square, channel)`.
-    fn inputs<const M: usize, T: Element>(&self, values: &[T], channels: usize, into: &mut [f32]) {
+    /// Writes `B^T d B` of every square of `values` `(image, height, width, channels)` to the planes
+    /// `(square, channel)`.
+    fn inputs<const M: usize, const N: usize, T: Element>(&self, values: &[T], channels: usize, into: &mut [f32])
+    where
+        Points: Transform<N>,
+    {
         let plane = plane(self.count::<M>(), channels);
         let image_stride = self.height * self.width * channels;
         widest(
             #[inline(always)]
             || {
-                let mut between = Between::NEW;
+                let mut between = Between::<N>::NEW;
                 self.each::<M>(
                     #[inline(always)]
                     |square, image, line, column| {
                         let values = &values[image * image_stride..(image + 1) * image_stride];
-                        let first = self.first_input(line, column);
+                        let first = self.first_input::<N>(line, column);
                         for (c, groups) in blocks(channels) {
                             let into = &mut into[square * channels + c..];
-                            between.both::<SIDE, SIDE>(
+                            between.both::<N, N>(
                                 groups,
                                 #[inline(always)]
                                 |y, x, group| match self.input_at(first, line, column, y, x) {
@@ -206,9 +250,9 @@ impl Squares {
                                     None => Lanes::ZERO,
                                 },
                                 #[inline(always)]
-                                |v| input(v),
+                                |v| Points::input(v),
                                 #[inline(always)]
-                                |y, x, group, v| v.store(&mut into[(y * SIDE + x) * plane + group * LANES..]),
+                                |y, x, group, v| v.store(&mut into[(y * N + x) * plane + group * LANES..]),
                             );
                         }
                     },
@@ -219,28 +263,31 @@ impl Squares {
 
     /// Adds `B v B^T` of every square to `into` `(image, height, width, channels)`: the transpose of
     /// [`Squares::inputs`].
-    fn inputs_back<const M: usize>(&self, planes: &[f32], channels: usize, into: &mut [f32]) {
+    fn inputs_back<const M: usize, const N: usize>(&self, planes: &[f32], channels: usize, into: &mut [f32])
+    where
+        Points: Transform<N>,
+    {
         let plane = plane(self.count::<M>(), channels);
         let image_stride = self.height * self.width * channels;
         widest(
             #[inline(always)]
             || {
-                let mut between = Between::NEW;
+                let mut between = Between::<N>::NEW;
                 self.each::<M>(
                     #[inline(always)]
                     |square, image, line, column| {
                         let into = &mut into[image * image_stride..(image + 1) * image_stride];
-                        let first = self.first_input(line, column);
+                        let first = self.first_input::<N>(line, column);
                         for (c, groups) in blocks(channels) {
-                            between.both::<SIDE, SIDE>(
+                            between.both::<N, N>(
                                 groups,
                                 #[inline(always)]
                                 |y, x, group| {
-                                    let at = (y * SIDE + x) * plane + square * channels + c + group * LANES;
+                                    let at = (y * N + x) * plane + square * channels + c + group * LANES;
                                     Lanes::load(&planes[at..])
                                 },
                                 #[inline(always)]
-                                |v| input_back(v),
+                                |v| Points::input_back(v),
                                 #[inline(always)]
                                 |y, x, group, v| {
                                     if let Some(at) = self.input_at(first, line, column, y, x) {
@@ -258,34 +305,36 @@ impl Squares {
 
     /// Writes `A^T m A` of every square of the planes `(square, channel)`, plus a bias, to `into`
     /// `(image, line, column, channel)`.
-    fn outputs<const M: usize, T: Element>(
+    fn outputs<const M: usize, const N: usize, T: Element>(
         &self,
         planes: &[f32],
         channels: usize,
         bias: Option<&[f32]>,
         into: &mut [T],
-    ) {
+    ) where
+        Points: Transform<N>,
+    {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.columns * channels, self.lines * self.columns * channels);
         widest(
             #[inline(always)]
             || {
-                let mut between = Between::NEW;
+                let mut between = Between::<N>::NEW;
                 self.each::<M>(
                     #[inline(always)]
                     |square, image, line, column| {
                         let into = &mut into[image * image_stride..(image + 1) * image_stride];
                         let (high, wide) = (M.min(self.lines - line), M.min(self.columns - column));
                         for (c, groups) in blocks(channels) {
-                            between.both::<SIDE, M>(
+                            between.both::<N, M>(
                                 groups,
                                 #[inline(always)]
                                 |y, x, group| {
-                                    let at = (y * SIDE + x) * plane + square * channels + c + group * LANES;
+                                    let at = (y * N + x) * plane + square * channels + c + group * LANES;
                                     Lanes::load(&planes[at..])
                                 },
                                 #[inline(always)]
-                                |v| output::<M>(v),
+                                |v| Points::output(v),
                                 #[inline(always)]
                                 |y, x, group, v| {
                                     if y < high && x < wide {
@@ -305,20 +354,23 @@ impl Squares {
 
     /// Writes `A y A^T` of every square of `values` `(image, line, column, channel)`: the transpose of
     /// [`Squares::outputs`].
-    fn outputs_back<const M: usize, T: Element>(&self, values: &[T], channels: usize, into: &mut [f32]) {
+    fn outputs_back<const M: usize, const N: usize, T: Element>(&self, values: &[T], channels: usize, into: &mut [f32])
+    where
+        Points: Transform<N>,
+    {
         let plane = plane(self.count::<M>(), channels);
         let (stride, image_stride) = (self.columns * channels, self.lines * self.columns * channels);
         widest(
             #[inline(always)]
             || {
-                let mut between = Between::NEW;
+                let mut between = Between::<N>::NEW;
                 self.each::<M>(
                     #[inline(always)]
                     |square, image, line, column| {
                         let values = &values[image * image_stride..(image + 1) * image_stride];
                         let (high, wide) = (M.min(self.lines - line), M.min(self.columns - column));
                         for (c, groups) in blocks(channels) {
-                            between.both::<M, SIDE>(
+                            between.both::<M, N>(
                                 groups,
                                 #[inline(always)]
                                 |y, x, group| {
@@ -330,10 +382,10 @@ impl Squares {
                                     }
                                 },
                                 #[inline(always)]
-                                |v| output_back::<M>(v),
+                                |v| Points::output_back(v),
                                 #[inline(always)]
                                 |y, x, group, v| {
-                                    let at = (y * SIDE + x) * plane + square * channels + c + group * LANES;
+                                    let at = (y * N + x) * plane + square * channels + c + group * LANES;
                                     v.store(&mut into[at..]);
                                 },
                             );
@@ -352,28 +404,31 @@ fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Writes `G g G^T` of the weights `(row, kernel, kernel, column)` to one matrix `(row, column)`
-/// for each of the 36 planes.
-fn weights<const R: usize>(from: &[f32], columns: usize) -> Vec<f32> {
-    let rows = from.len() / (R * R * columns);
-    let mut places = vec![0.0; AREA * rows * columns];
-    let mut by_row: Vec<Vec<&mut [f32]>> = (0..rows).map(|_| Vec::with_capacity(AREA)).collect();
+/// for each of the planes.
+fn kernels<const K: usize, const N: usize>(from: &[f32], columns: usize) -> Vec<f32>
+where
+    Points: Transform<N>,
+{
+    let rows = from.len() / (K * K * columns);
+    let mut places = vec![0.0; N * N * rows * columns];
+    let mut by_row: Vec<Vec<&mut [f32]>> = (0..rows).map(|_| Vec::with_capacity(N * N)).collect();
     for (i, part) in places.chunks_exact_mut(columns).enumerate() {
         by_row[i % rows].push(part);
     }
-    by_row.into_par_iter().zip(from.par_chunks_exact(R * R * columns)).for_each(|(mut to, from)| {
+    by_row.into_par_iter().zip(from.par_chunks_exact(K * K * columns)).for_each(|(mut to, from)| {
         widest(
             #[inline(always)]
             || {
-                let mut between = Between::NEW;
+                let mut between = Between::<N>::NEW;
                 for (c, groups) in blocks(columns) {
-                    between.both::<R, SIDE>(
+                    between.both::<K, N>(
                         groups,
                         #[inline(always)]
-                        |y, x, group| Lanes::load(&from[(y * R + x) * columns + c + group * LANES..]),
+                        |y, x, group| Lanes::load(&from[(y * K + x) * columns + c + group * LANES..]),
                         #[inline(always)]
-                        |v| weight::<R>(v),
+                        |v| Points::kernel(v),
                         #[inline(always)]
-                        |y, x, group, v| v.store(&mut to[y * SIDE + x][c + group * LANES..]),
+                        |y, x, group, v| v.store(&mut to[y * N + x][c + group * LANES..]),
                     );
                 }
             },
@@ -383,27 +438,30 @@ fn weights<const R: usize>(from: &[f32], columns: usize) -> Vec<f32> {
 }
 
 /// Computes `G^T u G` of the planes `(row, column)`, in the shape `(row, kernel, kernel, column)`: the transpose of
-/// [`weights`].
-fn weights_back<const R: usize>(places: &[f32], columns: usize) -> Vec<f32> {
-    let rows = places.len() / (AREA * columns);
-    let mut into = vec![0.0; R * R * rows * columns];
-    into.chunks_exact_mut(R * R * columns).enumerate().for_each(|(row, to)| {
+/// [`kernels`].
+fn kernels_back<const K: usize, const N: usize>(places: &[f32], columns: usize) -> Vec<f32>
+where
+    Points: Transform<N>,
+{
+    let rows = places.len() / (N * N * columns);
+    let mut into = vec![0.0; K * K * rows * columns];
+    into.chunks_exact_mut(K * K * columns).enumerate().for_each(|(row, to)| {
         widest(
             #[inline(always)]
             || {
-                let mut between = Between::NEW;
+                let mut between = Between::<N>::NEW;
                 for (c, groups) in blocks(columns) {
-                    between.both::<SIDE, R>(
+                    between.both::<N, K>(
                         groups,
                         #[inline(always)]
                         |y, x, group| {
-                            let at = ((y * SIDE + x) * rows + row) * columns + c + group * LANES;
+                            let at = ((y * N + x) * rows + row) * columns + c + group * LANES;
                             Lanes::load(&places[at..])
                         },
                         #[inline(always)]
-                        |v| weight_back::<R>(v),
+                        |v| Points::kernel_back(v),
                         #[inline(always)]
-                        |y, x, group, v| v.store(&mut to[(y * R + x) * columns + c + group * LANES..]),
+                        |y, x, group, v| v.store(&mut to[(y * K + x) * columns + c + group * LANES..]),
                     );
                 }
             },
