@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use multidigit_nn::cpu::bf16::kernel::{Operands, PANEL, Start, Unit};
 use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::epilogue::Epilogue::{self, Identity, Relu, ReluPool};
+use multidigit_nn::cpu::kernel::{Operands, PANEL, Start, Unit};
 use multidigit_nn::cpu::memory;
 use multidigit_nn::cpu::norm::NormShape;
 use multidigit_nn::cpu::products::Factor as _;
@@ -112,7 +112,7 @@ fn bench(c: &mut Criterion) {
     let (a, b) = (narrow(&values(rows * 2 * depth)), narrow(&values(columns * 2 * depth)));
     let starts: Vec<u32> = (0..rows).map(|row| (row * 2 * depth) as u32).collect();
     let pairs: Vec<[u32; 2]> = (0..depth).map(|pair| [2 * pair as u32, (2 * PANEL * pair) as u32]).collect();
-    let operands = Operands { a: &a, rows: &starts, b: &b, panel: 2 * PANEL * depth, pairs: &pairs };
+    let operands = Operands { a: &a, rows: &starts, b: &b, panel: 2 * PANEL * depth, words: &pairs };
     let mut sums = vec![0.0; rows * columns];
     group.throughput(Throughput::Elements((2 * rows * columns * 2 * depth) as u64));
     for &unit in Unit::all() {

@@ -62,8 +62,8 @@ use std::fmt;
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
-use self::cpu::bf16::kernel::Unit;
 pub use self::cpu::epilogue::Epilogue;
+use self::cpu::kernel::Unit;
 pub use self::error::{Error, Result};
 pub use self::store::Store;
 use self::tape::At;

@@ -334,8 +334,9 @@ pub fn mean(at: At, input: &Value) -> Result<Value> {
     on_gpu!(input, crate::cuda::ops::mean(at, input));
     let input = &in_f32(at, input)?;
     let (images, height, width, channels) = input.dims4()?;
+    let shape = PoolShape { images, positions: height * width, channels };
     apply(at, &[input], || {
-        let values = input.mean((1, 2))?;
+        let values = tensor(shape.mean(&Floats::of(input)?), &[images, channels])?;
         let backward = move |grad: Tensor| {
             let grad = grad.affine(1.0 / (height * width) as f64, 0.0)?.reshape((images, 1, 1, channels))?;
             Ok(vec![Some(grad.broadcast_as((images, height, width, channels))?.contiguous()?)])

@@ -48,7 +48,7 @@ impl ConvShape {
         let weight = match method {
             Method::Im2col => layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth),
             Method::Winograd { size, .. } => {
-                winograd::weight_planes(size, &layout::transposed(weight, depth), self.outputs)
+                winograd::weight_planes::<f32>(size, &layout::transposed(weight, depth), self.outputs)
             }
         };
         let pooled = self.epilogue == Epilogue::ReluPool;
@@ -128,7 +128,7 @@ impl ConvShape {
         let mut by_output =
             if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
         if let (true, Method::Winograd { size, .. }) = (want_input, method) {
-            by_output = winograd::weight_planes(size, &by_output, self.inputs);
+            by_output = winograd::weight_planes::<f32>(size, &by_output, self.inputs);
         }
         let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
         let chunks = self.images.div_ceil(chunk);

@@ -19,6 +19,8 @@ pub mod epilogue;
 pub mod gemm;
 #[forbid(unsafe_code)]
 mod im2col;
+#[allow(unsafe_code, reason = "loads and instructions of AMX and AVX-512, on offsets that are checked")]
+pub mod kernel;
 #[forbid(unsafe_code)]
 mod layout;
 #[forbid(unsafe_code)]

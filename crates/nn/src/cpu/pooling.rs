@@ -1,4 +1,4 @@
-//! Pooling over all positions of an image: the maximum of each channel, and the mean weighted by attention.
+//! Pooling over all positions of an image: the maximum and the mean of each channel, and the mean weighted by attention.
 
 use rayon::prelude::*;
 
@@ -50,6 +50,20 @@ impl PoolShape {
                     into[*place as usize * self.channels + channel] = *grad;
                 }
             });
+        values
+    }
+
+    /// The mean of each channel, `(images, channels)`.
+    pub fn mean(&self, input: &[f32]) -> Vec<f32> {
+        assert_eq!(input.len(), self.images * self.image());
+        let factor = (1.0 / self.positions as f64) as f32;
+        let images = vec![(); self.images];
+        let (values, _) = by_chunks(self.images * self.channels, self.channels, images, |image, sums, ()| {
+            for row in input[image * self.image()..][..self.image()].chunks_exact(self.channels) {
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+            sums.iter_mut().for_each(|sum| *sum *= factor);
+        });
         values
     }
 

@@ -5,11 +5,11 @@ use std::io::Write;
 
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
-use multidigit_nn::cpu::bf16::kernel::Unit;
 use multidigit_nn::cpu::bf16::{conv, linear, winograd};
 use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::element::Element;
 use multidigit_nn::cpu::epilogue::Epilogue;
+use multidigit_nn::cpu::kernel::Unit;
 use multidigit_nn::cpu::linear::LinearShape;
 use multidigit_nn::cpu::norm::NormShape;
 use multidigit_nn::cpu::products::Factor as _;
@@ -176,6 +176,9 @@ fn for_winograd() -> impl Iterator<Item = ConvShape> {
 
 #[test]
 fn winograd_on_bfloat16_is_the_definition_on_the_rounded_factors() {
+    if !can_run("Winograd") {
+        return;
+    }
     for conv in for_winograd() {
         assert!(winograd::suits(&conv), "{conv:?}");
         let input = narrow(&uniform("input", conv.images * conv.height * conv.width * conv.inputs));
@@ -226,6 +229,9 @@ fn winograd_on_bfloat16_is_the_definition_on_the_rounded_factors() {
 
 #[test]
 fn winograd_on_bfloat16_applies_the_epilogue_and_passes_gradients_through_it() {
+    if !can_run("epilogues after Winograd") {
+        return;
+    }
     for conv in for_winograd() {
         let input = narrow(&uniform("input", conv.images * conv.height * conv.width * conv.inputs));
         let weight = uniform("weight", conv.outputs * conv.inputs * conv.kernel * conv.kernel);

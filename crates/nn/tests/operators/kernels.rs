@@ -6,6 +6,7 @@ use multidigit_nn::cpu::conv_shape::ConvShape;
 use multidigit_nn::cpu::epilogue::Epilogue;
 use multidigit_nn::cpu::linear::LinearShape;
 use multidigit_nn::cpu::norm::{self, NormShape};
+use multidigit_nn::cpu::pooling::PoolShape;
 use multidigit_nn::loss;
 use multidigit_nn::rng;
 use proptest::prelude::*;
@@ -252,6 +253,14 @@ fn forward_passes_agree_with_candles_own() {
         let candles = candles.forward_t(&channel_first(&input, [images, 5, 4, channels]), true).unwrap();
         let ours = norm.forward(&input, &weight, &bias).values;
         same("batch norm", &ours, &candles.relu().unwrap(), 5 * 4 * images);
+    }
+
+    for [images, height, width, channels] in [[3, 8, 8, 40], [1, 1, 1, 5], [2, 5, 7, 1]] {
+        let pool = PoolShape { images, positions: height * width, channels };
+        let input = uniform("features", images * height * width * channels);
+        let candles = tensor(&input, &[images, height, width, channels]).mean((1, 2)).unwrap();
+        // in the same order, and therefore the same bits
+        assert_eq!(pool.mean(&input), candles.flatten_all().unwrap().to_vec1::<f32>().unwrap());
     }
 
     let logits = uniform("logits", 70);

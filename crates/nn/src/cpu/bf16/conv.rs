@@ -10,12 +10,12 @@ use std::cell::RefCell;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::{Operands, PANEL, Start, offset};
 use super::outputs::{self, Results};
 use super::pack::{self, Panels, interleave};
 use crate::cpu::conv::{Gradients, Output, add_rows};
 use crate::cpu::conv_shape::{ConvShape, Method, Tile};
 use crate::cpu::epilogue::Epilogue;
+use crate::cpu::kernel::{Operands, PANEL, Start, offset};
 use crate::cpu::memory::by_chunks;
 use crate::cpu::scratch::grown;
 use crate::cpu::{CHUNKS, layout, sum_in_order};
@@ -167,7 +167,7 @@ impl Product<'_> {
             rows: &rows[..tile.images * tile.lines * shape.columns()],
             b: &weight.values,
             panel: weight.panel,
-            pairs,
+            words: pairs,
         };
         operands.multiply(shape.outputs, start, into, shape.outputs);
     }
@@ -248,7 +248,7 @@ impl WeightProduct<'_> {
         input: &[bf16],
         grad: &[bf16],
         scratch: &mut Scratch,
-        work: impl FnOnce(Operands<'_>),
+        work: impl FnOnce(Operands<'_, bf16>),
     ) {
         let WeightProduct { shape, source, rows, pairs } = self;
         let Scratch { copy, pairs: inputs, grads, .. } = scratch;
@@ -264,7 +264,7 @@ impl WeightProduct<'_> {
         let grads = grown(grads, shape.outputs.div_ceil(PANEL) * panel);
         let lines = grad.chunks_exact(shape.columns() * shape.outputs);
         pack::pairs_in_panels(lines.flat_map(|line| line.chunks(2 * shape.outputs)), shape.outputs, panel, grads);
-        work(Operands { a: inputs, rows, b: grads, panel, pairs });
+        work(Operands { a: inputs, rows, b: grads, panel, words: pairs });
     }
 }
 
@@ -370,7 +370,7 @@ impl<'a> ToInput<'a> {
                     }
                     let rows: Vec<u32> = (0..rows).map(|row| offset(row * even)).collect();
                     let operands =
-                        Operands { a: grad, rows: &rows, b: &weight.values, panel: weight.panel, pairs: &pairs };
+                        Operands { a: grad, rows: &rows, b: &weight.values, panel: weight.panel, words: &pairs };
                     let sums = grown(sums, rows.len() * shape.depth());
                     operands.multiply(shape.depth(), Start::Zero, sums, shape.depth());
                     shape.add_back(&tile, sums, image);

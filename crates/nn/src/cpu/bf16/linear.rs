@@ -3,8 +3,8 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::{Operands, PANEL, Start, offset};
 use super::pack::{self, Panels, SLACK, interleave};
+use crate::cpu::kernel::{Operands, PANEL, Start, offset};
 use crate::cpu::linear::{BLOCK, LinearShape, by_blocks};
 
 /// The left operand of a product: the rows of a matrix, rounded, and filled up to an even number of columns by zeros.
@@ -36,7 +36,7 @@ impl Rows {
             rows: &self.starts,
             b: &values[from / PANEL * panel..],
             panel: *panel,
-            pairs: &self.pairs,
+            words: &self.pairs,
         };
         operands.multiply(columns, start, into, columns);
     }
@@ -64,7 +64,7 @@ pub fn weight_gradient(shape: &LinearShape, input: &[f32], grad: &[f32]) -> Vec<
     let mut weight = vec![0.0; shape.outputs * shape.inputs];
     weight.par_chunks_mut(BLOCK * shape.inputs).enumerate().for_each(|(i, block)| {
         let rows: Vec<u32> = (0..block.len() / shape.inputs).map(|row| offset(2 * (i * BLOCK + row))).collect();
-        let operands = Operands { a: &grad, rows: &rows, b: &input, panel: 2 * PANEL, pairs: &depth };
+        let operands = Operands { a: &grad, rows: &rows, b: &input, panel: 2 * PANEL, words: &depth };
         operands.multiply(shape.inputs, Start::Zero, block, shape.inputs);
     });
     weight

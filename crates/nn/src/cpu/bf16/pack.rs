@@ -3,8 +3,8 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::{PANEL, offset};
 use crate::cpu::element::Element;
+use crate::cpu::kernel::{PANEL, offset};
 use crate::cpu::vector::widest;
 
 /// The elements after the end of a right operand whose last panel may be read beyond its columns.

@@ -11,13 +11,13 @@ use std::cell::RefCell;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::Unit;
 use super::outputs::{self, Results};
 use super::pack;
 use crate::cpu::conv::{Gradients, Output, add_rows};
 use crate::cpu::conv_shape::{ConvShape, Method, SquareSize};
 use crate::cpu::element::Element;
 use crate::cpu::epilogue::{self, Epilogue};
+use crate::cpu::kernel::Unit;
 use crate::cpu::memory::by_chunks;
 use crate::cpu::scratch::{Scratch, grown};
 use crate::cpu::{CHUNKS, layout, sum_in_order, winograd};
@@ -76,12 +76,13 @@ fn method(shape: &ConvShape) -> (SquareSize, Method) {
 /// Computes the output for `input` `(images, height, width, inputs)`: see [`ConvShape::forward`].
 ///
 /// # Panics
-/// If the convolution does not [suit](suits).
+/// If the convolution does not [suit](suits), or the processor has no AVX-512.
 pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&[f32]>) -> Output<bf16> {
     let (size, method) = method(shape);
     let (image_in, image_out) = (shape.image_in(), shape.image_out());
     assert_eq!(input.len(), shape.images * image_in);
-    let weight = winograd::weight_planes(size, &layout::transposed(&rounded(weight), shape.depth()), shape.outputs);
+    let weight =
+        winograd::weight_planes::<bf16>(size, &layout::transposed(&rounded(weight), shape.depth()), shape.outputs);
     if shape.epilogue == Epilogue::ReluPool {
         return outputs::by_tiles(shape, method, |image, tile, sums| {
             let input = &input[image * image_in..];
@@ -111,7 +112,7 @@ pub fn forward(shape: &ConvShape, input: &[bf16], weight: &[f32], bias: Option<&
 /// Computes the gradients: see [`ConvShape::backward`].
 ///
 /// # Panics
-/// If the convolution does not [suit](suits).
+/// If the convolution does not [suit](suits), or the processor has no AVX-512.
 pub fn backward(
     shape: &ConvShape,
     input: &[bf16],
@@ -128,7 +129,7 @@ pub fn backward(
     let mut by_output = Vec::new();
     if want_input {
         let weight = layout::channel_last(&rounded(weight), shape.kernel, shape.inputs);
-        by_output = winograd::weight_planes(size, &weight, shape.inputs);
+        by_output = winograd::weight_planes::<bf16>(size, &weight, shape.inputs);
     }
     let results = Results { output, choice, grad };
     let unit = shape.unit_by(method);

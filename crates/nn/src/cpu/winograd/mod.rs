@@ -10,25 +10,29 @@
 #![expect(clippy::redundant_closure)]
 
 mod eight;
+mod products;
 mod six;
 mod transforms;
 
 use rayon::prelude::*;
 
+use self::products::Planes;
 use self::transforms::{Between, GROUPS, Points, Transform};
 use super::conv_shape::{ConvShape, SquareSize, Tile};
 use super::element::Element;
-use super::gemm::{Matrix, multiply};
 use super::scratch::{Scratch, grown};
 use super::vector::{LANES, Lanes, widest};
 
+/// The number of rows of weights that are transformed at a time. The numbers of channels are multiples of it.
+const TASK_ROWS: usize = 8;
+
 /// The planes of the weights `(row, kernel, kernel, column)`, where rows are inputs and columns outputs, or rows are outputs and
-/// columns inputs. Each plane is `(row, column)`.
-pub fn weight_planes(size: SquareSize, weights: &[f32], columns: usize) -> Vec<f32> {
+/// columns inputs. Each plane is `(row, column)`, in the [panels](Planes::panel) of a type of activations.
+pub fn weight_planes<T: Planes>(size: SquareSize, weights: &[f32], columns: usize) -> Vec<f32> {
     match size {
-        SquareSize::FourOfSix => kernels::<3, 6>(weights, columns),
-        SquareSize::TwoOfSix => kernels::<5, 6>(weights, columns),
-        SquareSize::FourOfEight => kernels::<5, 8>(weights, columns),
+        SquareSize::FourOfSix => kernels::<3, 6>(weights, columns, T::panel(columns)),
+        SquareSize::TwoOfSix => kernels::<5, 6>(weights, columns, T::panel(columns)),
+        SquareSize::FourOfEight => kernels::<5, 8>(weights, columns, T::panel(columns)),
     }
 }
 
@@ -45,7 +49,7 @@ pub fn weight_gradient(conv: &ConvShape, size: SquareSize, scratch: &mut Scratch
 
 /// Computes the outputs of a tile before the epilogue. `weight` has the planes `(input, output)`.
 #[expect(clippy::too_many_arguments, reason = "operands, a place to work in and a result")]
-pub fn product<T: Element, U: Element>(
+pub fn product<T: Planes, U: Element>(
     conv: &ConvShape,
     size: SquareSize,
     tile: &Tile,
@@ -62,7 +66,7 @@ pub fn product<T: Element, U: Element>(
     }
 }
 
-fn sized_product<const M: usize, const N: usize, T: Element, U: Element>(
+fn sized_product<const M: usize, const N: usize, T: Planes, U: Element>(
     conv: &ConvShape,
     tile: &Tile,
     input: &[T],
@@ -82,8 +86,7 @@ fn sized_product<const M: usize, const N: usize, T: Element, U: Element>(
     let weights = weight.chunks_exact(conv.inputs * conv.outputs);
     for ((input, output), weight) in inputs.chunks_exact(plane_in).zip(outputs.chunks_exact_mut(plane_out)).zip(weights)
     {
-        let (input, weight) = (Matrix::new(input, rows, conv.inputs), Matrix::new(weight, conv.inputs, conv.outputs));
-        multiply(input, weight, &mut output[..rows * conv.outputs], false);
+        T::product(input, weight, [rows, conv.inputs, conv.outputs], &mut output[..rows * conv.outputs]);
     }
     squares.outputs::<M, N, U>(outputs, conv.outputs, bias, target);
 }
@@ -91,7 +94,7 @@ fn sized_product<const M: usize, const N: usize, T: Element, U: Element>(
 /// Computes the weight gradient of a tile, which is set in or added to the planes in the scratch buffers, and its input
 /// gradient, which is added to `into` unless `into` is empty. `weight` has the planes `(output, input)`.
 #[expect(clippy::too_many_arguments, reason = "operands, a place to work in and two results")]
-pub fn gradients<T: Element>(
+pub fn gradients<T: Planes>(
     conv: &ConvShape,
     size: SquareSize,
     tile: &Tile,
@@ -110,7 +113,7 @@ pub fn gradients<T: Element>(
 }
 
 #[expect(clippy::too_many_arguments, reason = "operands, a place to work in and two results")]
-fn sized_gradients<const M: usize, const N: usize, T: Element>(
+fn sized_gradients<const M: usize, const N: usize, T: Planes>(
     conv: &ConvShape,
     tile: &Tile,
     input: &[T],
@@ -133,11 +136,10 @@ fn sized_gradients<const M: usize, const N: usize, T: Element>(
     squares.outputs_back::<M, N, T>(grad, conv.outputs, outputs);
     let places = inputs.chunks_exact_mut(plane_in).zip(outputs.chunks_exact(plane_out));
     for (i, ((input, grad), weight_grad)) in places.zip(weight_grads.chunks_exact_mut(size)).enumerate() {
-        let grad = Matrix::new(grad, rows, conv.outputs);
-        multiply(grad.transposed(), Matrix::new(input, rows, conv.inputs), weight_grad, add);
+        T::product_of_transpose(grad, input, [conv.outputs, rows, conv.inputs], add, weight_grad);
         if !into.is_empty() {
-            let weight = Matrix::new(&weight[i * size..], conv.outputs, conv.inputs);
-            multiply(grad, weight, &mut input[..rows * conv.inputs], false);
+            let (weight, input) = (&weight[i * size..][..size], &mut input[..rows * conv.inputs]);
+            T::product(grad, weight, [rows, conv.outputs, conv.inputs], input);
         }
     }
     if !into.is_empty() {
@@ -404,37 +406,45 @@ fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Writes `G g G^T` of the weights `(row, kernel, kernel, column)` to one matrix `(row, column)`
-/// for each of the planes.
-fn kernels<const K: usize, const N: usize>(from: &[f32], columns: usize) -> Vec<f32>
+/// for each of the planes, in panels of `panel` columns.
+fn kernels<const K: usize, const N: usize>(from: &[f32], columns: usize, panel: usize) -> Vec<f32>
 where
     Points: Transform<N>,
 {
     let rows = from.len() / (K * K * columns);
-    let mut places = vec![0.0; N * N * rows * columns];
-    let mut by_row: Vec<Vec<&mut [f32]>> = (0..rows).map(|_| Vec::with_capacity(N * N)).collect();
-    for (i, part) in places.chunks_exact_mut(columns).enumerate() {
-        by_row[i % rows].push(part);
+    // a task has a few rows of a panel, so that it writes a run of memory to each plane
+    let task_rows = TASK_ROWS.min(rows);
+    let tasks = rows / task_rows * (columns / panel);
+    let mut planes = vec![0.0; N * N * rows * columns];
+    let mut by_task: Vec<Vec<&mut [f32]>> = (0..tasks).map(|_| Vec::with_capacity(N * N)).collect();
+    for (i, part) in planes.chunks_exact_mut(task_rows * panel).enumerate() {
+        by_task[i % tasks].push(part);
     }
-    by_row.into_par_iter().zip(from.par_chunks_exact(K * K * columns)).for_each(|(mut to, from)| {
+    by_task.into_par_iter().enumerate().for_each(|(task, mut to)| {
+        let first_row = task * task_rows % rows;
+        let first_column = task * task_rows / rows * panel;
         widest(
             #[inline(always)]
             || {
                 let mut between = Between::<N>::NEW;
-                for (c, groups) in blocks(columns) {
-                    between.both::<K, N>(
-                        groups,
-                        #[inline(always)]
-                        |y, x, group| Lanes::load(&from[(y * K + x) * columns + c + group * LANES..]),
-                        #[inline(always)]
-                        |v| Points::kernel(v),
-                        #[inline(always)]
-                        |y, x, group, v| v.store(&mut to[y * N + x][c + group * LANES..]),
-                    );
+                for row in 0..task_rows {
+                    let from = &from[(first_row + row) * K * K * columns + first_column..];
+                    for (c, groups) in blocks(panel) {
+                        between.both::<K, N>(
+                            groups,
+                            #[inline(always)]
+                            |y, x, group| Lanes::load(&from[(y * K + x) * columns + c + group * LANES..]),
+                            #[inline(always)]
+                            |v| Points::kernel(v),
+                            #[inline(always)]
+                            |y, x, group, v| v.store(&mut to[y * N + x][row * panel + c + group * LANES..]),
+                        );
+                    }
                 }
             },
         );
     });
-    places
+    planes
 }
 
 /// Computes `G^T u G` of the planes `(row, column)`, in the shape `(row, kernel, kernel, column)`: the transpose of

@@ -1,7 +1,9 @@
-//! The matrix product of pairs of bfloat16, on the matrix units of AMX or the vector units of AVX512-BF16.
+//! The matrix product of bfloat16, on the matrix units of AMX or the vector units of AVX512-BF16, and of f32 on the vector units of
+//! AVX-512. All sums are f32.
 //!
-//! Both multiply pairs: a sum in f32 grows by the products of two neighbouring elements of depth. Both operands therefore hold the
-//! pairs of depth side by side. The order of the additions follows from the shapes alone, and is another one on either unit.
+//! A register holds words of 4 bytes: an f32, or a pair of bfloat16. The units multiply pairs: a sum grows by the products of two
+//! neighbouring elements of depth. Operands of bfloat16 therefore hold the pairs of depth side by side. The order of the additions
+//! follows from the shapes alone, and is another one on either unit.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -11,19 +13,33 @@ use half::bf16;
 /// The number of columns in a panel: the sums of one AVX-512 register, and of one row of a tile.
 pub const PANEL: usize = 16;
 
+/// A type of factors.
+pub trait Factor: Copy {
+    /// The number of elements in a word.
+    const IN_WORD: usize;
+}
+
+impl Factor for bf16 {
+    const IN_WORD: usize = 2;
+}
+
+impl Factor for f32 {
+    const IN_WORD: usize = 1;
+}
+
 /// The operands of a product. All offsets count elements.
 #[derive(Clone, Copy)]
-pub struct Operands<'a> {
+pub struct Operands<'a, T> {
     /// The left operand.
-    pub a: &'a [bf16],
+    pub a: &'a [T],
     /// The start of each row in `a`.
     pub rows: &'a [u32],
-    /// The right operand. A pair of depth has [`PANEL`] neighbouring pairs of elements in a panel.
-    pub b: &'a [bf16],
+    /// The right operand. A word of depth has [`PANEL`] neighbouring words in a panel.
+    pub b: &'a [T],
     /// The distance of two panels in `b`.
     pub panel: usize,
-    /// The place of each pair of depth: in a row of `a`, and in a panel of `b`.
-    pub pairs: &'a [[u32; 2]],
+    /// The place of each word of depth: in a row of `a`, and in a panel of `b`.
+    pub words: &'a [[u32; 2]],
 }
 
 /// An offset in an operand.
@@ -93,7 +109,32 @@ fn has_amx() -> bool {
     return false;
 }
 
-impl Operands<'_> {
+impl Operands<'_, f32> {
+    /// Whether the processor can compute products of f32 here.
+    pub fn can_multiply() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return is_x86_feature_detected!("avx512f");
+        #[cfg(not(target_arch = "x86_64"))]
+        return false;
+    }
+
+    /// Computes `columns` columns of the product. Row `i` of the result begins at `c[i * stride]`.
+    ///
+    /// # Panics
+    /// If the processor [cannot](Operands::can_multiply), or an element is outside its slice.
+    pub fn multiply(&self, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        assert!(Self::can_multiply(), "the processor has no AVX-512");
+        if self.check(columns, start, c, stride) {
+            // SAFETY: the processor has AVX-512, and the offsets are checked
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                avx512::multiply_f32(self, columns, start, c, stride);
+            }
+        }
+    }
+}
+
+impl Operands<'_, bf16> {
     /// Computes `columns` columns of the product on the fastest unit. Row `i` of the result begins at `c[i * stride]`.
     ///
     /// # Panics
@@ -104,27 +145,12 @@ impl Operands<'_> {
 
     /// Like [`Operands::multiply`], on one of [`Unit::all`].
     pub fn multiply_on(&self, unit: Option<Unit>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
-        let Some(last_row) = self.rows.len().checked_sub(1) else { return };
-        if columns == 0 {
-            return;
-        }
-        assert!(c.len() >= last_row * stride + columns && stride >= columns, "the size of a product");
-        if let Start::Bias(bias) = start {
-            assert!(bias.len() >= columns, "the size of a bias");
-        }
-        let [row, a, b] = [
-            self.rows.iter().max().copied(),
-            self.pairs.iter().map(|pair| pair[0]).max(),
-            self.pairs.iter().map(|pair| pair[1]).max(),
-        ];
-        if let (Some(row), Some(a), Some(b)) = (row, a, b) {
-            assert!(row as usize + a as usize + 2 <= self.a.len(), "the left operand of a product");
-            let last = (columns.div_ceil(PANEL) - 1) * self.panel;
-            assert!(last + b as usize + 2 * PANEL <= self.b.len(), "the right operand of a product");
-        }
         let unit = unit.filter(|unit| Unit::all().contains(unit));
         assert!(unit.is_some(), "the processor has no such unit for bfloat16");
-        // SAFETY: the processor has the unit, and the assertions above cover the largest offset in each slice.
+        if !self.check(columns, start, c, stride) {
+            return;
+        }
+        // SAFETY: the processor has the unit, and the offsets are checked
         #[cfg(target_arch = "x86_64")]
         match unit {
             #[cfg(target_os = "linux")]
@@ -132,6 +158,31 @@ impl Operands<'_> {
             Some(Unit::Avx512) => unsafe { avx512::multiply(self, columns, start, c, stride) },
             _ => {}
         }
+    }
+}
+
+impl<T: Factor> Operands<'_, T> {
+    /// Whether the result has elements. Asserts that the largest offset lies within each slice.
+    fn check(&self, columns: usize, start: Start, c: &[f32], stride: usize) -> bool {
+        let Some(last_row) = self.rows.len().checked_sub(1) else { return false };
+        if columns == 0 {
+            return false;
+        }
+        assert!(c.len() >= last_row * stride + columns && stride >= columns, "the size of a product");
+        if let Start::Bias(bias) = start {
+            assert!(bias.len() >= columns, "the size of a bias");
+        }
+        let [row, a, b] = [
+            self.rows.iter().max().copied(),
+            self.words.iter().map(|word| word[0]).max(),
+            self.words.iter().map(|word| word[1]).max(),
+        ];
+        if let (Some(row), Some(a), Some(b)) = (row, a, b) {
+            assert!(row as usize + a as usize + T::IN_WORD <= self.a.len(), "the left operand of a product");
+            let last = (columns.div_ceil(PANEL) - 1) * self.panel;
+            assert!(last + b as usize + T::IN_WORD * PANEL <= self.b.len(), "the right operand of a product");
+        }
+        true
     }
 }
 
@@ -144,7 +195,7 @@ mod avx512 {
 
     use half::bf16;
 
-    use super::{Operands, PANEL, Start};
+    use super::{Factor, Operands, PANEL, Start};
 
     /// The number of rows of a block: with two panels, it takes 24 registers for sums, and three for factors.
     const ROWS: usize = 12;
@@ -152,7 +203,24 @@ mod avx512 {
     /// # Safety
     /// The processor has AVX512-BF16, and the caller has checked the offsets.
     #[target_feature(enable = "avx512f,avx512bf16")]
-    pub unsafe fn multiply(of: &Operands, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+    pub unsafe fn multiply(of: &Operands<bf16>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        // SAFETY: as this function's
+        unsafe { by_blocks(of, columns, start, c, stride) };
+    }
+
+    /// # Safety
+    /// The processor has AVX-512, and the caller has checked the offsets.
+    #[target_feature(enable = "avx512f")]
+    pub unsafe fn multiply_f32(of: &Operands<f32>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        // SAFETY: as this function's
+        unsafe { by_blocks(of, columns, start, c, stride) };
+    }
+
+    /// # Safety
+    /// The processor has AVX-512, for bfloat16 with AVX512-BF16, and the caller has checked the offsets.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn by_blocks<T: Factor>(of: &Operands<T>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
         for column in (0..columns).step_by(2 * PANEL) {
             let is_one = columns - column <= PANEL;
             let mut row = 0;
@@ -163,8 +231,8 @@ mod avx512 {
                 macro_rules! block_of {
                     ($($count:literal)*) => {
                         match rows {
-                            $($count if is_one => block::<$count, 1>(of, row, column, columns, start, c, stride),
-                            $count => block::<$count, 2>(of, row, column, columns, start, c, stride),)*
+                            $($count if is_one => block::<T, $count, 1>(of, row, column, columns, start, c, stride),
+                            $count => block::<T, $count, 2>(of, row, column, columns, start, c, stride),)*
                             _ => unreachable!("at most {ROWS} rows"),
                         }
                     };
@@ -176,22 +244,27 @@ mod avx512 {
         }
     }
 
-    /// Adds the products of a pair of the left operand and one of each panel. In assembly, since the compiler would load
-    /// the pairs of all rows first, for which the registers do not suffice.
+    /// Adds the products of a word of the left operand and one of each panel. In assembly, since the compiler would load
+    /// the words of all rows first, for which the registers do not suffice.
     ///
     /// # Safety
-    /// `a` points to two elements.
+    /// `a` points to a word, and the processor is as [`by_blocks`] requires.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn multiply_pair<const V: usize>(a: *const bf16, b: &[__m512; V], sums: &mut [__m512; V]) {
-        let pair: __m512;
+    #[target_feature(enable = "avx512f")]
+    unsafe fn multiply_word<T: Factor, const V: usize>(a: *const T, b: &[__m512; V], sums: &mut [__m512; V]) {
+        let word: __m512;
         // SAFETY: reads the four bytes at `a`; the registers are those of the operands, and nothing else changes
         unsafe {
-            asm!("vbroadcastss {pair}, dword ptr [{a}]", pair = out(zmm_reg) pair, a = in(reg) a,
+            asm!("vbroadcastss {word}, dword ptr [{a}]", word = out(zmm_reg) word, a = in(reg) a,
                 options(nostack, readonly, preserves_flags));
             for (sum, b) in sums.iter_mut().zip(b) {
-                asm!("vdpbf16ps {sum}, {pair}, {b}", sum = inout(zmm_reg) *sum, pair = in(zmm_reg) pair,
-                    b = in(zmm_reg) *b, options(nostack, nomem, preserves_flags));
+                if T::IN_WORD == 2 {
+                    asm!("vdpbf16ps {sum}, {word}, {b}", sum = inout(zmm_reg) *sum, word = in(zmm_reg) word,
+                        b = in(zmm_reg) *b, options(nostack, nomem, preserves_flags));
+                } else {
+                    asm!("vfmadd231ps {sum}, {word}, {b}", sum = inout(zmm_reg) *sum, word = in(zmm_reg) word,
+                        b = in(zmm_reg) *b, options(nostack, nomem, preserves_flags));
+                }
             }
         }
     }
@@ -199,11 +272,11 @@ mod avx512 {
     /// Computes a block of `M` rows and `V` panels, which stays in registers.
     ///
     /// # Safety
-    /// As [`multiply`], and the block has `M` rows.
+    /// As [`by_blocks`], and the block has `M` rows.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn block<const M: usize, const V: usize>(
-        of: &Operands,
+    #[target_feature(enable = "avx512f")]
+    unsafe fn block<T: Factor, const M: usize, const V: usize>(
+        of: &Operands<T>,
         row: usize,
         column: usize,
         columns: usize,
@@ -238,12 +311,12 @@ mod avx512 {
                     }
                 }
             }
-            let a: [*const bf16; M] = std::array::from_fn(|m| of.a.as_ptr().add(of.rows[row + m] as usize));
-            for &[a_at, b_at] in of.pairs {
+            let a: [*const T; M] = std::array::from_fn(|m| of.a.as_ptr().add(of.rows[row + m] as usize));
+            for &[a_at, b_at] in of.words {
                 let (a_at, b_at) = (a_at as usize, b_at as usize);
                 let b: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(b_at + v * of.panel).cast()));
                 for (a, sums) in a.iter().zip(&mut sums) {
-                    multiply_pair(a.add(a_at), &b, sums);
+                    multiply_word(a.add(a_at), &b, sums);
                 }
             }
             for (m, sums) in sums.iter().enumerate() {
@@ -331,8 +404,8 @@ mod amx {
     /// # Safety
     /// The processor has AMX and AVX512-BF16, the system allows tiles, and the caller has checked the offsets.
     #[target_feature(enable = "avx512f")]
-    pub unsafe fn multiply(of: &Operands, columns: usize, start: Start, c: &mut [f32], stride: usize) {
-        let (whole, rest) = of.pairs.split_at(of.pairs.len() / TILE * TILE);
+    pub unsafe fn multiply(of: &Operands<bf16>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        let (whole, rest) = of.words.split_at(of.words.len() / TILE * TILE);
         let mut steps = whole.windows(2).map(|two| two[1][1].wrapping_sub(two[0][1]));
         let step = steps.next().unwrap_or_default();
         if whole.is_empty() || steps.any(|other| other != step) {
@@ -378,7 +451,7 @@ mod amx {
         });
         if !rest.is_empty() {
             // SAFETY: as this function's
-            unsafe { avx512::multiply(&Operands { pairs: rest, ..*of }, columns, Start::Result, c, stride) };
+            unsafe { avx512::multiply(&Operands { words: rest, ..*of }, columns, Start::Result, c, stride) };
         }
     }
 
@@ -481,14 +554,15 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::cpu::element::Element;
 
     /// Small multiples of 1/8, whose products and sums are exact in f32.
-    fn eighths(count: usize, factor: usize) -> Vec<bf16> {
-        (0..count).map(|i| bf16::from_f32((i * factor % 17) as f32 / 8.0 - 1.0)).collect()
+    fn eighths<T: Element>(count: usize, factor: usize) -> Vec<T> {
+        (0..count).map(|i| T::narrow((i * factor % 17) as f32 / 8.0 - 1.0)).collect()
     }
 
     /// Computes a product by its definition.
-    fn definition(of: &Operands, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+    fn definition<T: Factor + Element>(of: &Operands<T>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
         for (row, &from) in of.rows.iter().enumerate() {
             for column in 0..columns {
                 let result = &mut c[row * stride + column];
@@ -497,10 +571,10 @@ mod tests {
                     Start::Result => *result,
                     Start::Bias(bias) => bias[column],
                 };
-                for &[a, b] in of.pairs {
-                    let b = column / PANEL * of.panel + b as usize + 2 * (column % PANEL);
-                    for half in 0..2 {
-                        sum += of.a[(from + a) as usize + half].to_f32() * of.b[b + half].to_f32();
+                for &[a, b] in of.words {
+                    let b = column / PANEL * of.panel + b as usize + T::IN_WORD * (column % PANEL);
+                    for i in 0..T::IN_WORD {
+                        sum += of.a[(from + a) as usize + i].widen() * of.b[b + i].widen();
                     }
                 }
                 *result = sum;
@@ -517,38 +591,59 @@ mod tests {
                 continue;
             }
             writeln!(said, "bfloat16, products: by {unit}").unwrap();
-            for rows in [1, 2, 11, 12, 13, 15, 16, 17, 25, 31, 32, 33, 50] {
-                for columns in [1, 15, 16, 17, 31, 32, 33, 50] {
-                    for depth in [0, 1, 15, 16, 17, 32, 35] {
-                        check(unit, rows, columns, depth);
-                    }
+            check_edges(&unit.to_string(), |of: &Operands<bf16>, columns, start, c, stride| {
+                of.multiply_on(Some(unit), columns, start, c, stride);
+            });
+        }
+        if Operands::<f32>::can_multiply() {
+            writeln!(said, "f32, products: by AVX-512").unwrap();
+            check_edges("AVX-512", |of: &Operands<f32>, columns, start, c, stride| {
+                of.multiply(columns, start, c, stride);
+            });
+        } else {
+            writeln!(said, "f32, products: skipped, as this processor does not have AVX-512").unwrap();
+        }
+    }
+
+    /// Compares products of all sizes around those of a block with the definition.
+    fn check_edges<T: Factor + Element>(unit: &str, multiply: impl Fn(&Operands<T>, usize, Start, &mut [f32], usize)) {
+        for rows in [1, 2, 11, 12, 13, 15, 16, 17, 25, 31, 32, 33, 50] {
+            for columns in [1, 15, 16, 17, 31, 32, 33, 50] {
+                for depth in [0, 1, 15, 16, 17, 32, 35] {
+                    check(unit, [rows, columns, depth], &multiply);
                 }
             }
         }
     }
 
     /// Compares a product whose rows are runs, and one whose rows are neighbours, with the definition.
-    fn check(unit: Unit, rows: usize, columns: usize, depth: usize) {
-        let what = format!("{rows} rows, {columns} columns, {depth} pairs, {unit}");
-        let panel = 2 * PANEL * depth + 6;
-        let (row, stride) = (2 * depth + 10, columns + 3);
-        let a = eighths((rows + 1) * row + 2 * rows * (depth + 1), 7);
-        let b = eighths(columns.div_ceil(PANEL) * panel + 2 * PANEL, 5);
+    fn check<T: Factor + Element>(
+        unit: &str,
+        [rows, columns, depth]: [usize; 3],
+        multiply: impl Fn(&Operands<T>, usize, Start, &mut [f32], usize),
+    ) {
+        let what = format!("{rows} rows, {columns} columns, {depth} words, {unit}");
+        let word = T::IN_WORD;
+        let panel = word * PANEL * depth + 6;
+        let (row, stride) = (word * depth + 10, columns + 3);
+        let a = eighths((rows + 1) * row + word * rows * (depth + 1), 7);
+        let b = eighths(columns.div_ceil(PANEL) * panel + word * PANEL, 5);
         let bias: Vec<f32> = (0..columns).map(|column| column as f32 / 4.0).collect();
-        let pairs = |a_step: usize, gap: usize| -> Vec<[u32; 2]> {
-            // after half of the pairs, the runs of the left operand have a gap
-            let a = |pair: usize| pair * a_step + if 2 * pair > depth { gap } else { 0 };
-            (0..depth).map(|pair| [a(pair) as u32, (2 * PANEL * pair) as u32]).collect()
+        let words = |a_step: usize, gap: usize| -> Vec<[u32; 2]> {
+            // after half of the words, the runs of the left operand have a gap
+            let a = |number: usize| number * a_step + if 2 * number > depth { gap } else { 0 };
+            (0..depth).map(|number| [a(number) as u32, (word * PANEL * number) as u32]).collect()
         };
         let apart: Vec<u32> = (0..rows).map(|i| (i * row) as u32).collect();
-        let neighbours: Vec<u32> = (0..rows).map(|i| 2 * i as u32).collect();
-        for (rows, pairs) in [(&apart, pairs(2, 0)), (&apart, pairs(2, 4)), (&neighbours, pairs(2 * rows, 0))] {
-            let of = Operands { a: &a, rows, b: &b, panel, pairs: &pairs };
+        let neighbours: Vec<u32> = (0..rows).map(|i| (word * i) as u32).collect();
+        let layouts = [(&apart, words(word, 0)), (&apart, words(word, 4)), (&neighbours, words(word * rows, 0))];
+        for (rows, words) in layouts {
+            let of = Operands { a: &a, rows, b: &b, panel, words: &words };
             for start in [Start::Zero, Start::Result, Start::Bias(&bias)] {
                 let mut expected: Vec<f32> = (0..rows.len() * stride).map(|i| (i % 9) as f32).collect();
                 let mut found = expected.clone();
                 definition(&of, columns, start, &mut expected, stride);
-                of.multiply_on(Some(unit), columns, start, &mut found, stride);
+                multiply(&of, columns, start, &mut found, stride);
                 let differs = found.iter().zip(&expected).position(|(found, expected)| found != expected);
                 assert!(differs.is_none(), "{what}: element {differs:?}");
             }
@@ -558,16 +653,16 @@ mod tests {
     #[test]
     #[should_panic(expected = "the left operand of a product")]
     fn a_row_beyond_the_left_operand_is_refused() {
-        let (a, b) = (eighths(10, 3), eighths(32, 3));
-        let of = Operands { a: &a, rows: &[9], b: &b, panel: 32, pairs: &[[0, 0]] };
+        let (a, b) = (eighths::<bf16>(10, 3), eighths(32, 3));
+        let of = Operands { a: &a, rows: &[9], b: &b, panel: 32, words: &[[0, 0]] };
         of.multiply(1, Start::Zero, &mut [0.0], 1);
     }
 
     #[test]
     #[should_panic(expected = "the right operand of a product")]
     fn a_panel_beyond_the_right_operand_is_refused() {
-        let (a, b) = (eighths(10, 3), eighths(32, 3));
-        let of = Operands { a: &a, rows: &[0], b: &b, panel: 32, pairs: &[[0, 0]] };
+        let (a, b) = (eighths::<bf16>(10, 3), eighths(32, 3));
+        let of = Operands { a: &a, rows: &[0], b: &b, panel: 32, words: &[[0, 0]] };
         of.multiply(17, Start::Zero, &mut [0.0; 17], 17);
     }
 }
