@@ -57,6 +57,9 @@ pub struct Gradients<T> {
     pub bias: Vec<f32>,
 }
 
+/// The number of elements that are computed at a time without pooling. They should stay in the first cache.
+const BLOCK: usize = 1 << 12;
+
 thread_local! {
     static LINES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -83,6 +86,11 @@ impl NormShape {
     /// The number of input elements in one chunk of images.
     fn chunk(&self) -> usize {
         (self.images.div_ceil(CHUNKS) * self.image_in()).max(1)
+    }
+
+    /// The number of elements of the pixels that are computed at a time without pooling.
+    fn block(&self) -> usize {
+        (BLOCK / self.channels.max(1)).max(1) * self.channels
     }
 
     fn statistics<T: Element>(&self, input: &[T]) -> Statistics {
@@ -117,26 +125,34 @@ impl NormShape {
         // the mean is subtracted first: a single factor and summand would round values near 0 more, and flip their ReLU
         let (scale, _) = affine(&statistics, weight, bias);
         let mean: Vec<f32> = statistics.mean.iter().map(|mean| *mean as f32).collect();
-        let pooled = self.epilogue == Epilogue::ReluPool;
+        let terms = [&mean[..], &scale, bias];
+        if self.epilogue != Epilogue::ReluPool {
+            let block = self.block();
+            let blocks = vec![(); input.len().div_ceil(block.max(1))];
+            let (values, _) = by_chunks(input.len(), block, blocks, |number, values, ()| {
+                let input = &input[number * block..][..values.len()];
+                match self.epilogue {
+                    Epilogue::Relu => apply::<true, _, _>(input, terms, values),
+                    _ => apply::<false, _, _>(input, terms, values),
+                }
+            });
+            return Output { values, choice: Vec::new(), statistics };
+        }
         let image_out = self.image_out();
-        let mut choice = vec![0; if pooled { self.images * image_out } else { 0 }];
+        let mut choice = vec![0; self.images * image_out];
         let mut choices: Vec<&mut [u8]> = choice.chunks_mut(image_out.max(1)).collect();
         choices.resize_with(self.images, Default::default);
         let (values, _) = by_chunks(self.images * image_out, image_out, choices, |image, values, choice| {
             let input = &input[image * self.image_in()..][..self.image_in()];
-            match self.epilogue {
-                Epilogue::Identity => apply::<false, _, _>(input, [&mean, &scale, bias], values),
-                Epilogue::Relu => apply::<true, _, _>(input, [&mean, &scale, bias], values),
-                Epilogue::ReluPool => LINES.with_borrow_mut(|lines| {
-                    let (line, out_line) = (self.width * self.channels, self.width / 2 * self.channels);
-                    lines.resize(2 * line, 0.0);
-                    let outs = values.chunks_exact_mut(out_line.max(1)).zip(choice.chunks_exact_mut(out_line.max(1)));
-                    for (input, (values, choice)) in input.chunks_exact(2 * line).zip(outs) {
-                        apply::<false, _, _>(input, [&mean, &scale, bias], lines);
-                        epilogue::pool(lines, self.width, self.channels, values, choice);
-                    }
-                }),
-            }
+            LINES.with_borrow_mut(|lines| {
+                let (line, out_line) = (self.width * self.channels, self.width / 2 * self.channels);
+                lines.resize(2 * line, 0.0);
+                let outs = values.chunks_exact_mut(out_line.max(1)).zip(choice.chunks_exact_mut(out_line.max(1)));
+                for (input, (values, choice)) in input.chunks_exact(2 * line).zip(outs) {
+                    apply::<false, _, _>(input, terms, lines);
+                    epilogue::pool(lines, self.width, self.channels, values, choice);
+                }
+            });
         });
         Output { values, choice, statistics }
     }
@@ -222,15 +238,40 @@ impl NormShape {
         let offset: Vec<f32> =
             (0..channels).map(|c| (-f64::from(weight[c]) * inverse[c] * sums.first[c] / count) as f32).collect();
         let terms = [&factor[..], &slope, &offset, &mean];
-        let images = vec![(); self.images];
-        let (input_grad, _) = by_chunks(input.len(), image_in, images, |image, into, ()| {
-            let ([input, values, grad], choice) = of_image(image);
+        let block = if self.epilogue == Epilogue::ReluPool { image_in } else { self.block() };
+        let blocks = vec![(); input.len().div_ceil(block.max(1))];
+        let (input_grad, _) = by_chunks(input.len(), block, blocks, |number, into, ()| {
+            let first = number * block;
+            let input = &input[first..][..into.len()];
             match self.epilogue {
-                Epilogue::Identity => into.copy_from_slice(grad),
-                Epilogue::Relu => epilogue::relu_gradient(values, grad, into),
-                Epilogue::ReluPool => epilogue::pool_gradient(values, choice, grad, self.width, channels, into),
+                Epilogue::Identity => spread(
+                    input,
+                    terms,
+                    into,
+                    #[inline(always)]
+                    |at, count, _| Lanes::some(grad, first + at, count),
+                ),
+                Epilogue::Relu => spread(
+                    input,
+                    terms,
+                    into,
+                    #[inline(always)]
+                    |at, count, _| {
+                        Lanes::some(grad, first + at, count).where_positive(Lanes::some(values, first + at, count))
+                    },
+                ),
+                Epilogue::ReluPool => {
+                    let ([_, values, grad], choice) = of_image(number);
+                    epilogue::pool_gradient(values, choice, grad, self.width, channels, into);
+                    spread(
+                        input,
+                        terms,
+                        into,
+                        #[inline(always)]
+                        |_, _, grad| grad,
+                    );
+                }
             }
-            spread(input, terms, into);
         });
         Gradients {
             input: input_grad,
@@ -262,21 +303,29 @@ fn apply<const RELU: bool, F: Element, T: Element>(from: &[F], [mean, scale, bia
     );
 }
 
-/// Replaces `grad` by `factor * grad + slope * (input - mean) + offset`.
-fn spread<T: Element>(input: &[T], [factor, slope, offset, mean]: [&[f32]; 4], grad: &mut [T]) {
+/// Computes `factor * grad + slope * (input - mean) + offset`. `grad(element, count, own)` gives the gradient before the epilogue of
+/// `count` elements from `element` on, where `own` is what `into` holds.
+fn spread<T: Element>(
+    input: &[T],
+    [factor, slope, offset, mean]: [&[f32]; 4],
+    into: &mut [T],
+    grad: impl Fn(usize, usize, Lanes) -> Lanes,
+) {
     let channels = mean.len();
     let (factor, slope, offset) = (&factor[..channels], &slope[..channels], &offset[..channels]);
     widest(
         #[inline(always)]
         || {
-            for (grad, input) in grad.chunks_exact_mut(channels).zip(input.chunks_exact(channels)) {
+            for (pixel, (into, input)) in into.chunks_exact_mut(channels).zip(input.chunks_exact(channels)).enumerate()
+            {
                 by_lanes(
                     channels,
                     #[inline(always)]
                     |c, count| {
+                        let grad = grad(pixel * channels + c, count, Lanes::some(into, c, count));
                         let shifted = Lanes::some(input, c, count) - Lanes::some(mean, c, count);
                         let sum = Lanes::some(slope, c, count) * shifted + Lanes::some(offset, c, count);
-                        (Lanes::some(factor, c, count) * Lanes::some(grad, c, count) + sum).put(grad, c, count);
+                        (Lanes::some(factor, c, count) * grad + sum).put(into, c, count);
                     },
                 );
             }
