@@ -7,7 +7,7 @@ use super::vector::LANES;
 
 /// The minimum number of rows of an im2col product. With fewer rows, packing the weights costs more than it gains.
 const IM2COL_ROWS: usize = 256;
-/// The minimum number of rows of the products of Winograd's method. A tile has 36 of them.
+/// The number of rows that the 36 products of a tile have at least, by Winograd's method in f32.
 const WINOGRAD_ROWS: usize = 128;
 /// The maximum number of images in a tile, for images with few positions.
 const TILE_IMAGES: usize = 32;
@@ -39,7 +39,7 @@ pub struct ConvShape {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Method {
     Im2col,
-    /// Winograd's method on squares of this size. The products of a tile have at least `rows` rows, if there are so many.
+    /// Winograd's method on squares of this size. The products of a tile have about `rows` rows or more, if there are so many.
     Winograd {
         size: SquareSize,
         rows: usize,
@@ -122,7 +122,7 @@ impl ConvShape {
         self.shape()[1..].iter().product()
     }
 
-    /// Winograd's method if its squares cover at most an eighth more outputs than needed, else im2col. The errors of
+    /// The method in f32: Winograd's if its squares cover at most an eighth more outputs than needed, else im2col. The errors of
     /// Winograd's method are about twice as large, and an error that changes the choice of a ReLU or a maximum changes
     /// the gradient. A small gain in speed does not justify that.
     pub(super) fn method(&self) -> Method {

@@ -1,9 +1,9 @@
 //! The matrix product of bfloat16, on the matrix units of AMX or the vector units of AVX512-BF16, and of f32 on the vector units of
 //! AVX-512. All sums are f32.
 //!
-//! A register holds words of 4 bytes: an f32, or a pair of bfloat16. The units multiply pairs: a sum grows by the products of two
-//! neighbouring elements of depth. Operands of bfloat16 therefore hold the pairs of depth side by side. The order of the additions
-//! follows from the shapes alone, and is another one on either unit.
+//! A register holds words of 4 bytes: an f32, or a pair of bfloat16. The units for bfloat16 multiply pairs: a sum grows by the
+//! products of two neighbouring elements of depth. Operands of bfloat16 therefore hold the pairs of depth side by side. The order of
+//! the additions follows from the shapes alone, and is another one on either unit.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -13,17 +13,17 @@ use half::bf16;
 /// The number of columns in a panel: the sums of one AVX-512 register, and of one row of a tile.
 pub const PANEL: usize = 16;
 
-/// A type of factors.
-pub trait Factor: Copy {
+/// A type of factors, of which a word holds one or several.
+pub trait InWords: Copy {
     /// The number of elements in a word.
     const IN_WORD: usize;
 }
 
-impl Factor for bf16 {
+impl InWords for bf16 {
     const IN_WORD: usize = 2;
 }
 
-impl Factor for f32 {
+impl InWords for f32 {
     const IN_WORD: usize = 1;
 }
 
@@ -61,7 +61,7 @@ pub enum Start<'a> {
     Bias(&'a [f32]),
 }
 
-/// The part of a processor that computes products.
+/// The part of a processor that computes products of bfloat16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Tiles of 16 rows of 64 bytes: Intel's Xeons since Sapphire Rapids.
@@ -123,13 +123,14 @@ impl Operands<'_, f32> {
     /// # Panics
     /// If the processor [cannot](Operands::can_multiply), or an element is outside its slice.
     pub fn multiply(&self, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+        if !self.check(columns, start, c, stride) {
+            return;
+        }
         assert!(Self::can_multiply(), "the processor has no AVX-512");
-        if self.check(columns, start, c, stride) {
-            // SAFETY: the processor has AVX-512, and the offsets are checked
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                avx512::multiply_f32(self, columns, start, c, stride);
-            }
+        // SAFETY: the processor has AVX-512, and the offsets are checked
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            avx512::multiply_f32(self, columns, start, c, stride);
         }
     }
 }
@@ -145,11 +146,11 @@ impl Operands<'_, bf16> {
 
     /// Like [`Operands::multiply`], on one of [`Unit::all`].
     pub fn multiply_on(&self, unit: Option<Unit>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
-        let unit = unit.filter(|unit| Unit::all().contains(unit));
-        assert!(unit.is_some(), "the processor has no such unit for bfloat16");
         if !self.check(columns, start, c, stride) {
             return;
         }
+        let unit = unit.filter(|unit| Unit::all().contains(unit));
+        assert!(unit.is_some(), "the processor has no such unit for bfloat16");
         // SAFETY: the processor has the unit, and the offsets are checked
         #[cfg(target_arch = "x86_64")]
         match unit {
@@ -161,14 +162,15 @@ impl Operands<'_, bf16> {
     }
 }
 
-impl<T: Factor> Operands<'_, T> {
+impl<T: InWords> Operands<'_, T> {
     /// Whether the result has elements. Asserts that the largest offset lies within each slice.
     fn check(&self, columns: usize, start: Start, c: &[f32], stride: usize) -> bool {
         let Some(last_row) = self.rows.len().checked_sub(1) else { return false };
         if columns == 0 {
             return false;
         }
-        assert!(c.len() >= last_row * stride + columns && stride >= columns, "the size of a product");
+        let end = last_row.checked_mul(stride).and_then(|last| last.checked_add(columns));
+        assert!(end.is_some_and(|end| end <= c.len()) && stride >= columns, "the size of a product");
         if let Start::Bias(bias) = start {
             assert!(bias.len() >= columns, "the size of a bias");
         }
@@ -179,8 +181,9 @@ impl<T: Factor> Operands<'_, T> {
         ];
         if let (Some(row), Some(a), Some(b)) = (row, a, b) {
             assert!(row as usize + a as usize + T::IN_WORD <= self.a.len(), "the left operand of a product");
-            let last = (columns.div_ceil(PANEL) - 1) * self.panel;
-            assert!(last + b as usize + T::IN_WORD * PANEL <= self.b.len(), "the right operand of a product");
+            let last = (columns.div_ceil(PANEL) - 1).checked_mul(self.panel);
+            let end = last.and_then(|last| last.checked_add(b as usize + T::IN_WORD * PANEL));
+            assert!(end.is_some_and(|end| end <= self.b.len()), "the right operand of a product");
         }
         true
     }
@@ -195,7 +198,7 @@ mod avx512 {
 
     use half::bf16;
 
-    use super::{Factor, Operands, PANEL, Start};
+    use super::{InWords, Operands, PANEL, Start};
 
     /// The number of rows of a block: with two panels, it takes 24 registers for sums, and three for factors.
     const ROWS: usize = 12;
@@ -220,7 +223,7 @@ mod avx512 {
     /// The processor has AVX-512, for bfloat16 with AVX512-BF16, and the caller has checked the offsets.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn by_blocks<T: Factor>(of: &Operands<T>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+    unsafe fn by_blocks<T: InWords>(of: &Operands<T>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
         for column in (0..columns).step_by(2 * PANEL) {
             let is_one = columns - column <= PANEL;
             let mut row = 0;
@@ -251,7 +254,7 @@ mod avx512 {
     /// `a` points to a word, and the processor is as [`by_blocks`] requires.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn multiply_word<T: Factor, const V: usize>(a: *const T, b: &[__m512; V], sums: &mut [__m512; V]) {
+    unsafe fn multiply_word<T: InWords, const V: usize>(a: *const T, b: &[__m512; V], sums: &mut [__m512; V]) {
         let word: __m512;
         // SAFETY: reads the four bytes at `a`; the registers are those of the operands, and nothing else changes
         unsafe {
@@ -262,8 +265,9 @@ mod avx512 {
                     asm!("vdpbf16ps {sum}, {word}, {b}", sum = inout(zmm_reg) *sum, word = in(zmm_reg) word,
                         b = in(zmm_reg) *b, options(nostack, nomem, preserves_flags));
                 } else {
+                    // unlike the instruction for bfloat16, this one sets the flags of exceptions
                     asm!("vfmadd231ps {sum}, {word}, {b}", sum = inout(zmm_reg) *sum, word = in(zmm_reg) word,
-                        b = in(zmm_reg) *b, options(nostack, nomem, preserves_flags));
+                        b = in(zmm_reg) *b, options(nostack, nomem));
                 }
             }
         }
@@ -275,7 +279,7 @@ mod avx512 {
     /// As [`by_blocks`], and the block has `M` rows.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn block<T: Factor, const M: usize, const V: usize>(
+    unsafe fn block<T: InWords, const M: usize, const V: usize>(
         of: &Operands<T>,
         row: usize,
         column: usize,
@@ -289,9 +293,10 @@ mod avx512 {
             let count = columns.saturating_sub(column + v * PANEL).min(PANEL);
             ((1_u32 << count) - 1) as __mmask16
         });
+        // without words, the starts of a row and of a panel may lie beyond the operand, and nothing is read there
+        let b = of.b.as_ptr().wrapping_add((column / PANEL).wrapping_mul(of.panel));
         // SAFETY: the caller has checked the largest offsets; masked lanes are not touched
         unsafe {
-            let b = of.b.as_ptr().add(column / PANEL * of.panel);
             let result: *mut f32 = c.as_mut_ptr().add(row * stride + column);
             let mut sums: [[__m512; V]; M] = [[_mm512_setzero_ps(); V]; M];
             match start {
@@ -311,7 +316,7 @@ mod avx512 {
                     }
                 }
             }
-            let a: [*const T; M] = std::array::from_fn(|m| of.a.as_ptr().add(of.rows[row + m] as usize));
+            let a: [*const T; M] = std::array::from_fn(|m| of.a.as_ptr().wrapping_add(of.rows[row + m] as usize));
             for &[a_at, b_at] in of.words {
                 let (a_at, b_at) = (a_at as usize, b_at as usize);
                 let b: [__m512; V] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(b_at + v * of.panel).cast()));
@@ -406,12 +411,13 @@ mod amx {
     #[target_feature(enable = "avx512f")]
     pub unsafe fn multiply(of: &Operands<bf16>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
         let (whole, rest) = of.words.split_at(of.words.len() / TILE * TILE);
-        let mut steps = whole.windows(2).map(|two| two[1][1].wrapping_sub(two[0][1]));
-        let step = steps.next().unwrap_or_default();
-        if whole.is_empty() || steps.any(|other| other != step) {
+        // of pairs in a panel that do not follow each other at one distance, tiles cannot be loaded
+        let mut steps = whole.windows(2).map(|two| two[1][1].checked_sub(two[0][1]));
+        let step = steps.next().flatten();
+        let Some(step) = step.filter(|step| steps.all(|other| other == Some(*step))) else {
             // SAFETY: as this function's
             return unsafe { avx512::multiply(of, columns, start, c, stride) };
-        }
+        };
         let are_runs: Vec<bool> = whole.chunks_exact(TILE).map(is_run).collect();
         SCRATCH.with_borrow_mut(|Scratch { rows: tiles, sums }| {
             tiles.resize(2 * whole.len() / TILE * ELEMENTS, bf16::ZERO);
@@ -556,13 +562,16 @@ mod tests {
     use super::*;
     use crate::cpu::element::Element;
 
+    /// The number of pairs in a tile of AMX.
+    const TILE: usize = 16;
+
     /// Small multiples of 1/8, whose products and sums are exact in f32.
     fn eighths<T: Element>(count: usize, factor: usize) -> Vec<T> {
         (0..count).map(|i| T::narrow((i * factor % 17) as f32 / 8.0 - 1.0)).collect()
     }
 
     /// Computes a product by its definition.
-    fn definition<T: Factor + Element>(of: &Operands<T>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
+    fn definition<T: InWords + Element>(of: &Operands<T>, columns: usize, start: Start, c: &mut [f32], stride: usize) {
         for (row, &from) in of.rows.iter().enumerate() {
             for column in 0..columns {
                 let result = &mut c[row * stride + column];
@@ -606,7 +615,7 @@ mod tests {
     }
 
     /// Compares products of all sizes around those of a block with the definition.
-    fn check_edges<T: Factor + Element>(unit: &str, multiply: impl Fn(&Operands<T>, usize, Start, &mut [f32], usize)) {
+    fn check_edges<T: InWords + Element>(unit: &str, multiply: impl Fn(&Operands<T>, usize, Start, &mut [f32], usize)) {
         for rows in [1, 2, 11, 12, 13, 15, 16, 17, 25, 31, 32, 33, 50] {
             for columns in [1, 15, 16, 17, 31, 32, 33, 50] {
                 for depth in [0, 1, 15, 16, 17, 32, 35] {
@@ -617,7 +626,7 @@ mod tests {
     }
 
     /// Compares a product whose rows are runs, and one whose rows are neighbours, with the definition.
-    fn check<T: Factor + Element>(
+    fn check<T: InWords + Element>(
         unit: &str,
         [rows, columns, depth]: [usize; 3],
         multiply: impl Fn(&Operands<T>, usize, Start, &mut [f32], usize),
@@ -656,6 +665,31 @@ mod tests {
         let (a, b) = (eighths::<bf16>(10, 3), eighths(32, 3));
         let of = Operands { a: &a, rows: &[9], b: &b, panel: 32, words: &[[0, 0]] };
         of.multiply(1, Start::Zero, &mut [0.0], 1);
+    }
+
+    #[test]
+    fn panels_whose_words_descend_and_products_without_words_are_computed() {
+        for unit in Unit::all() {
+            let (a, b) = (eighths::<bf16>(64, 3), eighths::<bf16>(2 * PANEL * TILE, 5));
+            let words: Vec<[u32; 2]> = (0..TILE).map(|i| [2 * i, 2 * PANEL * (TILE - 1 - i)].map(offset)).collect();
+            let of = Operands { a: &a, rows: &[0, 32], b: &b, panel: 2 * PANEL * TILE, words: &words };
+            let (mut found, mut expected) = (vec![0.0; 2 * PANEL], vec![0.0; 2 * PANEL]);
+            of.multiply_on(Some(*unit), PANEL, Start::Zero, &mut found, PANEL);
+            definition(&of, PANEL, Start::Zero, &mut expected, PANEL);
+            assert_eq!(found, expected, "{unit}");
+            let none = Operands { a: &a[..0], rows: &[7], b: &b[..0], panel: 99, words: &[] };
+            let mut kept = vec![3.0; 2 * PANEL];
+            none.multiply_on(Some(*unit), 2 * PANEL, Start::Result, &mut kept, 2 * PANEL);
+            assert_eq!(kept, vec![3.0; 2 * PANEL], "{unit}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the size of a product")]
+    fn a_stride_that_wraps_is_refused() {
+        let (a, b) = (eighths::<bf16>(10, 3), eighths(32, 3));
+        let of = Operands { a: &a, rows: &[0, 0, 0], b: &b, panel: 32, words: &[[0, 0]] };
+        of.multiply(1, Start::Zero, &mut [0.0], 1 << (usize::BITS - 1));
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub struct Gradients<T> {
     pub bias: Vec<f32>,
 }
 
-/// The number of elements that are computed at a time without pooling. They should stay in the first cache.
+/// The number of results that are computed at a time without pooling. They should stay in the first cache.
 const BLOCK: usize = 1 << 12;
 
 thread_local! {

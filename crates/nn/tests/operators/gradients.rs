@@ -255,6 +255,9 @@ fn the_gradients_of_batch_norm_are_finite_differences() {
         (Identity, 3, 2, 3, 19),
         (Relu, 1, 5, 7, 16),
         (ReluPool, 2, 5, 4, 35),
+        // more values than are computed at a time
+        (Identity, 9, 8, 9, 7),
+        (Relu, 9, 8, 9, 7),
     ];
     for (epilogue, images, height, width, channels) in shapes {
         let norm = NormShape { images, height, width, channels, epilogue };

@@ -3,7 +3,8 @@
 use super::transforms::{Points, Transform};
 use crate::cpu::vector::Lanes;
 
-/// Of all triples of multiples of 1/8 from 1/4 to 19/8, this one gives the smallest error for 5x5.
+/// Of all triples of multiples of 1/8 from 1/4 to 19/8, this one gave the smallest root mean square error of the outputs on random
+/// operands.
 const P: f32 = 0.5;
 const Q: f32 = 1.0;
 const R: f32 = 2.0;

@@ -3,28 +3,31 @@
 //! or of 100 for 2x2 outputs of a 5x5 kernel; with 8x8 inputs, 64 instead of 400 for 4x4 outputs of a 5x5 kernel. They are computed
 //! as 36 or 64 matrix products over the channels of many squares.
 //!
-//! A plane is the matrix of one element of all squares: `(square, channel)`, or `(output, input)` for weights. In the functions
+//! A plane is the matrix of one element of all squares, `(square, channel)`, or of one element of all kernels. In the functions
 //! below, `M` is the height and width of a square of outputs, `N` of a square of inputs, and `K` of the kernel.
 
 // A function passed by name is called, in its baseline compilation; a closure is inlined.
 #![expect(clippy::redundant_closure)]
 
 mod eight;
-mod products;
+mod planes;
 mod six;
 mod transforms;
 
 use rayon::prelude::*;
 
-use self::products::Planes;
+use self::planes::Planes;
 use self::transforms::{Between, GROUPS, Points, Transform};
 use super::conv_shape::{ConvShape, SquareSize, Tile};
 use super::element::Element;
 use super::scratch::{Scratch, grown};
 use super::vector::{LANES, Lanes, widest};
 
-/// The number of rows of weights that are transformed at a time. The numbers of channels are multiples of it.
+/// The number of rows of weights that are transformed at a time.
 const TASK_ROWS: usize = 8;
+
+// the numbers of channels are multiples of LANES, and so of the rows of a task
+const _: () = assert!(LANES.is_multiple_of(TASK_ROWS));
 
 /// The planes of the weights `(row, kernel, kernel, column)`, where rows are inputs and columns outputs, or rows are outputs and
 /// columns inputs. Each plane is `(row, column)`, in the [panels](Planes::panel) of a type of activations.
@@ -413,21 +416,20 @@ where
 {
     let rows = from.len() / (K * K * columns);
     // a task has a few rows of a panel, so that it writes a run of memory to each plane
-    let task_rows = TASK_ROWS.min(rows);
-    let tasks = rows / task_rows * (columns / panel);
+    let tasks = rows / TASK_ROWS * (columns / panel);
     let mut planes = vec![0.0; N * N * rows * columns];
     let mut by_task: Vec<Vec<&mut [f32]>> = (0..tasks).map(|_| Vec::with_capacity(N * N)).collect();
-    for (i, part) in planes.chunks_exact_mut(task_rows * panel).enumerate() {
+    for (i, part) in planes.chunks_exact_mut(TASK_ROWS * panel).enumerate() {
         by_task[i % tasks].push(part);
     }
     by_task.into_par_iter().enumerate().for_each(|(task, mut to)| {
-        let first_row = task * task_rows % rows;
-        let first_column = task * task_rows / rows * panel;
+        let first_row = task * TASK_ROWS % rows;
+        let first_column = task * TASK_ROWS / rows * panel;
         widest(
             #[inline(always)]
             || {
                 let mut between = Between::<N>::NEW;
-                for row in 0..task_rows {
+                for row in 0..TASK_ROWS {
                     let from = &from[(first_row + row) * K * K * columns + first_column..];
                     for (c, groups) in blocks(panel) {
                         between.both::<K, N>(

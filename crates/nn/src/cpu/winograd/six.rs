@@ -74,33 +74,33 @@ impl Transform<6> for Points {
     }
 
     #[inline(always)]
-    fn kernel<const R: usize>(g: [Lanes; R]) -> [Lanes; 6] {
+    fn kernel<const K: usize>(g: [Lanes; K]) -> [Lanes; 6] {
         let sums = |point: f32, factor: f32| {
             let square = point * point;
             let (mut even, mut odd) = (g[0] + square * g[2], g[1]);
-            if R == 5 {
+            if K == 5 {
                 even = even + (square * square) * g[4];
                 odd = odd + square * g[3];
             }
             (factor * even, (factor * point) * odd)
         };
         let ((even_p, odd_p), (even_q, odd_q)) = (sums(P, NP), sums(Q, NQ));
-        [N0 * g[0], even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, g[R - 1]]
+        [N0 * g[0], even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, g[K - 1]]
     }
 
     #[inline(always)]
-    fn kernel_back<const R: usize>(u: [Lanes; 6]) -> [Lanes; R] {
+    fn kernel_back<const K: usize>(u: [Lanes; 6]) -> [Lanes; K] {
         let (even_p, odd_p) = (NP * (u[1] + u[2]), (NP * P) * (u[1] - u[2]));
         let (even_q, odd_q) = (NQ * (u[3] + u[4]), (NQ * Q) * (u[3] - u[4]));
-        let mut g = [Lanes::ZERO; R];
+        let mut g = [Lanes::ZERO; K];
         g[0] = N0 * u[0] + even_p + even_q;
         g[1] = odd_p + odd_q;
         g[2] = P2 * even_p + Q2 * even_q;
-        if R == 5 {
+        if K == 5 {
             g[3] = P2 * odd_p + Q2 * odd_q;
             g[4] = (P2 * P2) * even_p + (Q2 * Q2) * even_q;
         }
-        g[R - 1] = g[R - 1] + u[5];
+        g[K - 1] = g[K - 1] + u[5];
         g
     }
 }

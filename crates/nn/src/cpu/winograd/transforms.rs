@@ -29,8 +29,8 @@ pub trait Transform<const N: usize> {
 /// The number of groups of [`LANES`](crate::cpu::vector::LANES) channels whose squares are transformed together.
 pub const GROUPS: usize = 8;
 
-/// What lies between the two maps of a square of at most `N` x `N` elements: the mapped columns. A caller keeps it from square to square, since filling it with
-/// zeros would take as long as a map.
+/// What lies between the two maps of a square of at most `N` x `N` elements: the mapped columns. A caller keeps it from square to
+/// square, since filling it with zeros would take as long as a map.
 pub struct Between<const N: usize>([[[Lanes; GROUPS]; N]; N]);
 
 impl<const N: usize> Between<N> {
@@ -87,7 +87,7 @@ mod tests {
         a.into_iter().zip(b).fold(Lanes::ZERO, |sum, (a, b)| sum + a * b)
     }
 
-    /// Whether two sums of about ten terms, each of at most a few units, are equal up to rounding.
+    /// Whether two sums of about ten terms, each of at most a dozen, are equal up to rounding.
     fn near(a: Lanes, b: Lanes) -> bool {
         a.0.iter().zip(b.0).all(|(a, b)| (a - b).abs() < 64.0 * f32::EPSILON)
     }

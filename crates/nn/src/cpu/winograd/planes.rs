@@ -8,8 +8,8 @@ use crate::cpu::kernel::{Operands, PANEL, Start, offset};
 
 /// A type of activations, whose planes are multiplied in a way of their own.
 pub trait Planes: Element {
-    /// The number of columns in a panel of weights with `columns` columns. A plane of weights consists of panels, and each panel of
-    /// its part of all rows.
+    /// The number of columns in a panel of weights with `columns` columns. A panel is the matrix of some neighbouring columns. The
+    /// panels of a plane follow each other.
     fn panel(columns: usize) -> usize;
 
     /// Computes `a b`, of shape `(rows, columns)`, for `a` `(rows, depth)` and weights `b` `(depth, columns)` in panels.
@@ -33,7 +33,8 @@ impl Planes for f32 {
     }
 }
 
-/// By this crate's kernel. The crate gemm, whose sums training in f32 keeps, copies both operands of each product to panels first.
+/// The products are those of this crate's kernel, which reads the planes where they are. The crate gemm, whose sums training in f32
+/// keeps, copies both operands of each product to panels first.
 impl Planes for bf16 {
     fn panel(_: usize) -> usize {
         PANEL
