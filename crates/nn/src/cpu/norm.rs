@@ -303,8 +303,8 @@ fn apply<const RELU: bool, F: Element, T: Element>(from: &[F], [mean, scale, bia
     );
 }
 
-/// Computes `factor * grad + slope * (input - mean) + offset`. `grad(element, count, own)` gives the gradient before the epilogue of
-/// `count` elements from `element` on, where `own` is what `into` holds.
+/// Computes `factor * grad + slope * (input - mean) + offset`. `grad(element, count, own)` gives the gradient before the epilogue
+/// for `count` elements from `element` on, where `own` is what `into` holds there.
 fn spread<T: Element>(
     input: &[T],
     [factor, slope, offset, mean]: [&[f32]; 4],

@@ -2,7 +2,7 @@
 //! bfloat16, as in the other products of this folder. Their transforms, products and sums are f32, since rounding the transforms
 //! would multiply the errors.
 //!
-//! The method takes a quarter to a sixth of the products, and a vector unit multiplies f32 half as fast as bfloat16. On a processor
+//! The method takes at most 3 in 10 of the products, and a vector unit multiplies f32 half as fast as bfloat16. On a processor
 //! without AMX, the method is therefore the faster way. AMX multiplies bfloat16 many times as fast as vectors multiply f32, so
 //! products of bfloat16 are the faster way there.
 
@@ -49,8 +49,8 @@ pub fn is_faster() -> bool {
     Unit::all().first() == Some(&Unit::Avx512)
 }
 
-/// Whether a convolution can be computed here and takes at most 3 in 10 of the products of its definition. These take twice the
-/// time of products of bfloat16, and the transforms of the squares take time, too.
+/// Whether a convolution can be computed here and takes at most 3 in 10 of the products of its definition. A product of f32 takes
+/// twice the time of one of bfloat16, and the transforms of the squares take time, too.
 pub fn suits(shape: &ConvShape) -> bool {
     let products = square_size(shape).products() * shape.squares(square_size(shape), shape.lines());
     let pays = 10 * products <= 3 * shape.kernel * shape.kernel * shape.lines() * shape.columns();
