@@ -1,7 +1,7 @@
 //! Convolution with stride 1 by Winograd's method. Instead of a product for each output and element of the kernel, it takes a
 //! product for each element of a square of inputs: with 6x6 inputs, 36 products instead of 144 for 4x4 outputs of a 3x3 kernel,
-//! or of 100 for 2x2 outputs of a 5x5 kernel; with 8x8 inputs, 64 instead of 400 for 4x4 outputs of a 5x5 kernel. They are computed
-//! as 36 or 64 matrix products over the channels of many squares.
+//! or of 100 for 2x2 outputs of a 5x5 kernel; with 8x8 inputs, 64 instead of 400 for 4x4 outputs of a 5x5 kernel. The products
+//! of many squares are computed as 36 or 64 matrix products over the channels.
 //!
 //! A plane is the matrix of one element of all squares, `(square, channel)`, or of one element of all kernels. In the functions
 //! below, `M` is the height and width of a square of outputs, `N` of a square of inputs, and `K` of the kernel.
@@ -451,11 +451,11 @@ where
 
 /// Computes `G^T u G` of the planes `(row, column)`, in the shape `(row, kernel, kernel, column)`: the transpose of
 /// [`kernels`].
-fn kernels_back<const K: usize, const N: usize>(places: &[f32], columns: usize) -> Vec<f32>
+fn kernels_back<const K: usize, const N: usize>(planes: &[f32], columns: usize) -> Vec<f32>
 where
     Points: Transform<N>,
 {
-    let rows = places.len() / (N * N * columns);
+    let rows = planes.len() / (N * N * columns);
     let mut into = vec![0.0; K * K * rows * columns];
     into.chunks_exact_mut(K * K * columns).enumerate().for_each(|(row, to)| {
         widest(
@@ -468,7 +468,7 @@ where
                         #[inline(always)]
                         |y, x, group| {
                             let at = ((y * N + x) * rows + row) * columns + c + group * LANES;
-                            Lanes::load(&places[at..])
+                            Lanes::load(&planes[at..])
                         },
                         #[inline(always)]
                         |v| Points::kernel_back(v),
