@@ -11,7 +11,7 @@ use super::conv_shape::{ConvShape, Method, Tile};
 use super::element::Element;
 use super::epilogue::{self, Epilogue};
 use super::memory::by_chunks;
-use super::scratch::{Scratch, grown};
+use super::scratch::{Kept, Scratch, grown};
 use super::vector::widest;
 use super::{CHUNKS, layout, sum_in_order, winograd};
 
@@ -46,7 +46,9 @@ impl ConvShape {
         assert_eq!(weight.len(), self.outputs * depth);
         let method = self.method();
         let weight = match method {
-            Method::Im2col => layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth),
+            Method::Im2col => {
+                Kept::from(layout::transposed(&layout::channel_last(weight, self.kernel, self.inputs), depth))
+            }
             Method::Winograd { size, .. } => {
                 winograd::weight_planes::<f32>(size, &layout::transposed(weight, depth), self.outputs)
             }
@@ -125,11 +127,11 @@ impl ConvShape {
         assert_eq!(output.len(), self.images * image_out);
         assert_eq!(grad.len(), output.len());
         let method = self.method();
-        let mut by_output =
-            if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
-        if let (true, Method::Winograd { size, .. }) = (want_input, method) {
-            by_output = winograd::weight_planes::<f32>(size, &by_output, self.inputs);
-        }
+        let by_output = if want_input { layout::channel_last(weight, self.kernel, self.inputs) } else { Vec::new() };
+        let by_output = match method {
+            Method::Winograd { size, .. } => winograd::weight_planes::<f32>(size, &by_output, self.inputs),
+            Method::Im2col => Kept::from(by_output),
+        };
         let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
         let chunks = self.images.div_ceil(chunk);
         let part = |index: usize, input_grad: &mut [f32]| {
@@ -179,8 +181,8 @@ impl ConvShape {
         };
         let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
         Gradients {
-            weight: layout::channel_first(&sum_in_order(&weights), self.kernel, self.inputs),
-            bias: sum_in_order(&biases),
+            weight: layout::channel_first(&sum_in_order(weights), self.kernel, self.inputs),
+            bias: sum_in_order(biases),
             input: want_input.then_some(input_grad),
         }
     }

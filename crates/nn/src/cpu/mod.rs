@@ -45,10 +45,11 @@ mod winograd;
 const CHUNKS: usize = 8;
 
 /// Adds parts of equal length in their order.
-fn sum_in_order(parts: &[Vec<f32>]) -> Vec<f32> {
+fn sum_in_order(parts: Vec<Vec<f32>>) -> Vec<f32> {
     use rayon::prelude::*;
-    let Some((first, others)) = parts.split_first() else { return Vec::new() };
-    let mut sum = first.clone();
+    let mut parts = parts.into_iter();
+    let mut sum = parts.next().unwrap_or_default();
+    let others = parts.as_slice();
     let block = 1 << 14;
     sum.par_chunks_mut(block).enumerate().for_each(|(i, sum)| {
         for part in others {

@@ -1,5 +1,6 @@
 //! Compiles loops for the widest vectors of the processor, and handles several floats at a time.
 
+use std::hint::black_box;
 use std::ops::{Add, Mul, Sub};
 
 use super::element::Element;
@@ -142,12 +143,13 @@ impl Lanes {
 }
 
 /// Calls `work` with the first and the number of each group of at most [`LANES`] neighbouring channels. The compiler knows the
-/// number of all groups but the last, so that [`Lanes::some`] and [`Lanes::put`] are single instructions there.
+/// number of all groups but the last, so that [`Lanes::some`] and [`Lanes::put`] are single instructions there. It does not know the
+/// first, or else it would compute 256 channels at a time, one from each register, and gather them from memory.
 #[inline(always)]
 pub fn by_lanes(channels: usize, mut work: impl FnMut(usize, usize)) {
     let whole = channels - channels % LANES;
     for first in (0..whole).step_by(LANES) {
-        work(first, LANES);
+        work(black_box(first), LANES);
     }
     if whole < channels {
         work(whole, channels - whole);

@@ -444,11 +444,11 @@ pub fn backward(
     let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
     let weight_grad = match summation {
         Summation::Together(images) => product.of_all(images, input, results),
-        _ => sum_in_order(&weights),
+        _ => sum_in_order(weights),
     };
     Gradients {
         weight: layout::outputs_first(&weight_grad, shape.kernel, shape.inputs, outputs),
-        bias: sum_in_order(&biases),
+        bias: sum_in_order(biases),
         input: want_input.then_some(input_grad),
     }
 }

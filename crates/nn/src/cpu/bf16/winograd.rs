@@ -25,7 +25,7 @@ use crate::cpu::{CHUNKS, layout, sum_in_order, winograd};
 /// The minimum number of rows of the products of a tile: few, so that its squares stay in the cache; more for weights that do not
 /// stay there themselves.
 const ROWS: usize = 64;
-const ROWS_OF_LARGE_WEIGHTS: usize = 128;
+const ROWS_OF_LARGE_WEIGHTS: usize = 256;
 
 /// The number of pairs of channels from which on weights are large.
 const LARGE_WEIGHTS: usize = 128 * 256;
@@ -126,11 +126,9 @@ pub fn backward(
     let image_in = shape.image_in();
     assert_eq!(output.len(), shape.images * shape.image_out());
     assert_eq!(grad.len(), output.len());
-    let mut by_output = Vec::new();
-    if want_input {
-        let weight = layout::channel_last(&rounded(weight), shape.kernel, shape.inputs);
-        by_output = winograd::weight_planes::<bf16>(size, &weight, shape.inputs);
-    }
+    let weight =
+        if want_input { layout::channel_last(&rounded(weight), shape.kernel, shape.inputs) } else { Vec::new() };
+    let by_output = winograd::weight_planes::<bf16>(size, &weight, shape.inputs);
     let results = Results { output, choice, grad };
     let unit = shape.unit_by(method);
     let chunk = shape.images.div_ceil(CHUNKS).max(unit);
@@ -168,8 +166,8 @@ pub fn backward(
     };
     let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
     Gradients {
-        weight: layout::channel_first(&sum_in_order(&weights), shape.kernel, shape.inputs),
-        bias: sum_in_order(&biases),
+        weight: layout::channel_first(&sum_in_order(weights), shape.kernel, shape.inputs),
+        bias: sum_in_order(biases),
         input: want_input.then_some(input_grad),
     }
 }

@@ -20,7 +20,7 @@ use self::planes::Planes;
 use self::transforms::{Between, GROUPS, Points, Transform};
 use super::conv_shape::{ConvShape, SquareSize, Tile};
 use super::element::Element;
-use super::scratch::{Scratch, grown};
+use super::scratch::{Kept, Scratch, grown};
 use super::vector::{LANES, Lanes, widest};
 
 /// The number of rows of weights that are transformed at a time.
@@ -31,7 +31,7 @@ const _: () = assert!(LANES.is_multiple_of(TASK_ROWS));
 
 /// The planes of the weights `(row, kernel, kernel, column)`, where rows are inputs and columns outputs, or rows are outputs and
 /// columns inputs. Each plane is `(row, column)`, in the [panels](Planes::panel) of a type of activations.
-pub fn weight_planes<T: Planes>(size: SquareSize, weights: &[f32], columns: usize) -> Vec<f32> {
+pub fn weight_planes<T: Planes>(size: SquareSize, weights: &[f32], columns: usize) -> Kept {
     match size {
         SquareSize::FourOfSix => kernels::<3, 6>(weights, columns, T::panel(columns)),
         SquareSize::TwoOfSix => kernels::<5, 6>(weights, columns, T::panel(columns)),
@@ -410,14 +410,14 @@ fn blocks(channels: usize) -> impl Iterator<Item = (usize, usize)> {
 
 /// Writes `G g G^T` of the weights `(row, kernel, kernel, column)` to one matrix `(row, column)`
 /// for each of the planes, in panels of `panel` columns.
-fn kernels<const K: usize, const N: usize>(from: &[f32], columns: usize, panel: usize) -> Vec<f32>
+fn kernels<const K: usize, const N: usize>(from: &[f32], columns: usize, panel: usize) -> Kept
 where
     Points: Transform<N>,
 {
     let rows = from.len() / (K * K * columns);
     // a task has a few rows of a panel, so that it writes a run of memory to each plane
     let tasks = rows / TASK_ROWS * (columns / panel);
-    let mut planes = vec![0.0; N * N * rows * columns];
+    let mut planes = Kept::new(N * N * rows * columns);
     let mut by_task: Vec<Vec<&mut [f32]>> = (0..tasks).map(|_| Vec::with_capacity(N * N)).collect();
     for (i, part) in planes.chunks_exact_mut(TASK_ROWS * panel).enumerate() {
         by_task[i % tasks].push(part);
