@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, multiply};
+use super::memory::by_chunks;
 
 /// The number of features in a block.
 pub(super) const BLOCK: usize = 128;
@@ -42,8 +43,8 @@ impl LinearShape {
     pub fn weight_gradient(&self, input: &[f32], grad: &[f32]) -> Vec<f32> {
         let input = Matrix::new(input, self.rows, self.inputs);
         let grad = Matrix::new(grad, self.rows, self.outputs);
-        let mut weight = vec![0.0; self.outputs * self.inputs];
-        weight.par_chunks_mut(BLOCK * self.inputs).enumerate().for_each(|(i, block)| {
+        let blocks = vec![(); self.outputs.div_ceil(BLOCK)];
+        let (weight, _) = by_chunks(self.outputs * self.inputs, BLOCK * self.inputs, blocks, |i, block, ()| {
             let grad = grad.columns(i * BLOCK, block.len() / self.inputs);
             multiply(grad.transposed(), input, block, false);
         });

@@ -17,7 +17,7 @@ use crate::cpu::conv_shape::{ConvShape, Method, Tile};
 use crate::cpu::epilogue::Epilogue;
 use crate::cpu::kernel::{Operands, PANEL, Start, offset};
 use crate::cpu::memory::by_chunks;
-use crate::cpu::scratch::grown;
+use crate::cpu::scratch::{Kept, grown};
 use crate::cpu::{CHUNKS, layout, sum_in_order};
 
 /// The buffers that a thread keeps from tile to tile. Their contents are unspecified.
@@ -222,19 +222,23 @@ impl WeightProduct<'_> {
 
     /// The gradient for all images, `(kernel, kernel, inputs, outputs)`, whose rows are divided between the threads. The tiles of
     /// this product have `images` images.
-    fn of_all(&self, images: usize, input: &[bf16], results: Results) -> Vec<f32> {
+    fn of_all(&self, images: usize, input: &[bf16], results: Results) -> Kept {
         let shape = self.shape;
         let outputs = shape.outputs;
         let mut buffer = Vec::new();
         let mut scratch = Scratch::default();
-        let mut gradient = vec![0.0; shape.depth() * outputs];
+        let mut gradient = Kept::new(shape.depth() * outputs);
+        if shape.images == 0 {
+            gradient.fill(0.0);
+        }
         for first in (0..shape.images).step_by(images) {
             let images = first..(first + images).min(shape.images);
             let grad = results.before(shape, images.clone(), &mut buffer);
             self.with_operands(&shape.whole(images), input, grad, &mut scratch, |operands| {
                 let rows = operands.rows.par_chunks(WEIGHT_ROWS);
                 rows.zip(gradient.par_chunks_mut(WEIGHT_ROWS * outputs)).for_each(|(rows, into)| {
-                    Operands { rows, ..operands }.multiply(outputs, Start::Result, into, outputs);
+                    let start = if first == 0 { Start::Zero } else { Start::Result };
+                    Operands { rows, ..operands }.multiply(outputs, start, into, outputs);
                 });
             });
         }
@@ -444,7 +448,7 @@ pub fn backward(
     let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
     let weight_grad = match summation {
         Summation::Together(images) => product.of_all(images, input, results),
-        _ => sum_in_order(weights),
+        _ => Kept::from(sum_in_order(weights)),
     };
     Gradients {
         weight: layout::outputs_first(&weight_grad, shape.kernel, shape.inputs, outputs),

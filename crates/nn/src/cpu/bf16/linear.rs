@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::pack::{self, Panels, SLACK, interleave};
 use crate::cpu::kernel::{Operands, PANEL, Start, offset};
 use crate::cpu::linear::{BLOCK, LinearShape, by_blocks};
+use crate::cpu::memory::by_chunks;
 
 /// The left operand of a product: the rows of a matrix, rounded, and filled up to an even number of columns by zeros.
 struct Rows {
@@ -61,8 +62,8 @@ pub fn weight_gradient(shape: &LinearShape, input: &[f32], grad: &[f32]) -> Vec<
     let (input, grad) = (pairs(input, shape.inputs), pairs(grad, shape.outputs));
     let depth = (0..shape.rows.div_ceil(2)).map(|pair| [pair * 2 * shape.outputs, pair * 2 * shape.inputs]);
     let depth: Vec<[u32; 2]> = depth.map(|pair| pair.map(offset)).collect();
-    let mut weight = vec![0.0; shape.outputs * shape.inputs];
-    weight.par_chunks_mut(BLOCK * shape.inputs).enumerate().for_each(|(i, block)| {
+    let blocks = vec![(); shape.outputs.div_ceil(BLOCK)];
+    let (weight, _) = by_chunks(shape.outputs * shape.inputs, BLOCK * shape.inputs, blocks, |i, block, ()| {
         let rows: Vec<u32> = (0..block.len() / shape.inputs).map(|row| offset(2 * (i * BLOCK + row))).collect();
         let operands = Operands { a: &grad, rows: &rows, b: &input, panel: 2 * PANEL, words: &depth };
         operands.multiply(shape.inputs, Start::Zero, block, shape.inputs);

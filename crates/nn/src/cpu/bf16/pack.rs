@@ -1,10 +1,10 @@
 //! Layouts of the operands of products: pairs of depth side by side.
 
 use half::bf16;
-use rayon::prelude::*;
 
 use crate::cpu::element::Element;
 use crate::cpu::kernel::{PANEL, offset};
+use crate::cpu::memory::by_chunks;
 use crate::cpu::vector::widest;
 
 /// The elements after the end of a right operand whose last panel may be read beyond its columns.
@@ -27,8 +27,8 @@ pub fn pairs(count: usize) -> Vec<[u32; 2]> {
 pub fn columns(matrix: &[f32], row: usize, part: usize) -> Panels {
     let even = part.next_multiple_of(2);
     let panel = row / part * even * PANEL;
-    let mut values = vec![bf16::ZERO; (matrix.len() / row).div_ceil(PANEL) * panel];
-    values.par_chunks_mut(panel).zip(matrix.par_chunks(PANEL * row)).for_each(|(to, rows)| {
+    let panels: Vec<&[f32]> = matrix.chunks(PANEL * row).collect();
+    let (values, _) = by_chunks(panels.len() * panel, panel, panels, |_, to, rows| {
         let mut narrowed = vec![bf16::ZERO; row / part * even];
         let to = to.as_chunks_mut::<2>().0;
         for (column, row) in rows.chunks_exact(row).enumerate() {
@@ -49,10 +49,10 @@ pub fn columns(matrix: &[f32], row: usize, part: usize) -> Panels {
 /// Packs a row-major matrix with `columns` columns, whose rows are the depth of the operand.
 pub fn rows(matrix: &[f32], columns: usize) -> Panels {
     let panel = (matrix.len() / columns).div_ceil(2) * 2 * PANEL;
-    let mut narrowed = vec![bf16::ZERO; matrix.len()];
-    narrowed.par_chunks_mut(columns).zip(matrix.par_chunks(columns)).for_each(|(to, from)| narrow(from, to));
-    let mut values = vec![bf16::ZERO; columns.div_ceil(PANEL) * panel];
-    values.par_chunks_mut(panel).enumerate().for_each(|(number, to)| {
+    let (narrowed, _) =
+        by_chunks(matrix.len(), columns, matrix.chunks(columns).collect(), |_, to, from| narrow(from, to));
+    let panels = columns.div_ceil(PANEL);
+    let (values, _) = by_chunks(panels * panel, panel, vec![(); panels], |number, to, ()| {
         pairs_in_panel(narrowed.chunks(2 * columns), columns, number * PANEL, to);
     });
     Panels { values, panel }
