@@ -4,6 +4,7 @@
 //! The tiles, and the chunks of images over which weight gradients are summed, depend on the shape alone.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -13,7 +14,7 @@ use super::epilogue::{self, Epilogue};
 use super::memory::by_chunks;
 use super::scratch::{Kept, Scratch, grown};
 use super::vector::widest;
-use super::{CHUNKS, layout, sum_in_order, winograd};
+use super::{layout, sum_in_order, winograd};
 
 /// The result of a forward pass.
 pub struct Output<T> {
@@ -124,6 +125,7 @@ impl ConvShape {
         want_input: bool,
     ) -> Gradients<f32> {
         let (depth, image_in, image_out) = (self.depth(), self.image_in(), self.image_out());
+        assert_eq!(input.len(), self.images * image_in);
         assert_eq!(output.len(), self.images * image_out);
         assert_eq!(grad.len(), output.len());
         let method = self.method();
@@ -132,16 +134,13 @@ impl ConvShape {
             Method::Winograd { size, .. } => winograd::weight_planes::<f32>(size, &by_output, self.inputs),
             Method::Im2col => Kept::from(by_output),
         };
-        let chunk = self.images.div_ceil(CHUNKS).max(self.unit());
-        let chunks = self.images.div_ceil(chunk);
-        let part = |index: usize, input_grad: &mut [f32]| {
-            let images = chunk.min(self.images - index * chunk);
-            let input = &input[index * chunk * image_in..];
-            let start = index * chunk * image_out;
+        let part = |images: Range<usize>, input_grad: &mut [f32]| {
+            let input = &input[images.start * image_in..];
+            let start = images.start * image_out;
             let mut bias_grad = vec![0.0f64; self.outputs];
             let mut weight_grad = vec![0.0; if method == Method::Im2col { depth * self.outputs } else { 0 }];
             SCRATCH.with_borrow_mut(|scratch| {
-                for (number, tile) in self.tiles(images).into_iter().enumerate() {
+                for (number, tile) in self.tiles(images.len()).into_iter().enumerate() {
                     let written = self.written(&tile);
                     let part = start + written.start..start + written.end;
                     let choice = if choice.is_empty() { choice } else { &choice[part.clone()] };
@@ -174,18 +173,33 @@ impl ConvShape {
             });
             (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
         };
-        let (input_grad, parts) = if want_input {
-            by_chunks(input.len(), chunk * image_in, vec![(); chunks], |index, input_grad, ()| part(index, input_grad))
-        } else {
-            (Vec::new(), (0..chunks).into_par_iter().map(|index| part(index, &mut [])).collect())
-        };
-        let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
-        Gradients {
-            weight: layout::channel_first(&sum_in_order(weights), self.kernel, self.inputs),
-            bias: sum_in_order(biases),
-            input: want_input.then_some(input_grad),
-        }
+        let gradients = by_images(self, self.unit(), want_input, part);
+        Gradients { weight: layout::channel_first(&gradients.weight, self.kernel, self.inputs), ..gradients }
     }
+}
+
+/// Computes the gradients of [chunks](ConvShape::chunk) of images in parallel. `part` receives the images of a chunk and the place for
+/// the gradient of their input, which is empty unless that gradient is wanted. It returns the gradients of the weight, in a layout of
+/// its own, and of the bias. They are added in the order of the chunks.
+pub(super) fn by_images<T: Element>(
+    conv: &ConvShape,
+    unit: usize,
+    want_input: bool,
+    part: impl Fn(Range<usize>, &mut [T]) -> (Vec<f32>, Vec<f32>) + Sync,
+) -> Gradients<T> {
+    let chunk = conv.chunk(unit);
+    let chunks = conv.images.div_ceil(chunk);
+    let images = |number: usize| number * chunk..((number + 1) * chunk).min(conv.images);
+    let (input, parts) = match want_input {
+        true => {
+            by_chunks(conv.images * conv.image_in(), chunk * conv.image_in(), vec![(); chunks], |number, into, ()| {
+                part(images(number), into)
+            })
+        }
+        false => (Vec::new(), (0..chunks).into_par_iter().map(|number| part(images(number), &mut [])).collect()),
+    };
+    let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
+    Gradients { weight: sum_in_order(weights), bias: sum_in_order(biases), input: want_input.then_some(input) }
 }
 
 /// Adds the rows of a matrix to `sums`. Blocks of a few rows are summed in f32, the blocks in f64.

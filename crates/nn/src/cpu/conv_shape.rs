@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::CHUNKS;
 use super::epilogue::Epilogue;
 use super::vector::LANES;
 
@@ -162,6 +163,11 @@ impl ConvShape {
     /// The maximum number of images in a tile by a method.
     pub(super) fn unit_by(&self, method: Method) -> usize {
         method.rows().div_ceil(self.rows(method, self.lines())).clamp(1, TILE_IMAGES)
+    }
+
+    /// The number of images for which one thread computes the gradients, at least `unit`. It does not depend on the number of threads.
+    pub(super) fn chunk(&self, unit: usize) -> usize {
+        self.images.div_ceil(CHUNKS).max(unit)
     }
 
     /// The tiles of `images` images.

@@ -12,13 +12,12 @@ use rayon::prelude::*;
 
 use super::outputs::{self, Results};
 use super::pack::{self, Panels, interleave};
-use crate::cpu::conv::{Gradients, Output, add_rows};
+use crate::cpu::conv::{Gradients, Output, add_rows, by_images};
 use crate::cpu::conv_shape::{ConvShape, Method, Tile};
 use crate::cpu::epilogue::Epilogue;
 use crate::cpu::kernel::{Operands, PANEL, Start, offset};
-use crate::cpu::memory::by_chunks;
+use crate::cpu::layout;
 use crate::cpu::scratch::{Kept, grown};
-use crate::cpu::{CHUNKS, layout, sum_in_order};
 
 /// The buffers that a thread keeps from tile to tile. Their contents are unspecified.
 #[derive(Default)]
@@ -396,15 +395,14 @@ pub fn backward(
     want_input: bool,
 ) -> Gradients<bf16> {
     let (image_in, image_out, outputs) = (shape.image_in(), shape.image_out(), shape.outputs);
+    assert_eq!(input.len(), shape.images * image_in);
     assert_eq!(output.len(), shape.images * image_out);
     assert_eq!(grad.len(), output.len());
     let turned = turned(shape);
     let to_input = if want_input { ToInput::new(shape, turned.as_ref(), weight) } else { ToInput::Not };
     let least = shape.unit_by(Method::Im2col);
-    let chunk = shape.images.div_ceil(CHUNKS).max(least);
-    let chunks = shape.images.div_ceil(chunk);
     let positions = shape.lines() * shape.columns();
-    let summation = Summation::new(shape, least, chunk);
+    let summation = Summation::new(shape, least, shape.chunk(least));
     let (unit, largest) = match summation {
         Summation::ByTile => (least, largest_tile(shape)),
         Summation::ByImages(images) => (images, shape.whole(0..images)),
@@ -412,14 +410,13 @@ pub fn backward(
     };
     let product = WeightProduct::new(shape, &largest);
     let results = Results { output, choice, grad };
-    let part_of = |index: usize, input_grad: &mut [bf16]| {
-        let images = chunk.min(shape.images - index * chunk);
+    let gradients = by_images(shape, least, want_input, |images, input_grad: &mut [bf16]| {
         let mut weight_grad = vec![0.0; if matches!(summation, Summation::Together(_)) { 0 } else { weight.len() }];
         let mut bias_grad = vec![0.0f64; outputs];
         SCRATCH.with_borrow_mut(|scratch| {
-            for first in (0..images).step_by(unit) {
-                let count = unit.min(images - first);
-                let image = index * chunk + first;
+            for first in (0..images.len()).step_by(unit) {
+                let count = unit.min(images.len() - first);
+                let image = images.start + first;
                 let mut before = std::mem::take(&mut scratch.before);
                 let rows = results.before(shape, image..image + count, &mut before);
                 add_rows(rows, &mut bias_grad);
@@ -439,20 +436,10 @@ pub fn backward(
             }
         });
         (weight_grad, bias_grad.iter().map(|v| *v as f32).collect())
-    };
-    let (input_grad, parts) = if want_input {
-        by_chunks(input.len(), chunk * image_in, vec![(); chunks], |index, into, ()| part_of(index, into))
-    } else {
-        (Vec::new(), (0..chunks).into_par_iter().map(|index| part_of(index, &mut [])).collect())
-    };
-    let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
+    });
     let weight_grad = match summation {
         Summation::Together(images) => product.of_all(images, input, results),
-        _ => Kept::from(sum_in_order(weights)),
+        _ => Kept::from(gradients.weight),
     };
-    Gradients {
-        weight: layout::outputs_first(&weight_grad, shape.kernel, shape.inputs, outputs),
-        bias: sum_in_order(biases),
-        input: want_input.then_some(input_grad),
-    }
+    Gradients { weight: layout::outputs_first(&weight_grad, shape.kernel, shape.inputs, outputs), ..gradients }
 }

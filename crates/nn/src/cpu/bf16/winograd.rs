@@ -13,14 +13,14 @@ use rayon::prelude::*;
 
 use super::outputs::{self, Results};
 use super::pack;
-use crate::cpu::conv::{Gradients, Output, add_rows};
+use crate::cpu::conv::{Gradients, Output, add_rows, by_images};
 use crate::cpu::conv_shape::{ConvShape, Method, SquareSize};
 use crate::cpu::element::Element;
 use crate::cpu::epilogue::{self, Epilogue};
 use crate::cpu::kernel::Unit;
 use crate::cpu::memory::by_chunks;
 use crate::cpu::scratch::{Scratch, grown};
-use crate::cpu::{CHUNKS, layout, sum_in_order, winograd};
+use crate::cpu::{layout, winograd};
 
 /// The minimum number of rows of the products of a tile: few, so that its squares stay in the cache; more for weights that do not
 /// stay there themselves.
@@ -124,6 +124,7 @@ pub fn backward(
 ) -> Gradients<bf16> {
     let (size, method) = method(shape);
     let image_in = shape.image_in();
+    assert_eq!(input.len(), shape.images * image_in);
     assert_eq!(output.len(), shape.images * shape.image_out());
     assert_eq!(grad.len(), output.len());
     let weight =
@@ -131,10 +132,7 @@ pub fn backward(
     let by_output = winograd::weight_planes::<bf16>(size, &weight, shape.inputs);
     let results = Results { output, choice, grad };
     let unit = shape.unit_by(method);
-    let chunk = shape.images.div_ceil(CHUNKS).max(unit);
-    let chunks = shape.images.div_ceil(chunk);
-    let part = |index: usize, input_grad: &mut [bf16]| {
-        let images = index * chunk..((index + 1) * chunk).min(shape.images);
+    let gradients = by_images(shape, unit, want_input, |images, input_grad: &mut [bf16]| {
         let mut bias_grad = vec![0.0f64; shape.outputs];
         BUFFERS.with_borrow_mut(|Buffers { scratch, before, sums }| {
             let mut add = false;
@@ -158,18 +156,8 @@ pub fn backward(
             }
             (winograd::weight_gradient(shape, size, scratch), bias_grad.iter().map(|sum| *sum as f32).collect())
         })
-    };
-    let (input_grad, parts) = if want_input {
-        by_chunks(input.len(), chunk * image_in, vec![(); chunks], |index, into, ()| part(index, into))
-    } else {
-        (Vec::new(), (0..chunks).into_par_iter().map(|index| part(index, &mut [])).collect())
-    };
-    let (weights, biases): (Vec<Vec<f32>>, Vec<Vec<f32>>) = parts.into_iter().unzip();
-    Gradients {
-        weight: layout::channel_first(&sum_in_order(weights), shape.kernel, shape.inputs),
-        bias: sum_in_order(biases),
-        input: want_input.then_some(input_grad),
-    }
+    });
+    Gradients { weight: layout::channel_first(&gradients.weight, shape.kernel, shape.inputs), ..gradients }
 }
 
 /// The values rounded to bfloat16.
