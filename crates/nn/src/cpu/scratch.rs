@@ -27,8 +27,8 @@ thread_local! {
     static KEPT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
-/// A buffer for the weights of an operator in another layout. When it is dropped, its thread keeps the memory for the next one:
-/// a new vector of such a size would be cleared by one thread, which takes a tenth of a convolution of 512 channels.
+/// A buffer for the weights of an operator in another layout. When it is dropped, its thread keeps the memory for the next one. A new
+/// vector of such a size would be cleared by one thread, which took 2.7 of the 33.5 ms of a convolution of 512 channels.
 pub(super) struct Kept {
     values: Vec<f32>,
     len: usize,
@@ -68,5 +68,23 @@ impl Drop for Kept {
         let other = KEPT.take();
         let values = std::mem::take(&mut self.values);
         KEPT.set(if other.len() > values.len() { other } else { values });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_keeps_the_larger_of_two_buffers_and_gives_as_many_elements_as_asked_for() {
+        drop(Kept::new(8));
+        let (mut first, second) = (Kept::new(3), Kept::new(2));
+        first.fill(7.0);
+        assert_eq!((first.len(), second.len()), (3, 2));
+        let place = first.as_ptr();
+        drop((first, second));
+        let again = Kept::new(8);
+        assert_eq!((again.len(), again.as_ptr()), (8, place));
+        assert_eq!(Kept::from(vec![1.0, 2.0])[..], [1.0, 2.0]);
     }
 }

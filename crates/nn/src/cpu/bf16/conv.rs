@@ -228,7 +228,7 @@ impl WeightProduct<'_> {
         let mut scratch = Scratch::default();
         let mut gradient = Kept::new(shape.depth() * outputs);
         if shape.images == 0 {
-            gradient.fill(0.0);
+            gradient.fill(0.0); // no product sets it
         }
         for first in (0..shape.images).step_by(images) {
             let images = first..(first + images).min(shape.images);
