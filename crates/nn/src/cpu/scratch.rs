@@ -28,7 +28,7 @@ thread_local! {
 }
 
 /// A buffer for the weights of an operator in another layout. When it is dropped, its thread keeps the memory for the next one. A new
-/// vector of such a size would be cleared by one thread, which took 2.7 of the 33.5 ms of a convolution of 512 channels.
+/// vector of such a size would be cleared by one thread while the others wait.
 pub(super) struct Kept {
     values: Vec<f32>,
     len: usize,

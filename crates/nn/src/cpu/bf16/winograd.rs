@@ -22,8 +22,8 @@ use crate::cpu::memory::by_chunks;
 use crate::cpu::scratch::{Scratch, grown};
 use crate::cpu::{layout, winograd};
 
-/// The minimum number of rows of the products of a tile: few, so that its squares stay in the cache; more for weights that do not
-/// stay there themselves.
+/// The minimum number of rows of the products of a tile: few, so that its squares stay in the cache; more for large weights, whose
+/// gradient is read and written for each tile.
 const ROWS: usize = 64;
 const ROWS_OF_LARGE_WEIGHTS: usize = 256;
 
